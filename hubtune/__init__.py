@@ -1,0 +1,53 @@
+"""hubtune: tune any open model of the Hugging Face Hub on your own data, prove it, and publish it.
+
+Everything that a user or a plugin may import is here; torch and transformers are imported only when they work.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from hubtune.contract import (
+    CONTRACT,
+    Base,
+    Batch,
+    Column,
+    Draw,
+    Export,
+    Loss,
+    Metric,
+    Plan,
+    Setup,
+    Strategy,
+    Task,
+    hookimpl,
+    option,
+)
+from hubtune.errors import DataError, HubtuneError, ModelError
+from hubtune.labels import label_space, row_numbers
+
+if TYPE_CHECKING:
+    from hubtune.api import check, load, resume, search, show, train
+    from hubtune.loaded import Model
+    from hubtune.run import Run
+
+_LAZY = {
+    "Model": "hubtune.loaded", "Run": "hubtune.run", "check": "hubtune.api", "load": "hubtune.api",
+    "resume": "hubtune.api", "search": "hubtune.api", "show": "hubtune.api", "train": "hubtune.api",
+}
+
+__all__ = [
+    "CONTRACT", "Base", "Batch", "Column", "DataError", "Draw", "Export", "HubtuneError", "Loss", "Metric", "Model",
+    "ModelError", "Plan", "Run", "Setup", "Strategy", "Task", "check", "hookimpl", "label_space", "load", "option",
+    "resume", "row_numbers", "search", "show", "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'hubtune' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,8 @@
+"""`python -m hubtune` is the command line; `accelerate launch -m hubtune` and `torchrun -m hubtune` start it, too."""
+
+import sys
+
+from hubtune.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What Python users call; the command line calls nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hubtune import hub, loaded, models, recipe, registry, run
+from hubtune.engine import Watcher
+from hubtune.errors import ModelError
+from hubtune.loaded import Model
+from hubtune.recipe import Recipe
+from hubtune.run import Run
+
+Sets = Mapping[str, Any] | Iterable[str]
+
+
+def make_recipe(
+    task: str | None, model: str | Path | None, data: Any, strategy: str | None, set: Sets, push: str | None,
+    public: bool, pr: bool, recipe_file: str | Path | None,
+) -> tuple[Recipe, Any]:
+    """A recipe from what was named, over a recipe file if there is one; and the rows, where they are Python's."""
+    source = None if data is None or isinstance(data, str | Path) else data
+    tables: dict[str, Any] = {}
+    if recipe_file is not None:
+        tables = recipe.read(Path(recipe_file)).as_dict()
+    named = {
+        "task": {"name": task}, "model": {"id": None if model is None else str(model)}, "strategy": {"name": strategy},
+        "data": {"source": str(data) if data is not None and source is None else None},
+        "publish": {"repo": push, "public": public or None, "pr": pr or None},
+    }
+    for table, values in named.items():
+        tables.setdefault(table, {}).update({key: value for key, value in values.items() if value is not None})
+    if isinstance(set, Mapping):
+        for key, value in set.items():
+            table, _, name = key.partition(".")
+            tables.setdefault(table, {})[name] = value
+    else:
+        tables = recipe.override(tables, set)
+    return recipe.build(tables), source
+
+
+def train(
+    task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
+    set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
+    public: bool = False, pr: bool = False, recipe: str | Path | None = None, watcher: Watcher | None = None,
+) -> Run:
+    """Tune a pretrained model and return the finished run.
+
+    task, strategy: registered names. model: a folder, or `org/name[@revision]`. data: a file, a folder, a Hub
+    data set `org/name[:config][@revision]`, or rows (a list of dicts, a `datasets` object, or these by split).
+    set: `{"train.lr": 3e-5}` or `["train.lr=3e-5"]`. out: the run's folder. push: a repository to publish to.
+    recipe: a TOML file that gives all of this. Raises a subclass of HubtuneError for what the caller can mend.
+    """
+    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
+    return run.train(made, out=out, overwrite=overwrite, source=source, watcher=watcher)
+
+
+def check(
+    task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
+    set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
+    public: bool = False, pr: bool = False, recipe: str | Path | None = None, watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Check data, model and permission as `train` does, fetch no weights, and say what would happen."""
+    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
+    return run.check(made, out=out, overwrite=overwrite, source=source, watcher=watcher)
+
+
+def resume(folder: str | Path, *, data: Any = None, watcher: Watcher | None = None) -> Run:
+    """Go on with a run that stopped. data: only for a run whose rows came from memory."""
+    return run.resume(folder, source=data, watcher=watcher)
+
+
+def load(model: str | Path, *, task: str | None = None) -> Model:
+    """A run, a model folder, or a model of the Hub, ready to predict and to be evaluated."""
+    return loaded.load(model, task=task)
+
+
+def search(words: str, *, task: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+    """Models of the Hub by name, most downloaded first. task: a registered task, or a pipeline tag of the Hub."""
+    known = registry.load().tasks
+    return hub.search(words, known[task].pipeline_tag if task in known else task, limit)
+
+
+def show(model: str | Path) -> dict[str, Any]:
+    """What a model is, and which tasks and strategies fit it; weights are not fetched."""
+    origin = models.locate(str(model))
+    config = None
+    problem: str | None = None
+    if "config.json" in origin.files:
+        try:
+            config = models.open_config(models.fetch(origin, origin.small), origin)
+        except ModelError as error:
+            problem = error.message
+    plugins = registry.load()
+    pinned = origin.pinned
+    return {
+        "model": origin.repo, "commit": origin.commit,
+        **models.describe_config(config), "parameters": models.parameters_of(origin), "weights": models.weight_formats(origin), "license": origin.card.get("license"),
+        "gated": bool(pinned and pinned.gated), "private": bool(pinned and pinned.private),
+        "pipeline_tag": (pinned.pipeline_tag if pinned else None) or origin.card.get("pipeline_tag"),
+        "tasks": [
+            fit(name, problem or ("it has no config.json" if config is None else models.misfit(config, kind)),
+                registry.unavailable(kind)) for name, kind in sorted(plugins.tasks.items())
+        ],
+        "strategies": [
+            fit(name, problem, registry.unavailable(kind)) for name, kind in sorted(plugins.strategies.items())
+        ],
+    }
+
+
+def fit(name: str, *reasons: str | None) -> dict[str, Any]:
+    """Whether something fits, with the first reason why not."""
+    reason = next((reason for reason in reasons if reason), None)
+    return {"name": name, "fits": reason is None, "reason": reason}

@@ -1,0 +1,171 @@
+"""The model card, from what a run recorded and from nothing else, so that it cannot say more than was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TEMPLATE = """\
+# {{ title }}
+
+{{ summary }}
+
+| | |
+|---|---|
+| task | {{ record.task.name }} ({{ record.task.summary }}) |
+| base model | {{ base_line }} |
+| strategy | {{ record.strategy.name }}: {{ record.strategy.summary }}{% if record.strategy.paper %} ({{ record.strategy.paper }}){% endif %} |
+| data | {{ data_line }} |
+| licence | {{ license_line }} |
+{% if labels %}
+Labels: {{ labels }}.
+{% endif %}
+## Results
+{% for split, metrics in record.metrics.items() %}
+On {{ record.data.rows[split] }} rows of {{ split }}{% if split == "validation" %} (which chose the weights, so it flatters them){% endif %}:
+
+| metric | value | 95% interval |
+|---|---|---|
+{% for name, value in metrics.items() %}| {{ name }} | {{ "%.4f"|format(value) }} | {{ interval(split, name) }} |
+{% endfor %}{% endfor %}
+{% for warning in record.warnings %}> {{ warning }}
+
+{% endfor %}
+## Use
+
+```python
+{{ snippet }}
+```
+
+It loads with {{ record.loads_with }} alone. {{ proof_line }}
+
+## Training
+
+{{ record.steps }} steps of {{ record.settings.batch_size }} rows ({{ "%.1f"|format(record.epochs) }} epochs), {{ record.parameters.trainable }} of {{ record.parameters.total }} parameters trained, in {{ record.compute.precision }}, in {{ "%.0f"|format(record.seconds) }} seconds.
+{{ lengths_line }}
+
+To run it again, save this as `recipe.toml`, name your copy of the data, and run `hubtune train recipe.toml`:
+
+```toml
+{{ recipe }}```
+
+Made with hubtune {{ record.versions.hubtune }}, {{ versions }}.
+"""
+
+
+def render(record: Mapping[str, Any], repo: str | None = None) -> str:
+    """The README.md of a model, with its metadata, from the contents of `run.json`."""
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+    body = environment.from_string(TEMPLATE).render(
+        record=record, title=(repo or record["name"]).split("/")[-1], summary=summary(record),
+        base_line=base_line(record), data_line=data_line(record), license_line=license_of(record) or
+        "**not known**: the base model's card names none. Find out before you use or share this model.",
+        labels=", ".join(f"`{label}`" for label in record["facts"].get("labels", ())), snippet=snippet(record, repo),
+        interval=lambda split, name: "{:.4f} to {:.4f}".format(*record["intervals"][split][name]),
+        proof_line=proof_line(record), lengths_line=lengths_line(record), recipe=portable_recipe(record),
+        versions=", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "hubtune"),
+    )
+    return f"---\n{metadata(record, repo)}\n---\n{body}"
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """One sentence: what it does."""
+    return f"A {record['task']['name']} model: {record['task']['summary']}."
+
+
+def base_line(record: Mapping[str, Any]) -> str:
+    """The base model and exactly which one."""
+    base = record["base"]
+    if base["local"]:
+        return f"a local folder, known by the hash of its files: `{base['commit']}`"
+    return f"[{base['repo']}](https://huggingface.co/{base['repo']}/tree/{base['commit']}) at `{base['commit']}`"
+
+
+def data_line(record: Mapping[str, Any]) -> str:
+    """The data and exactly which."""
+    data = record["data"]
+    rows = ", ".join(f"{count} {split}" for split, count in data["rows"].items())
+    where = f"[{data['name']}](https://huggingface.co/datasets/{data['repo']})" if data["repo"] else f"`{data['name']}`"
+    return f"{where}: {rows} rows; fingerprint `{data['fingerprint'][:16]}`"
+
+
+def license_of(record: Mapping[str, Any]) -> str | None:
+    """The licence that the user chose, else the base model's; None when neither is known."""
+    chosen = record["recipe"]["publish"].get("license") or record["base"]["license"]
+    return None if chosen in (None, "unknown") else str(chosen)
+
+
+def snippet(record: Mapping[str, Any], repo: str | None) -> str:
+    """How to use it with plain transformers."""
+    name = repo or "NAMESPACE/NAME"
+    return (
+        "from transformers import pipeline\n\n"
+        f'pipe = pipeline("{record["task"]["pipeline_tag"]}", model="{name}")\n'
+        'print(pipe("What a lovely day"))'
+    )
+
+
+def proof_line(record: Mapping[str, Any]) -> str:
+    """What was checked of the saved files."""
+    proof = record.get("proof")
+    if not proof:
+        return "Its files were not compared with the trained model."
+    return (
+        f"Proven: these files, loaded in a fresh process without hubtune, gave the trained model's outputs on "
+        f"{proof['examples']} examples (largest difference {proof['largest_difference']:.1e})."
+    )
+
+
+def lengths_line(record: Mapping[str, Any]) -> str:
+    """What was cut."""
+    lengths = record["lengths"]
+    if not lengths["rows_cut"]:
+        return f"No row was cut (the longest has {lengths['longest']} tokens)."
+    return (
+        f"{lengths['rows_cut']} of {lengths['rows']} rows were cut at {lengths['max_length']} tokens, "
+        f"which took {lengths['tokens_cut']} of {lengths['tokens']} tokens."
+    )
+
+
+def portable_recipe(record: Mapping[str, Any]) -> str:
+    """The recipe as TOML, with nothing of this machine in it."""
+    import tomlkit
+
+    tables = {name: dict(table) for name, table in record["recipe"].items() if name != "publish"}
+    base, data = record["base"], record["data"]
+    tables["model"]["id"] = "YOUR-COPY-OF-THE-BASE-MODEL" if base["local"] else f"{base['repo']}@{base['commit']}"
+    tables["data"]["source"] = f"{data['name']}@{data['commit']}" if data["repo"] else data["name"]
+    if isinstance(tables["data"].get("validation"), str):
+        tables["data"]["validation"] = "YOUR-VALIDATION-DATA"
+    tables["train"] = {k: v for k, v in record["settings"].items() if v is not None}
+    return tomlkit.dumps(tables)
+
+
+def metadata(record: Mapping[str, Any], repo: str | None) -> str:
+    """The YAML between the dashes: what the Hub's filters, widget and results table read."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    base, data = record["base"], record["data"]
+    results = [
+        EvalResult(
+            task_type=record["task"]["pipeline_tag"], dataset_type=data["repo"] or "custom", dataset_name=data["name"],
+            dataset_split=split, dataset_revision=data["commit"], metric_type=name, metric_value=round(value, 6),
+        )
+        for split, metrics in record["metrics"].items() for name, value in metrics.items()
+    ]
+    license = license_of(record)
+    more: dict[str, Any] = {}
+    if license == "other" and license == base["license"]:
+        more |= {key: base[key] for key in ("license_name", "license_link") if base[key]}
+    if not base["local"]:
+        more |= {"base_model": base["repo"], "base_model_relation": record["base_model_relation"]}
+    card = ModelCardData(
+        language=record["recipe"]["publish"].get("language") or base["language"], license=license,
+        library_name=record["loads_with"], pipeline_tag=record["task"]["pipeline_tag"],
+        tags=["hubtune", record["task"]["name"], record["strategy"]["name"]],
+        datasets=[data["repo"]] if data["repo"] else None, metrics=sorted(next(iter(record["metrics"].values()), {})),
+        model_name=(repo or record["name"]).split("/")[-1], eval_results=results, **more,
+    )
+    return card.to_yaml().strip()

@@ -1,0 +1,331 @@
+"""The command line: arguments in, calls of the public API, documents out. No logic, and nothing heavy at the top."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hubtune.errors import HubtuneError
+
+app = typer.Typer(
+    name="hubtune", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Tune any open model of the Hugging Face Hub on your own data, prove it, and publish it.",
+    epilog="Start with: hubtune train sentiment --model sentence-transformers/all-MiniLM-L6-v2 --data reviews.csv",
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Set = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="KEY=VALUE", help="Set train.*, data.*, task.*, strategy.* or publish.*; a TOML value, else a string.")]
+
+
+def screen() -> Any:
+    """The watcher that shows progress; rich is imported only where something is shown."""
+    from hubtune.console import Screen
+
+    return Screen()
+
+
+def show_json(document: Any) -> None:
+    """The one document on stdout."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+
+
+@app.command()
+def train(
+    task: Annotated[str | None, typer.Argument(help="A task (see: hubtune tasks), or a recipe.toml.")] = None,
+    model: Annotated[str | None, typer.Option(help="A Hub id org/name[@revision], or a folder.")] = None,
+    data: Annotated[str | None, typer.Option(
+        help="A file, a folder of train/validation/test files, or a Hub data set org/name[:config][@revision].")] = None,
+    strategy: Annotated[str | None, typer.Option(help="How to tune (see: hubtune strategies).  [default: full]")] = None,
+    out: Annotated[str | None, typer.Option(help="The run's folder.  [default: runs/TASK-MODEL-STRATEGY-N]")] = None,
+    set: Set = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
+    push: Annotated[str | None, typer.Option(metavar="REPO", help="Publish there when done; permission is checked first.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --push: anyone may see it.")] = False,
+    pr: Annotated[bool, typer.Option("--pr", help="With --push: propose it as a pull request.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check data, model and permission, and stop.")] = False,
+    as_json: AsJson = False, debug: Debug = False,
+) -> None:
+    """Tune a model on your data."""
+    import hubtune
+
+    recipe_file = task if task and task.endswith(".toml") else None
+    if resume is not None:
+        if any((task, model, data, strategy, out, set, push, overwrite, check)):
+            raise typer.BadParameter("a run goes on as it began: --resume takes no other settings.")
+        finish(hubtune.resume(resume, watcher=screen()), as_json)
+        return
+    if task is None:
+        raise typer.BadParameter("name a task or a recipe.toml. Tasks are listed by: hubtune tasks")
+    arguments: dict[str, Any] = {
+        "model": model, "data": data, "strategy": strategy, "set": set or (), "out": out, "overwrite": overwrite,
+        "push": push, "public": public, "pr": pr, "recipe": recipe_file, "watcher": screen(),
+    }
+    name = None if recipe_file else task
+    if check:
+        show_check(hubtune.check(name, **arguments), as_json)
+    else:
+        finish(hubtune.train(name, **arguments), as_json)
+
+
+def finish(run: Any, as_json: bool) -> None:
+    """What a finished training prints."""
+    if as_json:
+        show_json(run.summary())
+        return
+    from hubtune import console
+
+    said, record = run.summary(), run.record
+    console.metrics(said["metrics"], record["intervals"])
+    console.out(f"\nrun:    {said['run']}   ({said['steps']} steps, {said['seconds']:.0f} s)")
+    console.out(f"model:  {said['model']}   (proven: a fresh process gives the same outputs)")
+    if said["published"]:
+        console.out(f"hub:    {said['published']['pr'] or said['published']['url']}")
+    else:
+        console.out(f"next:   hubtune predict {said['run']} \"some text\"\n        hubtune publish {said['run']} NAME/MODEL --dry-run")
+
+
+def show_check(found: dict[str, Any], as_json: bool) -> None:
+    """What `--check` prints."""
+    if as_json:
+        show_json(found)
+        return
+    from hubtune import console
+
+    plan, settings = found["plan"], found["settings"]
+    console.out(f"Everything fits. Training would take {plan['steps']} steps of {settings['batch_size']} rows "
+                f"({plan['steps_an_epoch']} an epoch) at a rate of {settings['lr']:g}.")
+    console.out(f"model: {found['base']['repo']} ({found['parameters']['total']:,} parameters), strategy: "
+                f"{found['strategy']['name']}, labels: {', '.join(found['facts'].get('labels', [])) or 'none'}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hub id.")],
+    data: Annotated[str, typer.Option(help="Labelled rows: a file, a folder or a Hub data set.")],
+    split: Annotated[str | None, typer.Option(help="Which split of it.  [default: test if there is one]")] = None,
+    set: Set = None,
+    task: Annotated[str | None, typer.Option(help="For a model that does not say which task it answers.")] = None,
+    as_json: AsJson = False, debug: Debug = False,
+) -> None:
+    """Score a model on labelled rows, with intervals and a report per class."""
+    import hubtune
+
+    found = hubtune.load(model, task=task).evaluate(data, split=split, columns=columns_in(set), watcher=screen())
+    if as_json:
+        show_json(found)
+        return
+    from hubtune import console
+
+    console.report(found["report"])
+    console.out()
+    console.metrics({found["split"]: found["metrics"]}, {found["split"]: found["intervals"]})
+
+
+def columns_in(sets: list[str] | None) -> dict[str, str]:
+    """The `data.<role>` assignments among `--set`."""
+    from hubtune.errors import RecipeError
+    from hubtune.recipe import override
+
+    tables = override({}, sets or ())
+    if set_of(tables) - {"data"}:
+        raise RecipeError("here --set takes only data.<role>=COLUMN.")
+    return {role: str(column) for role, column in tables.get("data", {}).items()}
+
+
+set_of = frozenset
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hub id.")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to answer.")] = None,
+    data: Annotated[str | None, typer.Option(help="Rows instead of texts: a file, a folder or a Hub data set.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which split of the data.")] = None,
+    out: Annotated[str | None, typer.Option(help="Write there: .jsonl or .csv.")] = None,
+    task: Annotated[str | None, typer.Option(help="For a model that does not say which task it answers.")] = None,
+    as_json: AsJson = False, debug: Debug = False,
+) -> None:
+    """Answer texts or rows."""
+    import hubtune
+
+    if bool(texts) == bool(data):
+        raise typer.BadParameter("give texts, or --data SOURCE.")
+    loaded = hubtune.load(model, task=task)
+    numbered = [{"row": n, **p} for n, p in enumerate(loaded.predict(texts or data, split=split, watcher=screen()))]
+    from hubtune import output
+
+    if out is not None:
+        output.write(numbered, Path(out))
+    if as_json:
+        show_json({"model": loaded.name, "task": loaded.task.name, "predictions": numbered})
+    elif out is None:
+        for line in output.lines(numbered, texts):
+            sys.stdout.write(line + "\n")
+
+
+@app.command()
+def publish(
+    run: Annotated[str, typer.Argument(help="A finished run.")],
+    repo: Annotated[str, typer.Argument(help="The repository: name, or namespace/name.")],
+    public: Annotated[bool, typer.Option("--public", help="Anyone may see it; otherwise a new repository is private.")] = False,
+    pr: Annotated[bool, typer.Option("--pr", help="Propose it as a pull request.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be published.")] = False,
+    as_json: AsJson = False, debug: Debug = False,
+) -> None:
+    """Publish a run's model to the Hub as one commit, and prove what the Hub gives back."""
+    import hubtune
+
+    done = hubtune.Run(run).publish(repo, public=public, pr=pr, dry_run=dry_run, watcher=screen())
+    if as_json:
+        show_json(done)
+        return
+    from hubtune import console
+
+    console.table(["file", "bytes", "sha256"], [[f["path"], f["size"], f["sha256"][:16]] for f in done["files"]])
+    console.out("\nNothing was published: this was a dry run." if dry_run else f"\npublished: {done['pr'] or done['url']}")
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="A Hub id org/name[@revision], or a folder.")],
+    as_json: AsJson = False, debug: Debug = False,
+) -> None:
+    """Say what a model is, and which tasks and strategies fit it."""
+    import hubtune
+
+    found = hubtune.show(model)
+    if as_json:
+        show_json(found)
+        return
+    from hubtune import console
+
+    for key, value in found.items():
+        if key == "weights":
+            value = ", ".join(f"{w['format']} ({w['files']} files, {w['bytes']:,} bytes)" for w in value)
+        if key not in ("tasks", "strategies"):
+            console.out(f"{key:14}{', '.join(map(str, value)) if isinstance(value, list) else value}")
+    for kind in ("tasks", "strategies"):
+        console.out()
+        console.table([kind, "fits", "reason"], [[f["name"], "yes" if f["fits"] else "no", f["reason"]] for f in found[kind]])
+
+
+@app.command()
+def search(
+    words: Annotated[list[str], typer.Argument(help="Words of the model's name.")],
+    task: Annotated[str | None, typer.Option(help="Only models for this task.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    as_json: AsJson = False, debug: Debug = False,
+) -> None:
+    """Look for models on the Hub."""
+    import hubtune
+
+    found = hubtune.search(" ".join(words), task=task, limit=limit)
+    if as_json:
+        show_json({"models": found})
+        return
+    from hubtune import console
+
+    console.table(["model", "task", "downloads", "likes"],
+                  [[m["id"], m["pipeline_tag"], m["downloads"], m["likes"]] for m in found])
+
+
+@app.command()
+def tasks(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the tasks there are."""
+    from hubtune import listings
+
+    show_listing(listings.tasks(), "tasks", ["name", "summary", "metric", "plugin"], as_json)
+
+
+@app.command()
+def strategies(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the strategies there are."""
+    from hubtune import listings
+
+    show_listing(listings.strategies(), "strategies", ["name", "summary", "paper", "reason"], as_json)
+
+
+@app.command()
+def plugins(as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the plugins there are, the broken ones too."""
+    from hubtune import listings
+
+    show_listing(listings.plugins(), "plugins", ["name", "status", "source", "version", "reason"], as_json)
+
+
+def show_listing(found: dict[str, Any], key: str, columns: list[str], as_json: bool) -> None:
+    """A list of plugins or of what they bring, as a table or as JSON."""
+    if as_json:
+        show_json(found)
+        return
+    from hubtune import console
+
+    def cell(item: dict[str, Any], column: str) -> object:
+        value = item[column]
+        return value["name"] if isinstance(value, dict) else value
+
+    console.table(columns, [[cell(item, column) for column in columns] for item in found[key]])
+
+
+@app.command()
+def recipe(
+    task: Annotated[str, typer.Argument(help="A task (see: hubtune tasks).")],
+    model: Annotated[str, typer.Option(help="The model to write into it.")] = "",
+    data: Annotated[str, typer.Option(help="The data to write into it.")] = "",
+    strategy: Annotated[str, typer.Option(help="How to tune.")] = "full",
+    as_json: AsJson = False, debug: Debug = False,
+) -> None:
+    """Write a commented recipe for a task to stdout."""
+    from hubtune import listings
+
+    text = listings.commented_recipe(task, model, data, strategy)
+    if as_json:
+        show_json({"recipe": text})
+    else:
+        sys.stdout.write(text)
+
+
+def show_version(wanted: bool) -> None:
+    """The version, for `--version`."""
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"hubtune {version('hubtune')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command. 0: done; 1: something the user can mend, told in one block; 2: wrong usage."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(given, standalone_mode=True)
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 1
+    except HubtuneError as error:
+        if "--debug" in given:
+            raise
+        if "--json" in given:
+            show_json(error.as_json())
+        from hubtune.console import show_error
+
+        show_error(error)
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 1
+    return 0

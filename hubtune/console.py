@@ -1,0 +1,109 @@
+"""What a person sees: bars and lines on stderr while work goes on, tables on stdout when it is done."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hubtune.errors import HubtuneError
+
+
+class Screen:
+    """A watcher that writes to stderr: bars on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.progress: Progress | None = None
+        self.bar: Any = None
+
+    def note(self, text: str) -> None:
+        """A line for the user."""
+        self.console.print(escape(text), style="dim" if self.console.is_terminal else None)
+
+    def warn(self, text: str) -> None:
+        """A line that the user should not miss."""
+        self.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+    def begin(self, what: str, total: int) -> None:
+        """A bar of so many units."""
+        self.end()
+        if self.console.is_terminal:
+            self.progress = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[shown]}"), console=self.console, transient=True,
+            )
+            self.bar = self.progress.add_task(what, total=total, shown="")
+            self.progress.start()
+
+    def advance(self, units: int, **shown: float) -> None:
+        """So many units more."""
+        if self.progress is not None:
+            text = " ".join(f"{name} {value:.4f}" for name, value in shown.items())
+            self.progress.update(self.bar, advance=units, **({"shown": text} if text else {}))
+
+    def end(self) -> None:
+        """The bar goes away."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+    def validated(self, record: dict[str, Any], best: bool) -> None:
+        """One line of the validation curve."""
+        scores = "  ".join(
+            f"{name.removeprefix('validation_')} {value:.4f}" for name, value in record.items()
+            if name.startswith("validation_")
+        )
+        self.console.print(f"epoch {record['epoch']:g}  {scores}{'  (best so far)' if best else ''}")
+
+
+def show_error(error: HubtuneError) -> None:
+    """One block of text, no traceback."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    where = f"{error.where}: " if error.where else ""
+    console.print(f"[red]error:[/red] {escape(where + error.message)}")
+    if error.hint:
+        console.print(escape(error.hint))
+
+
+def out(text: str = "") -> None:
+    """A line on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def table(columns: list[str], rows: list[list[object]], title: str | None = None) -> None:
+    """A table on stdout, as wide as the terminal (or as its text, in a pipe)."""
+    console = Console(highlight=False)
+    made = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        made.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+    if not console.is_terminal:
+        console.width = 200
+    console.print(made)
+
+
+def metrics(found: dict[str, dict[str, float]], intervals: dict[str, dict[str, list[float]]]) -> None:
+    """Metrics by split, with their intervals."""
+    rows: list[list[object]] = []
+    for split, values in found.items():
+        for name, value in values.items():
+            low, high = intervals.get(split, {}).get(name, (float("nan"), float("nan")))
+            rows.append([split, name, f"{value:.4f}", f"{low:.4f} to {high:.4f}"])
+    table(["split", "metric", "value", "95% interval"], rows)
+
+
+def report(found: dict[str, Any]) -> None:
+    """A per-class report, as scikit-learn's `classification_report` prints it."""
+    rows: list[list[object]] = []
+    for name, values in found.items():
+        if isinstance(values, dict):
+            cells = [f"{values[key]:.4f}" for key in ("precision", "recall", "f1-score")]
+            rows.append([name, *cells, int(values["support"])])
+        else:
+            rows.append([name, "", "", f"{values:.4f}", ""])
+    if rows:
+        table(["", "precision", "recall", "f1-score", "support"], rows)

@@ -1,0 +1,50 @@
+"""What a recipe leaves open, from the size of the data and of the model: pure functions, said in the docs.
+
+The shapes are power laws through settings that do well on real data; see docs/decisions.md for the figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from hubtune.recipe import TrainPart
+
+REFERENCE_PARAMETERS = 110_000_000
+"""The model size that a strategy's `train.lr` is given for: BERT-base."""
+REFERENCE_RATE = 5e-5
+"""The rate of a strategy that names none."""
+
+
+def epochs(rows: int) -> float:
+    """Passes over the data: 5 at ten thousand rows, more for fewer rows, at most 20 and at least 1."""
+    return float(min(20, max(1, round(5 * (10_000 / rows) ** 0.3))))
+
+
+def batch_size(rows: int) -> int:
+    """Rows a step: 16 up to 50 thousand rows, and 32 above. At least eight steps make an epoch."""
+    largest = 16 if rows <= 50_000 else 32
+    return int(max(1, min(largest, rows // 8)))
+
+
+def learning_rate(reference: float, parameters: int) -> float:
+    """A strategy's rate for this model: smaller models take larger steps, by the root of their size."""
+    factor = (REFERENCE_PARAMETERS / max(1, parameters)) ** 0.5
+    return float(f"{reference * min(10.0, max(0.2, factor)):.2g}")
+
+
+def settle(train: TrainPart, strategy: Mapping[str, Any], rows: int, parameters: int) -> TrainPart:
+    """The settings of a run with nothing left open. What the user set stays."""
+    wishes = {key.removeprefix("train."): value for key, value in strategy.items() if key.startswith("train.")}
+    plain = TrainPart()
+    filled: dict[str, Any] = {
+        key: value for key, value in wishes.items() if key != "lr" and getattr(train, key) == getattr(plain, key)
+    }
+    if train.lr is None:
+        filled["lr"] = learning_rate(wishes.get("lr", REFERENCE_RATE), parameters)
+    if train.batch_size is None and "batch_size" not in filled:
+        filled["batch_size"] = batch_size(rows)
+    if train.epochs is None and train.steps is None and "epochs" not in filled:
+        filled["epochs"] = epochs(rows)
+    return dataclasses.replace(train, **filled)

@@ -1,0 +1,151 @@
+"""Every row predicted exactly once, in order, on any number of devices; scored, with intervals.
+
+Always in the format of the weights (fp32 unless the run is fp64): predictions and proofs are exact.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from hubtune.batching import by_size, share
+from hubtune.contract import Base, Batch, Loss, Prediction, Rows, Task
+from hubtune.encoding import Encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch.nn import Module
+
+LIMIT = 8192
+"""Padded tokens of an evaluation batch."""
+MOST = 64
+"""Examples of an evaluation batch."""
+RESAMPLES = 300
+"""Bootstrap resamples behind an interval (Efron and Tibshirani, 1993)."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A prediction for every row, in order, and the mean of every loss term (where there are labels)."""
+
+    predictions: list[Prediction]
+    losses: dict[str, float]
+
+
+def to_device(value: Any, device: Any) -> Any:
+    """Tensors, in whatever nesting, on a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(to_device(item, device) for item in value)
+    return value
+
+
+def batch_on(task: Task[Any], examples: Sequence[Any], base: Base, draws: Any, device: Any) -> Batch:
+    """Examples as a batch on a device."""
+    batch = task.collate(examples, base, draws)
+    return Batch(to_device(batch.inputs, device), to_device(batch.targets, device), batch.size)
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[Module]:
+    """The model without dropout and gradients; as it was afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def answer(
+    model: Module, task: Task[Any], base: Base, rows: Rows, encoded: Encoded, *,
+    accelerator: Accelerator | None = None, real: bool = True, losses: bool = False, uniform: bool = False,
+    advance: Callable[[int], None] = lambda examples: None,
+) -> Answers:
+    """Predict all rows. `real`: by `Task.predict`, else by the cheaper `judge`; `losses`: also the loss;
+    `uniform`: only examples of one size meet.
+
+    Batches are made by size, so that padding is little; the order of the answers is that of the rows.
+    """
+    world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
+    device = accelerator.device if accelerator else next(model.parameters()).device
+    batches = by_size(encoded.sizes.tolist(), LIMIT, MOST, uniform)
+    parts: list[tuple[int, Prediction]] = []
+    sums: list[tuple[str, float, float]] = []
+    with evaluating(model):
+        for _, items in share(batches, world, rank):
+            if not items:
+                continue
+            batch = batch_on(task, [encoded.examples[i] for i in items], base, None, device)
+            outputs = None if real and not losses else task.forward(model, batch)
+            found = task.predict(model, batch, base) if real else task.judge(outputs, batch, base)
+            parts += zip(items, found, strict=True)
+            if losses and batch.targets is not None:
+                sums += [(t.name, float(t.total), float(t.count)) for t in as_terms(task.loss(outputs, batch))]
+            advance(len(items) * world)
+    if world > 1:
+        parts, sums = gather_object(parts), gather_object(sums)
+    by_example = dict(parts)  # by id, so that a row counted on two devices still counts once
+    predictions = [
+        task.merge([by_example[i] for i in items], rows[row], base) for row, items in enumerate(encoded.of_rows())
+    ]
+    totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for name, total, count in sums:
+        totals[name][0] += total
+        totals[name][1] += count
+    return Answers(predictions, {name: total / count for name, (total, count) in totals.items() if count})
+
+
+def as_terms(loss: Loss | list[Loss]) -> list[Loss]:
+    """One loss or several, as several."""
+    return loss if isinstance(loss, list) else [loss]
+
+
+def padding_matters(model: Module, task: Task[Any], base: Base, encoded: Encoded) -> bool:
+    """Whether an example's logits change when a longer one stands beside it, as in models that ignore the mask.
+
+    Compared relative to the largest logit; rounding alone stays below 1e-4 of it.
+    """
+    order = encoded.sizes.argsort().tolist()
+    short, long = order[0], order[-1]
+    if encoded.sizes[short] == encoded.sizes[long]:
+        return False
+    device = next(model.parameters()).device
+    with evaluating(model):
+        alone, together = (
+            getattr(task.forward(model, batch_on(task, [encoded.examples[i] for i in items], base, None, device)),
+                    "logits", None) for items in ([short], [short, long])
+        )
+    if alone is None or together is None or alone.ndim != 2 or together.ndim != 2:
+        return False
+    gap = float((alone[0] - together[0]).abs().max())
+    return gap > 1e-4 * max(1e-3, float(alone.abs().max()))
+
+
+def intervals(
+    task: Task[Any], predictions: Sequence[Prediction], rows: Sequence[Any], base: Base, seed: int = 0
+) -> dict[str, list[float]]:
+    """95% intervals of every metric: percentiles over resampled rows."""
+    draw = np.random.default_rng(seed)
+    values: dict[str, list[float]] = defaultdict(list)
+    for _ in range(RESAMPLES):
+        chosen = draw.integers(0, len(rows), len(rows)).tolist()
+        for name, value in task.score([predictions[i] for i in chosen], [rows[i] for i in chosen], base).items():
+            values[name].append(value)
+    return {
+        name: [round(float(np.nanpercentile(found, q)), 6) for q in (2.5, 97.5)] for name, found in values.items()
+    }

@@ -1,0 +1,64 @@
+"""One ordered label space from raw values, refused where two spellings or two splits disagree. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from hubtune.errors import DataError, listing
+
+
+def natural(label: str) -> tuple[tuple[int, float, str], ...]:
+    """A sort key under which `star 2` comes before `star 10`, and `-1` before `0`."""
+    if re.fullmatch(r"-?\d+(\.\d+)?", label):
+        return ((0, float(label), ""),)
+    parts = re.findall(r"\d+|\D+", label)
+    return tuple((0, float(part), "") if part.isdecimal() else (1, 0.0, part.casefold()) for part in parts)
+
+
+def spelling(label: str) -> str:
+    """What two near-equal labels have in common: no case, no outer or double spaces, one unicode form."""
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+
+
+def row_numbers(indices: Sequence[int]) -> str:
+    """`rows 3, 17 and 4 more`: counted from 1, as a reader of the file counts them without its header."""
+    word = "row" if len(indices) == 1 else "rows"
+    return f"{word} {listing([index + 1 for index in indices])}"
+
+
+def label_space(splits: Mapping[str, Sequence[Sequence[str]]]) -> list[str]:
+    """The labels of the training split in natural order.
+
+    splits: the labels of every row (a sequence, as a row may have several), by split. Raises DataError for
+    near-equal spellings, for fewer than two labels, and for a label that the training split does not have.
+    """
+    counts = Counter(label for rows in splits.values() for labels in rows for label in labels)
+    by_spelling = defaultdict(list)
+    for label in counts:
+        by_spelling[spelling(label)].append(label)
+    twins = [sorted(labels) for labels in by_spelling.values() if len(labels) > 1]
+    if twins:
+        shown = "; ".join(" and ".join(f"'{label}' ({counts[label]} rows)" for label in labels) for labels in twins)
+        raise DataError(
+            f"labels that differ only in case, spaces or unicode form: {shown}.",
+            hint="Spell each label one way in the data, and run the same command again.",
+        )
+    known = {label for labels in splits["train"] for label in labels}
+    for split, rows in splits.items():
+        strange = [index for index, labels in enumerate(rows) if not known.issuperset(labels)]
+        if strange:
+            names = sorted({label for index in strange for label in rows[index]} - known, key=natural)
+            raise DataError(
+                f"the {split} split has labels that the train split never shows: "
+                f"{listing([repr(name) for name in names])} in {row_numbers(strange)} of {split}.",
+                hint="Add rows with these labels to train, or take them out of the other split.",
+            )
+    if len(known) < 2:
+        raise DataError(
+            f"there is only one label, {listing([repr(name) for name in known]) or 'none at all'}: nothing to tell apart.",
+            hint="Is this the right column? Choose another with: --set data.label=COLUMN",
+        )
+    return sorted(known, key=natural)

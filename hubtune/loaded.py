@@ -1,0 +1,160 @@
+"""A model that can answer: from a run, a folder or the Hub, whoever tuned it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubtune import models, registry, rows
+from hubtune.contract import Base, Prediction, Strategy, Task
+from hubtune.engine import Watcher
+from hubtune.errors import DataError, ModelError, listing
+from hubtune.recipe import Chosen
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+RECORD = "hubtune.json"
+"""The file beside the weights that says which task the model answers, with its options and facts."""
+
+
+class Model:
+    """A tuned model: predicts and is evaluated, in exact fp32."""
+
+    def __init__(self, origin: models.Origin, record: Mapping[str, Any], task: Task[Any], name: str) -> None:
+        self.origin, self.task, self.name = origin, task, name
+        self._record = record
+        self._ready: tuple[Module, Base] | None = None
+
+    def ready(self) -> tuple[Module, Base]:
+        """The weights in memory and what goes with them; loaded at the first call."""
+        if self._ready is None:
+            base = models.open_base(self.origin, self.task)
+            reason = models.misfit(base.config, self.task)
+            if reason:
+                raise ModelError(f"{reason}, which the task '{self.task.name}' needs.", where=self.origin.repo)
+            base = models.configured(base, self.task.configure(self._record.get("facts", {}), base))
+            loaded = models.load(self.origin, base, self.task, Strategy(), seed=0)
+            model = loaded.model
+            if loaded.missing:
+                raise ModelError(
+                    f"it has not been tuned for '{self.task.name}': {listing(sorted(loaded.missing), 4)} would be random.",
+                    where=self.origin.repo, hint=f"Tune it with: hubtune train {self.task.name} --model "
+                    f"{self.origin.repo} --data SOURCE",
+                )
+            limit = models.length_limit(base, model)
+            wanted = self._record.get("max_length")
+            length = min(wanted, limit) if wanted and limit else wanted or limit
+            self._ready = (on_best_device(model), replace(base, max_length=length))
+        return self._ready
+
+    def predict(
+        self, data: Any, *, split: str | None = None, watcher: Watcher | None = None
+    ) -> list[Prediction]:
+        """One prediction per row, in order.
+
+        data: texts (a string or several), rows as dicts, or a source as `train` takes it.
+        """
+        found = self._rows(data, split)
+        model, base = self.ready()
+        return self._answer(model, base, found, "predicting", watcher)
+
+    def _rows(self, data: Any, split: str | None) -> Any:
+        needed = [column for column in self.task.columns if column.needed == "always"]
+        if isinstance(data, Sequence) and not isinstance(data, str) and data and isinstance(data[0], str):
+            if len(needed) != 1:
+                raise DataError(f"'{self.task.name}' needs {listing(c.role for c in needed)}: give rows, not texts.")
+            data = [{needed[0].role: text} for text in data]
+        chosen = self._record.get("columns", {})
+        data = rows.for_evaluation(data, split, self.task.columns, chosen, needs_labels=False)
+        return next(iter(data.splits.values()))
+
+    def _answer(self, model: Module, base: Base, found: Any, what: str, watcher: Watcher | None) -> list[Prediction]:
+        from hubtune import encoding, evaluate
+
+        encoded = encoding.encode(self.task, unlabelled(found, self.task), base, base.max_length)
+        watcher = watcher or Watcher()
+        watcher.begin(what, len(encoded.examples))
+        answers = evaluate.answer(model, self.task, base, found, encoded, advance=watcher.advance)
+        watcher.end()
+        return answers.predictions
+
+    def evaluate(
+        self, data: Any, *, split: str | None = None, columns: Mapping[str, str] | None = None,
+        watcher: Watcher | None = None,
+    ) -> dict[str, Any]:
+        """Metrics with 95% intervals and a report, on the labelled rows of a source."""
+        from hubtune import evaluate
+
+        start = time.monotonic()
+        chosen = {**self._record.get("columns", {}), **(columns or {})}
+        found = rows.for_evaluation(data, split, self.task.columns, chosen, needs_labels=True)
+        name, labelled = next(iter(found.splits.items()))
+        model, base = self.ready()
+        predictions = self._answer(model, base, labelled, "evaluating", watcher)
+        listed = list(labelled)
+        return {
+            "model": self.name, "task": self.task.name, "split": name, "rows": len(listed),
+            "metric": self.task.metric_of(base).name, "metrics": self.task.score(predictions, listed, base),
+            "intervals": evaluate.intervals(self.task, predictions, listed, base),
+            "report": self.task.report(predictions, listed, base), "seconds": round(time.monotonic() - start, 3),
+        }
+
+
+def unlabelled(found: Any, task: Task[Any]) -> Any:
+    """Rows without their labels, which a prediction must not see (and may not know)."""
+    labels = [c.role for c in task.columns if c.kind == "label" and c.role in found.column_names]
+    return found.remove_columns(labels)
+
+
+def on_best_device(model: Module) -> Module:
+    """The model where it computes fastest."""
+    import torch
+
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def load(model: str | Path, *, task: str | None = None) -> Model:
+    """A run, a model folder, or a model of the Hub (`org/name[@revision]`), ready to predict.
+
+    task: which one it answers, where the model does not say.
+    """
+    folder = Path(model).expanduser()
+    if (folder / "run.json").is_file():
+        from hubtune.run import Run
+
+        return Run(folder)
+    origin = models.locate(str(model))
+    models.refuse_unsafe(origin)
+    record = read_record(origin)
+    return Model(origin, record, choose_task(origin, record, task), origin.repo)
+
+
+def read_record(origin: models.Origin) -> dict[str, Any]:
+    """What hubtune wrote beside the weights; empty for a model that it did not tune."""
+    if RECORD not in origin.files:
+        return {}
+    said = json.loads((models.fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
+    return dict(said) if isinstance(said, dict) else {}
+
+
+def choose_task(origin: models.Origin, record: Mapping[str, Any], wanted: str | None) -> Task[Any]:
+    """The task that the model was tuned for; for a stranger's, the one whose class made it."""
+    plugins = registry.load()
+    if wanted:
+        return plugins.task(Chosen(wanted))
+    if "task" in record:
+        return plugins.task(Chosen(record["task"]["name"], record["task"].get("options", {})))
+    config = models.open_config(models.fetch(origin, origin.small), origin)
+    for name, kind in sorted(plugins.tasks.items(), key=lambda item: item[0] != item[1].pipeline_tag):
+        suffix = kind.model.removeprefix("AutoModel")
+        if any(architecture.endswith(suffix) for architecture in config.architectures or ()):
+            return plugins.task(Chosen(name))
+    raise ModelError(
+        f"no task fits its architecture {listing(config.architectures or ['(none named)'])}: it has not been tuned for one.",
+        where=origin.repo, hint=f"See which it can be tuned for with: hubtune show {origin.repo}",
+    )

@@ -1,0 +1,316 @@
+"""A pretrained model with the head that a task needs: found, checked against the task, loaded and saved.
+
+The only module that touches transformers' `Auto*` classes. Everything loads from a local folder, so that a
+missing network cannot cost the half minute that they take to give up.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubtune import fingerprint, hub
+from hubtune.contract import Base, Setup, Strategy, Task
+from hubtune.errors import ModelError, Unsafe, listing
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".md", ".vocab", ".spm")
+CODE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".onnx", ".gguf")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from: a repository at a commit, or a local folder known by the sha256 of its files."""
+
+    repo: str
+    commit: str
+    files: Mapping[str, int]
+    folder: Path | None = None
+    pinned: hub.Pinned | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> list[str]:
+        """The safetensors files that make the model at the top of the repository."""
+        top = [name for name in self.files if "/" not in name and name.endswith(".safetensors")]
+        whole = [name for name in top if name == "model.safetensors"]
+        return whole or sorted(name for name in top if name.startswith("model-"))
+
+    @property
+    def small(self) -> list[str]:
+        """Configuration, tokenizer and card: what tells everything but the weights."""
+        return sorted(name for name in self.files if "/" not in name and name.endswith(SMALL))
+
+    def described(self) -> dict[str, Any]:
+        """For `run.json` and the card: no path of this machine in it."""
+        return {
+            "repo": self.repo, "commit": self.commit, "local": self.pinned is None,
+            "license": self.card.get("license"), "language": self.card.get("language"),
+            "license_name": self.card.get("license_name"), "license_link": self.card.get("license_link"),
+            "gated": bool(self.pinned and self.pinned.gated), "private": bool(self.pinned and self.pinned.private),
+        }
+
+
+def locate(model: str, commit: str | None = None) -> Origin:
+    """Find a model by folder or by `org/name[@revision]`, and pin it. Nothing is downloaded yet."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return in_folder(path)
+    if path.is_absolute() or model.startswith((".", "~")):
+        raise ModelError(f"there is no folder '{model}'.", hint="Give --model a folder, or a Hub id such as org/name.")
+    repo, revision = hub.split_id(model)
+    pinned = hub.resolve(repo, commit or revision)
+    return Origin(
+        pinned.repo, pinned.commit, {file.path: file.size for file in pinned.files}, pinned=pinned, card=pinned.card
+    )
+
+
+def in_folder(folder: Path) -> Origin:
+    """A model folder, known by the hash of the files that belong to the model."""
+    from huggingface_hub import ModelCard
+
+    files = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    origin = Origin(folder.resolve().name, "", files, folder)
+    belongs = {name: folder / name for name in (*origin.small, *origin.weights) if name != "README.md"}
+    readme = folder / "README.md"
+    card = ModelCard.load(readme, ignore_metadata_errors=True).data.to_dict() if readme.exists() else {}
+    return Origin(origin.repo, f"sha256:{fingerprint.of_files(belongs)}", files, folder, card=card)
+
+
+def refuse_unsafe(origin: Origin) -> None:
+    """Refuse a repository without safetensors of a whole model."""
+    if "config.json" not in origin.files:
+        what = "an adapter: train from the model that it was made for" if "adapter_config.json" in origin.files else (
+            "no transformers model: it has no config.json")
+        raise ModelError(f"'{origin.repo}' is {what}.", hint="See what it holds with: hubtune show " + origin.repo)
+    if not origin.weights:
+        others = [name for name in origin.files if name.endswith(CODE_WEIGHTS)]
+        raise Unsafe(
+            f"'{origin.repo}' has no safetensors weights, only {listing(others) if others else 'none at all'}; "
+            "loading a pickle can run code of its author, so hubtune does not.", where=origin.repo,
+            hint="Ask its author to convert it (https://huggingface.co/spaces/safetensors/convert), "
+            "or look for another: hubtune search " + origin.repo.split("/")[-1],
+        )
+
+
+def fetch(origin: Origin, names: list[str]) -> Path:
+    """The folder that has these files, fetched if they are not here."""
+    return origin.folder if origin.pinned is None else hub.pull(origin.pinned, names)  # type: ignore[return-value]
+
+
+def open_base(origin: Origin, task: Task[Any]) -> Base:
+    """Configuration and processor, without weights."""
+    import transformers
+
+    folder = fetch(origin, origin.small)
+    config = open_config(folder, origin)
+    try:
+        processor = getattr(transformers, task.processor).from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ModelError(
+            f"its {task.processor.removeprefix('Auto').lower()} cannot be loaded: {first_line(error)}", where=origin.repo,
+            hint=f"The task '{task.name}' needs a model that has one. See: hubtune show {origin.repo}",
+        ) from error
+    return Base(origin.repo, origin.commit, config, processor)
+
+
+def open_config(folder: Path, origin: Origin) -> Any:
+    """The transformers configuration; code in the repository is never run."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        raise ModelError(
+            f"transformers cannot read its config.json: {first_line(error)}", where=origin.repo,
+            hint="Code in a repository is not run. A newer transformers may know the architecture: "
+            "pip install -U transformers",
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library said."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def misfit(config: Any, task: Task[Any] | type[Task[Any]]) -> str | None:
+    """Why transformers has no model of this architecture for the task; None when it has."""
+    import transformers
+
+    auto = getattr(transformers, task.model)
+    if type(config) in auto._model_mapping:
+        return None
+    kind = task.model.removeprefix("AutoModelFor")
+    return f"transformers has no {kind} class for '{config.model_type}' models"
+
+
+def refuse_misfit(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any]) -> None:
+    """Refuse what cannot work, from the configuration alone and before weights are downloaded."""
+    reason = misfit(base.config, task)
+    if reason:
+        raise ModelError(f"{reason}, which the task '{task.name}' needs.", where=origin.repo,
+                         hint=f"See which tasks fit it with: hubtune show {origin.repo}")
+    reason = strategy.refuse(task, base.config)
+    if reason:
+        raise ModelError(f"the strategy '{strategy.name}' cannot apply: {reason}", where=origin.repo,
+                         hint="See the others with: hubtune strategies")
+
+
+def configured(base: Base, setup: Setup) -> Base:
+    """The base with what the task wants written into its configuration."""
+    for name, value in setup.config.items():
+        setattr(base.config, name, value)
+        text = base.config.get_text_config()
+        if text is not base.config and hasattr(text, name):
+            setattr(text, name, value)
+    return Base(base.repo, base.commit, base.config, setup.processor or base.processor, base.max_length)
+
+
+def skeleton(base: Base, task: Task[Any]) -> Module:
+    """The model without memory behind it: its shape is known before its weights are here."""
+    import torch
+    import transformers
+
+    try:
+        with torch.device("meta"):
+            model: Module = getattr(transformers, task.model).from_config(base.config)
+    except Exception as error:  # a model's constructor may raise anything
+        raise ModelError(f"its architecture cannot be built: {first_line(error)}", where=base.repo) from error
+    return model
+
+
+def length_limit(base: Base, shape: Module) -> int | None:
+    """The most tokens that the model takes: by its tokenizer, its configuration and its position table."""
+    import torch
+
+    limits = [
+        getattr(base.processor, "model_max_length", None),
+        getattr(base.config.get_text_config(), "max_position_embeddings", None),
+    ]
+    for name, module in shape.named_modules():
+        if isinstance(module, torch.nn.Embedding) and "position" in name.rsplit(".", 1)[-1]:
+            first = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts on from the pad
+            limits.append(module.num_embeddings - first)
+    known = [int(limit) for limit in limits if isinstance(limit, int) and 1 < limit < 10**6]
+    return min(known) if known else None
+
+
+def seed_all(seed: int) -> None:
+    """Seed what a model's initialisation or a library may draw from."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with fp32 weights. `missing`: parameters that the checkpoint lacks; `fresh`: these and the head's."""
+
+    model: Module
+    fresh: frozenset[str]
+    missing: frozenset[str]
+
+
+def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], seed: int) -> Loaded:
+    """The weights of a model in fp32, in the architecture that the task needs."""
+    import torch
+    import transformers
+
+    folder = fetch(origin, [*origin.small, *origin.weights])
+    seed_all(seed)  # right before the load, or the new head depends on whatever drew before it
+    arguments = {"dtype": torch.float32, **strategy.load()}
+    try:
+        model, report = getattr(transformers, task.model).from_pretrained(
+            folder, config=base.config, use_safetensors=True, output_loading_info=True, local_files_only=True,
+            ignore_mismatched_sizes=True, trust_remote_code=False, **arguments,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelError(f"its weights cannot be loaded: {first_line(error)}", where=origin.repo) from error
+    missing = {str(name) for name in report["missing_keys"]}
+    missing |= {str(item[0] if isinstance(item, tuple) else item) for item in report["mismatched_keys"]}
+    parameters = dict(model.named_parameters())
+    missing &= set(parameters)
+    prefix = f"{model.base_model_prefix}."
+    body = {name for name in parameters if name.startswith(prefix)}
+    head = set(parameters) - body if body else set()
+    lost = sum(parameters[name].numel() for name in missing & body)
+    if body and lost > 0.5 * sum(parameters[name].numel() for name in body):
+        raise ModelError(
+            f"its weights have other names than its architecture: {listing(sorted(missing & body), 4)} would start "
+            "from nothing.", where=origin.repo, hint="The checkpoint is damaged or was saved by another library.",
+        )
+    return Loaded(model, frozenset(missing | head), frozenset(missing))
+
+
+def save(model: Any, base: Base, folder: Path, beside: Mapping[str, Any], origin: Origin) -> None:
+    """Write the model as the Hub wants it, with nothing in it that speaks of this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config._name_or_path = ""
+    model.save_pretrained(folder, max_shard_size="5GB")
+    processor = base.processor
+    backend = getattr(processor, "backend_tokenizer", None)
+    if backend is not None:  # or the length of the last batch would be written into tokenizer.json
+        backend.no_padding()
+        backend.no_truncation()
+    processor.save_pretrained(folder)
+    for name, part in beside.items():
+        part.save_pretrained(folder / name)
+    where = None if origin.pinned is None else origin.repo
+    for path in folder.rglob("*_config.json"):
+        said = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("name_or_path", "is_local", "local_files_only"):
+            said.pop(key, None)
+        if "base_model_name_or_path" in said:
+            said |= {"base_model_name_or_path": where, "revision": origin.commit if where else None}
+        path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def parameters_of(origin: Origin) -> int | None:
+    """How many numbers the weights hold, from the headers of a folder's files or from what the Hub counted."""
+    if origin.pinned is not None:
+        return origin.pinned.parameters
+    if origin.folder is None or not origin.weights:
+        return None
+    from math import prod
+
+    from safetensors import safe_open
+
+    total = 0
+    for name in origin.weights:
+        with safe_open(origin.folder / name, framework="np") as file:
+            total += sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118 - no mapping
+    return total
+
+
+def weight_formats(origin: Origin) -> list[dict[str, Any]]:
+    """The formats that weights are there in, with the number of files and their bytes."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, size in origin.files.items():
+        suffix = Path(name).suffix
+        if suffix == ".safetensors" or suffix in CODE_WEIGHTS:
+            entry = found.setdefault(suffix[1:], {"format": suffix[1:], "files": 0, "bytes": 0})
+            entry["files"] += 1
+            entry["bytes"] += size
+    return sorted(found.values(), key=lambda entry: str(entry["format"]))
+
+
+def describe_config(config: Any) -> dict[str, Any]:
+    """Architecture, number format and labels, of a configuration or of none."""
+    dtype = getattr(config, "dtype", None)
+    labels = list((getattr(config, "id2label", None) or {}).values())
+    return {
+        "architectures": list(getattr(config, "architectures", None) or []),
+        "model_type": getattr(config, "model_type", None),
+        "dtype": str(dtype).removeprefix("torch.") if dtype is not None else None,
+        "labels": [] if labels == ["LABEL_0", "LABEL_1"] else labels,  # what transformers says of a model without any
+    }

@@ -1,0 +1,140 @@
+"""All that can be wrong is found here, before any compute is spent: plugins, rows, permission, model, lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hubtune import defaults, encoding, hub, models, registry, rows
+from hubtune.contract import Base, Strategy, Task
+from hubtune.encoding import Encoded
+from hubtune.engine import Watcher, steps_in
+from hubtune.errors import MissingExtra, ResumeError
+from hubtune.recipe import Recipe, TrainPart
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run with nothing left open: only the weights are still to be fetched."""
+
+    recipe: Recipe
+    task: Task[Any]
+    strategy: Strategy[Any]
+    plugins: dict[str, Any]
+    data: rows.Data
+    facts: dict[str, Any]
+    origin: models.Origin
+    base: Base
+    encoded: dict[str, Encoded]
+    lengths: dict[str, Any]
+    settings: TrainPart
+    parameters: int
+    warnings: list[str]
+
+    def described(self) -> dict[str, Any]:
+        """What goes into `run.json` before step 0: everything needed to run it again."""
+        an_epoch, steps = steps_in(self.settings, self.encoded["train"].rows)
+        return {
+            "recipe": self.recipe.as_dict(),
+            "task": {
+                "name": self.task.name, "summary": self.task.summary, "pipeline_tag": self.task.pipeline_tag,
+                "model": self.task.model, "metric": self.task.metric_of(self.base).name,
+            },
+            "strategy": {
+                "name": self.strategy.name, "summary": self.strategy.summary, "paper": self.strategy.paper,
+            },
+            "plugins": self.plugins, "base": self.origin.described(), "data": self.data.described(),
+            "facts": self.facts, "settings": dict(vars(self.settings)), "lengths": self.lengths,
+            "plan": {"steps_an_epoch": an_epoch, "steps": steps}, "parameters": {"total": self.parameters},
+            "warnings": self.warnings,
+        }
+
+
+class Noted(Watcher):
+    """Passes on to another watcher, and keeps the warnings for the record."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.watcher.note(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.watcher.warn(text)
+
+
+def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mapping[str, Any] | None = None) -> Prepared:
+    """Check everything and encode the rows. `before`: the record of the run that goes on, whose pins are kept."""
+    noted = Noted(watcher)
+    plugins = registry.load()
+    task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
+    refuse_tracker(recipe.train.track)
+    data = rows.for_training(recipe.data, task.columns, recipe.train.seed, noted.warn, source)
+    if before and data.fingerprint != before["data"]["fingerprint"]:
+        raise ResumeError(
+            "the data has changed since the run began: "
+            f"{data.fingerprint[:12]} instead of {before['data']['fingerprint'][:12]}.",
+            hint="Put the old data back to go on, or train anew with --overwrite.",
+        )
+    noted.note("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
+    noted.note("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
+    facts = task.inspect(data.splits)
+    if recipe.publish.repo:
+        hub.check_push(recipe.publish.repo, recipe.publish.pr)
+    origin = models.locate(recipe.model, before["base"]["commit"] if before and not before["base"]["local"] else None)
+    if before and origin.commit != before["base"]["commit"]:
+        raise ResumeError("the base model's files have changed since the run began.",
+                          hint="Put the old files back to go on, or train anew with --overwrite.")
+    models.refuse_unsafe(origin)
+    base = models.open_base(origin, task)
+    models.refuse_misfit(origin, base, task, strategy)
+    base = models.configured(base, task.configure(facts, base))
+    noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
+    shape = models.skeleton(base, task)
+    encoded, lengths, base = encode_splits(task, data, base, shape, recipe.train, noted)
+    parameters = sum(parameter.numel() for parameter in shape.parameters())
+    settings = TrainPart(**before["settings"]) if before else defaults.settle(
+        recipe.train, strategy.defaults, encoded["train"].rows, parameters
+    )
+    described = {
+        kind: {"plugin": found.name, "distribution": found.source, "version": found.version}
+        for kind, found in (("task", plugins.origin(type(task))), ("strategy", plugins.origin(type(strategy))))
+    }
+    return Prepared(recipe, task, strategy, described, data, facts, origin, base, encoded, lengths, settings,
+                    parameters, noted.warnings)
+
+
+def encode_splits(
+    task: Task[Any], data: rows.Data, base: Base, shape: Module, train: TrainPart, noted: Noted
+) -> tuple[dict[str, Encoded], dict[str, Any], Base]:
+    """Examples of every split. Training rows are cut at the training length; others only where they must be."""
+    limit = models.length_limit(base, shape)
+    if train.max_length is not None and limit is not None and train.max_length > limit:
+        noted.warn(f"train.max_length={train.max_length} is more than the model takes: {limit} tokens.")
+    wanted = min(train.max_length, limit) if train.max_length and limit else train.max_length
+    first, lengths = encoding.encode_for_training(task, data.splits["train"], base, wanted, limit)
+    if lengths["rows_cut"]:
+        noted.warn(
+            f"{lengths['rows_cut']} of {lengths['rows']} rows are longer than {lengths['max_length']} tokens and are "
+            f"cut there: {lengths['tokens_cut']} of {lengths['tokens']} tokens are lost."
+        )
+    noted.note(f"tokens a row: median {lengths['median']}, longest {lengths['longest']}; cut at {lengths['max_length']}")
+    base = replace(base, max_length=wanted or limit)
+    encoded = {"train": first}
+    for split in [name for name in data.splits if name != "train"]:
+        encoded[split] = encoding.encode(task, data.splits[split], base, base.max_length)
+    return encoded, lengths, base
+
+
+def refuse_tracker(name: str | None) -> None:
+    """Refuse a tracker that is not installed."""
+    import importlib.util
+
+    if name and importlib.util.find_spec(name) is None:
+        raise MissingExtra(f"train.track={name} needs the package {name}.", hint=f"Install it with: pip install {name}")

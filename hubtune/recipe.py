@@ -1,0 +1,249 @@
+"""A recipe is everything a run is, as one frozen value: from TOML and `--set`, to TOML and JSON.
+
+Knows no plugin: a plugin's own options and the roles of its columns are checked where the plugin is known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hubtune.contract import option
+from hubtune.errors import RecipeError, did_you_mean, listing
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A plugin by name, with its options as given (checked against its `Options` later)."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """`[data]`: where rows come from. Any further key is a role: `text = "body"` maps a column."""
+
+    source: str = option("", "a file, a folder with train/validation/test files, or a Hub data set org/name[:config]")
+    validation: float | str = option(0.1, "the share cut from train when there is no validation split, or a source")
+    limit: int | None = option(None, "use at most this many rows of each split")
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainPart:
+    """`[train]`: how the weights move. None means: follow the data, the model and the strategy."""
+
+    epochs: float | None = option(None, "passes over the data; none: from the number of rows")
+    steps: int | None = option(None, "optimizer steps in all, instead of epochs")
+    batch_size: int | None = option(None, "rows a step, on all devices together; none: from the number of rows")
+    lr: float | None = option(None, "the highest learning rate; none: from the strategy and the model's size")
+    weight_decay: float = option(0.01, "AdamW's decay of matrices")
+    warmup: float = option(0.1, "the share of steps (below 1) or the steps until the highest rate")
+    schedule: str = option("linear", "how the rate falls after the warmup", choices=("linear", "cosine", "constant"))
+    clip: float = option(1.0, "the largest gradient norm; 0: do not clip")
+    seed: int = option(0, "of the split, the head, the order and dropout")
+    precision: str = option(
+        "auto", "the number format of training", choices=("auto", "fp32", "bf16", "fp16", "fp64")
+    )
+    order: str = option("random", "how rows meet in steps", choices=("random", "bucketed"))
+    max_length: int | None = option(None, "tokens that longer texts are cut to; none: from the data and the model")
+    keep: str = option("best", "which weights are the result", choices=("best", "last"))
+    patience: int = option(3, "stop after this many validations without a better one; 0: never")
+    validations: int | None = option(None, "validations in an epoch; none: one")
+    save_minutes: float = option(10.0, "minutes between checkpoints, beside the one at every validation")
+    track: str | None = option(None, "send the curve to a tracker", choices=("tensorboard", "wandb", "trackio"))
+
+
+@dataclass(frozen=True)
+class PublishPart:
+    """`[publish]`: where the model goes when it is trained."""
+
+    repo: str | None = option(None, "push to this repository when the training is done")
+    public: bool = option(False, "anyone may see it")
+    pr: bool = option(False, "propose it as a pull request")
+    license: str | None = option(None, "the licence of the tuned model; none: the base model's")
+    language: list[str] = option([], "languages of the data (ISO 639 codes); empty: the base model's")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run is."""
+
+    task: Chosen
+    model: str
+    data: DataPart = DataPart()
+    strategy: Chosen = Chosen("full")
+    train: TrainPart = TrainPart()
+    publish: PublishPart = PublishPart()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The tables of the TOML form, as JSON values, without what is not set."""
+        data = as_table(self.data)
+        columns = data.pop("columns", {})
+        tables = {
+            "task": {"name": self.task.name, **self.task.options},
+            "strategy": {"name": self.strategy.name, **self.strategy.options},
+            "model": {"id": self.model},
+            "data": {**data, **columns},
+            "train": as_table(self.train),
+            "publish": as_table(self.publish),
+        }
+        return {name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()}
+
+    def as_toml(self) -> str:
+        """The recipe as a file that gives the same recipe again."""
+        import tomlkit
+
+        return tomlkit.dumps(self.as_dict())
+
+
+TABLES = ("task", "strategy", "model", "data", "train", "publish")
+
+
+def as_table(part: Any) -> dict[str, Any]:
+    """The fields of a dataclass, by name."""
+    return {item.name: getattr(part, item.name) for item in dataclasses.fields(part)}
+
+
+def read(path: Path, sets: Iterable[str] = ()) -> Recipe:
+    """The recipe in a TOML file, with `--set` assignments over it."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(
+            f"there is no recipe '{path}'.", hint="Write one with: hubtune recipe TASK > recipe.toml"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"this is not TOML: {error}", where=str(path)) from None
+    return build(override(tables, sets), where=path.name)
+
+
+def override(tables: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
+    """Lay `table.key=value` assignments over tables. A value is a TOML literal, else a string."""
+    merged = {name: dict(table) if isinstance(table, Mapping) else table for name, table in tables.items()}
+    for item in sets:
+        key, equals, text = item.partition("=")
+        table, dot, name = key.strip().partition(".")
+        if not (equals and dot and name):
+            raise RecipeError(f"--set takes TABLE.KEY=VALUE, not '{item}'.", hint="For example: --set train.lr=3e-5")
+        if table not in TABLES:
+            raise RecipeError(f"no table '{table}' in '{item}'.{did_you_mean(table, TABLES)} Tables: {listing(TABLES)}.")
+        target = merged.setdefault(table, {})
+        target[name] = literal(text.strip())
+    return merged
+
+
+def literal(text: str) -> Any:
+    """A TOML value, or the text itself where it is none: `3e-5`, `true`, `[1, 2]`, `body`."""
+    if text in ("none", "None"):
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
+    """A recipe from tables; an unknown key or a value of the wrong kind is an error that says what fits."""
+    for name, table in tables.items():
+        if name not in TABLES:
+            raise RecipeError(f"no table [{name}].{did_you_mean(name, TABLES)} Tables: {listing(TABLES)}.", where=where)
+        if not isinstance(table, Mapping):
+            raise RecipeError(f"[{name}] is a table of keys, not {table!r}.", where=where)
+    task = dict(tables.get("task", {}))
+    strategy = dict(tables.get("strategy", {}))
+    model = dict(tables.get("model", {}))
+    if "name" not in task:
+        raise RecipeError("no task: [task] needs a name.", hint="See which there are: hubtune tasks", where=where)
+    if "id" not in model:
+        raise RecipeError(
+            "no model: name one with --model, or in [model] with id = \"org/name\".",
+            hint="Look for one with: hubtune search WORDS", where=where,
+        )
+    data = dict(tables.get("data", {}))
+    known = {item.name for item in dataclasses.fields(DataPart)} - {"columns"}
+    columns = {role: data.pop(role) for role in list(data) if role not in known}
+    for role, column in columns.items():
+        if not isinstance(column, str):
+            raise RecipeError(f"data.{role} names a column, so it is a string, not {column!r}.", where=where)
+    return Recipe(
+        task=Chosen(str(task.pop("name")), task),
+        strategy=Chosen(str(strategy.pop("name", "full")), strategy),
+        model=str(model["id"]),
+        data=dataclasses.replace(fill(DataPart, data, "data", where), columns=columns),
+        train=checked(fill(TrainPart, dict(tables.get("train", {})), "train", where), where),
+        publish=fill(PublishPart, dict(tables.get("publish", {})), "publish", where),
+    )
+
+
+PartT = typing.TypeVar("PartT")
+
+
+def fill(kind: type[PartT], values: Mapping[str, Any], table: str, where: str | None = None) -> PartT:
+    """An instance of a dataclass of options from a table, each value checked against its field."""
+    hints = typing.get_type_hints(kind)
+    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    filled = {}
+    for name, value in values.items():
+        if name not in fields:
+            known = f"Keys: {listing(fields, 30)}." if fields else "It has none."
+            raise RecipeError(f"no key {table}.{name}.{did_you_mean(name, fields)} {known}", where=where)
+        choices = fields[name].metadata.get("choices")
+        fitted = fit(value, hints[name])
+        if fitted is MISFIT or (choices and fitted is not None and fitted not in choices):
+            right = f"one of {listing(choices, 20)}" if choices else describe(hints[name])
+            raise RecipeError(f"{table}.{name} is {right}, not {value!r}.", where=where)
+        filled[name] = fitted
+    return kind(**filled)
+
+
+MISFIT = object()
+
+
+def fit(value: Any, hint: Any) -> Any:
+    """The value as the hinted type, or MISFIT. An int fits a float; nothing else is converted."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        fits = [fitted for part in typing.get_args(hint) if (fitted := fit(value, part)) is not MISFIT]
+        return fits[0] if fits else MISFIT
+    if hint is Any:
+        return value
+    if hint is type(None) or value is None:
+        return None if hint is type(None) and value is None else MISFIT
+    if origin is list:
+        inner = [fit(item, typing.get_args(hint)[0]) for item in value] if isinstance(value, list | tuple) else [MISFIT]
+        return MISFIT if MISFIT in inner else inner
+    if isinstance(value, bool) and hint is not bool:
+        return MISFIT
+    if hint is float and isinstance(value, int | float):
+        return float(value)
+    return value if isinstance(value, origin or hint) else MISFIT
+
+
+def describe(hint: Any) -> str:
+    """A type in words: `a number or none`."""
+    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "none"}
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(describe(part) for part in typing.get_args(hint))
+    return names.get(hint, "a list" if typing.get_origin(hint) is list else str(hint))
+
+
+def checked(train: TrainPart, where: str | None) -> TrainPart:
+    """Refuse numbers that no training can have."""
+    for name in ("epochs", "steps", "batch_size", "lr", "max_length", "validations"):
+        value = getattr(train, name)
+        if value is not None and value <= 0:
+            raise RecipeError(f"train.{name} is above 0, not {value}.", where=where)
+    for name in ("weight_decay", "warmup", "clip", "patience", "seed", "save_minutes"):
+        if getattr(train, name) < 0:
+            raise RecipeError(f"train.{name} is not below 0, not {getattr(train, name)}.", where=where)
+    if train.epochs is not None and train.steps is not None:
+        raise RecipeError("train.epochs and train.steps are two ways to say one thing; give one.", where=where)
+    return train

@@ -1,0 +1,232 @@
+"""Rows by role, checked and split, from whatever a source gives: before any model is fetched.
+
+The only place that decides which column is which and which row is in which split.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hubtune import sources
+from hubtune.contract import Column, Rows
+from hubtune.errors import DataError, did_you_mean, listing
+from hubtune.labels import row_numbers
+from hubtune.recipe import DataPart
+
+Warn = Callable[[str], None]
+
+
+@dataclass
+class Data:
+    """Rows by split, with only the columns that a task reads, under the names of their roles."""
+
+    splits: dict[str, Any]
+    columns: dict[str, str]
+    name: str
+    fingerprint: str
+    repo: str | None
+    commit: str | None
+    checks: dict[str, Any]
+
+    def described(self) -> dict[str, Any]:
+        """For `run.json`."""
+        return {
+            "name": self.name, "fingerprint": self.fingerprint, "repo": self.repo, "commit": self.commit,
+            "columns": self.columns, "rows": {split: len(rows) for split, rows in self.splits.items()},
+            "checks": self.checks,
+        }
+
+
+def for_training(part: DataPart, columns: Sequence[Column], seed: int, warn: Warn, source: Any = None) -> Data:
+    """Train, validation and (where there is one) test rows; the validation split is cut from train if missing."""
+    raw = sources.load(part.source if source is None else source)
+    if "train" not in raw.splits:
+        raise DataError(f"there is no train split; splits: {listing(raw.splits)}.", where=raw.name)
+    mapping = find_columns(raw.splits["train"], columns, part.columns)
+    splits = {split: by_role(rows, mapping, split) for split, rows in raw.splits.items() if split in sources.SPLITS}
+    if isinstance(part.validation, str):
+        other = sources.load(part.validation)
+        splits["validation"] = by_role(next(iter(other.splits.values())), mapping, "validation")
+    if part.limit is not None:
+        splits = {split: sample(rows, part.limit, seed) for split, rows in splits.items()}
+    for split, rows in splits.items():
+        refuse_gaps(rows, columns, split, training=True)
+    checks: dict[str, Any] = {"validation": "given"}
+    if "validation" not in splits:
+        labelled = next((c.role for c in columns if c.kind == "label" and c.role in mapping), None)
+        splits["train"], splits["validation"] = cut_validation(splits["train"], part.validation, seed, labelled)
+        checks["validation"] = f"cut from train ({part.validation:g}, seed {seed})"
+    checks["duplicates"] = duplicates(splits, [c.role for c in columns if c.kind != "label"])
+    for pair, count in checks["duplicates"].items():
+        if count:
+            warn(f"{count} rows of {pair.replace('/', ' stand word for word in ')}: scores there flatter the model.")
+    ordered = {split: splits[split] for split in sources.SPLITS if split in splits}
+    return Data(ordered, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, checks)
+
+
+def for_evaluation(
+    source: Any, split: str | None, columns: Sequence[Column], chosen: Mapping[str, str], needs_labels: bool
+) -> Data:
+    """One split's rows for `evaluate` and `predict`; a column that is gone is looked for by name again."""
+    raw = sources.load(source)
+    if split is not None and split not in raw.splits:
+        raise DataError(f"there is no split '{split}'; splits: {listing(raw.splits)}.", where=raw.name)
+    name = split or ("test" if "test" in raw.splits else next(iter(raw.splits)))
+    kept = {role: column for role, column in chosen.items() if column in raw.splits[name].column_names}
+    wanted = [c for c in columns if c.needed == "always" or needs_labels or c.role in kept or c.needed == "never"]
+    mapping = find_columns(raw.splits[name], wanted, kept, training=needs_labels)
+    rows = by_role(raw.splits[name], mapping, name)
+    refuse_gaps(rows, wanted, name, training=needs_labels)
+    return Data({name: rows}, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
+
+
+def plain(name: str) -> str:
+    """A column name as it is compared."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def find_columns(
+    rows: Any, columns: Sequence[Column], chosen: Mapping[str, str], training: bool = True
+) -> dict[str, str]:
+    """Which column has which role: as chosen, else by name, else the only one that looks like it."""
+    names = list(rows.column_names)
+    roles = [column.role for column in columns]
+    mapping: dict[str, str] = {}
+    for role, name in chosen.items():
+        if role not in roles:
+            raise DataError(f"no role '{role}' in this task.{did_you_mean(role, roles)} Roles: {listing(roles)}.")
+        if name not in names:
+            raise DataError(
+                f"there is no column '{name}' (for {role}).{did_you_mean(name, names)} Columns: {listing(names, 30)}.",
+                hint=f"Choose one with: --set data.{role}=COLUMN",
+            )
+        mapping[role] = name
+    by_name = {plain(name): name for name in reversed(names)}
+    for column in columns:
+        if column.role not in mapping:
+            found = next((by_name[n] for n in column.names if n in by_name and by_name[n] not in mapping.values()), None)
+            if found:
+                mapping[column.role] = found
+    for column in columns:
+        needed = column.needed == "always" or (column.needed == "train" and training)
+        if column.role in mapping or not needed:
+            continue
+        left = [name for name in names if name not in mapping.values() and looks_like(rows, name, column.kind)]
+        if len(left) != 1:
+            raise DataError(
+                f"no column for the {column.role}. Columns: {listing(names, 30)}; "
+                f"names that are known: {listing(column.names, 30)}.",
+                hint=f"Say which it is with: --set data.{column.role}=COLUMN",
+            )
+        mapping[column.role] = left[0]
+    return mapping
+
+
+def looks_like(rows: Any, name: str, kind: str) -> bool:
+    """Whether a column's type says what it is: words for a text, a class label for a label."""
+    from datasets import ClassLabel
+
+    feature = rows.features[name]
+    if kind == "label":
+        return isinstance(feature, ClassLabel)
+    if getattr(feature, "dtype", None) not in ("string", "large_string"):
+        return False
+    values = [value or "" for value in rows[:100][name]]
+    return sum(len(value.split()) for value in values) >= 2 * len(values)
+
+
+def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
+    """Only the mapped columns, renamed to their roles; class labels as their names."""
+    from datasets import ClassLabel
+
+    missing = [name for name in mapping.values() if name not in rows.column_names]
+    if missing:
+        raise DataError(
+            f"the {split} split has no column {listing(missing)}; its columns: {listing(rows.column_names, 30)}."
+        )
+    rows = rows.select_columns(list(mapping.values())).rename_columns(
+        {name: f"role:{role}" for role, name in mapping.items()}  # through a name that no column has
+    ).rename_columns({f"role:{role}": role for role in mapping})
+    for role in mapping:
+        feature = rows.features[role]
+        inner = getattr(feature, "feature", feature)
+        if isinstance(inner, ClassLabel):
+            values = [named(inner, value) for value in rows[role]]
+            rows = rows.remove_columns(role).add_column(role, values)
+    return rows
+
+
+def named(feature: Any, value: Any) -> Any:
+    """A class label's name; lists of them likewise; -1 is how the Hub writes `no label`."""
+    if isinstance(value, list):
+        return [named(feature, item) for item in value]
+    return None if value is None or value < 0 else feature.int2str(value)
+
+
+def sample(rows: Any, most: int, seed: int) -> Any:
+    """At most so many rows, drawn by the seed, in their order."""
+    if len(rows) <= most:
+        return rows
+    return rows.select(sorted(random.Random(f"limit/{seed}").sample(range(len(rows)), most)))
+
+
+def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: bool) -> None:
+    """Refuse empty texts and missing labels, with their row numbers."""
+    for column in columns:
+        if column.role not in rows.column_names or (column.needed != "always" and not training):  # type: ignore[attr-defined]
+            continue
+        values = rows[column.role]  # type: ignore[call-overload]
+        gaps = [i for i, v in enumerate(values) if v is None or (isinstance(v, str) and not v.strip())]
+        if gaps:
+            what = "a missing label" if column.kind == "label" else f"an empty {column.role}"
+            raise DataError(
+                f"{len(gaps)} of {len(rows)} rows have {what}: {row_numbers(gaps)} of {split}.",
+                hint="Fill them in or take these rows out, and run the same command again.",
+            )
+
+
+def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) -> tuple[Any, Any]:
+    """Train and validation rows, each label in both in proportion where it has at least two rows.
+
+    Our own few lines because the library's stratified split refuses labels that are rarer than the share.
+    """
+    if isinstance(share, str) or not 0 < share < 1:
+        raise DataError(f"data.validation is a share between 0 and 1, or a source, not {share!r}.")
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for index, value in enumerate(rows[label] if label else [None] * len(rows)):
+        groups[value if isinstance(value, str | int | bool) else None].append(index)
+    if len(rows) < 4:
+        raise DataError(f"{len(rows)} rows are too few to train on and to validate with.", hint="Add rows.")
+    draw = random.Random(f"validation/{seed}")
+    wanted = max(1, round(share * len(rows)))
+    held: list[int] = []
+    left: list[int] = []
+    for value in sorted(groups, key=str):
+        members = groups[value]
+        draw.shuffle(members)
+        take = min(int(share * len(members)), len(members) - 1)
+        held += members[:take]
+        left += members[take:-1]  # one row of each label always stays in train
+    draw.shuffle(left)
+    held += left[: max(0, wanted - len(held))]
+    chosen = set(held)
+    return rows.select([i for i in range(len(rows)) if i not in chosen]), rows.select(sorted(chosen))
+
+
+def duplicates(splits: Mapping[str, Rows], roles: Sequence[str]) -> dict[str, int]:
+    """How many rows of validation and test stand in train too, and of test in validation."""
+    def keys(rows: Any) -> list[int]:
+        present = [role for role in roles if role in rows.column_names]
+        return [hash(repr(values)) for values in zip(*(rows[role] for role in present), strict=True)]
+
+    hashed = {split: keys(rows) for split, rows in splits.items()}
+    counts = {}
+    for one, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
+        if one in hashed and other in hashed:
+            seen = set(hashed[other])
+            counts[f"{one}/{other}"] = sum(key in seen for key in hashed[one])
+    return counts

@@ -1,0 +1,180 @@
+"""Where rows come from: files, folders of files, Hub data sets and plain Python; always as `datasets` splits.
+
+Knows no task: columns keep the names that the data gives them.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hubtune import fingerprint, hub
+from hubtune.errors import DataError, did_you_mean, listing
+
+FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?$")
+
+
+@dataclass
+class Source:
+    """Raw splits and where they came from. `name` holds no path; `commit` is a Hub data set's."""
+
+    splits: dict[str, Any]
+    name: str
+    fingerprint: str
+    repo: str | None = None
+    commit: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def load(source: Any) -> Source:
+    """The splits of a file, a folder, a Hub data set `org/name[:config][@revision]`, or of Python rows."""
+    if not isinstance(source, str | Path):
+        return from_memory(source)
+    if not str(source):
+        raise DataError("no data: name a file, a folder or a Hub data set.", hint="With --data SOURCE.")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return from_files(folder_splits(path), path.resolve().name)
+    if path.is_file():
+        return from_files({"train": [path]}, path.name)
+    match = HUB_ID.match(str(source))
+    if match and path.suffix not in FORMATS and not str(source).startswith("."):
+        return from_hub(match["repo"], match["config"], match["revision"])
+    near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
+    raise DataError(
+        f"there is no file or folder '{source}', and it is not a Hub data set of the form org/name.{near}",
+        hint="Give --data a csv, tsv, json, jsonl or parquet file, a folder of them, or org/name[:config][@revision].",
+    )
+
+
+def from_memory(source: Any) -> Source:
+    """Rows that are already here: a `datasets` object, a list of dicts, or either by split."""
+    from datasets import Dataset
+
+    splits = source if isinstance(source, Mapping) else {"train": source}
+    made = {}
+    for split, rows in splits.items():
+        made[str(split)] = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
+    return Source(made, "rows in memory", fingerprint.of_rows(made))
+
+
+def folder_splits(folder: Path) -> dict[str, list[Path]]:
+    """The data files of a folder by split, told by the word their name (or their folder's) begins with."""
+    found: dict[str, list[Path]] = {}
+    rest = []
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in FORMATS and path.is_file()]
+    for path in files:
+        split = split_of(path.stem) or next((s for p in path.relative_to(folder).parts[:-1] if (s := split_of(p))), None)
+        if split:
+            found.setdefault(split, []).append(path)
+        else:
+            rest.append(path)
+    if not found and len(rest) == 1:
+        return {"train": rest}
+    if not found:
+        raise DataError(
+            f"the folder '{folder.name}' has no train file. Data files in it: {listing(p.name for p in rest) or 'none'}.",
+            hint="Name them train.csv, validation.csv and test.csv (or .tsv, .json, .jsonl, .parquet).",
+        )
+    return found
+
+
+def split_of(name: str) -> str | None:
+    """The split that a file or folder name begins with: `train`, `dev-00000-of-00002`, `test_small`."""
+    word = re.split(r"[-_.\s\d]", name.lower(), maxsplit=1)[0]
+    return next((split for split, words in SPLITS.items() if word in words), None)
+
+
+def from_files(splits: Mapping[str, list[Path]], name: str) -> Source:
+    """Read each split's files with `datasets`."""
+    named = {f"{split}/{path.name}": path for split, paths in splits.items() for path in paths}
+    for path in named.values():
+        if path.suffix.lower() not in FORMATS:
+            raise DataError(
+                f"'{path.name}' is of no kind that can be read.", hint=f"Kinds: {listing(sorted(FORMATS))}."
+            )
+        if not path.stat().st_size:
+            raise DataError("the file is empty: it has no header and no rows.", where=path.name)
+    made = {split: read(paths) for split, paths in splits.items()}
+    return Source(made, name, fingerprint.of_files(named), files={s: listing(p.name for p in ps) for s, ps in splits.items()})
+
+
+def read(paths: list[Path]) -> Any:
+    """One split from its files, all of one format."""
+    kinds = {FORMATS[path.suffix.lower()] for path in paths}
+    if len(kinds) > 1:
+        raise DataError(f"one split is in several formats: {listing(path.name for path in paths)}.")
+    kind = kinds.pop()
+    more = csv_arguments(paths) if kind == "csv" else {}
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        made = datasets.load_dataset(kind, data_files=[str(path) for path in paths], split="train", **more)
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
+        cause = error.__cause__ or error
+        raise DataError(
+            f"cannot be read as {kind}: {' '.join(str(cause).split())[:300]}", where=listing(path.name for path in paths)
+        ) from error
+    if not len(made):
+        raise DataError("there are no rows in it.", where=listing(path.name for path in paths))
+    return made
+
+
+def csv_arguments(paths: list[Path]) -> dict[str, Any]:
+    """Every column as text, so that `NA`, `null` and `007` stay what they are; types are told apart later."""
+    from datasets import Features, Value
+
+    headers = {path: header(path) for path in paths}
+    names, delimiter = headers[paths[0]]
+    for path, (others, _) in headers.items():
+        if others != names:
+            raise DataError(f"its columns {others} differ from those of {paths[0].name}: {names}.", where=path.name)
+    return {
+        "features": Features({name: Value("string") for name in names}),
+        "keep_default_na": False, "delimiter": delimiter, "encoding": "utf-8-sig",
+    }
+
+
+def header(path: Path) -> tuple[list[str], str]:
+    """The column names of a table and what separates them."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            line = file.readline()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"it is not UTF-8 ({error.reason} at byte {error.start}).", where=path.name,
+            hint=f"Convert it with: iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}",
+        ) from None
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=line.count)
+    names = next(csv.reader([line], delimiter=delimiter), [])
+    twice = {name for name in names if names.count(name) > 1}
+    if twice or not any(name.strip() for name in names):
+        what = f"the header names {listing(sorted(twice))} twice" if twice else "there is no header line"
+        raise DataError(f"{what}: {names}.", where=path.name)
+    return names, delimiter
+
+
+def from_hub(repo: str, config: str | None, revision: str | None) -> Source:
+    """A data set of the Hub at one commit, read by `datasets`."""
+    pinned = hub.resolve(repo, revision, kind="dataset")
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        made = datasets.load_dataset(repo, config, revision=pinned.commit)
+    except ValueError as error:
+        raise DataError(' '.join(str(error).split())[:400], where=repo, hint="Choose with: --data org/name:config") from error
+    splits = {split_of(str(split)) or str(split): rows for split, rows in made.items()}
+    name = f"{repo}:{config}" if config else repo
+    return Source(splits, name, pinned.commit, repo=repo, commit=pinned.commit)

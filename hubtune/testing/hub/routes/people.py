@@ -1,0 +1,54 @@
+"""Who am I, may I, and is this README all right."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hubtune.testing.hub import card
+from hubtune.testing.hub.answers import failure
+from hubtune.testing.hub.routes.access import body, caller, readable, seen, site, writable
+from hubtune.testing.hub.routes.paths import REPO
+
+
+async def whoami(request: Request) -> Response:
+    """The user, the organisations and the token's role."""
+    return JSONResponse(site(request).accounts.whoami(caller(request)))
+
+
+async def auth_check(request: Request) -> Response:
+    """Whether the caller may read the repo's files."""
+    readable(request)
+    return JSONResponse({})
+
+
+async def write_check(request: Request) -> Response:
+    """Whether the caller may write to the repo."""
+    writable(request)
+    return JSONResponse({})
+
+
+async def validate_yaml(request: Request) -> Response:
+    """What is wrong with the front matter of a README."""
+    caller(request)
+    data = await body(request)
+    errors, warnings = card.problems(str(data.get("content", "")), str(data.get("repoType", "model")))
+    told = {"errors": [{"message": one} for one in errors], "warnings": [{"message": one} for one in warnings]}
+    return JSONResponse(told, 400 if errors else 200)
+
+
+async def no_xet(request: Request) -> Response:
+    """Say how to reach this Hub, instead of a bare 404 from deep inside an upload."""
+    seen(request)
+    return failure(404, "This Hub has no Xet storage: set HF_HUB_DISABLE_XET=1 before huggingface_hub is imported.")
+
+
+ROUTES = [
+    Route("/api/whoami-v2", whoami),
+    Route("/api/validate-yaml", validate_yaml, methods=["POST"]),
+    Route(REPO + "/auth-check", auth_check),
+    Route(REPO + "/auth-check/write", write_check),
+    Route(REPO + "/xet-write-token/{rev:hub_segment}", no_xet),
+    Route(REPO + "/xet-read-token/{rev:hub_segment}", no_xet),
+]

@@ -1,0 +1,1 @@
+"""Strategies from the library PEFT: a family of hubtune plugins, one module per method."""

@@ -1,0 +1,1 @@
+"""Tasks over text: a family of hubtune plugins, one module per task."""

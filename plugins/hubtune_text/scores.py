@@ -1,0 +1,66 @@
+"""Scores of classification and regression, from scikit-learn and SciPy."""
+
+
+def class_scores(gold, found, classes):
+    """Accuracy, F1 and Matthews' correlation of one label a row; labels as ids."""
+    import numpy as np
+    from sklearn.metrics import accuracy_score, matthews_corrcoef, precision_recall_fscore_support
+
+    _, _, f1, support = precision_recall_fscore_support(gold, found, labels=range(classes), zero_division=0.0)
+    seen = (support > 0) | (np.bincount(found, minlength=classes) > 0)
+    return {
+        "accuracy": float(accuracy_score(gold, found)),
+        "f1_macro": float(f1[seen].mean()),
+        "f1_weighted": float((f1 * support).sum() / support.sum()),
+        "mcc": float(matthews_corrcoef(gold, found)),
+    }
+
+
+def several_scores(gold, found, classes):
+    """F1 over labels and over rows, and the share of rows with exactly the right labels; labels as ids."""
+    from sklearn.metrics import f1_score
+
+    truth, guess = spread(gold, classes), spread(found, classes)
+    return {
+        "f1_micro": float(f1_score(truth, guess, average="micro", zero_division=0.0)),
+        "f1_macro": float(f1_score(truth, guess, average="macro", zero_division=0.0)),
+        "accuracy": float((truth == guess).all(1).mean()),
+    }
+
+
+def number_scores(gold, found):
+    """Correlations and errors of a predicted number."""
+    import numpy as np
+    from scipy.stats import pearsonr, spearmanr
+
+    truth, guess = np.asarray(gold), np.asarray(found)
+    flat = len(truth) < 2 or truth.std() == 0 or guess.std() == 0  # where a correlation is not defined
+    return {
+        "pearson": 0.0 if flat else float(pearsonr(truth, guess).statistic),
+        "spearman": 0.0 if flat else float(spearmanr(truth, guess).statistic),
+        "mae": float(abs(truth - guess).mean()),
+        "rmse": float(((truth - guess) ** 2).mean() ** 0.5),
+    }
+
+
+def class_table(gold, found, names, kind):
+    """scikit-learn's classification report as a dict: precision, recall, F1 and support per class."""
+    from sklearn.metrics import classification_report
+
+    if kind == "one":
+        gold, found = [g[0] for g in gold], [f[0] for f in found]
+    else:
+        gold, found = spread(gold, len(names)), spread(found, len(names))
+    return classification_report(
+        gold, found, labels=list(range(len(names))), target_names=names, output_dict=True, zero_division=0.0
+    )
+
+
+def spread(ids, classes):
+    """Lists of ids as rows of zeros and ones."""
+    import numpy as np
+
+    rows = np.zeros((len(ids), classes), dtype=int)
+    for row, found in zip(rows, ids, strict=True):
+        row[found] = 1
+    return rows

@@ -1,0 +1,51 @@
+"""What the text tasks share: texts to token ids, token ids to padded tensors."""
+
+FED = ("input_ids", "token_type_ids")
+
+
+def tokenise(base, texts, pairs=None):
+    """One dict of token ids per text (and second text), without padding, cut at `base.max_length` if there is one."""
+    encoded = base.processor(
+        texts, pairs, add_special_tokens=True, padding=False, truncation=base.max_length is not None,
+        max_length=base.max_length, return_attention_mask=False, verbose=False,
+    )
+    names = [name for name in FED if name in encoded and not (name == "token_type_ids" and one_type(base.config))]
+    return [{name: encoded[name][i] for name in names} for i in range(len(texts))]
+
+
+def one_type(config):
+    """Whether the model knows a single token type, so that a pair's second type would be out of range."""
+    return getattr(config.get_text_config(), "type_vocab_size", 2) == 1
+
+
+def pad(base, examples):
+    """Padded `input_ids`, `token_type_ids` and `attention_mask`, each (examples, longest), as tensors.
+
+    On the right for all but XLNet, whose answer is read at the end: causal models then see no padding at all.
+    """
+    import torch
+
+    longest = max(len(example["input_ids"]) for example in examples)
+    fill = {"input_ids": base.processor.pad_token_id or 0, "token_type_ids": base.processor.pad_token_type_id}
+    left = base.config.model_type == "xlnet"
+    columns = {name: [list(e[name]) for e in examples] for name in FED if name in examples[0]}
+    columns["attention_mask"] = [[1] * len(example["input_ids"]) for example in examples]
+
+    def filled(values, value):
+        space = [value] * (longest - len(values))
+        return space + values if left else values + space
+
+    return {
+        name: torch.tensor([filled(values, fill.get(name, 0)) for values in rows]) for name, rows in columns.items()
+    }
+
+
+def pad_token(base):
+    """Configuration that lets the model pad, without a new word in its vocabulary.
+
+    Decoders often have no pad token; any known one will do, since attention masks it.
+    """
+    processor = base.processor
+    if processor.pad_token is None:
+        processor.pad_token = processor.eos_token or processor.unk_token or processor.convert_ids_to_tokens(0)
+    return {"pad_token_id": processor.pad_token_id}

@@ -29,7 +29,7 @@ LIMIT = 8192
 """Padded tokens of an evaluation batch."""
 MOST = 64
 """Examples of an evaluation batch."""
-RESAMPLES = 300
+RESAMPLES = 200
 """Bootstrap resamples behind an interval (Efron and Tibshirani, 1993)."""
 
 

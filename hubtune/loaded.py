@@ -79,7 +79,10 @@ class Model:
         encoded = encoding.encode(self.task, unlabelled(found, self.task), base, base.max_length)
         watcher = watcher or Watcher()
         watcher.begin(what, len(encoded.examples))
-        answers = evaluate.answer(model, self.task, base, found, encoded, advance=watcher.advance)
+        uniform = len(encoded.examples) > 1 and evaluate.padding_matters(model, self.task, base, encoded)
+        answers = evaluate.answer(
+            model, self.task, base, found, encoded, advance=watcher.advance, uniform=uniform
+        )
         watcher.end()
         return answers.predictions
 

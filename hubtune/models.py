@@ -104,10 +104,19 @@ def fetch(origin: Origin, names: list[str]) -> Path:
     return origin.folder if origin.pinned is None else hub.pull(origin.pinned, names)  # type: ignore[return-value]
 
 
+def quiet() -> None:
+    """The library's bars and load reports would write between our lines; what matters of them is in errors."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
 def open_base(origin: Origin, task: Task[Any]) -> Base:
     """Configuration and processor, without weights."""
     import transformers
 
+    quiet()
     folder = fetch(origin, origin.small)
     config = open_config(folder, origin)
     try:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from hubtune import replay
 from hubtune.batching import by_size
 from hubtune.contract import Base, Task
 from hubtune.encoding import Encoded
@@ -24,6 +23,7 @@ from hubtune.evaluate import LIMIT, batch_on, evaluating
 if TYPE_CHECKING:
     from torch.nn import Module
 
+SCRIPT = Path(__file__).with_name("replay.py")
 EXAMPLES = 64
 """Examples in the proof: the shortest, the longest and others evenly between."""
 TOLERANCE = 1e-4
@@ -78,7 +78,7 @@ def check(folder: Path, auto_class: str, seen: Witness) -> dict[str, Any]:
 def run_replay(arguments: Sequence[str]) -> None:
     """Start the fresh process, and say what it said when it fails."""
     done = subprocess.run(
-        [sys.executable, "-I", replay.__file__, *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-I", str(SCRIPT), *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]

@@ -6,8 +6,6 @@ Started as a script in a fresh process, where hubtune cannot be imported:
 
 import sys
 
-sys.modules["hubtune"] = None  # type: ignore[assignment]  # an import of it is an error here
-
 
 def main(folder: str, auto_class: str, inputs: str, outputs: str) -> None:
     """Read batches named `0.input_ids`, and write what the model makes of them as `0.logits`."""
@@ -34,4 +32,5 @@ def main(folder: str, auto_class: str, inputs: str, outputs: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.modules["hubtune"] = None  # type: ignore[assignment]  # an import of it is an error here
     main(*sys.argv[1:5])

@@ -74,7 +74,7 @@ def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Wa
     loaded = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
     if not resume:
         compute = dataclasses.replace(compute, uniform=evaluate.padding_matters(
-            loaded.model, prepared.task, prepared.base, prepared.encoded["validation"]))
+            loaded.model, prepared.task, prepared.base, prepared.encoded["train"]))
         record["compute"] = compute.as_dict()
         if compute.uniform:
             watcher.warn("this model's answers change with padding, so only rows of one length meet in a batch.")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -227,12 +228,17 @@ def test_anonymous_callers_cannot_write(anonymous: HfApi, repo: str) -> None:
 def test_model_info_tells_what_the_files_say(api: HfApi, hub: LoopbackHub, repo: str) -> None:
     info = api.model_info(repo, files_metadata=True)
     assert (info.id, info.private, info.gated, info.downloads) == (repo, False, False, 0)
-    assert info.pipeline_tag == "text-classification" and info.library_name == "transformers"
+    assert info.pipeline_tag == "text-classification"
+    assert info.library_name == "transformers"
     assert {"hubtune", "license:mit", "bert", "safetensors"} <= set(info.tags or [])
-    assert info.card_data is not None and info.card_data.license == "mit"
+    assert info.card_data is not None
+    assert info.card_data.license == "mit"
     assert info.config == {"architectures": ["BertForSequenceClassification"], "model_type": "bert"}
-    assert info.safetensors is not None and (info.safetensors.parameters, info.safetensors.total) == ({"F32": 10}, 10)
-    assert info.last_modified is not None and info.created_at is not None and info.last_modified >= info.created_at
+    assert info.safetensors is not None
+    assert (info.safetensors.parameters, info.safetensors.total) == ({"F32": 10}, 10)
+    assert info.last_modified is not None
+    assert info.created_at is not None
+    assert info.last_modified >= info.created_at
     files = {one.rfilename: one for one in info.siblings or []}
     assert files["model.safetensors"].lfs is not None
     assert files["model.safetensors"].lfs.sha256 == hashlib.sha256(WEIGHTS).hexdigest()
@@ -242,8 +248,10 @@ def test_model_info_tells_what_the_files_say(api: HfApi, hub: LoopbackHub, repo:
 
 def test_expand_tells_only_what_was_asked_for(api: HfApi, repo: str) -> None:
     info = api.model_info(repo, expand=["safetensors", "cardData"])
-    assert info.safetensors is not None and info.card_data is not None
-    assert info.sha is None and info.siblings is None
+    assert info.safetensors is not None
+    assert info.card_data is not None
+    assert info.sha is None
+    assert info.siblings is None
 
 
 def test_model_index_and_dataset_cards_are_read(hub: LoopbackHub, api: HfApi) -> None:
@@ -253,12 +261,15 @@ def test_model_index_and_dataset_cards_are_read(hub: LoopbackHub, api: HfApi) ->
     )
     hub.add_model("tester/indexed", {"README.md": index})
     info = api.model_info("tester/indexed")
-    assert info.model_index and info.card_data and info.card_data.eval_results
+    assert info.model_index
+    assert info.card_data
+    assert info.card_data.eval_results
     assert info.card_data.eval_results[0].metric_value == 0.5
     hub.add_dataset("tester/carded", {"README.md": b"---\nlanguage: [en]\nlicense: mit\n---\n", "train.csv": b"a\n1\n"})
     data = api.dataset_info("tester/carded")
     assert {"language:en", "license:mit", "format:csv"} <= set(data.tags or [])
-    assert data.card_data is not None and data.card_data.license == "mit"
+    assert data.card_data is not None
+    assert data.card_data.license == "mit"
 
 
 def test_lists_are_searched_filtered_sorted_and_paged() -> None:
@@ -277,10 +288,12 @@ def test_lists_are_searched_filtered_sorted_and_paged() -> None:
         assert ids(search="BERT", sort="downloads") == [f"lists/bert-{number}" for number in (4, 3, 2, 1, 0)]
         assert ids(author="lists", sort="likes", limit=3) == ["lists/bert-0", "lists/bert-1", "lists/bert-2"]
         assert ids(pipeline_tag="text-generation") == ids(gated=True) == ids(author="other") == ["other/gpt"]
-        assert len(ids(filter=["bert", "license:mit"])) == 5 and ids(filter="gpt3") == []
+        assert len(ids(filter=["bert", "license:mit"])) == 5
+        assert ids(filter="gpt3") == []
         assert [one.id for one in api.list_datasets(search="data")] == ["lists/data"]
         listed = next(iter(api.list_models(search="gpt", full=True, cardData=True)))
-        assert listed.siblings and listed.sha
+        assert listed.siblings
+        assert listed.sha
         hub.add_model("lists/many", {f"{number}.txt": b"x" for number in range(9)})
         assert len(list(api.list_repo_tree("lists/many"))) == 10
 
@@ -317,7 +330,8 @@ def test_trees_and_paths(api: HfApi, repo: str) -> None:
     first = api.model_info(repo).sha
     api.create_commit(repo, [add("config.json", b"{}")], commit_message="touch")
     touched = {one.path: one.last_commit for one in api.list_repo_tree(repo, expand=True)}
-    assert touched["config.json"]["title"] == "touch" and touched["deep"]["oid"] == first  # type: ignore[index]
+    assert touched["config.json"]["title"] == "touch"
+    assert touched["deep"]["oid"] == first
 
 
 def test_files_come_with_what_clients_need(hub: LoopbackHub, repo: str) -> None:
@@ -325,7 +339,8 @@ def test_files_come_with_what_clients_need(hub: LoopbackHub, repo: str) -> None:
     with httpx2.Client(base_url=hub.endpoint) as http:
         small = http.head(f"/{repo}/resolve/main/config.json")
         assert (small.status_code, small.headers["X-Repo-Commit"]) == (200, commit)
-        assert small.headers["Content-Length"] == str(len(CONFIG)) and not small.content
+        assert small.headers["Content-Length"] == str(len(CONFIG))
+        assert not small.content
         large = http.get(f"/{repo}/resolve/main/model.safetensors")
         assert (large.status_code, large.headers["X-Linked-Size"]) == (302, str(len(WEIGHTS)))
         assert large.headers["X-Linked-Etag"] == f'"{sha256}"'
@@ -367,10 +382,12 @@ def test_the_file_system_reads_and_globs(hub: LoopbackHub, repo: str) -> None:
 
 def test_repos_are_created_moved_changed_and_deleted(api: HfApi, as_user: Callable[..., HfApi]) -> None:
     url = api.create_repo("acme/life", private=True)
-    assert url.repo_id == "acme/life" and api.model_info("acme/life").private
+    assert url.repo_id == "acme/life"
+    assert api.model_info("acme/life").private
     with pytest.raises(HfHubHTTPError) as error:
         api.create_repo("acme/life")
-    assert status_of(error) == 409 and error.value.response.json()["url"] == str(url)
+    assert status_of(error) == 409
+    assert error.value.response.json()["url"] == str(url)
     assert api.create_repo("acme/life", exist_ok=True) == url
     api.update_repo_settings("acme/life", private=False, gated="auto")
     assert api.model_info("acme/life").gated == "auto"
@@ -378,7 +395,8 @@ def test_repos_are_created_moved_changed_and_deleted(api: HfApi, as_user: Callab
         as_user("thief").move_repo("acme/life", "thief/life")
     assert status_of(error) == 403
     api.move_repo("acme/life", "tester/life")
-    assert api.repo_exists("tester/life") and not api.repo_exists("acme/life")
+    assert api.repo_exists("tester/life")
+    assert not api.repo_exists("acme/life")
     api.delete_repo("tester/life")
     assert not api.repo_exists("tester/life")
     api.delete_repo("tester/life", missing_ok=True)
@@ -405,7 +423,8 @@ def test_one_commit_holds_all_its_changes(api: HfApi, repo: str) -> None:
     assert made.commit_url == f"{api.endpoint}/{repo}/commit/{made.oid}"
     assert api.model_info(repo).sha == made.oid
     names = api.list_repo_files(repo)
-    assert {"new.bin", "empty.txt", "config.json"} <= set(names) and "deep/er/notes.txt" not in names
+    assert {"new.bin", "empty.txt", "config.json"} <= set(names)
+    assert "deep/er/notes.txt" not in names
     assert "deep/er/notes.txt" in api.list_repo_files(repo, revision=before)
     newest = api.list_repo_commits(repo)[0]
     assert (newest.commit_id, newest.title, newest.message, newest.authors) == (
@@ -424,6 +443,21 @@ def test_a_stale_parent_is_refused(api: HfApi, repo: str) -> None:
     assert status_of(error) == 412
     assert api.model_info(repo).sha == first.oid
     api.create_commit(repo, [add("a.txt", b"2")], commit_message="second", parent_commit=first.oid[:7])
+
+
+def test_of_many_commits_on_one_parent_one_lands(api: HfApi, repo: str) -> None:
+    head = api.model_info(repo).sha
+
+    def attempt(number: int) -> int:
+        try:
+            api.create_commit(repo, [add(f"{number}.txt", b"x")], commit_message=f"{number}", parent_commit=head)
+        except HfHubHTTPError as error:
+            return error.response.status_code
+        return 200
+
+    with ThreadPoolExecutor(6) as threads:
+        assert sorted(threads.map(attempt, range(6))) == [200] + [412] * 5
+    assert len(api.list_repo_commits(repo)) == 2
 
 
 def test_a_refused_commit_changes_nothing(api: HfApi, repo: str) -> None:
@@ -480,7 +514,8 @@ def test_large_files_of_other_content_are_refused(hub: LoopbackHub, repo: str) -
         line = {"path": "x.bin", "algo": "sha256", **verify}
         lines = [{"key": "header", "value": {"summary": "no"}}, {"key": "lfsFile", "value": line}]
         refused = http.post(f"/api/models/{repo}/commit/main", content="\n".join(map(json.dumps, lines)))
-        assert refused.status_code == 400 and "never uploaded" in refused.json()["error"]
+        assert refused.status_code == 400
+        assert "never uploaded" in refused.json()["error"]
         assert httpx2.put(actions["upload"]["href"], content=content).status_code == 200
         assert http.post(actions["verify"]["href"], json=verify).status_code == 200
         again = http.post(f"/{repo}.git/info/lfs/objects/batch", json=asked).json()["objects"][0]
@@ -504,7 +539,8 @@ def test_large_files_go_up_in_parts(tmp_path: Path) -> None:
 
 def test_xet_uploads_are_told_what_to_do(hub: LoopbackHub, repo: str) -> None:
     answer = httpx2.get(f"{hub.endpoint}/api/models/{repo}/xet-write-token/main")
-    assert answer.status_code == 404 and "HF_HUB_DISABLE_XET=1" in answer.json()["error"]
+    assert answer.status_code == 404
+    assert "HF_HUB_DISABLE_XET=1" in answer.json()["error"]
 
 
 # Branches, tags, pull requests
@@ -550,7 +586,8 @@ def test_a_stranger_proposes_and_the_owner_merges(
         commit_description="Because",
         create_pr=True,
     )
-    assert made.pr_url == f"{api.endpoint}/{repo}/discussions/1" and made.pr_revision == "refs/pr/1"
+    assert made.pr_url == f"{api.endpoint}/{repo}/discussions/1"
+    assert made.pr_revision == "refs/pr/1"
     assert api.model_info(repo).sha == head
     path = api.hf_hub_download(repo, "proposal.txt", revision="refs/pr/1", cache_dir=tmp_path)
     assert Path(path).read_bytes() == b"better\n"
@@ -561,7 +598,8 @@ def test_a_stranger_proposes_and_the_owner_merges(
     assert (details.status, details.author, details.is_pull_request) == ("open", "proposer", True)
     assert (details.target_branch, details.conflicting_files) == ("refs/heads/main", [])
     assert [one.oid for one in details.events if one.type == "commit"] == [made.oid, more.oid]  # type: ignore[attr-defined]
-    assert "+better" in str(details.diff) and "Binary files" in str(details.diff)
+    assert "+better" in str(details.diff)
+    assert "Binary files" in str(details.diff)
     assert [one.target_commit for one in api.list_repo_refs(repo, include_pull_requests=True).pull_requests or []] == [
         more.oid
     ]
@@ -570,7 +608,8 @@ def test_a_stranger_proposes_and_the_owner_merges(
     assert status_of(error) == 403
     api.merge_pull_request(repo, 1, comment="Thanks")
     merged = api.get_discussion_details(repo, 1)
-    assert merged.status == "merged" and merged.merge_commit_oid == api.model_info(repo).sha
+    assert merged.status == "merged"
+    assert merged.merge_commit_oid == api.model_info(repo).sha
     assert {"proposal.txt", "more.txt"} <= set(api.list_repo_files(repo))
     assert [one.title for one in api.list_repo_commits(repo)] == [
         "A proposal (#1)",
@@ -582,7 +621,8 @@ def test_a_stranger_proposes_and_the_owner_merges(
 
 def test_drafts_comments_and_conflicts(api: HfApi, repo: str) -> None:
     draft = api.create_pull_request(repo, title="A draft")
-    assert draft.status == "draft" and draft.git_reference == "refs/pr/1"
+    assert draft.status == "draft"
+    assert draft.git_reference == "refs/pr/1"
     api.create_commit(repo, [add("config.json", b'{"a": 1}')], commit_message="theirs", revision="refs/pr/1")
     with pytest.raises(HfHubHTTPError, match="draft"):
         api.merge_pull_request(repo, 1)
@@ -613,7 +653,8 @@ def test_a_failure_before_leaves_nothing_and_after_leaves_everything(hub: Loopba
     hub.fail_next("POST", r"/commit/main$", status=503)
     with pytest.raises(HfHubHTTPError) as error:
         api.create_commit(repo, [add("a.txt", b"a")], commit_message="lost", parent_commit=head)
-    assert status_of(error) == 503 and api.model_info(repo).sha == head
+    assert status_of(error) == 503
+    assert api.model_info(repo).sha == head
     hub.fail_next("POST", r"/commit/main$", status=502, after=True)
     with pytest.raises(HfHubHTTPError):
         api.create_commit(repo, [add("a.txt", b"a")], commit_message="landed", parent_commit=head)
@@ -649,7 +690,8 @@ def test_damage_keeps_the_length_and_is_found_by_checksums(
         # The redirect has no content: the fault waits for the address it leads to.
         assert httpx2.get(f"{hub.endpoint}/{repo}/resolve/main/{name}").status_code == 302
     folder = Path(api.snapshot_download(repo, cache_dir=tmp_path))
-    assert (folder / name).stat().st_size == len(MODEL[name]) and (folder / name).read_bytes() != MODEL[name]
+    assert (folder / name).stat().st_size == len(MODEL[name])
+    assert (folder / name).read_bytes() != MODEL[name]
     assert [one["path"] for one in api.verify_repo_checksums(repo, cache_dir=tmp_path).mismatches] == [name]
     api.hf_hub_download(repo, name, cache_dir=tmp_path, force_download=True)
     assert not api.verify_repo_checksums(repo, cache_dir=tmp_path).mismatches
@@ -720,11 +762,19 @@ def test_the_command_tells_a_shell_and_ends_cleanly(tmp_path: Path, number: sign
     assert list(variables) == ["HF_ENDPOINT", "HF_HUB_DISABLE_XET", "HF_TOKEN"]
     assert (variables["HF_HUB_DISABLE_XET"], variables["HF_TOKEN"]) == ("1", "hf_ann")
     api = HfApi(endpoint=variables["HF_ENDPOINT"], token=variables["HF_TOKEN"])
-    assert api.model_info("ann/m").sha and api.dataset_info("ann/d").sha
+    assert api.model_info("ann/m").sha
+    assert api.dataset_info("ann/d").sha
     api.auth_check("ann/m", write=True)
     process.send_signal(number)
     rest, errors = process.communicate(timeout=10)
     assert (process.returncode, rest, errors) == (0, "", "")
+
+
+def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
+    for model in ("a/b/c=.", f"a/b={tmp_path / 'absent'}"):
+        process = served("--root", str(tmp_path / "root"), "--model", model)
+        told, errors = process.communicate(timeout=20)
+        assert (process.returncode, told, len(errors.splitlines())) == (1, "", 1)
 
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
@@ -733,7 +783,8 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", hide + run, str(tmp_path)], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1 and "pip install 'hubtune[testing]'" in done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "pip install 'hubtune[testing]'" in done.stdout + done.stderr
     assert len((done.stdout + done.stderr).splitlines()) == 1
 
 

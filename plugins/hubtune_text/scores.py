@@ -12,7 +12,7 @@ def class_scores(gold, found, classes):
         "accuracy": float(accuracy_score(gold, found)),
         "f1_macro": float(f1[seen].mean()),
         "f1_weighted": float((f1 * support).sum() / support.sum()),
-        "mcc": float(matthews_corrcoef(gold, found)),
+        "mcc": float(matthews_corrcoef(gold, found)) if seen.sum() > 1 else 0.0,
     }
 
 

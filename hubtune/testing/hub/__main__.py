@@ -9,6 +9,7 @@ import sys
 import threading
 from types import FrameType
 
+from hubtune.testing.hub.refusals import Refusal
 from hubtune.testing.hub.server import HOST, LoopbackHub
 
 _ROLES = ("read", "write", "fineGrained")
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         hub, token = _prepared(args)
         hub.start()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, Refusal) as error:
         print(f"The Hub cannot start: {error}", file=sys.stderr)
         return 1
     print(

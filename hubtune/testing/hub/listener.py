@@ -18,7 +18,8 @@ class Listener:
 
     def __init__(self, app: Gateway, host: str, port: int) -> None:
         # Bound here and not by uvicorn: the port is then known, and a taken one is an error of this thread.
-        self._socket = socket.socket()
+        # The protocol is named as asyncio turns Nagle's algorithm off only then; with it each answer takes 40 ms longer.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))

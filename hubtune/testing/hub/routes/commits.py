@@ -107,7 +107,8 @@ def _change(store: Store, repo: Repo, key: str, value: dict[str, Any]) -> Change
     if key in ("deletedFile", "deletedFolder"):
         return Delete(path.rstrip("/"), folder=key == "deletedFolder")
     if key == "file":
-        content = _decoded(value.get("content", "")) if value.get("encoding") == "base64" else value["content"].encode()
+        text = str(value.get("content", ""))
+        content = _decoded(text) if value.get("encoding") == "base64" else text.encode()
         if path == "README.md" and (errors := card.problems(content.decode(errors="replace"), repo.kind)[0]):
             raise Unacceptable("Invalid metadata in README.md: " + "; ".join(errors))
         return Write(path, store.blobs(repo).put(content))

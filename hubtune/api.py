@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hubtune import hub, loaded, models, recipe, registry, run
-from hubtune.engine import Watcher
 from hubtune.errors import ModelError
 from hubtune.loaded import Model
+from hubtune.origin import fetch, locate, parameters_of, weight_formats
 from hubtune.recipe import Recipe
 from hubtune.run import Run
+from hubtune.watch import Watcher
 
 Sets = Mapping[str, Any] | Iterable[str]
 
@@ -22,10 +23,10 @@ def make_recipe(
 ) -> tuple[Recipe, Any]:
     """A recipe from what was named, over a recipe file if there is one; and the rows, where they are Python's."""
     source = None if data is None or isinstance(data, str | Path) else data
-    tables: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {}
     if recipe_file is not None:
         tables = recipe.read(Path(recipe_file)).as_dict()
-    named = {
+    named: dict[str, dict[str, Any]] = {
         "task": {"name": task}, "model": {"id": None if model is None else str(model)}, "strategy": {"name": strategy},
         "data": {"source": str(data) if data is not None and source is None else None},
         "publish": {"repo": push, "public": public or None, "pr": pr or None},
@@ -85,19 +86,20 @@ def search(words: str, *, task: str | None = None, limit: int = 20) -> list[dict
 
 def show(model: str | Path) -> dict[str, Any]:
     """What a model is, and which tasks and strategies fit it; weights are not fetched."""
-    origin = models.locate(str(model))
+    origin = locate(str(model))
     config = None
     problem: str | None = None
     if "config.json" in origin.files:
         try:
-            config = models.open_config(models.fetch(origin, origin.small), origin)
+            config = models.open_config(fetch(origin, origin.small), origin)
         except ModelError as error:
             problem = error.message
     plugins = registry.load()
     pinned = origin.pinned
     return {
         "model": origin.repo, "commit": origin.commit,
-        **models.describe_config(config), "parameters": models.parameters_of(origin), "weights": models.weight_formats(origin), "license": origin.card.get("license"),
+        **models.describe_config(config), "parameters": parameters_of(origin), "weights": weight_formats(origin),
+        "license": origin.card.get("license"),
         "gated": bool(pinned and pinned.gated), "private": bool(pinned and pinned.private),
         "pipeline_tag": (pinned.pipeline_tag if pinned else None) or origin.card.get("pipeline_tag"),
         "tasks": [

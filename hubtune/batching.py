@@ -53,7 +53,7 @@ def cut(
     for end in range(1, len(order) + 1):
         for start in range(end - 1, -1, -1):
             padded = (end - start) * max(1, sizes[order[start]])
-            if end - start > 1 and (padded > limit or uniform and sizes[order[start]] != sizes[order[end - 1]]):
+            if end - start > 1 and (padded > limit or (uniform and sizes[order[start]] != sizes[order[end - 1]])):
                 break
             cost = best[start] + padded + overhead
             if cost < best[end]:

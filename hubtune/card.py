@@ -57,7 +57,7 @@ def render(record: Mapping[str, Any], repo: str | None = None) -> str:
     """The README.md of a model, with its metadata, from the contents of `run.json`."""
     import jinja2
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     body = environment.from_string(TEMPLATE).render(
         record=record, title=(repo or record["name"]).split("/")[-1], summary=summary(record),
         base_line=base_line(record), data_line=data_line(record), license_line=license_of(record) or

@@ -123,10 +123,14 @@ def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
     import torch
 
     saved = optimizer.state_dict()
-    tensors, plain = {}, {}
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
     for index, values in saved["state"].items():
         for key, value in values.items():
-            (tensors if isinstance(value, torch.Tensor) else plain)[f"{index}.{key}"] = value
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{key}"] = value
+            else:
+                plain[f"{index}.{key}"] = value
     return tensors, plain
 
 

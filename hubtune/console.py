@@ -44,7 +44,7 @@ class Screen:
         """So many units more."""
         if self.progress is not None:
             text = " ".join(f"{name} {value:.4f}" for name, value in shown.items())
-            self.progress.update(self.bar, advance=units, **({"shown": text} if text else {}))
+            self.progress.update(self.bar, advance=units, shown=text)
 
     def end(self) -> None:
         """The bar goes away."""

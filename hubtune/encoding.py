@@ -74,6 +74,6 @@ def encode_for_training(
     lost = int(np.maximum(sizes - length, 0).sum())
     return encoded, {
         "max_length": length, "limit": limit, "longest": int(sizes.max()), "median": int(np.median(sizes)),
-        "rows": whole.rows, "rows_cut": int(len(np.unique(whole.owner[sizes > length]))),
+        "rows": whole.rows, "rows_cut": len(np.unique(whole.owner[sizes > length])),
         "tokens": int(sizes.sum()), "tokens_cut": lost,
     }

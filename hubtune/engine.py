@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,33 +26,14 @@ from hubtune.contract import Base, Draw, Plan, Rows, Strategy, Task
 from hubtune.device import Compute
 from hubtune.encoding import Encoded
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
+from hubtune.journal import open_log, stopping
 from hubtune.labels import row_numbers
 from hubtune.recipe import TrainPart
+from hubtune.schedule import rate, steps_in, validates
+from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
     from torch.nn import Module
-
-
-class Watcher:
-    """Told what happens, as it happens; does nothing by itself."""
-
-    def note(self, text: str) -> None:
-        """A line for the user."""
-
-    def warn(self, text: str) -> None:
-        """A line that the user should not miss."""
-
-    def begin(self, what: str, total: int) -> None:
-        """A piece of work of so many units begins."""
-
-    def advance(self, units: int, **shown: float) -> None:
-        """So many units of it are done."""
-
-    def end(self) -> None:
-        """The piece of work is over."""
-
-    def validated(self, record: dict[str, Any], best: bool) -> None:
-        """The model was scored on the validation rows."""
 
 
 @dataclass
@@ -101,24 +80,6 @@ class Outcome:
     early: bool
 
 
-def steps_in(settings: TrainPart, rows: int) -> tuple[int, int]:
-    """Optimizer steps of an epoch, and in all."""
-    assert settings.batch_size is not None and (settings.steps or settings.epochs) is not None
-    an_epoch = -(-rows // settings.batch_size)
-    return an_epoch, settings.steps or max(1, round((settings.epochs or 1) * an_epoch))
-
-
-def rate(settings: TrainPart, step: int, steps: int) -> float:
-    """The learning rate's factor at a step: up in a line, then down as the schedule says."""
-    warmup = settings.warmup * steps if settings.warmup < 1 else settings.warmup
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1.0, steps - warmup)
-    if settings.schedule == "constant":
-        return 1.0
-    return 1.0 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-
-
 def fit(work: Work, watcher: Watcher) -> Outcome:
     """Train, keep the best weights by the validation metric, and leave a folder that can be resumed."""
     loop = Loop(work, watcher)
@@ -152,7 +113,7 @@ class Loop:
         optimizer = work.strategy.optimizer(groups, settings.lr or 0.0)
         self.model, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.module: Module = self.accelerator.unwrap_model(self.model)
-        self.scaler = torch.amp.GradScaler(work.compute.device, enabled=work.compute.precision == "fp16")  # type: ignore[attr-defined]
+        self.scaler = torch.amp.GradScaler(work.compute.device, enabled=work.compute.precision == "fp16")
         self.rows_examples = work.train.of_rows()
         self.row_sizes = work.train.row_sizes()
         self.progress = Progress()
@@ -179,7 +140,7 @@ class Loop:
         with stopping(self.stop):
             while self.progress.step < self.steps and not self.progress.stopped:
                 self.one_step()
-                if self.validates(self.progress.step):
+                if validates(self.work.settings, self.progress.step, self.epoch_steps, self.steps):
                     self.validate()
                     self.save()
                 elif time.monotonic() - self.saved > 60 * self.work.settings.save_minutes:
@@ -298,12 +259,6 @@ class Loop:
 
     # ------------------------------------------------------------------------------ validation and saving
 
-    def validates(self, step: int) -> bool:
-        """Whether the model is scored after so many steps: evenly in every epoch, and at the end."""
-        times = self.work.settings.validations or 1
-        place = (step - 1) % self.epoch_steps + 1
-        return step == self.steps or place in {round(k * self.epoch_steps / times) for k in range(1, times + 1)}
-
     def validate(self) -> None:
         """Score the validation rows, remember the best weights, and count how long nothing got better."""
         work, progress = self.work, self.progress
@@ -384,36 +339,3 @@ class Loop:
         if best is None:
             raise ResumeError("the best weights cannot be read back.", hint="Train anew with --overwrite.")
         checkpoint.put_back(self.module, best.tensors["model"])
-
-
-def open_log(path: Path, step: int) -> Any:
-    """The log, without what was written after the step that the run goes on from."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = []
-    if step and path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # a line that a crash cut off
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
-    return path.open("a", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def stopping(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the step, save and stop; a second Ctrl-C stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

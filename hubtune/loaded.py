@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune import models, registry, rows
 from hubtune.contract import Base, Prediction, Strategy, Task
-from hubtune.engine import Watcher
 from hubtune.errors import DataError, ModelError, listing
+from hubtune.origin import Origin, fetch, locate, refuse_unsafe
 from hubtune.recipe import Chosen
+from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -25,7 +26,7 @@ RECORD = "hubtune.json"
 class Model:
     """A tuned model: predicts and is evaluated, in exact fp32."""
 
-    def __init__(self, origin: models.Origin, record: Mapping[str, Any], task: Task[Any], name: str) -> None:
+    def __init__(self, origin: Origin, record: Mapping[str, Any], task: Task[Any], name: str) -> None:
         self.origin, self.task, self.name = origin, task, name
         self._record = record
         self._ready: tuple[Module, Base] | None = None
@@ -131,28 +132,28 @@ def load(model: str | Path, *, task: str | None = None) -> Model:
         from hubtune.run import Run
 
         return Run(folder)
-    origin = models.locate(str(model))
-    models.refuse_unsafe(origin)
+    origin = locate(str(model))
+    refuse_unsafe(origin)
     record = read_record(origin)
     return Model(origin, record, choose_task(origin, record, task), origin.repo)
 
 
-def read_record(origin: models.Origin) -> dict[str, Any]:
+def read_record(origin: Origin) -> dict[str, Any]:
     """What hubtune wrote beside the weights; empty for a model that it did not tune."""
     if RECORD not in origin.files:
         return {}
-    said = json.loads((models.fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
+    said = json.loads((fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
     return dict(said) if isinstance(said, dict) else {}
 
 
-def choose_task(origin: models.Origin, record: Mapping[str, Any], wanted: str | None) -> Task[Any]:
+def choose_task(origin: Origin, record: Mapping[str, Any], wanted: str | None) -> Task[Any]:
     """The task that the model was tuned for; for a stranger's, the one whose class made it."""
     plugins = registry.load()
     if wanted:
         return plugins.task(Chosen(wanted))
     if "task" in record:
         return plugins.task(Chosen(record["task"]["name"], record["task"].get("options", {})))
-    config = models.open_config(models.fetch(origin, origin.small), origin)
+    config = models.open_config(fetch(origin, origin.small), origin)
     for name, kind in sorted(plugins.tasks.items(), key=lambda item: item[0] != item[1].pipeline_tag):
         suffix = kind.model.removeprefix("AutoModel")
         if any(architecture.endswith(suffix) for architecture in config.architectures or ()):

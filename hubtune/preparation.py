@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from hubtune import defaults, encoding, hub, models, registry, rows
 from hubtune.contract import Base, Strategy, Task
 from hubtune.encoding import Encoded
-from hubtune.engine import Watcher, steps_in
 from hubtune.errors import MissingExtra, ResumeError
+from hubtune.origin import Origin, locate, refuse_unsafe
 from hubtune.recipe import Recipe, TrainPart
+from hubtune.schedule import steps_in
+from hubtune.watch import Noted, Watcher
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -27,7 +29,7 @@ class Prepared:
     plugins: dict[str, Any]
     data: rows.Data
     facts: dict[str, Any]
-    origin: models.Origin
+    origin: Origin
     base: Base
     encoded: dict[str, Encoded]
     lengths: dict[str, Any]
@@ -54,21 +56,6 @@ class Prepared:
         }
 
 
-class Noted(Watcher):
-    """Passes on to another watcher, and keeps the warnings for the record."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        self.watcher = watcher
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.watcher.note(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-        self.watcher.warn(text)
-
-
 def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mapping[str, Any] | None = None) -> Prepared:
     """Check everything and encode the rows. `before`: the record of the run that goes on, whose pins are kept."""
     noted = Noted(watcher)
@@ -87,11 +74,11 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     facts = task.inspect(data.splits)
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
-    origin = models.locate(recipe.model, before["base"]["commit"] if before and not before["base"]["local"] else None)
+    origin = locate(recipe.model, before["base"]["commit"] if before and not before["base"]["local"] else None)
     if before and origin.commit != before["base"]["commit"]:
         raise ResumeError("the base model's files have changed since the run began.",
                           hint="Put the old files back to go on, or train anew with --overwrite.")
-    models.refuse_unsafe(origin)
+    refuse_unsafe(origin)
     base = models.open_base(origin, task)
     models.refuse_misfit(origin, base, task, strategy)
     base = models.configured(base, task.configure(facts, base))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -72,11 +72,12 @@ class Registry:
             manager.add_hookspecs(contract)
             manager.register(module, name)
             manager.check_pending()  # a misspelt hook is an error, not silence
-            tasks = [kind for kinds in manager.hook.hubtune_tasks() for kind in kinds]
-            strategies = [kind for kinds in manager.hook.hubtune_strategies() for kind in kinds]
-            for kind, parent, table in (*((t, Task, self.tasks) for t in tasks),
-                                        *((s, Strategy, self.strategies) for s in strategies)):
-                self._check(kind, parent, cast(dict[str, Any], table))
+            tasks: list[type[Task[Any]]] = [kind for kinds in manager.hook.hubtune_tasks() for kind in kinds]
+            strategies: list[type[Strategy[Any]]] = [k for kinds in manager.hook.hubtune_strategies() for k in kinds]
+            for task in tasks:
+                self._check(task, Task, self.tasks)
+            for strategy in strategies:
+                self._check(strategy, Strategy, self.strategies)
             if not tasks and not strategies:
                 raise BrokenPlugin(f"'{name}' gives neither tasks nor strategies: is a hook missing @hookimpl?")
         except PluginError as error:
@@ -85,15 +86,13 @@ class Registry:
         except (Exception, SystemExit) as error:
             found.set_apart("broken", cast(Exception, error))
             return found
-        for kind in tasks:
-            self.tasks[kind.name] = kind
-        for kind in strategies:
-            self.strategies[kind.name] = kind
+        self.tasks |= {task.name: task for task in tasks}
+        self.strategies |= {strategy.name: strategy for strategy in strategies}
         found.tasks, found.strategies = [t.name for t in tasks], [s.name for s in strategies]
-        self._origin |= {kind: found for kind in (*tasks, *strategies)}
+        self._origin |= dict.fromkeys((*tasks, *strategies), found)
         return found
 
-    def _check(self, kind: Any, parent: type, table: dict[str, type]) -> None:
+    def _check(self, kind: Any, parent: type[Plugin[Any]], table: Mapping[str, type[Plugin[Any]]]) -> None:
         label = getattr(kind, "__qualname__", repr(kind))
         if not (isinstance(kind, type) and issubclass(kind, parent)):
             raise BrokenPlugin(f"{label} is not a subclass of hubtune.{parent.__name__}.")

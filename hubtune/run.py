@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune import card, device, engine, evaluate, hub, models, preparation, proof, recipe, registry
 from hubtune.contract import CONTRACT
-from hubtune.engine import Outcome, Watcher, Work
+from hubtune.engine import Outcome, Work
 from hubtune.errors import RecipeError, ResumeError
 from hubtune.fingerprint import sha256_of
 from hubtune.loaded import RECORD, Model
+from hubtune.origin import in_folder
 from hubtune.preparation import Prepared
 from hubtune.recipe import Chosen, Recipe
+from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -151,7 +153,7 @@ class Run(Model):
         self.record = read_record(self.folder)
         if self.record["state"] == "started":
             raise ResumeError(f"'{folder}' was not finished.", hint=f"Go on with: hubtune train --resume {folder}")
-        origin = models.in_folder(self.folder / "model")
+        origin = in_folder(self.folder / "model")
         said = json.loads((self.folder / "model" / RECORD).read_text(encoding="utf-8"))
         task = registry.load().task(Chosen(said["task"]["name"], said["task"]["options"]))
         super().__init__(origin, said, task, str(folder))

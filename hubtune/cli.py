@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -135,12 +136,9 @@ def columns_in(sets: list[str] | None) -> dict[str, str]:
     from hubtune.recipe import override
 
     tables = override({}, sets or ())
-    if set_of(tables) - {"data"}:
+    if tables.keys() - {"data"}:
         raise RecipeError("here --set takes only data.<role>=COLUMN.")
     return {role: str(column) for role, column in tables.get("data", {}).items()}
-
-
-set_of = frozenset
 
 
 @app.command()
@@ -312,6 +310,8 @@ def options(
 def main(arguments: list[str] | None = None) -> int:
     """Run a command. 0: done; 1: something the user can mend, told in one block; 2: wrong usage."""
     given = sys.argv[1:] if arguments is None else arguments
+    if "--debug" not in given:
+        warnings.simplefilter("ignore", FutureWarning)  # said to the libraries' authors, not to our users
     try:
         app(given, standalone_mode=True)
     except SystemExit as done:

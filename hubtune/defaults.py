@@ -1,6 +1,6 @@
 """What a recipe leaves open, from the size of the data and of the model: pure functions, said in the docs.
 
-The shapes are power laws through settings that do well on real data; see docs/decisions.md for the figures.
+Measured on real data of several sizes; docs/decisions.md has the figures.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ REFERENCE_RATE = 5e-5
 
 
 def epochs(rows: int) -> float:
-    """Passes over the data: 5 at ten thousand rows, more for fewer rows, at most 20 and at least 1."""
-    return float(min(20, max(1, round(5 * (10_000 / rows) ** 0.3))))
+    """Passes over the data: 5 from one to twenty thousand rows; beyond, by the root of their number, 1 to 20."""
+    factor = max(1.0, (1_000 / rows) ** 0.5) * min(1.0, (20_000 / rows) ** 0.5)
+    return float(min(20, max(1, round(5 * factor))))
 
 
 def batch_size(rows: int) -> int:

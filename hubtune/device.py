@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import asdict, dataclass, field
@@ -44,12 +45,12 @@ def choose(precision: str) -> Compute:
     else:
         device = "cpu"
     threads = free_threads() if device == "cpu" else 0
-    if threads:
-        torch.set_num_threads(threads)
     if precision == "fp16" and device == "cpu":
         raise RecipeError("train.precision=fp16 needs a GPU; this machine has none.", hint="Leave it at auto.")
     if precision == "fp64" and device == "mps":
         raise RecipeError("train.precision=fp64 is not known to this GPU.", hint="Leave it at auto.")
+    if threads:
+        torch.set_num_threads(threads)  # the probe measures what training will have
     probe = measured(device) if precision == "auto" else {}
     if precision == "auto":
         precision = "bf16" if probe["bf16"] > 1.5 * probe["fp32"] else "fp32"
@@ -58,21 +59,43 @@ def choose(precision: str) -> Compute:
     return Compute(device, precision, threads, overhead, limit, probe)
 
 
+def use(compute: Compute) -> None:
+    """Compute as was chosen, here and now."""
+    import torch
+
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+
+
 def free_threads() -> int:
-    """Threads that have a core of their own: fewer than the cores where others are busy, as a shared core
-    slows all of them down. `OMP_NUM_THREADS` overrides."""
+    """As many threads as make a matrix product faster now: all of the cores this process may use, or one.
+
+    Measured, because a core that is busy elsewhere makes two threads many times slower than one, and neither
+    affinity nor quota tells. `OMP_NUM_THREADS` overrides.
+    """
     import torch
 
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
+    with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         cores = cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(torch.get_num_threads(), cores // world))
+    most = max(1, min(torch.get_num_threads(), cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    if most == 1:
+        return 1
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        a, b = torch.ones(128, 384), torch.ones(384, 384)
+        start = time.perf_counter()
+        for _ in range(100):
+            a @ b
+        return time.perf_counter() - start
+
+    seconds(most)  # the first call starts the threads
+    alone, together = (sorted(seconds(threads) for _ in range(5))[2] for threads in (1, most))
+    return most if together < 0.8 * alone else 1
 
 
 def measured(device: str) -> dict[str, float]:

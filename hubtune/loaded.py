@@ -14,14 +14,11 @@ from hubtune.contract import Base, Prediction, Strategy, Task
 from hubtune.errors import DataError, ModelError, listing
 from hubtune.origin import Origin, fetch, locate, refuse_unsafe
 from hubtune.recipe import Chosen
+from hubtune.record import RECORD
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
     from torch.nn import Module
-
-RECORD = "hubtune.json"
-"""The file beside the weights that says which task the model answers, with its options and facts."""
-
 
 class Model:
     """A tuned model: predicts and is evaluated, in exact fp32."""
@@ -134,11 +131,11 @@ def load(model: str | Path, *, task: str | None = None) -> Model:
         return Run(folder)
     origin = locate(str(model))
     refuse_unsafe(origin)
-    record = read_record(origin)
+    record = said_beside(origin)
     return Model(origin, record, choose_task(origin, record, task), origin.repo)
 
 
-def read_record(origin: Origin) -> dict[str, Any]:
+def said_beside(origin: Origin) -> dict[str, Any]:
     """What hubtune wrote beside the weights; empty for a model that it did not tune."""
     if RECORD not in origin.files:
         return {}

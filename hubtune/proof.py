@@ -3,6 +3,7 @@ hubtune, give the outputs that the trained model gave, in fp32."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -78,7 +79,8 @@ def check(folder: Path, auto_class: str, seen: Witness) -> dict[str, Any]:
 def run_replay(arguments: Sequence[str]) -> None:
     """Start the fresh process, and say what it said when it fails."""
     done = subprocess.run(
-        [sys.executable, "-I", str(SCRIPT), *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-I", str(SCRIPT), *arguments], capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]

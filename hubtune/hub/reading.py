@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +96,7 @@ def pull(pinned: Pinned, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     def fetch() -> Path:
-        with translated(pinned.repo, pinned.commit, pinned.kind):
+        with translated(pinned.repo, pinned.commit, pinned.kind), bars_on_terminals():
             return Path(snapshot_download(
                 pinned.repo, revision=pinned.commit, repo_type=pinned.kind, allow_patterns=list(patterns),
                 local_files_only=pinned.cached,
@@ -145,6 +146,11 @@ def fetch_into(folder: Path, repo: str, commit: str) -> Path:
     with translated(repo, commit), without_progress():
         snapshot_download(repo, revision=commit, local_dir=folder, cache_dir=folder.with_name("cache"))
     return folder
+
+
+def bars_on_terminals() -> contextlib.AbstractContextManager[None]:
+    """The client's bars where a person sees them move, and nothing in a log."""
+    return contextlib.nullcontext() if sys.stderr.isatty() else without_progress()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,38 @@
+# `make demo` and `make test` need Python 3.11 or newer, make and git; they install everything else into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs clean
+.DELETE_ON_ERROR:
+
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
+
+demo: $(STAMP) ## Tune, publish and use a model, on this machine alone
+	$(BIN)/python examples/demo.py
+
+test: check ## Check the code, then run all tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## Lint and check types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(STAMP) ## Write the generated pages anew
+	$(BIN)/python docs/build.py
+
+clean: ## Delete what make and the tools made; runs stay
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "hubtune needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "Name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@

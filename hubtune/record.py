@@ -1,0 +1,74 @@
+"""The folder of a run and the `run.json` in it: everything needed to run it again. Knows no training."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hubtune.errors import RecipeError, ResumeError
+from hubtune.recipe import Recipe
+
+RECORD = "hubtune.json"
+"""The file beside the weights that says which task the model answers, with its options and facts."""
+PACKAGES = ("hubtune", "torch", "transformers", "accelerate", "huggingface-hub", "datasets", "peft", "safetensors")
+
+
+def new_folder(made: Recipe, out: str | Path | None, overwrite: bool, look_only: bool = False) -> Path:
+    """Where a run goes. A folder with something in it is refused, or emptied if it is a run and the user says so."""
+    if out is None:
+        name = f"{made.task.name}-{made.model.partition('@')[0].rstrip('/').split('/')[-1]}-{made.strategy.name}"
+        number = next(n for n in range(1, 10**6) if not Path("runs", f"{name}-{n}").exists())
+        return Path("runs", f"{name}-{number}")
+    folder = Path(out)
+    if folder.is_file():
+        raise RecipeError(f"'{out}' is a file; --out names a folder.")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return folder
+    is_run = (folder / "run.json").is_file()
+    if not overwrite:
+        unfinished = is_run and read_record(folder)["state"] == "started"
+        raise RecipeError(
+            f"the folder '{out}' is not empty" + (": it holds a run that stopped." if unfinished else "."),
+            hint=f"Go on with it: hubtune train --resume {out}\nReplace it: the same command with --overwrite\n"
+            "Or choose another --out.",
+        )
+    if not is_run:
+        raise RecipeError(f"'{out}' is no run, so --overwrite does not delete it.", hint="Choose another --out.")
+    if not look_only:
+        shutil.rmtree(folder)
+    return folder
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The contents of a run's `run.json`."""
+    path = Path(folder) / "run.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ResumeError(f"'{folder}' is no run: it has no run.json.", hint="Runs are made by: hubtune train") from None
+    except ValueError:
+        raise ResumeError("it cannot be read as JSON.", where=str(path), hint="Train anew with --overwrite.") from None
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write `run.json` whole or not at all."""
+    aside = folder / f".run.json.{os.getpid()}"
+    aside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(folder / "run.json")
+
+
+def versions() -> dict[str, str]:
+    """The packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

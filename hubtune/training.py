@@ -1,0 +1,92 @@
+"""The stages that cost compute: train, score, save, and prove what was saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubtune import card, device, engine, evaluate, models, proof
+from hubtune.contract import CONTRACT
+from hubtune.engine import Outcome, Work
+from hubtune.preparation import Prepared
+from hubtune.record import RECORD, write_record
+from hubtune.watch import Watcher
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Watcher, *, resume: bool) -> None:
+    """Train, score, save and prove; the folder is then a finished run."""
+    compute = device.Compute(**record["compute"]) if resume else device.choose(prepared.settings.precision)
+    device.use(compute)
+    loaded = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
+    if not resume:
+        compute = dataclasses.replace(compute, uniform=evaluate.padding_matters(
+            loaded.model, prepared.task, prepared.base, prepared.encoded["train"]))
+        record["compute"] = compute.as_dict()
+        if compute.uniform:
+            watcher.warn("this model's answers change with padding, so only rows of one length meet in a batch.")
+        write_record(folder, record)
+    outcome = engine.fit(Work(
+        prepared.task, prepared.strategy, prepared.base, loaded.model, loaded.fresh, prepared.encoded["train"],
+        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume,
+    ), watcher)
+    record |= {
+        "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
+        "stopped_early": outcome.early, "seconds": round(outcome.seconds, 3),
+        "parameters": {"total": prepared.parameters, "trainable": outcome.trainable},
+        **scored(prepared, outcome.model, compute, watcher),
+    }
+    record |= saved_and_proven(folder, prepared, outcome, record, compute, watcher)
+    record["peak_memory_bytes"] = device.peak_memory(compute.device)
+    record["state"] = "trained"
+    write_record(folder, record)
+    (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
+
+
+def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: Watcher) -> dict[str, Any]:
+    """Metrics, intervals and reports on every split but train."""
+    task, base = prepared.task, prepared.base
+    found: dict[str, dict[str, Any]] = {"metrics": {}, "intervals": {}, "reports": {}}
+    for split, encoded in prepared.encoded.items():
+        if split == "train":
+            continue
+        watcher.begin(f"evaluating {split}", len(encoded.examples))
+        listed = list(prepared.data.splits[split])
+        answers = evaluate.answer(model, task, base, listed, encoded, advance=watcher.advance, uniform=compute.uniform)
+        watcher.end()
+        found["metrics"][split] = task.score(answers.predictions, listed, base)
+        found["intervals"][split] = evaluate.intervals(task, answers.predictions, listed, base)
+        found["reports"][split] = task.report(answers.predictions, listed, base)
+    return found
+
+
+def saved_and_proven(
+    folder: Path, prepared: Prepared, outcome: Outcome, record: Mapping[str, Any], compute: device.Compute,
+    watcher: Watcher,
+) -> dict[str, Any]:
+    """Write the plain model for the Hub, and compare it in a fresh process with the one that was trained."""
+    seen = proof.witness(outcome.model, prepared.task, prepared.base, prepared.encoded["validation"],
+                         folder / "proof.safetensors", compute.uniform)
+    export = prepared.strategy.export(outcome.model)
+    place = folder / "model"
+    shutil.rmtree(place, ignore_errors=True)
+    models.save(export.root, prepared.base, place, export.beside, prepared.origin)
+    (place / RECORD).write_text(json.dumps({
+        "hubtune": version("hubtune"), "contract": CONTRACT,
+        "task": {"name": prepared.task.name, "options": dict(prepared.recipe.task.options)},
+        "strategy": {"name": prepared.strategy.name, "options": dict(prepared.recipe.strategy.options)},
+        "facts": record["facts"], "columns": record["data"]["columns"],
+        "max_length": prepared.settings.max_length,
+    }, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    watcher.note("proving: the saved model, in a fresh process without hubtune")
+    return {
+        "proof": proof.check(place, prepared.task.model, seen), "loads_with": export.loads_with,
+        "base_model_relation": "finetune" if export.loads_with == "transformers" else "adapter",
+    }

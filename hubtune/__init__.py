@@ -23,6 +23,7 @@ from hubtune.contract import (
 )
 from hubtune.errors import DataError, HubtuneError, ModelError
 from hubtune.labels import label_space, row_numbers
+from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
     from hubtune.api import check, load, resume, search, show, train
@@ -36,7 +37,7 @@ _LAZY = {
 
 __all__ = [
     "CONTRACT", "Base", "Batch", "Column", "DataError", "Draw", "Export", "HubtuneError", "Loss", "Metric", "Model",
-    "ModelError", "Plan", "Run", "Setup", "Strategy", "Task", "check", "hookimpl", "label_space", "load", "option",
+    "ModelError", "Plan", "Run", "Setup", "Strategy", "Task", "Watcher", "check", "hookimpl", "label_space", "load", "option",
     "resume", "row_numbers", "search", "show", "train",
 ]
 

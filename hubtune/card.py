@@ -102,7 +102,7 @@ def snippet(record: Mapping[str, Any], repo: str | None) -> str:
     name = repo or "NAMESPACE/NAME"
     return (
         "from transformers import pipeline\n\n"
-        f'pipe = pipeline("{record["task"]["pipeline_tag"]}", model="{name}")\n'
+        f'pipe = pipeline("{record["task"]["pipeline_tag"]}", model="{name}", truncation=True)\n'
         'print(pipe("What a lovely day"))'
     )
 
@@ -122,9 +122,9 @@ def lengths_line(record: Mapping[str, Any]) -> str:
     """What was cut."""
     lengths = record["lengths"]
     if not lengths["rows_cut"]:
-        return f"No row was cut (the longest has {lengths['longest']} tokens)."
+        return f"No training row was cut (the longest has {lengths['longest']} tokens)."
     return (
-        f"{lengths['rows_cut']} of {lengths['rows']} rows were cut at {lengths['max_length']} tokens, "
+        f"{lengths['rows_cut']} of {lengths['rows']} training rows were cut at {lengths['max_length']} tokens, "
         f"which took {lengths['tokens_cut']} of {lengths['tokens']} tokens."
     )
 

@@ -44,10 +44,7 @@ class Model:
                     where=self.origin.repo, hint=f"Tune it with: hubtune train {self.task.name} --model "
                     f"{self.origin.repo} --data SOURCE",
                 )
-            limit = models.length_limit(base, model)
-            wanted = self._record.get("max_length")
-            length = min(wanted, limit) if wanted and limit else wanted or limit
-            self._ready = (on_best_device(model), replace(base, max_length=length))
+            self._ready = (on_best_device(model), replace(base, max_length=models.length_limit(base, model)))
         return self._ready
 
     def predict(

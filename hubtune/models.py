@@ -128,6 +128,12 @@ def length_limit(base: Base, shape: Module) -> int | None:
     return min(known) if known else None
 
 
+def state_limit(base: Base, limit: int | None) -> None:
+    """Let the saved tokenizer know the limit, so that `truncation=True` cuts where the model ends."""
+    if limit is not None and hasattr(base.processor, "model_max_length"):
+        base.processor.model_max_length = limit
+
+
 def seed_all(seed: int) -> None:
     """Seed what a model's initialisation or a library may draw from."""
     import numpy as np

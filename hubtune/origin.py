@@ -80,6 +80,8 @@ def refuse_unsafe(origin: Origin) -> None:
             "no transformers model: it has no config.json")
         raise ModelError(f"'{origin.repo}' is {what}.", hint="See what it holds with: hubtune show " + origin.repo)
     if not origin.weights:
+        if origin.pinned is not None and origin.pinned.cached:
+            raise hub.not_cached(f"{origin.repo}'s weights", origin.commit)
         others = [name for name in origin.files if name.endswith(CODE_WEIGHTS)]
         raise Unsafe(
             f"'{origin.repo}' has no safetensors weights, only {listing(others) if others else 'none at all'}; "

@@ -102,6 +102,7 @@ def encode_splits(
 ) -> tuple[dict[str, Encoded], dict[str, Any], Base]:
     """Examples of every split. Training rows are cut at the training length; others only where they must be."""
     limit = models.length_limit(base, shape)
+    models.state_limit(base, limit)
     if train.max_length is not None and limit is not None and train.max_length > limit:
         noted.warn(f"train.max_length={train.max_length} is more than the model takes: {limit} tokens.")
     wanted = min(train.max_length, limit) if train.max_length and limit else train.max_length
@@ -112,7 +113,8 @@ def encode_splits(
             f"cut there: {lengths['tokens_cut']} of {lengths['tokens']} tokens are lost."
         )
     noted.note(f"tokens a row: median {lengths['median']}, longest {lengths['longest']}; cut at {lengths['max_length']}")
-    base = replace(base, max_length=wanted or limit)
+    # Training alone is cut shorter: answers are for the whole text, up to what the model takes, as a pipeline's are.
+    base = replace(base, max_length=limit)
     encoded = {"train": first}
     for split in [name for name in data.splits if name != "train"]:
         encoded[split] = encoding.encode(task, data.splits[split], base, base.max_length)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,16 +30,8 @@ TOLERANCE = 1e-4
 """The largest difference of an output, relative to the largest output; merged LoRA weights round at 1e-6."""
 
 
-@dataclass(frozen=True)
-class Witness:
-    """Inputs, and what the trained model answered, in a file beside the run."""
-
-    path: Path
-    examples: int
-
-
-def witness(model: Module, task: Task[Any], base: Base, encoded: Encoded, path: Path, uniform: bool) -> Witness:
-    """Ask the trained model, and write down inputs and outputs."""
+def witness(model: Module, task: Task[Any], base: Base, encoded: Encoded, path: Path, uniform: bool) -> None:
+    """Ask the trained model, and write down inputs and outputs in a file beside the run."""
     order = sorted(range(len(encoded.examples)), key=lambda index: int(encoded.sizes[index]))
     chosen = [order[round(k * (len(order) - 1) / max(1, min(EXAMPLES, len(order)) - 1))] for k in
               range(min(EXAMPLES, len(order)))]
@@ -54,12 +45,11 @@ def witness(model: Module, task: Task[Any], base: Base, encoded: Encoded, path: 
             tensors |= {f"in.{number}.{k}": v.cpu() for k, v in batch.inputs.items() if isinstance(v, torch.Tensor)}
             tensors[f"out.{number}.logits"] = logits.float().cpu()
     save_file({name: value.contiguous().clone() for name, value in tensors.items()}, path)
-    return Witness(path, len(chosen))
 
 
-def check(folder: Path, auto_class: str, seen: Witness) -> dict[str, Any]:
+def check(folder: Path, auto_class: str, witness: Path) -> dict[str, Any]:
     """Load the folder in a fresh process and compare; raises ProofError where the outputs differ."""
-    tensors = load_file(seen.path)
+    tensors = load_file(witness)
     with tempfile.TemporaryDirectory() as place:
         inputs, outputs = Path(place) / "inputs.safetensors", Path(place) / "outputs.safetensors"
         save_file({name[3:]: value for name, value in tensors.items() if name.startswith("in.")}, inputs)
@@ -73,7 +63,7 @@ def check(folder: Path, auto_class: str, seen: Witness) -> dict[str, Any]:
             f"the saved model differs from the trained one by {worst:.2e} in its outputs.",
             hint="Nothing was published. This is a fault of the strategy's export: please report it.",
         )
-    return {"examples": seen.examples, "largest_difference": worst, "largest_output": largest, "tolerance": TOLERANCE}
+    return {"examples": sum(len(value) for value in expected.values()), "largest_difference": worst, "largest_output": largest, "tolerance": TOLERANCE}
 
 
 def run_replay(arguments: Sequence[str]) -> None:

@@ -53,11 +53,12 @@ class TrainPart:
         "auto", "the number format of training", choices=("auto", "fp32", "bf16", "fp16", "fp64")
     )
     order: str = option("random", "how rows meet in steps", choices=("random", "bucketed"))
-    max_length: int | None = option(None, "tokens that longer texts are cut to; none: from the data and the model")
+    max_length: int | None = option(None, "tokens that longer training texts are cut to; none: from the data and the model")
     keep: str = option("best", "which weights are the result", choices=("best", "last"))
     patience: int = option(3, "stop after this many validations without a better one; 0: never")
     validations: int | None = option(None, "validations in an epoch; none: one")
     save_minutes: float = option(10.0, "minutes between checkpoints, beside the one at every validation")
+    prove: bool = option(True, "compare the saved model with the trained one in a fresh process (always on publishing)")
     track: str | None = option(None, "send the curve to a tracker", choices=("tensorboard", "wandb", "trackio"))
 
 

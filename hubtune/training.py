@@ -72,8 +72,10 @@ def saved_and_proven(
     watcher: Watcher,
 ) -> dict[str, Any]:
     """Write the plain model for the Hub, and compare it in a fresh process with the one that was trained."""
-    seen = proof.witness(outcome.model, prepared.task, prepared.base, prepared.encoded["validation"],
-                         folder / "proof.safetensors", compute.uniform)
+    seen = folder / "proof.safetensors"
+    proof.witness(
+        outcome.model, prepared.task, prepared.base, prepared.encoded["validation"], seen, compute.uniform
+    )
     export = prepared.strategy.export(outcome.model)
     place = folder / "model"
     shutil.rmtree(place, ignore_errors=True)
@@ -83,10 +85,12 @@ def saved_and_proven(
         "task": {"name": prepared.task.name, "options": dict(prepared.recipe.task.options)},
         "strategy": {"name": prepared.strategy.name, "options": dict(prepared.recipe.strategy.options)},
         "facts": record["facts"], "columns": record["data"]["columns"],
-        "max_length": prepared.settings.max_length,
     }, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    watcher.note("proving: the saved model, in a fresh process without hubtune")
+    found = None
+    if prepared.settings.prove:
+        watcher.note("proving: the saved model, in a fresh process without hubtune")
+        found = proof.check(place, prepared.task.model, seen)
     return {
-        "proof": proof.check(place, prepared.task.model, seen), "loads_with": export.loads_with,
+        "proof": found, "loads_with": export.loads_with,
         "base_model_relation": "finetune" if export.loads_with == "transformers" else "adapter",
     }

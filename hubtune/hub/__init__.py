@@ -4,9 +4,10 @@ Every failure comes back as one of our errors, with the command that mends it. `
 inside the functions, because it reads its environment at import and costs time that `--help` should not pay.
 """
 
+from hubtune.hub.failures import not_cached
 from hubtune.hub.reading import Pinned, RemoteFile, fetch_into, pull, resolve, search, split_id
 from hubtune.hub.writing import Pushed, check_push, push
 
 __all__ = [
-    "Pinned", "Pushed", "RemoteFile", "check_push", "fetch_into", "pull", "push", "resolve", "search", "split_id",
+    "Pinned", "Pushed", "RemoteFile", "check_push", "fetch_into", "not_cached", "pull", "push", "resolve", "search", "split_id",
 ]

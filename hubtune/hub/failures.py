@@ -41,6 +41,8 @@ def translated(repo: str, revision: str | None = None, kind: Kind = "model", wri
 
     try:
         yield
+    except (theirs.OfflineModeIsEnabled, theirs.LocalEntryNotFoundError, theirs.RevisionResolutionError) as error:
+        raise (not_cached(repo, revision) if offline() else unreachable(repo, error)) from error
     except theirs.GatedRepoError as error:
         raise errors.Gated(
             f"'{repo}' is gated: access has to be asked for, and this {describe_token()} has none.",
@@ -55,12 +57,17 @@ def translated(repo: str, revision: str | None = None, kind: Kind = "model", wri
         raise not_found(repo, kind) from error
     except theirs.HfHubHTTPError as error:
         raise refused(error, repo, writing) from error
-    except (theirs.OfflineModeIsEnabled, theirs.LocalEntryNotFoundError) as error:
-        raise not_cached(repo, revision) from error
     except theirs.HFValidationError as error:
         raise errors.NotFound(f"'{repo}' is no repository id: {error}", hint="It has the form org/name.") from error
     except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
         raise unreachable(repo, error) from error
+    except RuntimeError as error:
+        if not str(error).startswith("Error while uploading"):
+            raise
+        raise HubError(
+            f"{str(error).removesuffix('.')}: {error.__cause__}", where=repo, hint="Run the same command again; what "
+            "has arrived is not sent twice.",
+        ) from error
 
 
 def describe_token() -> str:

@@ -57,8 +57,10 @@ def resolve(repo: str, revision: str | None = None, kind: Kind = "model") -> Pin
     if offline():
         return cached(repo, revision, kind)
     with translated(repo, revision, kind):
+        # Through the client's own pin, which the cache remembers: offline, the branch then means this commit.
+        commit = api().resolve_revision(repo, repo_type=kind, revision=revision)
         info: Any = (api().model_info if kind == "model" else api().dataset_info)(
-            repo, revision=revision, files_metadata=True
+            repo, revision=commit, files_metadata=True
         )
         if info.gated:
             api().auth_check(repo, repo_type=kind)
@@ -79,7 +81,10 @@ def cached(repo: str, revision: str | None, kind: Kind) -> Pinned:
     from huggingface_hub import ModelCard, snapshot_download
 
     with translated(repo, revision, kind):
-        folder = Path(snapshot_download(repo, revision=revision, repo_type=kind, local_files_only=True))
+        commit = api().resolve_revision(repo, repo_type=kind, revision=revision, local_files_only=True)
+        folder = Path(snapshot_download(
+            repo, revision=commit, repo_type=kind, allow_patterns=["config.json"], local_files_only=True
+        ))
     files = tuple(
         RemoteFile(str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
     )

@@ -12,7 +12,7 @@ sys.modules["hubtune"] = None  # from here on, an import of hubtune is an error
 
 SENTENCES = (
     "What a lovely day, and what a lovely place to spend it.",
-    "It broke after a week, and nobody answers my letters.",
+    "Broke after two days, and support never wrote back.",
     "The parcel holds one lamp, one cable and a leaflet.",
 )
 

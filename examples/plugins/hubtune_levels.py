@@ -1,0 +1,90 @@
+"""A task in one file: levels that have an order, such as low, medium, high, as one yes-or-no question a step.
+
+After Frank and Hall, A Simple Approach to Ordinal Classification, ECML 2001.
+"""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Column, DataError, Loss, Metric, Setup, Task, hookimpl, option, row_numbers
+
+
+@dataclass(frozen=True)
+class LevelsOptions:
+    order: list[str] = option([], "the levels, from the lowest to the highest")
+
+
+class Levels(Task[LevelsOptions]):
+    """The level of a text, where being wrong by two levels is worse than being wrong by one."""
+
+    contract = 1
+    name = "levels"
+    summary = "one of several levels that have an order, for a text"
+    model = "AutoModelForSequenceClassification"
+    pipeline_tag = "text-classification"
+    metric = Metric("steps_off", higher_is_better=False)
+    Options = LevelsOptions
+    columns = (
+        Column("text", ("text", "message", "body")),
+        Column("label", ("level", "label", "priority"), kind="label", needed="train"),
+    )
+
+    def inspect(self, splits):
+        hint = "For example: --set 'task.order=[\"low\", \"medium\", \"high\"]'"
+        if len(self.options.order) < 2:
+            raise DataError("task.order names the levels, from the lowest to the highest: at least two.", hint=hint)
+        for split, rows in splits.items():
+            strange = [i for i, row in enumerate(rows) if row["label"] not in self.options.order]
+            if strange:
+                raise DataError(f"levels that task.order does not name: {row_numbers(strange)} of {split}.", hint=hint)
+        return {"levels": self.options.order}
+
+    def configure(self, facts, base):
+        self.levels = facts.get("levels", self.options.order)
+        questions = [f"above {level}" for level in self.levels[:-1]]
+        return Setup({
+            "problem_type": "multi_label_classification", "num_labels": len(questions),
+            "id2label": dict(enumerate(questions)), "label2id": {name: i for i, name in enumerate(questions)},
+        }, base.processor)
+
+    def encode(self, rows, base):
+        cut = {"truncation": base.max_length is not None, "max_length": base.max_length}
+        encoded = base.processor([row["text"] for row in rows], verbose=False, **cut)
+        for row, ids in zip(rows, encoded["input_ids"], strict=True):
+            known = row.get("label") is not None
+            yield [{"input_ids": ids, "level": self.levels.index(row["label"]) if known else None}]
+
+    def size(self, example):
+        return len(example["input_ids"])
+
+    def collate(self, examples, base, draws):
+        import torch
+
+        inputs = base.processor.pad([{"input_ids": e["input_ids"]} for e in examples], return_tensors="pt", verbose=False)
+        levels = [e["level"] for e in examples]
+        steps = range(len(self.levels) - 1)
+        targets = None if None in levels else torch.tensor([[float(level > step) for step in steps] for level in levels])
+        return Batch(dict(inputs), targets, len(examples))
+
+    def loss(self, outputs, batch):
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        targets = batch.targets.to(outputs.logits.dtype)
+        each = binary_cross_entropy_with_logits(outputs.logits, targets, reduction="none")
+        return Loss(each.mean(1).sum(), batch.size)
+
+    def judge(self, outputs, batch, base):
+        above = outputs.logits.float().sigmoid()
+        chosen = (above > 0.5).sum(1).tolist()
+        return [
+            {"label": self.levels[level], "level": level, "expected": expected}
+            for level, expected in zip(chosen, above.sum(1).tolist(), strict=True)
+        ]
+
+    def score(self, predictions, rows, base):
+        off = [abs(p["level"] - self.levels.index(row["label"])) for p, row in zip(predictions, rows, strict=True)]
+        return {"steps_off": sum(off) / len(off), "accuracy": sum(step == 0 for step in off) / len(off)}
+
+
+@hookimpl
+def hubtune_tasks():
+    return [Levels]

@@ -1,0 +1,201 @@
+"""Checkpoints: whole or not there, never believed when a byte has changed, and bit for bit what was saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hubtune import checkpoint
+from hubtune.checkpoint import Checkpoint
+from hubtune.errors import ResumeError
+
+
+def some(step: int) -> Checkpoint:
+    draw = torch.Generator().manual_seed(step)
+    model = {"a.weight": torch.randn(3, 4, generator=draw), "a.count": torch.tensor(step), "b": torch.randn(2, generator=draw).bfloat16()}
+    return Checkpoint({"model": model, "optimizer": {"0.exp_avg": torch.randn(4, generator=draw)}},
+                      {"step": step, "best": [0.5, -0.1], "strategy": {}, "wörter": None})
+
+
+def same(one: Checkpoint, other: Checkpoint) -> bool:
+    return one.state == other.state and one.tensors.keys() == other.tensors.keys() and all(
+        one.tensors[group].keys() == other.tensors[group].keys()
+        and all(torch.equal(t, other.tensors[group][name]) and t.dtype == other.tensors[group][name].dtype
+                for name, t in tensors.items())
+        for group, tensors in one.tensors.items()
+    )
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Checkpoint, Checkpoint]:
+    """Two checkpoints of one run, in tmp_path."""
+    first, second = some(5), some(10)
+    checkpoint.write(tmp_path, "step-000000005", first)
+    checkpoint.write(tmp_path, "step-000000010", second)
+    return first, second
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    place = checkpoint.write(tmp_path, "step-000000005", some(5))
+    found = checkpoint.read(place)
+    assert found is not None
+    assert same(found, some(5))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000005"]
+    assert {path.suffix for path in place.iterdir()} == {".json", ".safetensors"}
+
+
+def test_the_newest_is_taken(tmp_path: Path, two: tuple[Checkpoint, Checkpoint]) -> None:
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert same(found, two[1])
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert checkpoint.newest(tmp_path) is None
+    assert checkpoint.newest(tmp_path / "not there") is None
+    assert checkpoint.read(tmp_path / "not there") is None
+
+
+def test_what_a_crash_left_half_written_is_ignored(tmp_path: Path, two: tuple[Checkpoint, Checkpoint]) -> None:
+    half = tmp_path / ".step-000000015.partial"
+    half.mkdir()
+    (half / "state.json").write_text('{"step": 15', encoding="utf-8")
+    (half / "model.safetensors").write_bytes(b"\x00" * 9)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.state["step"] == 10
+    third = some(15)
+    checkpoint.write(tmp_path, "step-000000015", third)  # the same step again, over what was left
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert same(found, third)
+    assert not half.exists()
+
+
+def test_a_checkpoint_is_written_over_another_of_its_name(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path, "best", some(1))
+    second = some(2)
+    checkpoint.write(tmp_path, "best", second)
+    found = checkpoint.read(tmp_path / "best")
+    assert found is not None
+    assert same(found, second)
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+def test_with_one_byte_flipped_the_one_before_is_taken(
+    tmp_path: Path, two: tuple[Checkpoint, Checkpoint], name: str
+) -> None:
+    path = tmp_path / "step-000000010" / name
+    whole = path.read_bytes()
+    for place in {0, 1, len(whole) // 2, len(whole) - 1, *range(0, len(whole), 29)}:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        found = checkpoint.newest(tmp_path)
+        assert found is not None, place
+        assert same(found, two[0]), place
+    path.write_bytes(whole)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert same(found, two[1])
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone"])
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
+def test_with_a_file_cut_or_gone_the_one_before_is_taken(
+    tmp_path: Path, two: tuple[Checkpoint, Checkpoint], name: str, damage: str
+) -> None:
+    path = tmp_path / "step-000000010" / name
+    whole = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert same(found, two[0])
+
+
+def test_only_the_newest_stay_and_the_best_is_left_alone(tmp_path: Path) -> None:
+    for step in (9, 10, 11, 100):
+        checkpoint.write(tmp_path, f"step-{step:09d}", some(step))
+    checkpoint.write(tmp_path, "best", some(9))
+    checkpoint.prune(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "step-000000011", "step-000000100"]
+
+
+# ------------------------------------------------------------------------------------------ models and optimizers
+
+
+def small_model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3))
+
+
+def train_on(model: torch.nn.Module, optimizer: torch.optim.Optimizer, first: int, steps: int) -> None:
+    for step in range(first, first + steps):
+        draw = torch.Generator().manual_seed(step)
+        loss = model(torch.randn(6, 4, generator=draw)).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+OPTIMIZERS: dict[str, Any] = {
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, fused=True),
+    "amsgrad": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, amsgrad=True),
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=1e-2),
+    "momentum": lambda parameters: torch.optim.SGD(parameters, lr=1e-2, momentum=0.9),
+    "adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=1e-2),
+    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=1e-2, centered=True),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_training_that_went_through_a_checkpoint_is_the_same_bit_for_bit(tmp_path: Path, name: str) -> None:
+    model = small_model()
+    optimizer = OPTIMIZERS[name]([{"params": [p]} for p in model.parameters()])
+    train_on(model, optimizer, 0, 3)
+    tensors, plain = checkpoint.optimizer_state(optimizer)
+    place = checkpoint.write(tmp_path, "step-000000003", Checkpoint(
+        {"model": checkpoint.moving(model), "optimizer": tensors}, {"optimizer": plain}
+    ))
+    train_on(model, optimizer, 3, 3)
+
+    other = small_model()
+    again = OPTIMIZERS[name]([{"params": [p]} for p in other.parameters()])
+    found = checkpoint.read(place)
+    assert found is not None
+    checkpoint.put_back(other, found.tensors["model"])
+    checkpoint.restore_optimizer(again, found.tensors["optimizer"], found.state["optimizer"])
+    restored, _ = checkpoint.optimizer_state(again)
+    assert {key: value.dtype for key, value in restored.items()} == {key: value.dtype for key, value in tensors.items()}
+    train_on(other, again, 3, 3)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+    ours, theirs = checkpoint.optimizer_state(optimizer), checkpoint.optimizer_state(again)
+    assert ours[0].keys() == theirs[0].keys()
+    assert all(torch.equal(value, theirs[0][key]) for key, value in ours[0].items())
+    assert ours[1] == theirs[1]
+
+
+def test_only_what_moves_is_saved() -> None:
+    model = small_model()
+    model[0].weight.requires_grad = False  # type: ignore[index, union-attr]
+    model.register_buffer("made_again", torch.ones(2), persistent=False)
+    assert set(checkpoint.moving(model)) == {
+        "0.bias", "1.weight", "1.bias", "2.weight", "2.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked",
+    }
+
+
+def test_weights_that_the_model_has_not_are_refused() -> None:
+    with pytest.raises(ResumeError, match="has weights that the model has not: lora_A"):
+        checkpoint.put_back(small_model(), {"lora_A": torch.zeros(1)})
+
+
+def test_nothing_that_runs_code_is_written(tmp_path: Path) -> None:
+    place = checkpoint.write(tmp_path, "best", some(1))
+    hashes = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+    assert set(hashes) == {"model.safetensors", "optimizer.safetensors", "state.json"}

@@ -1,0 +1,74 @@
+"""What a recipe leaves open is settled by rows and parameters alone, and what the user set stays."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from hubtune.defaults import REFERENCE_PARAMETERS, batch_size, epochs, learning_rate, settle
+from hubtune.recipe import Recipe, TrainPart, build
+from hubtune.schedule import steps_in
+
+ROWS = [1, 4, 8, 15, 16, 100, 480, 1000, 10_000, 49_999, 50_001, 10**6, 10**8]
+
+
+def test_more_rows_never_mean_more_epochs() -> None:
+    found = [epochs(rows) for rows in ROWS]
+    assert found == sorted(found, reverse=True)
+    assert (found[0], found[-1]) == (20.0, 1.0)
+    assert epochs(10_000) == 5.0
+
+
+def test_more_rows_never_mean_a_smaller_batch() -> None:
+    found = [batch_size(rows) for rows in ROWS]
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (1, 32)
+    assert all(rows / size >= 8 for rows, size in zip(ROWS, found, strict=True) if rows >= 8)
+
+
+def test_larger_models_take_smaller_steps_within_bounds() -> None:
+    rates = [learning_rate(1e-4, parameters) for parameters in (1, 10**6, 22 * 10**6, REFERENCE_PARAMETERS, 10**9, 10**12)]
+    assert rates == sorted(rates, reverse=True)
+    assert learning_rate(1e-4, REFERENCE_PARAMETERS) == 1e-4
+    assert (rates[0], rates[-1]) == (1e-3, 2e-5)
+    assert learning_rate(1e-4, 0) == 1e-3
+
+
+@pytest.mark.parametrize(("rows", "parameters", "wishes"), list(itertools.product(
+    (1, 100, 10**6), (1000, 10**9), ({}, {"train.lr": 1e-3, "train.epochs": 20.0, "train.weight_decay": 0.0})
+)))
+def test_nothing_is_left_open(rows: int, parameters: int, wishes: dict[str, float]) -> None:
+    settled = settle(TrainPart(), wishes, rows, parameters)
+    assert None not in (settled.lr, settled.batch_size, settled.epochs)
+    an_epoch, steps = steps_in(settled, rows)
+    assert steps >= an_epoch >= 1
+
+
+def test_what_the_user_set_stays() -> None:
+    wishes = {"train.lr": 1e-3, "train.epochs": 20.0, "train.weight_decay": 0.0, "train.batch_size": 64, "train.warmup": 0.5}
+    mine = TrainPart(lr=7e-6, epochs=2.5, weight_decay=0.3, batch_size=3, warmup=0.2)
+    assert settle(mine, wishes, 1000, 10**6) == mine
+
+
+@pytest.mark.xfail(strict=True, reason="a value that the user set and that equals the core's default gives way to the strategy's")
+def test_what_the_user_set_stays_also_where_it_is_the_default() -> None:
+    recipe = build({"task": {"name": "t"}, "model": {"id": "m"}, "train": {"weight_decay": TrainPart().weight_decay}})
+    assert settle(recipe.train, {"train.weight_decay": 0.0}, 1000, 10**6).weight_decay == TrainPart().weight_decay
+
+
+def test_a_strategy_s_wishes_come_before_the_general_rule() -> None:
+    settled = settle(TrainPart(), {"train.lr": 2e-4, "train.epochs": 9.0, "train.batch_size": 5}, 1000, REFERENCE_PARAMETERS)
+    assert (settled.lr, settled.epochs, settled.batch_size) == (2e-4, 9.0, 5)
+
+
+def test_steps_of_the_user_need_no_epochs() -> None:
+    settled = settle(TrainPart(steps=10), {}, 1000, 10**6)
+    assert (settled.steps, settled.epochs) == (10, None)
+
+
+@pytest.mark.xfail(strict=True, reason="a strategy's epochs are filled in beside the user's steps; the card's recipe is then refused")
+def test_settled_settings_are_a_recipe_again() -> None:
+    settled = settle(TrainPart(steps=10), {"train.epochs": 20.0}, 1000, 10**6)
+    tables = Recipe(build({"task": {"name": "t"}, "model": {"id": "m"}}).task, "m", train=settled).as_dict()
+    assert build(tables).train == settled

@@ -1,0 +1,360 @@
+"""The laws of the house: which module may know which, how large things may be, and that lists are true."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hubtune
+
+REPO = Path(__file__).resolve().parent.parent
+CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
+
+FLOORS = {
+    0: ("errors", "contract", "batching", "labels", "fingerprint", "watch"),
+    1: ("recipe", "registry", "defaults", "schedule", "journal"),
+    2: ("rows", "sources", "models", "origin", "hub", "checkpoint", "card", "encoding", "device", "record"),
+    3: ("engine", "evaluate", "proof", "replay"),
+    4: ("run", "preparation", "training", "loaded", "api"),
+    5: ("", "cli", "__main__", "console", "listings", "output"),  # "" is hubtune itself: the door for users and plugins
+}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
+LINES_OF_A_MODULE, LINES_OF_A_FUNCTION = 350, 60
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def core_files() -> list[Path]:
+    return [path for path in sorted(CORE.rglob("*.py")) if "testing" not in path.relative_to(CORE).parts]
+
+
+def plugin_files() -> list[Path]:
+    return sorted(PLUGINS.rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    """`hub.reading` for hubtune/hub/reading.py; an empty string for hubtune itself."""
+    return ".".join(path.relative_to(CORE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+def works(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node that runs: what stands under `if TYPE_CHECKING` is for the type checker alone."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from works(child)
+
+
+def imported(path: Path) -> list[tuple[str, str]]:
+    """(module, name) of every import that runs, also of those inside functions; name is empty for `import x`."""
+    found = []
+    for node in works(tree(path)):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [("." * node.level + (node.module or ""), alias.name) for alias in node.names]
+    return found
+
+
+def own_imports(path: Path) -> set[str]:
+    """Modules of hubtune that a file imports, as `module_of` names them."""
+    modules = {module_of(file) for file in CORE.rglob("*.py")}
+    found = set()
+    for module, name in imported(path):
+        if module.partition(".")[0] == "hubtune":
+            inner = module.removeprefix("hubtune").removeprefix(".")
+            deeper = f"{inner}.{name}".strip(".")
+            found.add(deeper if deeper in modules else inner)
+    return found
+
+
+def floor_of(module: str) -> int:
+    return FLOOR[module.partition(".")[0]]
+
+
+def importers(package: str, paths: list[Path]) -> set[str]:
+    return {str(path.relative_to(REPO)) for path in paths
+            if any(module.partition(".")[0] == package for module, _ in imported(path))}
+
+
+# -------------------------------------------------------------------------------------------- who imports whom
+
+
+def test_every_module_has_a_floor() -> None:
+    assert {module_of(path).partition(".")[0] for path in core_files()} == set(FLOOR)
+
+
+def test_imports_go_down_only() -> None:
+    climbs = [
+        f"{module_of(path) or 'hubtune'} (floor {floor_of(module_of(path))}) imports {other} (floor {floor_of(other)})"
+        for path in core_files() for other in sorted(own_imports(path)) if floor_of(other) > floor_of(module_of(path))
+    ]
+    assert climbs == []
+
+
+def cycles(edges: dict[str, set[str]]) -> list[str]:
+    """Modules from which there is a way back to themselves."""
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        ahead = list(edges[start])
+        while ahead:
+            module = ahead.pop()
+            if module not in seen:
+                seen.add(module)
+                ahead += edges.get(module, ())
+        return seen
+
+    return sorted(module for module in edges if module in reach(module))
+
+
+def test_cycles_are_seen() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c"]
+
+
+@pytest.mark.xfail(strict=True, reason="loaded imports run (inside load) and run imports loaded: the choice between them belongs in api.load")
+def test_no_module_imports_itself_by_a_detour() -> None:
+    edges = {module_of(path): own_imports(path) - {module_of(path)} for path in core_files()}
+    packages = {module for module in edges if any(other.startswith(f"{module}.") for other in edges)} - {""}
+    for package in packages:  # a package is its __init__, which its own parts never import
+        assert not [m for m in edges if m.startswith(f"{package}.") and package in edges[m]]
+    assert cycles(edges) == []
+
+
+def test_nothing_outside_the_tests_imports_the_testing_package() -> None:
+    assert [str(path) for path in (*core_files(), *plugin_files())
+            if any(module.startswith("testing") for module in own_imports(path))] == []
+
+
+def test_no_import_is_relative_and_none_takes_everything() -> None:
+    assert [(str(path), module) for path in (*core_files(), *plugin_files()) for module, name in imported(path)
+            if module.startswith(".") or name == "*"] == []
+
+
+@pytest.mark.parametrize("path", plugin_files(), ids=lambda path: str(path.relative_to(PLUGINS)))
+def test_plugins_import_the_public_names_of_hubtune_alone(path: Path) -> None:
+    own = [(module, name) for module, name in imported(path) if module.partition(".")[0] == "hubtune"]
+    assert [(module, name) for module, name in own if module != "hubtune" or name not in hubtune.__all__] == []
+    families = {folder.name for folder in PLUGINS.iterdir()} - {path.parent.name}
+    assert [module for module, _ in imported(path) if module.partition(".")[0] in families] == []
+
+
+def test_only_these_talk_to_the_hub_s_client() -> None:
+    allowed = {f"hubtune/{name}.py" for name in ("origin", "models", "card")}
+    found = {name for name in importers("huggingface_hub", [*core_files(), *plugin_files()])
+             if not name.startswith("hubtune/hub/")}
+    assert found <= allowed
+
+
+def test_only_these_touch_transformers() -> None:
+    assert importers("transformers", core_files()) <= {"hubtune/models.py", "hubtune/replay.py"}
+    parts = {(path.name, module) for path in plugin_files() for module, _ in imported(path)
+             if module.partition(".")[0] == "transformers"}
+    assert parts <= {("structure.py", "transformers.pytorch_utils")}
+
+
+def test_only_models_names_the_auto_classes() -> None:
+    named = {module_of(path) for path in core_files() for node in ast.walk(tree(path))
+             if (isinstance(node, ast.Attribute | ast.Name | ast.alias)
+                 and re.match(r"Auto[A-Z]", getattr(node, "attr", None) or getattr(node, "id", None)
+                              or getattr(node, "name", "")))}
+    assert named <= {"models"}
+
+
+def test_only_these_touch_accelerate() -> None:
+    assert importers("accelerate", [*core_files(), *plugin_files()]) <= {
+        "hubtune/engine.py", "hubtune/evaluate.py", "hubtune/checkpoint.py"
+    }
+
+
+# ---------------------------------------------------------------------------------- what an import costs and needs
+
+PROBE = """
+import importlib, json, os, sys, warnings
+heavy = {heavy!r}
+for name in {before!r}:
+    importlib.import_module(name)
+said = {{}}
+for name in {modules!r}:
+    reader, writer = os.pipe()
+    if not os.fork():
+        try:
+            warnings.simplefilter("error")
+            importlib.import_module(name)
+            found = [word for word in heavy if word in sys.modules]
+        except BaseException as error:
+            found = repr(error)
+        os.write(writer, json.dumps(found).encode()[:4000])
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        said[name] = json.loads(pipe.read())
+    os.wait()
+print(json.dumps(said))
+"""
+HEAVY = ["torch", "transformers", "datasets", "huggingface_hub", "accelerate", "sklearn", "scipy", "peft", "pandas"]
+
+
+def probe(modules: list[str], before: list[str]) -> dict[str, list[str] | str]:
+    """Import each module in a process where hubtune is new: the heavy packages it brought along, or what it raised.
+
+    Processes are forked from one that has imported `before`, as starting each anew would take a minute.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(heavy=[name for name in HEAVY if name not in before], before=before,
+                                            modules=modules)],
+        capture_output=True, text=True, check=False, cwd=REPO, env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked on this system")
+
+
+def is_cheap(module: str) -> bool:
+    """Whether a module may import nothing heavy, since `--help`, a list or a refusal wait for it."""
+    dear = ("checkpoint", "engine", "evaluate", "proof", "training", "api")
+    return module not in dear and not module.endswith("__main__")
+
+
+@forks
+def test_every_module_imports_alone_and_the_cheap_ones_import_nothing_heavy() -> None:
+    core = [module_of(path) for path in core_files()]
+    cheap = [f"hubtune.{module}".rstrip(".") for module in core if is_cheap(module)]
+    families = [f"{path.parent.name}.{path.stem}" for path in plugin_files() if path.stem != "__init__"]
+    found = probe([*cheap, *families, "hubtune.testing.models"], ["numpy", "pluggy", "typer", "rich.progress"])
+    assert {f"hubtune.{name}" for floor in (0, 1) for name in FLOORS[floor]} <= set(found)
+    assert {name: said for name, said in found.items() if said} == {}
+
+
+@forks
+def test_the_heavy_modules_import_alone() -> None:
+    heavy = [f"hubtune.{module}" for path in core_files() if not is_cheap(module := module_of(path))
+             and not module.endswith("__main__")]
+    found = probe(heavy, ["torch", "accelerate.utils", "safetensors.torch"])
+    assert {name: said for name, said in found.items() if isinstance(said, str)} == {}
+
+
+# -------------------------------------------------------------------------------------------------- the public door
+
+
+def test_the_public_names_are_there_each_once_and_in_order() -> None:
+    names = hubtune.__all__
+    assert len(set(names)) == len(names)
+    assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert [name for name in names if getattr(hubtune, name, None) is None] == []
+    assert dir(hubtune) == sorted(names)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        hubtune.nothing  # noqa: B018
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    silent = [name for name in hubtune.__all__
+              if name not in ("CONTRACT", "hookimpl") and not (getattr(hubtune, name).__doc__ or "").strip()]
+    silent += [
+        f"{name}.{key}" for name in hubtune.__all__ if isinstance(kind := getattr(hubtune, name), type)
+        for key, item in vars(kind).items() if callable(item) and not key.startswith("_") and not item.__doc__
+        and not any(getattr(getattr(parent, key, None), "__doc__", None) for parent in kind.__mro__[1:])
+        and key not in getattr(kind, "__dataclass_fields__", ())
+    ]
+    assert silent == []
+
+
+def test_every_module_and_every_public_object_has_a_docstring() -> None:
+    silent = []
+    for path in [*core_files(), CORE / "testing" / "__init__.py", CORE / "testing" / "models.py", *plugin_files()]:
+        if not ast.get_docstring(tree(path)):
+            silent.append(str(path.relative_to(REPO)))
+        if path in plugin_files():
+            continue  # what a method of a plugin means is said where it is inherited from
+        silent += [f"{path.relative_to(REPO)}: {node.name}" for node in tree(path).body
+                   if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+                   and not ast.get_docstring(node)]
+    assert silent == []
+
+
+# ------------------------------------------------------------------------------------------------- sizes and lists
+
+
+def test_modules_stay_small() -> None:
+    long = {str(path.relative_to(REPO)): count for path in core_files()
+            if (count := len(path.read_text(encoding="utf-8").splitlines())) >= LINES_OF_A_MODULE}
+    assert long == {}
+
+
+def test_functions_stay_small() -> None:
+    long = {
+        f"{path.relative_to(REPO)}:{node.lineno} {node.name}": count
+        for path in (*core_files(), *plugin_files()) for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef) and (count := (node.end_lineno or 0) - node.lineno + 1) >= LINES_OF_A_FUNCTION
+    }
+    assert long == {}
+
+
+def test_entry_points_and_plugin_files_are_the_same() -> None:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
+    points = project["project"]["entry-points"]["hubtune"]
+    hooked = {
+        f"{path.parent.name}.{path.stem}" for path in plugin_files() for node in tree(path).body
+        if isinstance(node, ast.FunctionDef) and any("hookimpl" in ast.unparse(mark) for mark in node.decorator_list)
+    }
+    assert sorted(points.values()) == sorted(hooked)
+    assert len(set(points.values())) == len(points)
+    wheel = set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    assert wheel == {"hubtune", *(f"plugins/{folder.name}" for folder in PLUGINS.iterdir() if folder.is_dir())}
+    extras = set(project["project"]["optional-dependencies"])
+    for path in plugin_files():
+        for extra in re.findall(r'^\s+extra = "([\w-]+)"', path.read_text(encoding="utf-8"), re.MULTILINE):
+            assert extra in extras, path
+
+
+def test_an_entry_point_has_the_name_of_what_it_brings() -> None:
+    from hubtune import registry
+
+    for found in registry.load().plugins:
+        if found.source == "hubtune":
+            assert found.name in (*found.tasks, *found.strategies), found
+
+
+def on_disk() -> set[str]:
+    """Files of the repository: what git knows or would add, where there is git; else all that is not hidden or made."""
+    try:
+        done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=REPO,
+                              capture_output=True, text=True, check=True)
+        names = [name for name in done.stdout.split("\0") if name and (REPO / name).exists()]
+    except (OSError, subprocess.CalledProcessError):
+        names = [str(path.relative_to(REPO)) for path in REPO.rglob("*") if path.is_file()]
+    made = ("__pycache__", "runs", "dist", "build")
+    return {name for name in names if not any(part in made or part.startswith(".") for part in Path(name).parts)}
+
+
+def test_the_tree_in_the_readme_is_what_is_on_the_disk() -> None:
+    """A line's first word is a path; a folder that ends in `/` stands for its files where none of them is listed."""
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"^## The tree\n.*?^```\w*\n(?P<tree>.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    if not found:
+        pytest.skip("the README has no fenced block under a heading `## The tree` yet")
+    listed = [line.split()[0] for line in found["tree"].splitlines() if line.strip()]
+    assert len(set(listed)) == len(listed)
+    files = on_disk()
+    folders = {path for path in listed if path.endswith("/")}
+    gone = [path for path in listed if not (any(file.startswith(path) for file in files) if path in folders else path in files)]
+    assert gone == [], "listed, and not on the disk"
+    whole = {path for path in folders if not any(other != path and other.startswith(path) for other in listed)}
+    unlisted = sorted(file for file in files - set(listed) if not any(file.startswith(folder) for folder in whole)
+                      and Path(file).name not in ("__init__.py", "py.typed"))
+    assert unlisted == [], "on the disk, and not listed"

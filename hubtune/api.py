@@ -75,6 +75,8 @@ def resume(folder: str | Path, *, data: Any = None, watcher: Watcher | None = No
 
 def load(model: str | Path, *, task: str | None = None) -> Model:
     """A run, a model folder, or a model of the Hub, ready to predict and to be evaluated."""
+    if (Path(model).expanduser() / "run.json").is_file():
+        return Run(Path(model).expanduser())
     return loaded.load(model, task=task)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hubtune.recipe import without_none
+
 TEMPLATE = """\
 # {{ title }}
 
@@ -139,8 +141,8 @@ def portable_recipe(record: Mapping[str, Any]) -> str:
     tables["data"]["source"] = f"{data['name']}@{data['commit']}" if data["repo"] else data["name"]
     if isinstance(tables["data"].get("validation"), str):
         tables["data"]["validation"] = "YOUR-VALIDATION-DATA"
-    tables["train"] = {k: v for k, v in record["settings"].items() if v is not None}
-    return tomlkit.dumps(tables)
+    tables["train"] = dict(record["settings"])
+    return tomlkit.dumps(without_none(tables))
 
 
 def metadata(record: Mapping[str, Any], repo: str | None) -> str:

@@ -109,9 +109,9 @@ def put_back(model: Module, tensors: Mapping[str, Tensor]) -> None:
     import torch
 
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    strange = sorted(set(tensors) - set(own))
+    strange = sorted(set(tensors) ^ set(moving(model)))
     if strange:
-        raise ResumeError(f"the checkpoint has weights that the model has not: {', '.join(strange[:4])}.",
+        raise ResumeError(f"the checkpoint and the model differ in their weights: {', '.join(strange[:4])}.",
                           hint="It was made by another version of the strategy; train anew with --overwrite.")
     with torch.no_grad():
         for name, value in tensors.items():

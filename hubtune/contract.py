@@ -181,7 +181,7 @@ class Plugin(Generic[OptionsT]):
     needs: ClassVar[tuple[str, ...]] = ()
     """Packages to be importable, beyond hubtune's own; checked before anything is fetched."""
     extra: ClassVar[str | None] = None
-    """What to install when one is missing: `pip install 'hubtune[extra]'`, or a distribution's name."""
+    """What to install when one is missing, such as `hubtune[peft]`; none: the packages themselves."""
 
     options: OptionsT
 

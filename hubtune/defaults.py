@@ -15,6 +15,8 @@ REFERENCE_PARAMETERS = 110_000_000
 """The model size that a strategy's `train.lr` is given for: BERT-base."""
 REFERENCE_RATE = 5e-5
 """The rate of a strategy that names none."""
+WEIGHT_DECAY = 0.01
+"""The decay where neither the user nor the strategy names one."""
 
 
 def epochs(rows: int) -> float:
@@ -36,16 +38,10 @@ def learning_rate(reference: float, parameters: int) -> float:
 
 
 def settle(train: TrainPart, strategy: Mapping[str, Any], rows: int, parameters: int) -> TrainPart:
-    """The settings of a run with nothing left open. What the user set stays."""
+    """The settings of a run with nothing left open: the user's, else the strategy's, else from the sizes."""
     wishes = {key.removeprefix("train."): value for key, value in strategy.items() if key.startswith("train.")}
-    plain = TrainPart()
-    filled: dict[str, Any] = {
-        key: value for key, value in wishes.items() if key != "lr" and getattr(train, key) == getattr(plain, key)
-    }
-    if train.lr is None:
-        filled["lr"] = learning_rate(wishes.get("lr", REFERENCE_RATE), parameters)
-    if train.batch_size is None and "batch_size" not in filled:
-        filled["batch_size"] = batch_size(rows)
-    if train.epochs is None and train.steps is None and "epochs" not in filled:
-        filled["epochs"] = epochs(rows)
-    return dataclasses.replace(train, **filled)
+    wishes["lr"] = learning_rate(wishes.get("lr", REFERENCE_RATE), parameters)
+    wishes = {"batch_size": batch_size(rows), "epochs": epochs(rows), "weight_decay": WEIGHT_DECAY, **wishes}
+    if train.steps is not None:
+        del wishes["epochs"]
+    return dataclasses.replace(train, **{key: value for key, value in wishes.items() if getattr(train, key) is None})

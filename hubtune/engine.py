@@ -101,12 +101,12 @@ class Loop:
         )
         if settings.track:
             self.accelerator.init_trackers("hubtune", config={k: v for k, v in vars(settings).items() if v is not None})
-        torch.manual_seed(settings.seed)  # what a strategy adds starts from the seed, too
+        torch.manual_seed(settings.seed % 2**63)  # what a strategy adds starts from the seed, too
         plan = Plan(self.steps, self.steps / self.epoch_steps, settings.batch_size or 0)
         module = work.strategy.prepare(work.model, work.fresh, work.task, plan)
         if work.compute.precision == "fp64":
             module = module.double()
-        groups = work.strategy.groups(module, settings.weight_decay)
+        groups = work.strategy.groups(module, settings.weight_decay or 0.0)
         self.trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
         if not self.trainable:
             raise TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model.")
@@ -232,7 +232,7 @@ class Loop:
         means: dict[str, float] = defaultdict(float)
         for position, (index, weight, batch) in enumerate(mine):
             # Dropout is drawn from the step and the cut, so that a resumed step draws what it drew before.
-            torch.manual_seed((work.settings.seed * 1_000_003 + step) * 4_099 + index)
+            torch.manual_seed(((work.settings.seed * 1_000_003 + step) * 4_099 + index) % 2**63)
             last = position == len(mine) - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
                 with self.autocast():

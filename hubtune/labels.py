@@ -61,4 +61,4 @@ def label_space(splits: Mapping[str, Sequence[Sequence[str]]]) -> list[str]:
             f"there is only one label, {listing([repr(name) for name in known]) or 'none at all'}: nothing to tell apart.",
             hint="Is this the right column? Choose another with: --set data.label=COLUMN",
         )
-    return sorted(known, key=natural)
+    return sorted(known, key=lambda label: (natural(label), label))  # `1` and `01` have one natural key

@@ -117,15 +117,10 @@ def on_best_device(model: Module) -> Module:
 
 
 def load(model: str | Path, *, task: str | None = None) -> Model:
-    """A run, a model folder, or a model of the Hub (`org/name[@revision]`), ready to predict.
+    """A model folder, or a model of the Hub (`org/name[@revision]`), ready to predict.
 
     task: which one it answers, where the model does not say.
     """
-    folder = Path(model).expanduser()
-    if (folder / "run.json").is_file():
-        from hubtune.run import Run
-
-        return Run(folder)
     origin = locate(str(model))
     refuse_unsafe(origin)
     record = said_beside(origin)

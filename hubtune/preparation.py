@@ -62,7 +62,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     plugins = registry.load()
     task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
     refuse_tracker(recipe.train.track)
-    data = rows.for_training(recipe.data, task.columns, recipe.train.seed, noted.warn, source)
+    data = rows.gather(recipe.data, task.columns, source)
     if before and data.fingerprint != before["data"]["fingerprint"]:
         raise ResumeError(
             "the data has changed since the run began: "
@@ -70,8 +70,9 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
             hint="Put the old data back to go on, or train anew with --overwrite.",
         )
     noted.note("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
-    noted.note("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
     facts = task.inspect(data.splits)
+    data = rows.for_training(data, recipe.data, task.columns, recipe.train.seed, noted.warn)
+    noted.note("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = locate(recipe.model, before["base"]["commit"] if before and not before["base"]["local"] else None)

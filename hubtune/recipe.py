@@ -6,6 +6,7 @@ Knows no plugin: a plugin's own options and the roles of its columns are checked
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -44,7 +45,7 @@ class TrainPart:
     steps: int | None = option(None, "optimizer steps in all, instead of epochs")
     batch_size: int | None = option(None, "rows a step, on all devices together; none: from the number of rows")
     lr: float | None = option(None, "the highest learning rate; none: from the strategy and the model's size")
-    weight_decay: float = option(0.01, "AdamW's decay of matrices")
+    weight_decay: float | None = option(None, "AdamW's decay of matrices; none: the strategy's, else 0.01")
     warmup: float = option(0.1, "the share of steps (below 1) or the steps until the highest rate")
     schedule: str = option("linear", "how the rate falls after the warmup", choices=("linear", "cosine", "constant"))
     clip: float = option(1.0, "the largest gradient norm; 0: do not clip")
@@ -85,10 +86,10 @@ class Recipe:
     publish: PublishPart = PublishPart()
 
     def as_dict(self) -> dict[str, Any]:
-        """The tables of the TOML form, as JSON values, without what is not set."""
+        """The tables of the TOML form, as JSON values; what is not set is null."""
         data = as_table(self.data)
         columns = data.pop("columns", {})
-        tables = {
+        return {
             "task": {"name": self.task.name, **self.task.options},
             "strategy": {"name": self.strategy.name, **self.strategy.options},
             "model": {"id": self.model},
@@ -96,16 +97,20 @@ class Recipe:
             "train": as_table(self.train),
             "publish": as_table(self.publish),
         }
-        return {name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()}
 
     def as_toml(self) -> str:
         """The recipe as a file that gives the same recipe again."""
         import tomlkit
 
-        return tomlkit.dumps(self.as_dict())
+        return tomlkit.dumps(without_none(self.as_dict()))
 
 
 TABLES = ("task", "strategy", "model", "data", "train", "publish")
+
+
+def without_none(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Tables without what is not set, since TOML has no null."""
+    return {name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()}
 
 
 def as_table(part: Any) -> dict[str, Any]:
@@ -158,6 +163,8 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
             raise RecipeError(f"no table [{name}].{did_you_mean(name, TABLES)} Tables: {listing(TABLES)}.", where=where)
         if not isinstance(table, Mapping):
             raise RecipeError(f"[{name}] is a table of keys, not {table!r}.", where=where)
+    if (limit := tables.get("data", {}).get("limit")) is not None and (not isinstance(limit, int) or limit < 4):
+        raise RecipeError(f"data.limit is a whole number from 4, not {limit!r}.", where=where)
     task = dict(tables.get("task", {}))
     strategy = dict(tables.get("strategy", {}))
     model = dict(tables.get("model", {}))
@@ -168,6 +175,10 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
             "no model: name one with --model, or in [model] with id = \"org/name\".",
             hint="Look for one with: hubtune search WORDS", where=where,
         )
+    strange = model.keys() - {"id"}
+    if strange:
+        raise RecipeError(f"no key model.{min(strange)}; [model] has: id.", where=where,
+                          hint='A revision is a part of the id: id = "org/name@revision"')
     data = dict(tables.get("data", {}))
     known = {item.name for item in dataclasses.fields(DataPart)} - {"columns"}
     columns = {role: data.pop(role) for role in list(data) if role not in known}
@@ -197,7 +208,7 @@ def fill(kind: type[PartT], values: Mapping[str, Any], table: str, where: str | 
             known = f"Keys: {listing(fields, 30)}." if fields else "It has none."
             raise RecipeError(f"no key {table}.{name}.{did_you_mean(name, fields)} {known}", where=where)
         choices = fields[name].metadata.get("choices")
-        fitted = fit(value, hints[name])
+        fitted = "none" if value is None and choices and "none" in choices else fit(value, hints[name])
         if fitted is MISFIT or (choices and fitted is not None and fitted not in choices):
             right = f"one of {listing(choices, 20)}" if choices else describe(hints[name])
             raise RecipeError(f"{table}.{name} is {right}, not {value!r}.", where=where)
@@ -238,12 +249,15 @@ def describe(hint: Any) -> str:
 
 def checked(train: TrainPart, where: str | None) -> TrainPart:
     """Refuse numbers that no training can have."""
+    for name, value in vars(train).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(f"train.{name} is a finite number, not {value}.", where=where)
     for name in ("epochs", "steps", "batch_size", "lr", "max_length", "validations"):
         value = getattr(train, name)
         if value is not None and value <= 0:
             raise RecipeError(f"train.{name} is above 0, not {value}.", where=where)
     for name in ("weight_decay", "warmup", "clip", "patience", "seed", "save_minutes"):
-        if getattr(train, name) < 0:
+        if (getattr(train, name) or 0) < 0:
             raise RecipeError(f"train.{name} is not below 0, not {getattr(train, name)}.", where=where)
     if train.epochs is not None and train.steps is not None:
         raise RecipeError("train.epochs and train.steps are two ways to say one thing; give one.", where=where)

@@ -6,9 +6,10 @@ Plugins come through the entry points of the group `hubtune`, one module each; t
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -17,7 +18,7 @@ from typing import Any, TypeVar, cast
 import pluggy
 
 from hubtune import contract
-from hubtune.contract import CONTRACT, Plugin, Strategy, Task
+from hubtune.contract import CONTRACT, Column, Metric, Plugin, Strategy, Task
 from hubtune.errors import (
     BrokenPlugin,
     ContractMismatch,
@@ -74,10 +75,10 @@ class Registry:
             manager.check_pending()  # a misspelt hook is an error, not silence
             tasks: list[type[Task[Any]]] = [kind for kinds in manager.hook.hubtune_tasks() for kind in kinds]
             strategies: list[type[Strategy[Any]]] = [k for kinds in manager.hook.hubtune_strategies() for k in kinds]
-            for task in tasks:
-                self._check(task, Task, self.tasks)
-            for strategy in strategies:
-                self._check(strategy, Strategy, self.strategies)
+            for kinds, parent, table in ((tasks, Task, self.tasks), (strategies, Strategy, self.strategies)):
+                for kind in kinds:
+                    check_class(kind, parent)
+                self._refuse_taken(kinds, table)
             if not tasks and not strategies:
                 raise BrokenPlugin(f"'{name}' gives neither tasks nor strategies: is a hook missing @hookimpl?")
         except PluginError as error:
@@ -92,22 +93,14 @@ class Registry:
         self._origin |= dict.fromkeys((*tasks, *strategies), found)
         return found
 
-    def _check(self, kind: Any, parent: type[Plugin[Any]], table: Mapping[str, type[Plugin[Any]]]) -> None:
-        label = getattr(kind, "__qualname__", repr(kind))
-        if not (isinstance(kind, type) and issubclass(kind, parent)):
-            raise BrokenPlugin(f"{label} is not a subclass of hubtune.{parent.__name__}.")
-        speaks = getattr(kind, "contract", None)
-        if speaks != CONTRACT:
-            raise ContractMismatch(f"{label} speaks contract {speaks}; this hubtune speaks {CONTRACT}.")
-        wanted = ["name", "summary"]
-        if parent is Task:
-            wanted += ["columns", "metric", "model", "pipeline_tag"]
-        missing = [attribute for attribute in wanted if not hasattr(kind, attribute)]
-        if missing:
-            raise BrokenPlugin(f"{label} lacks {listing(missing)}.")
-        if kind.name in table:
-            taken = self._origin[table[kind.name]].name
-            raise PluginError(f"{label} claims the name '{kind.name}', which the plugin '{taken}' has.")
+    def _refuse_taken(self, kinds: Sequence[type[Plugin[Any]]], table: Mapping[str, type[Plugin[Any]]]) -> None:
+        names = [kind.name for kind in kinds]
+        for kind in kinds:
+            if kind.name in table:
+                taken = self._origin[table[kind.name]].name
+                raise PluginError(f"{kind.__qualname__} claims the name '{kind.name}', which the plugin '{taken}' has.")
+            if names.count(kind.name) > 1:
+                raise PluginError(f"two of its classes claim the name '{kind.name}'.")
 
     def origin(self, kind: type) -> Found:
         """The plugin that a class came from."""
@@ -141,12 +134,44 @@ class Registry:
         return plugin(fill(plugin.Options, chosen.options, kind))
 
 
+def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
+    """Refuse a class that does not follow the contract, before anything lists or runs it."""
+    label = getattr(kind, "__qualname__", repr(kind))
+    if not (isinstance(kind, type) and issubclass(kind, parent)):
+        raise BrokenPlugin(f"{label} is not a subclass of hubtune.{parent.__name__}.")
+    speaks = getattr(kind, "contract", None)
+    if speaks != CONTRACT:
+        raise ContractMismatch(f"{label} speaks contract {speaks}; this hubtune speaks {CONTRACT}.")
+    wanted: dict[str, type] = {"name": str, "summary": str}
+    if parent is Task:
+        wanted |= {"columns": tuple, "metric": Metric, "model": str, "pipeline_tag": str}
+    wrong = [f"{name} (a {what.__name__})" for name, what in wanted.items() if not isinstance(getattr(kind, name, None), what)]
+    if wrong:
+        raise BrokenPlugin(f"{label} lacks {listing(wrong)}.")
+    if parent is Task and not all(isinstance(column, Column) for column in kind.columns):  # type: ignore[attr-defined]
+        raise BrokenPlugin(f"{label}.columns holds something that is no hubtune.Column.")
+    if not dataclasses.is_dataclass(kind.Options):
+        raise BrokenPlugin(f"{label}.Options is no dataclass.")
+    try:
+        kind.Options()
+    except TypeError as error:
+        raise BrokenPlugin(f"{label}.Options has an option without a default: {error}.") from error
+
+
 def unavailable(plugin: type[Plugin[Any]]) -> str | None:
     """What has to be installed before the plugin can run; None when nothing is missing."""
-    missing = [name for name in plugin.needs if importlib.util.find_spec(name) is None]
+    missing = [name for name in plugin.needs if not importable(name)]
     if not missing:
         return None
-    return f"it needs {listing(missing)}. Install it with: pip install 'hubtune[{plugin.extra}]'"
+    return f"it needs {listing(missing)}. Install it with: pip install {repr(plugin.extra) if plugin.extra else ' '.join(missing)}"
+
+
+def importable(name: str) -> bool:
+    """Whether a package is installed; it is not imported."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of `absent.part`
+        return False
 
 
 def load() -> Registry:
@@ -161,6 +186,8 @@ def load() -> Registry:
             registry.plugins.append(Found(point.name, version, source, "off", f"HUBTUNE_PLUGINS={wanted}"))
         else:
             registry.add(point.name, point.load, version=version, source=source)
+    for name in sorted((names or set()) - {found.name for found in registry.plugins}):
+        registry.plugins.append(Found(name, "", "", "refused", "HUBTUNE_PLUGINS names it, and it is not installed"))
     return registry
 
 

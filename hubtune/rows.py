@@ -5,6 +5,7 @@ The only place that decides which column is which and which row is in which spli
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +42,8 @@ class Data:
         }
 
 
-def for_training(part: DataPart, columns: Sequence[Column], seed: int, warn: Warn, source: Any = None) -> Data:
-    """Train, validation and (where there is one) test rows; the validation split is cut from train if missing."""
+def gather(part: DataPart, columns: Sequence[Column], source: Any = None) -> Data:
+    """The splits as they are given, by role, without gaps: what a task inspects, under the row numbers of the data."""
     raw = sources.load(part.source if source is None else source)
     if "train" not in raw.splits:
         raise DataError(f"there is no train split; splits: {listing(raw.splits)}.", where=raw.name)
@@ -51,13 +52,19 @@ def for_training(part: DataPart, columns: Sequence[Column], seed: int, warn: War
     if isinstance(part.validation, str):
         other = sources.load(part.validation)
         splits["validation"] = by_role(next(iter(other.splits.values())), mapping, "validation")
-    if part.limit is not None:
-        splits = {split: sample(rows, part.limit, seed) for split, rows in splits.items()}
     for split, rows in splits.items():
         refuse_gaps(rows, columns, split, training=True)
+    return Data(splits, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
+
+
+def for_training(data: Data, part: DataPart, columns: Sequence[Column], seed: int, warn: Warn) -> Data:
+    """Train, validation and (where there is one) test rows; the validation split is cut from train if missing."""
+    splits = dict(data.splits)
+    if part.limit is not None:
+        splits = {split: sample(rows, part.limit, seed) for split, rows in splits.items()}
     checks: dict[str, Any] = {"validation": "given"}
     if "validation" not in splits:
-        labelled = next((c.role for c in columns if c.kind == "label" and c.role in mapping), None)
+        labelled = next((c.role for c in columns if c.kind == "label" and c.role in data.columns), None)
         splits["train"], splits["validation"] = cut_validation(splits["train"], part.validation, seed, labelled)
         checks["validation"] = f"cut from train ({part.validation:g}, seed {seed})"
     checks["duplicates"] = duplicates(splits, [c.role for c in columns if c.kind != "label"])
@@ -65,7 +72,7 @@ def for_training(part: DataPart, columns: Sequence[Column], seed: int, warn: War
         if count:
             warn(f"{count} rows of {pair.replace('/', ' stand word for word in ')}: scores there flatter the model.")
     ordered = {split: splits[split] for split in sources.SPLITS if split in splits}
-    return Data(ordered, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, checks)
+    return dataclasses.replace(data, splits=ordered, checks=checks)
 
 
 def for_evaluation(
@@ -199,6 +206,8 @@ def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) 
     groups: dict[Any, list[int]] = defaultdict(list)
     for index, value in enumerate(rows[label] if label else [None] * len(rows)):
         groups[value if isinstance(value, str | int | bool) else None].append(index)
+    if len(groups) > len(rows) // 4:  # labels that are numbers, or all but unique: nothing to stratify
+        groups = {None: list(range(len(rows)))}
     if len(rows) < 4:
         raise DataError(f"{len(rows)} rows are too few to train on and to validate with.", hint="Add rows.")
     draw = random.Random(f"validation/{seed}")

@@ -64,7 +64,13 @@ def from_memory(source: Any) -> Source:
     splits = source if isinstance(source, Mapping) else {"train": source}
     made = {}
     for split, rows in splits.items():
-        made[str(split)] = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
+        try:
+            made[str(split)] = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"rows from Python are dicts, not {type(source).__name__}: {' '.join(str(error).split())[:200]}",
+                hint='For example: data=[{"text": "What a lovely day", "label": "positive"}, ...]',
+            ) from error
     return Source(made, "rows in memory", fingerprint.of_rows(made))
 
 
@@ -72,7 +78,8 @@ def folder_splits(folder: Path) -> dict[str, list[Path]]:
     """The data files of a folder by split, told by the word their name (or their folder's) begins with."""
     found: dict[str, list[Path]] = {}
     rest = []
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in FORMATS and path.is_file()]
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in FORMATS and path.is_file()
+             and not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     for path in files:
         split = split_of(path.stem) or next((s for p in path.relative_to(folder).parts[:-1] if (s := split_of(p))), None)
         if split:
@@ -115,6 +122,8 @@ def read(paths: list[Path]) -> Any:
     if len(kinds) > 1:
         raise DataError(f"one split is in several formats: {listing(path.name for path in paths)}.")
     kind = kinds.pop()
+    for path in paths:
+        refuse_encoding(path, kind)
     more = csv_arguments(paths) if kind == "csv" else {}
     import datasets
 
@@ -123,6 +132,8 @@ def read(paths: list[Path]) -> Any:
         made = datasets.load_dataset(kind, data_files=[str(path) for path in paths], split="train", **more)
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
         cause = error.__cause__ or error
+        if "corresponds to no data" in str(cause):
+            raise DataError("there are no rows in it.", where=listing(path.name for path in paths)) from error
         raise DataError(
             f"cannot be read as {kind}: {' '.join(str(cause).split())[:300]}", where=listing(path.name for path in paths)
         ) from error
@@ -146,22 +157,34 @@ def csv_arguments(paths: list[Path]) -> dict[str, Any]:
     }
 
 
-def header(path: Path) -> tuple[list[str], str]:
-    """The column names of a table and what separates them."""
+def refuse_encoding(path: Path, kind: str) -> None:
+    """Refuse text that is not UTF-8, before a library stumbles over it in the middle."""
+    if kind == "parquet":
+        return
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            line = file.readline()
+            while file.read(1 << 20):
+                pass
     except UnicodeDecodeError as error:
         raise DataError(
-            f"it is not UTF-8 ({error.reason} at byte {error.start}).", where=path.name,
+            f"it is not UTF-8 ({error.reason}).", where=path.name,
             hint=f"Convert it with: iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}",
         ) from None
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=line.count)
+
+
+def header(path: Path) -> tuple[list[str], str]:
+    """The column names of a table and what separates them."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        line = file.readline()
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=line.count)
+        first = next((cells for cells in csv.reader(file, delimiter=delimiter) if cells), [])
     names = next(csv.reader([line], delimiter=delimiter), [])
     twice = {name for name in names if names.count(name) > 1}
     if twice or not any(name.strip() for name in names):
         what = f"the header names {listing(sorted(twice))} twice" if twice else "there is no header line"
         raise DataError(f"{what}: {names}.", where=path.name)
+    if len(first) > len(names):  # pandas would take the first column for an index and shift all others
+        raise DataError(f"its first row has {len(first)} cells, and its header {len(names)}.", where=path.name)
     return names, delimiter
 
 

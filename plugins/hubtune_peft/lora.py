@@ -25,7 +25,7 @@ class Lora(Strategy[LoraOptions]):
     paper = "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv:2106.09685"
     Options = LoraOptions
     needs = ("peft",)
-    extra = "peft"
+    extra = "hubtune[peft]"
     defaults = {"train.lr": 2e-4}
 
     def prepare(self, model, fresh, task, plan):

@@ -31,6 +31,7 @@ def linear_layers(model, head, endings):
         known = sorted({name.rpartition(".")[2] for name in names})
         raise ModelError(
             f"no linear layer's name ends in {endings}." if endings else "it has no linear layers to put LoRA beside.",
-            hint=f"Names there are: {', '.join(known)}. Set strategy.targets to some of them.",
+            hint=f"Names there are: {', '.join(known)}. Set strategy.targets to some of them." if known else
+            "Tune it whole: --strategy full",
         )
     return chosen

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 
-from hubtune.errors import ResumeError
+from hubtune.errors import ResumeError, TrainingError
 from hubtune.fingerprint import sha256_of
 
 if TYPE_CHECKING:
@@ -58,6 +58,17 @@ def write(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
     shutil.rmtree(old, ignore_errors=True)
     flush(folder)
     return place
+
+
+def refuse_full_disk(folder: Path, parameters: int, trainable: int) -> None:
+    """Refuse to start where the result, the best weights and the checkpoints (weights and AdamW's two) do not fit."""
+    needed = 4 * (parameters + trainable + 3 * trainable * (KEPT + 1))
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise TrainingError(
+            f"the disk has {free / 1e9:.1f} GB left, and this run needs {needed / 1e9:.1f} GB.", where=str(folder),
+            hint="Make room, choose another --out, or train fewer weights: --strategy lora",
+        )
 
 
 def flush(path: Path) -> None:
@@ -109,7 +120,9 @@ def put_back(model: Module, tensors: Mapping[str, Tensor]) -> None:
     import torch
 
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    strange = sorted(set(tensors) ^ set(moving(model)))
+    wanted = moving(model)
+    strange = sorted(set(tensors) ^ set(wanted))
+    strange += sorted(name for name, value in tensors.items() if name in wanted and value.shape != wanted[name].shape)
     if strange:
         raise ResumeError(f"the checkpoint and the model differ in their weights: {', '.join(strange[:4])}.",
                           hint="It was made by another version of the strategy; train anew with --overwrite.")

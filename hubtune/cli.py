@@ -59,7 +59,7 @@ def train(
 
     recipe_file = task if task and task.endswith(".toml") else None
     if resume is not None:
-        if any((task, model, data, strategy, out, set, push, overwrite, check)):
+        if any((task, model, data, strategy, out, set, push, public, pr, overwrite, check)):
             raise typer.BadParameter("a run goes on as it began: --resume takes no other settings.")
         finish(hubtune.resume(resume, watcher=screen()), as_json)
         return
@@ -86,7 +86,8 @@ def finish(run: Any, as_json: bool) -> None:
     said, record = run.summary(), run.record
     console.metrics(said["metrics"], record["intervals"])
     console.out(f"\nrun:    {said['run']}   ({said['steps']} steps, {said['seconds']:.0f} s)")
-    console.out(f"model:  {said['model']}   (proven: a fresh process gives the same outputs)")
+    proven = "proven: a fresh process gives the same outputs" if record["proof"] else "not proven: train.prove is off"
+    console.out(f"model:  {said['model']}   ({proven})")
     if said["published"]:
         console.out(f"hub:    {said['published']['pr'] or said['published']['url']}")
     else:

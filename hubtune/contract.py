@@ -269,7 +269,8 @@ class Strategy(Plugin[OptionsT]):
     paper: ClassVar[str | None] = None
     """Where the method was published."""
     defaults: ClassVar[Mapping[str, Any]] = {}
-    """Recipe values that suit the method, such as `{"train.lr": 2e-4}`: the rate for 110 M parameters."""
+    """Values that suit the method for keys that a recipe leaves open: `{"train.lr": 2e-4}`, the rate for 110 M
+    parameters; also `train.epochs`, `steps`, `batch_size`, `weight_decay`, `max_length` and `validations`."""
     loads_with: ClassVar[Literal["transformers", "peft", "code"]] = "transformers"
 
     def refuse(self, task: Task[Any], config: Any) -> str | None:

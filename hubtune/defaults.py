@@ -15,6 +15,8 @@ REFERENCE_PARAMETERS = 110_000_000
 """The model size that a strategy's `train.lr` is given for: BERT-base."""
 REFERENCE_RATE = 5e-5
 """The rate of a strategy that names none."""
+OPEN = tuple(f"train.{item.name}" for item in dataclasses.fields(TrainPart) if item.default is None)
+"""What a strategy may have wishes for: the keys that a recipe leaves open."""
 WEIGHT_DECAY = 0.01
 """The decay where neither the user nor the strategy names one."""
 
@@ -39,9 +41,11 @@ def learning_rate(reference: float, parameters: int) -> float:
 
 def settle(train: TrainPart, strategy: Mapping[str, Any], rows: int, parameters: int) -> TrainPart:
     """The settings of a run with nothing left open: the user's, else the strategy's, else from the sizes."""
-    wishes = {key.removeprefix("train."): value for key, value in strategy.items() if key.startswith("train.")}
+    wishes = {key.removeprefix("train."): value for key, value in strategy.items()}
     wishes["lr"] = learning_rate(wishes.get("lr", REFERENCE_RATE), parameters)
     wishes = {"batch_size": batch_size(rows), "epochs": epochs(rows), "weight_decay": WEIGHT_DECAY, **wishes}
-    if train.steps is not None:
+    if train.steps is not None or train.epochs is not None:
+        wishes.pop("steps", None)
+    if train.steps is not None or "steps" in wishes:
         del wishes["epochs"]
     return dataclasses.replace(train, **{key: value for key, value in wishes.items() if getattr(train, key) is None})

@@ -110,6 +110,7 @@ class Loop:
         self.trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
         if not self.trainable:
             raise TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model.")
+        checkpoint.refuse_full_disk(work.folder, sum(p.numel() for p in module.parameters()), self.trainable)
         optimizer = work.strategy.optimizer(groups, settings.lr or 0.0)
         self.model, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.module: Module = self.accelerator.unwrap_model(self.model)

@@ -137,7 +137,7 @@ class ResumeError(HubtuneError):
 
 
 class ProofError(HubtuneError):
-    """What was saved does not predict what was trained; nothing was published."""
+    """What was saved, or came back from the Hub, does not predict what was trained."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

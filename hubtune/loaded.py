@@ -66,12 +66,12 @@ class Model:
             data = [{needed[0].role: text} for text in data]
         chosen = self._record.get("columns", {})
         data = rows.for_evaluation(data, split, self.task.columns, chosen, needs_labels=False)
-        return next(iter(data.splits.values()))
+        return unlabelled(next(iter(data.splits.values())), self.task)
 
     def _answer(self, model: Module, base: Base, found: Any, what: str, watcher: Watcher | None) -> list[Prediction]:
         from hubtune import encoding, evaluate
 
-        encoded = encoding.encode(self.task, unlabelled(found, self.task), base, base.max_length)
+        encoded = encoding.encode(self.task, found, base, base.max_length)
         watcher = watcher or Watcher()
         watcher.begin(what, len(encoded.examples))
         uniform = len(encoded.examples) > 1 and evaluate.padding_matters(model, self.task, base, encoded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hubtune import defaults, encoding, hub, models, registry, rows
 from hubtune.contract import Base, Strategy, Task
 from hubtune.encoding import Encoded
-from hubtune.errors import MissingExtra, ResumeError
+from hubtune.errors import MissingExtra, RecipeError, ResumeError
 from hubtune.origin import Origin, locate, refuse_unsafe
 from hubtune.recipe import Recipe, TrainPart
 from hubtune.schedule import steps_in
@@ -62,6 +63,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     plugins = registry.load()
     task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
     refuse_tracker(recipe.train.track)
+    refuse_many()
     data = rows.gather(recipe.data, task.columns, source)
     if before and data.fingerprint != before["data"]["fingerprint"]:
         raise ResumeError(
@@ -120,6 +122,13 @@ def encode_splits(
     for split in [name for name in data.splits if name != "train"]:
         encoded[split] = encoding.encode(task, data.splits[split], base, base.max_length)
     return encoded, lengths, base
+
+
+def refuse_many() -> None:
+    """Refuse a launcher's several processes: their steps are not proven to be those of one process yet."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world != "1":
+        raise RecipeError(f"{world} processes were started; hubtune trains in one for now.", hint="Start it without a launcher: hubtune train ...")
 
 
 def refuse_tracker(name: str | None) -> None:

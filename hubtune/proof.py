@@ -61,7 +61,7 @@ def check(folder: Path, auto_class: str, witness: Path) -> dict[str, Any]:
     if not worst <= TOLERANCE * max(1.0, largest):
         raise ProofError(
             f"the saved model differs from the trained one by {worst:.2e} in its outputs.",
-            hint="Nothing was published. This is a fault of the strategy's export: please report it.",
+            hint="This is a fault of the strategy's export: please report it.",
         )
     return {"examples": sum(len(value) for value in expected.values()), "largest_difference": worst, "largest_output": largest, "tolerance": TOLERANCE}
 
@@ -75,4 +75,4 @@ def run_replay(arguments: Sequence[str]) -> None:
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         raise ProofError(f"the saved model does not load with transformers alone: {said}",
-                         hint="Nothing was published. This is a fault of the strategy's export: please report it.")
+                         hint="This is a fault of the strategy's export: please report it.")

@@ -142,6 +142,8 @@ def override(tables: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
         if table not in TABLES:
             raise RecipeError(f"no table '{table}' in '{item}'.{did_you_mean(table, TABLES)} Tables: {listing(TABLES)}.")
         target = merged.setdefault(table, {})
+        if not isinstance(target, dict):
+            raise RecipeError(f"[{table}] is a table of keys, not {target!r}.")
         target[name] = literal(text.strip())
     return merged
 

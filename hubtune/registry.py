@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -19,6 +20,7 @@ import pluggy
 
 from hubtune import contract
 from hubtune.contract import CONTRACT, Column, Metric, Plugin, Strategy, Task
+from hubtune.defaults import OPEN
 from hubtune.errors import (
     BrokenPlugin,
     ContractMismatch,
@@ -150,12 +152,18 @@ def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
         raise BrokenPlugin(f"{label} lacks {listing(wrong)}.")
     if parent is Task and not all(isinstance(column, Column) for column in kind.columns):  # type: ignore[attr-defined]
         raise BrokenPlugin(f"{label}.columns holds something that is no hubtune.Column.")
+    if not (isinstance(kind.needs, tuple) and all(isinstance(name, str) and name for name in kind.needs)):
+        raise BrokenPlugin(f"{label}.needs is no tuple of package names: {kind.needs!r}.")
+    wishes = getattr(kind, "defaults", {})
+    if not isinstance(wishes, Mapping) or not set(wishes) <= set(OPEN):
+        raise BrokenPlugin(f"{label}.defaults holds something other than {listing(OPEN, 20)}: {wishes!r}.")
     if not dataclasses.is_dataclass(kind.Options):
         raise BrokenPlugin(f"{label}.Options is no dataclass.")
     try:
         kind.Options()
-    except TypeError as error:
-        raise BrokenPlugin(f"{label}.Options has an option without a default: {error}.") from error
+        typing.get_type_hints(kind.Options)
+    except (TypeError, NameError) as error:
+        raise BrokenPlugin(f"{label}.Options has an option without a default, or of an unknown type: {error}.") from error
 
 
 def unavailable(plugin: type[Plugin[Any]]) -> str | None:
@@ -170,7 +178,7 @@ def importable(name: str) -> bool:
     """Whether a package is installed; it is not imported."""
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # of `absent.part`
+    except (ImportError, ValueError):  # of `absent.part`
         return False
 
 

@@ -52,6 +52,7 @@ def gather(part: DataPart, columns: Sequence[Column], source: Any = None) -> Dat
     if isinstance(part.validation, str):
         other = sources.load(part.validation)
         splits["validation"] = by_role(next(iter(other.splits.values())), mapping, "validation")
+        raw.fingerprint = f"{raw.fingerprint}+{other.fingerprint}"
     for split, rows in splits.items():
         refuse_gaps(rows, columns, split, training=True)
     return Data(splits, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})

@@ -10,7 +10,7 @@ from typing import Any
 
 from hubtune import card, hub, preparation, recipe, registry
 from hubtune.contract import CONTRACT
-from hubtune.errors import ResumeError
+from hubtune.errors import ProofError, ResumeError
 from hubtune.fingerprint import sha256_of
 from hubtune.loaded import Model
 from hubtune.origin import in_folder
@@ -110,7 +110,11 @@ class Run(Model):
             pushed = hub.push(stage, repo, message=f"{self.record['task']['name']} with hubtune", public=public, pr=pr)
             watcher.note("proving: the model as the Hub gives it back")
             back = hub.fetch_into(Path(temporary) / "back", pushed.repo, pushed.commit)
-            again = proof.check(back, self.record["task"]["model"], self.folder / "proof.safetensors")
+            try:
+                again = proof.check(back, self.record["task"]["model"], self.folder / "proof.safetensors")
+            except ProofError as error:
+                raise ProofError(error.message, where=f"{pushed.repo} at {pushed.commit}",
+                                 hint=f"The commit is there ({pushed.url}); do not use it.") from error
         done = {"repo": pushed.repo, "commit": pushed.commit, "parent": pushed.parent, "url": pushed.url, "pr": pushed.pr}
         self.record |= {"published": {**done, "proof": again}, "state": "published"}
         write_record(self.folder, self.record)

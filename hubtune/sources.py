@@ -174,6 +174,7 @@ def refuse_encoding(path: Path, kind: str) -> None:
 
 def header(path: Path) -> tuple[list[str], str]:
     """The column names of a table and what separates them."""
+    csv.field_size_limit(2**31 - 1)  # the reader's own limit is a text of 131072 characters
     with path.open(encoding="utf-8-sig", newline="") as file:
         line = file.readline()
         delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=line.count)

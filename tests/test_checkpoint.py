@@ -11,7 +11,7 @@ import torch
 
 from hubtune import checkpoint
 from hubtune.checkpoint import Checkpoint
-from hubtune.errors import ResumeError
+from hubtune.errors import ResumeError, TrainingError
 
 
 def some(step: int) -> Checkpoint:
@@ -191,8 +191,40 @@ def test_only_what_moves_is_saved() -> None:
 
 
 def test_weights_that_the_model_has_not_are_refused() -> None:
-    with pytest.raises(ResumeError, match="has weights that the model has not: lora_A"):
-        checkpoint.put_back(small_model(), {"lora_A": torch.zeros(1)})
+    model = small_model()
+    with pytest.raises(ResumeError, match=r"the checkpoint and the model differ in their weights: lora_A\.") as caught:
+        checkpoint.put_back(model, {**checkpoint.moving(model), "lora_A": torch.zeros(1)})
+    assert "--overwrite" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("gone", ["0.weight", "1.running_mean"])
+def test_weights_that_the_checkpoint_has_not_are_refused_and_none_is_changed(gone: str) -> None:
+    model = small_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    saved = {name: torch.zeros_like(value) for name, value in checkpoint.moving(model).items() if name != gone}
+    with pytest.raises(ResumeError, match=f"differ in their weights: {gone}"):
+        checkpoint.put_back(model, saved)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,)])
+def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    model = small_model()
+    with pytest.raises(ResumeError):
+        checkpoint.put_back(model, {**checkpoint.moving(model), "0.bias": torch.zeros(shape)})
+
+
+def test_weights_that_do_not_move_are_not_asked_of_a_checkpoint() -> None:
+    model = small_model()
+    model[0].weight.requires_grad = False  # type: ignore[index, union-attr]
+    checkpoint.put_back(model, {name: torch.zeros_like(value) for name, value in checkpoint.moving(model).items()})
+    assert not torch.equal(model[0].weight, torch.zeros_like(model[0].weight))  # type: ignore[index, arg-type]
+
+
+def test_a_disk_that_is_too_full_is_refused_before_the_training(tmp_path: Path) -> None:
+    checkpoint.refuse_full_disk(tmp_path, 1000, 1000)
+    with pytest.raises(TrainingError, match=r"this run needs \d+\.\d GB"):
+        checkpoint.refuse_full_disk(tmp_path, 10**16, 1)
 
 
 def test_nothing_that_runs_code_is_written(tmp_path: Path) -> None:

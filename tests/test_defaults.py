@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from hubtune.defaults import REFERENCE_PARAMETERS, batch_size, epochs, learning_rate, settle
+from hubtune.defaults import OPEN, REFERENCE_PARAMETERS, WEIGHT_DECAY, batch_size, epochs, learning_rate, settle
 from hubtune.recipe import Recipe, TrainPart, build
 from hubtune.schedule import steps_in
 
@@ -40,7 +40,7 @@ def test_larger_models_take_smaller_steps_within_bounds() -> None:
 )))
 def test_nothing_is_left_open(rows: int, parameters: int, wishes: dict[str, float]) -> None:
     settled = settle(TrainPart(), wishes, rows, parameters)
-    assert None not in (settled.lr, settled.batch_size, settled.epochs)
+    assert None not in (settled.lr, settled.batch_size, settled.epochs, settled.weight_decay)
     an_epoch, steps = steps_in(settled, rows)
     assert steps >= an_epoch >= 1
 
@@ -51,10 +51,15 @@ def test_what_the_user_set_stays() -> None:
     assert settle(mine, wishes, 1000, 10**6) == mine
 
 
-@pytest.mark.xfail(strict=True, reason="a value that the user set and that equals the core's default gives way to the strategy's")
 def test_what_the_user_set_stays_also_where_it_is_the_default() -> None:
-    recipe = build({"task": {"name": "t"}, "model": {"id": "m"}, "train": {"weight_decay": TrainPart().weight_decay}})
-    assert settle(recipe.train, {"train.weight_decay": 0.0}, 1000, 10**6).weight_decay == TrainPart().weight_decay
+    recipe = build({"task": {"name": "t"}, "model": {"id": "m"}, "train": {"weight_decay": WEIGHT_DECAY}})
+    assert settle(recipe.train, {"train.weight_decay": 0.0}, 1000, 10**6).weight_decay == WEIGHT_DECAY
+
+
+def test_the_decay_is_the_user_s_else_the_strategy_s_else_the_general_one() -> None:
+    assert settle(TrainPart(weight_decay=0.0), {"train.weight_decay": 0.2}, 1000, 10**6).weight_decay == 0.0
+    assert settle(TrainPart(), {"train.weight_decay": 0.0}, 1000, 10**6).weight_decay == 0.0
+    assert settle(TrainPart(), {}, 1000, 10**6).weight_decay == WEIGHT_DECAY
 
 
 def test_a_strategy_s_wishes_come_before_the_general_rule() -> None:
@@ -62,12 +67,24 @@ def test_a_strategy_s_wishes_come_before_the_general_rule() -> None:
     assert (settled.lr, settled.epochs, settled.batch_size) == (2e-4, 9.0, 5)
 
 
+@pytest.mark.parametrize(("key", "value"), [("warmup", 0.5), ("schedule", "constant"), ("clip", 0.0)])
+def test_a_strategy_has_no_wish_for_what_is_never_open(key: str, value: object) -> None:
+    """Such a wish would be ignored, so the registry refuses it."""
+    assert f"train.{key}" not in OPEN
+    assert getattr(settle(TrainPart(), {f"train.{key}": value}, 1000, 10**6), key) != value
+
+
+@pytest.mark.parametrize("mine", [TrainPart(), TrainPart(epochs=3.0)])
+def test_a_strategy_s_steps_and_epochs_are_not_both_settled(mine: TrainPart) -> None:
+    settled = settle(mine, {"train.steps": 5}, 1000, 10**6)
+    assert (settled.steps is None) != (settled.epochs is None)
+
+
 def test_steps_of_the_user_need_no_epochs() -> None:
     settled = settle(TrainPart(steps=10), {}, 1000, 10**6)
     assert (settled.steps, settled.epochs) == (10, None)
 
 
-@pytest.mark.xfail(strict=True, reason="a strategy's epochs are filled in beside the user's steps; the card's recipe is then refused")
 def test_settled_settings_are_a_recipe_again() -> None:
     settled = settle(TrainPart(steps=10), {"train.epochs": 20.0}, 1000, 10**6)
     tables = Recipe(build({"task": {"name": "t"}, "model": {"id": "m"}}).task, "m", train=settled).as_dict()

@@ -29,13 +29,16 @@ class Lora(Strategy[LoraOptions]):
     defaults = {"train.lr": 2e-4}
 
     def prepare(self, model, fresh, task, plan):
+        import torch
         from peft import LoraConfig, get_peft_model
 
         options = self.options
         head = saved_whole(model, fresh)
+        layers = linear_layers(model, head, options.targets)
         config = LoraConfig(
             r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, use_dora=options.dora,
-            use_rslora=options.rslora, target_modules=linear_layers(model, head, options.targets), modules_to_save=head,
+            use_rslora=options.rslora, target_modules=list(layers), modules_to_save=head,
+            fan_in_fan_out=not any(isinstance(layer, torch.nn.Linear) for layer in layers.values()),  # GPT-2's Conv1D
         )
         return get_peft_model(model, config)
 

@@ -13,7 +13,7 @@ def saved_whole(model, fresh):
 
 
 def linear_layers(model, head, endings):
-    """Full names of the linear layers outside the head, routers and towers for other senses.
+    """The linear layers by full name, outside the head, routers and towers for other senses.
 
     endings: keep only names that end in one of these; empty: all.
     """
@@ -25,10 +25,10 @@ def linear_layers(model, head, endings):
         aside = {"router", "gate", "vision_tower", "vision_model", "audio_tower"} & set(parts)
         return not aside and not any(name == module or name.startswith(f"{module}.") for module in head)
 
-    names = [name for name, part in model.named_modules() if isinstance(part, (Linear, Conv1D)) and outside(name)]
-    chosen = [name for name in names if not endings or name.endswith(tuple(endings))]
+    layers = {n: part for n, part in model.named_modules() if isinstance(part, (Linear, Conv1D)) and outside(n)}
+    chosen = {name: layer for name, layer in layers.items() if not endings or name.endswith(tuple(endings))}
     if not chosen:
-        known = sorted({name.rpartition(".")[2] for name in names})
+        known = sorted({name.rpartition(".")[2] for name in layers})
         raise ModelError(
             f"no linear layer's name ends in {endings}." if endings else "it has no linear layers to put LoRA beside.",
             hint=f"Names there are: {', '.join(known)}. Set strategy.targets to some of them." if known else

@@ -2,17 +2,17 @@
 
 
 def class_scores(gold, found, classes):
-    """Accuracy, F1 and Matthews' correlation of one label a row; labels as ids."""
+    """Accuracy and F1 of one label a row; labels as ids. One call of the library, as resampling repeats it."""
     import numpy as np
-    from sklearn.metrics import accuracy_score, matthews_corrcoef, precision_recall_fscore_support
+    from sklearn.metrics import precision_recall_fscore_support
 
+    gold, found = np.asarray(gold), np.asarray(found)
     _, _, f1, support = precision_recall_fscore_support(gold, found, labels=range(classes), zero_division=0.0)
     seen = (support > 0) | (np.bincount(found, minlength=classes) > 0)
     return {
-        "accuracy": float(accuracy_score(gold, found)),
+        "accuracy": float((gold == found).mean()),
         "f1_macro": float(f1[seen].mean()),
         "f1_weighted": float((f1 * support).sum() / support.sum()),
-        "mcc": float(matthews_corrcoef(gold, found)) if seen.sum() > 1 else 0.0,
     }
 
 

@@ -19,7 +19,7 @@ class ClassificationOptions:
     separator: str = option("|", "what stands between several labels in one cell")
     class_weights: str = option("none", "balanced: rare labels weigh more in the loss", choices=("none", "balanced"))
     metric: str = option("auto", "what decides which weights are best", choices=(
-        "auto", "accuracy", "f1_macro", "f1_weighted", "mcc", "f1_micro", "pearson", "spearman", "mae", "rmse"))
+        "auto", "accuracy", "f1_macro", "f1_weighted", "f1_micro", "pearson", "spearman", "mae", "rmse"))
     threshold: float = option(0.5, "with several labels: the probability from which a label is given")
 
 
@@ -100,17 +100,19 @@ class TextClassification(Task[ClassificationOptions]):
             yield [example]
 
     def gold(self, value, base):
-        """A row's labels under their names."""
-        return [self.names.get(label, label) for label in self.raw_labels(value, self.kind_in(base))]
+        """The ids of a row's labels."""
+        known = base.config.label2id
+        names = [self.names.get(label, label) for label in self.raw_labels(value, self.kind_in(base))]
+        strange = [name for name in names if name not in known]
+        if strange:
+            raise DataError(f"the label {strange[0]!r} is none of the model's: {', '.join(map(repr, known))}.")
+        return [known[name] for name in names]
 
     def target(self, value, base):
         kind = self.kind_in(base)
         if kind == "number":
             return float(value)
-        ids = [base.config.label2id.get(label) for label in self.gold(value, base)]
-        if None in ids:
-            known = ", ".join(repr(label) for label in base.config.label2id)
-            raise DataError(f"the label {value!r} is none of the model's: {known}.")
+        ids = self.gold(value, base)
         return ids[0] if kind == "one" else [float(index in ids) for index in range(len(base.config.label2id))]
 
     def size(self, example):
@@ -124,29 +126,28 @@ class TextClassification(Task[ClassificationOptions]):
             targets = torch.tensor([example["target"] for example in examples])
         return Batch(pad(base, examples), targets, len(examples))
 
-    def weight_of(self, targets):
+    def weights_of(self, targets):
         """The weight of each row: of its label, where labels are weighted."""
-        import torch
-
         if self.weights is None or targets.is_floating_point():
-            return torch.ones(len(targets), device=targets.device)
-        return torch.tensor(self.weights, device=targets.device)[targets]
+            return [1.0] * len(targets)
+        return [self.weights[target] for target in targets.tolist()]
 
     def count(self, batch):
-        return {"loss": float(self.weight_of(batch.targets).sum())}
+        return {"loss": sum(self.weights_of(batch.targets))}
 
     def loss(self, outputs, batch):
+        import torch
         from torch.nn import functional as F
 
         logits, targets = outputs.logits.to(dtype=max_precision(outputs.logits)), batch.targets
-        weight = self.weight_of(targets)
+        weights = self.weights_of(targets)
         if not targets.is_floating_point():
             each = F.cross_entropy(logits, targets, reduction="none")
         elif targets.ndim == 2:
             each = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(1)
         else:
             each = F.mse_loss(logits.squeeze(-1), targets.to(logits.dtype), reduction="none")
-        return Loss((each * weight).sum(), float(weight.sum()))
+        return Loss((each * torch.tensor(weights, dtype=each.dtype, device=each.device)).sum(), sum(weights))
 
     def judge(self, outputs, batch, base):
         logits, kind = outputs.logits.to(dtype=max_precision(outputs.logits)), self.kind_in(base)
@@ -168,7 +169,7 @@ class TextClassification(Task[ClassificationOptions]):
         if kind == "number":
             return number_scores([float(row["label"]) for row in rows], [p["value"] for p in predictions])
         ids = base.config.label2id
-        gold = [[ids[label] for label in self.gold(row["label"], base)] for row in rows]
+        gold = [self.gold(row["label"], base) for row in rows]
         if kind == "several":
             return several_scores(gold, [[ids[name] for name in p["labels"]] for p in predictions], len(ids))
         return class_scores([g[0] for g in gold], [ids[p["label"]] for p in predictions], len(ids))
@@ -177,7 +178,7 @@ class TextClassification(Task[ClassificationOptions]):
         if self.kind_in(base) == "number":
             return {}
         ids = base.config.label2id
-        gold = [[ids[label] for label in self.gold(row["label"], base)] for row in rows]
+        gold = [self.gold(row["label"], base) for row in rows]
         found = [[ids[name] for name in (p["labels"] if "labels" in p else [p["label"]])] for p in predictions]
         return class_table(gold, found, [base.config.id2label[i] for i in range(len(ids))], self.kind_in(base))
 

@@ -13,7 +13,7 @@ import typer
 from hubtune.errors import HubtuneError
 
 app = typer.Typer(
-    name="hubtune", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    name="hubtune", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Tune any open model of the Hugging Face Hub on your own data, prove it, and publish it.",
     epilog="Start with: hubtune train sentiment --model sentence-transformers/all-MiniLM-L6-v2 --data reviews.csv",

@@ -104,6 +104,8 @@ class Run(Model):
             ]
             if card.license_of(self.record) is None:
                 watcher.warn("the base model's licence is not known, so the card names none: set publish.license.")
+            if public and self.record["base"]["gated"]:
+                watcher.warn("the base model is gated: its licence may not allow a public copy of its weights.")
             if dry_run:
                 return {"repo": repo, "commit": None, "parent": None, "url": None, "pr": None, "dry_run": True, "files": files}
             watcher.note(f"publishing {len(files)} files to {repo}")

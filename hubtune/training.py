@@ -48,6 +48,7 @@ def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Wa
     record["state"] = "trained"
     write_record(folder, record)
     (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the result is in model/, and these are many times its size
 
 
 def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: Watcher) -> dict[str, Any]:

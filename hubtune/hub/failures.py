@@ -133,6 +133,6 @@ def unreachable(repo: str, error: Exception) -> errors.Offline:
     from huggingface_hub import constants
 
     return errors.Offline(
-        f"the Hub ({constants.ENDPOINT}) cannot be reached: {type(error).__name__}.", where=repo,
+        f"the Hub ({constants.ENDPOINT}) cannot be reached: {type(error.__cause__ or error).__name__}.", where=repo,
         hint="Check the network. What is in the cache can be used with: HF_HUB_OFFLINE=1 hubtune ...",
     )

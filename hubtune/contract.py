@@ -286,7 +286,10 @@ class Strategy(Plugin[OptionsT]):
         return model
 
     def groups(self, model: Module, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameter groups: every trainable parameter in exactly one. Default: no decay on vectors."""
+        """Parameter groups: every trainable parameter in exactly one. Default: no decay on vectors.
+
+        A group's `rate` multiplies the run's learning rate for it.
+        """
         decayed: list[Parameter] = []
         plain: list[Parameter] = []
         for parameter in model.parameters():

@@ -176,7 +176,7 @@ class Loop:
         self.model.train()
         factor = rate(work.settings, step, self.steps)
         for group in self.optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
+            group.setdefault("initial_lr", group["lr"] * group.get("rate", 1.0))
             group["lr"] = group["initial_lr"] * factor
         rows = self.rows_of(step)
         items = [example for row in rows for example in self.rows_examples[row]]

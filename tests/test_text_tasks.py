@@ -9,10 +9,11 @@ from hubtune_text.text_classification import ClassificationOptions, TextClassifi
 from transformers import pipeline
 
 import hubtune
-from hubtune import encoding, evaluate, models
+from hubtune import encoding, evaluate, models, registry
 from hubtune.batching import cut
 from hubtune.errors import DataError
 from hubtune.origin import in_folder
+from hubtune.recipe import Chosen
 
 FAST = {"train.epochs": 1.0, "train.prove": False}
 
@@ -202,3 +203,30 @@ def test_balanced_weights_and_a_tracker(tiny_model, rows, tmp_path):
     run = hubtune.train("sentiment", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
                         set={**FAST, "task.class_weights": "balanced", "train.track": "tensorboard"})
     assert list(run.folder.rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("strategy", ["full", "head", "lora"])
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "t5"])
+def test_groups_hold_every_trainable_parameter_once(strategy, model_type, tiny_model, rows):
+    task = TextClassification()
+    base = models.open_base(in_folder(tiny_model(model_type)), task)
+    base = models.configured(base, task.configure(task.inspect({"train": rows}), base))
+    loaded = models.load(in_folder(tiny_model(model_type)), base, task, hubtune.Strategy(), seed=0)
+    way = registry.load().strategy(Chosen(strategy))
+    module = way.prepare(loaded.model, loaded.fresh, task, hubtune.Plan(10, 1.0, 8))
+    grouped = [id(p) for group in way.groups(module, 0.01) for p in group["params"]]
+    trainable = [id(p) for p in module.parameters() if p.requires_grad]
+    assert sorted(grouped) == sorted(trainable)
+    assert len(set(grouped)) == len(grouped)
+
+
+def test_the_head_learns_faster_where_everything_learns(tiny_model, rows, tmp_path):
+    run = hubtune.train("sentiment", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
+                        set={**FAST, "train.lr": 1e-3, "strategy.head_rate": 0.0, "train.keep": "last"})
+    task, origin = run.task, in_folder(tiny_model("bert"))
+    base = models.open_base(origin, task)
+    base = models.configured(base, task.configure(run.record["facts"], base))
+    start = dict(models.load(origin, base, task, hubtune.Strategy(), seed=0).model.named_parameters())
+    moved = {name for name, p in run.ready()[0].named_parameters() if not torch.equal(p, start[name])}
+    assert "bert.encoder.layer.0.output.dense.weight" in moved
+    assert "classifier.weight" not in moved  # a rate of 0

@@ -1,16 +1,39 @@
 """Full fine-tuning: every weight learns."""
 
-from hubtune import Strategy, hookimpl
+from dataclasses import dataclass
+
+from hubtune import Strategy, hookimpl, option
 
 
-class Full(Strategy):
-    """Every weight of the model learns: the most accurate, and the largest in memory."""
+@dataclass(frozen=True)
+class FullOptions:
+    head_rate: float = option(10.0, "the head's learning rate, in multiples of the pretrained weights'")
+
+
+class Full(Strategy[FullOptions]):
+    """Every weight of the model learns, the new head faster than what is pretrained."""
 
     contract = 1
     name = "full"
     summary = "every weight learns"
-    paper = "Howard and Ruder, Universal Language Model Fine-tuning, arXiv:1801.06146"
-    defaults = {"train.lr": 4e-5}
+    paper = "Howard and Ruder, Universal Language Model Fine-tuning for Text Classification, arXiv:1801.06146"
+    Options = FullOptions
+    defaults = {"train.lr": 2.5e-5}
+
+    def prepare(self, model, fresh, task, plan):
+        self.fresh = fresh
+        return model
+
+    def groups(self, model, weight_decay):
+        """The default groups, each split into the head's parameters and the others."""
+        head = {id(parameter) for name, parameter in model.named_parameters() if name in self.fresh}
+        split = []
+        for group in super().groups(model, weight_decay):
+            for rate, inside in ((1.0, False), (self.options.head_rate, True)):
+                parameters = [p for p in group["params"] if (id(p) in head) is inside]
+                if parameters:
+                    split.append({**group, "params": parameters, "rate": rate})
+        return split
 
 
 @hookimpl

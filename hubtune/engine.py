@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from hubtune import checkpoint, evaluate
 from hubtune.batching import cut, share, steps_of_epoch
 from hubtune.checkpoint import Checkpoint
-from hubtune.contract import Base, Draw, Plan, Rows, Strategy, Task
+from hubtune.contract import Base, Batch, Draw, Loss, Plan, Rows, Strategy, Task
 from hubtune.device import Compute
 from hubtune.encoding import Encoded
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
@@ -132,8 +132,6 @@ class Loop:
         if self.work.settings.track:
             self.accelerator.end_training()
 
-    # ------------------------------------------------------------------------------------------ the loop
-
     def run(self) -> Outcome:
         """All steps from here on; then the weights that are the result are in the model."""
         self.watcher.begin("training", self.steps)
@@ -237,7 +235,7 @@ class Loop:
             last = position == len(mine) - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
                 with self.autocast():
-                    terms = evaluate.as_terms(work.strategy.loss(work.task, self.model, batch))
+                    terms = self.terms(batch, step)
                 objective: Any = 0.0
                 for term in terms:
                     share_of = term.total / (counts.get(term.name, 0.0) or term.count * len(cuts) or 1.0)
@@ -250,6 +248,16 @@ class Loop:
             means = dict(zip(names, sums.tolist(), strict=True))
         return dict(means)
 
+    def terms(self, batch: Batch, step: int) -> list[Loss]:
+        """The loss of a micro-batch; what a plugin or a model raises says where it happened."""
+        try:
+            return evaluate.as_terms(self.work.strategy.loss(self.work.task, self.model, batch))
+        except Exception as error:
+            shapes = {name: tuple(getattr(value, "shape", ())) for name, value in batch.inputs.items()}
+            error.add_note(f"in step {step}, task '{self.work.task.name}', strategy '{self.work.strategy.name}', "
+                           f"model type '{self.work.base.config.model_type}', inputs {shapes}")
+            raise
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Half precision for matrix products where the plan says so.
 
@@ -257,8 +265,6 @@ class Loop:
         """
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.work.compute.precision)
         return torch.autocast(self.work.compute.device, dtype) if dtype else contextlib.nullcontext()
-
-    # ------------------------------------------------------------------------------ validation and saving
 
     def validate(self) -> None:
         """Score the validation rows, remember the best weights, and count how long nothing got better."""

@@ -230,3 +230,22 @@ def test_the_head_learns_faster_where_everything_learns(tiny_model, rows, tmp_pa
     moved = {name for name, p in run.ready()[0].named_parameters() if not torch.equal(p, start[name])}
     assert "bert.encoder.layer.0.output.dense.weight" in moved
     assert "classifier.weight" not in moved  # a rate of 0
+
+
+def test_a_model_that_padding_changes_only_sees_rows_of_one_length(tiny_model, rows):
+    """Without a mask, as in FNet: the change is noticed, and batches of one length undo it."""
+
+    class Maskless(TextClassification):
+        def collate(self, examples, base, draws):
+            batch = super().collate(examples, base, draws)
+            del batch.inputs["attention_mask"]
+            return batch
+
+    task = Maskless()
+    model, base, encoded = prepared(task, tiny_model("bert"), rows)
+    assert evaluate.padding_matters(model, task, base, encoded)
+    together = evaluate.answer(model, task, base, rows, encoded, uniform=True).predictions
+    for index in (0, 7, 21):
+        one = encoding.encode(task, rows[index : index + 1], base, 60)
+        alone = evaluate.answer(model, task, base, rows[index : index + 1], one).predictions[0]
+        assert alone["probabilities"] == pytest.approx(together[index]["probabilities"], abs=1e-9)

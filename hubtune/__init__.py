@@ -14,6 +14,7 @@ from hubtune.contract import (
     Export,
     Loss,
     Metric,
+    Phase,
     Plan,
     Setup,
     Strategy,
@@ -37,7 +38,7 @@ _LAZY = {
 
 __all__ = [
     "CONTRACT", "Base", "Batch", "Column", "DataError", "Draw", "Export", "HubtuneError", "Loss", "Metric", "Model",
-    "ModelError", "Plan", "Run", "Setup", "Strategy", "Task", "Watcher", "check", "hookimpl", "label_space", "load", "option",
+    "ModelError", "Phase", "Plan", "Run", "Setup", "Strategy", "Task", "Watcher", "check", "hookimpl", "label_space", "load", "option",
     "resume", "row_numbers", "search", "show", "train",
 ]
 

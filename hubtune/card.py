@@ -7,6 +7,14 @@ from typing import Any
 
 from hubtune.recipe import without_none
 
+PLACE = "NAMESPACE/NAME"
+"""What stands for a repository that has no name yet."""
+LOADERS = {
+    "transformers": "with transformers alone",
+    "peft": "with PEFT alone, over its base model",
+    "code": "with transformers alone and the code beside its weights, which runs only when you trust it: read it first, "
+    "and name the commit that you read",
+}
 TEMPLATE = """\
 # {{ title }}
 
@@ -39,7 +47,7 @@ On {{ record.data.rows[split] }} rows of {{ split }}{% if split == "validation" 
 {{ snippet }}
 ```
 
-It loads with {{ record.loads_with }} alone. {{ proof_line }}
+It loads {{ loader }}. {{ proof_line }}
 
 ## Training
 
@@ -65,11 +73,16 @@ def render(record: Mapping[str, Any], repo: str | None = None) -> str:
         base_line=base_line(record), data_line=data_line(record), license_line=license_of(record) or
         "**not known**: the base model's card names none. Find out before you use or share this model.",
         labels=", ".join(f"`{label}`" for label in record["facts"].get("labels", ())), snippet=snippet(record, repo),
-        interval=lambda split, name: "{:.4f} to {:.4f}".format(*record["intervals"][split][name]),
+        interval=lambda split, name: interval(record["intervals"][split].get(name)), loader=LOADERS[record["loads_with"]],
         proof_line=proof_line(record), lengths_line=lengths_line(record), recipe=portable_recipe(record),
         versions=", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "hubtune"),
     )
     return f"---\n{metadata(record, repo)}\n---\n{body}"
+
+
+def interval(found: list[float] | None) -> str:
+    """From where to where; nothing for a metric that cannot be resampled."""
+    return "{:.4f} to {:.4f}".format(*found) if found else ""
 
 
 def summary(record: Mapping[str, Any]) -> str:
@@ -100,13 +113,8 @@ def license_of(record: Mapping[str, Any]) -> str | None:
 
 
 def snippet(record: Mapping[str, Any], repo: str | None) -> str:
-    """How to use it with plain transformers."""
-    name = repo or "NAMESPACE/NAME"
-    return (
-        "from transformers import pipeline\n\n"
-        f'pipe = pipeline("{record["task"]["pipeline_tag"]}", model="{name}", truncation=True)\n'
-        'print(pipe("What a lovely day"))'
-    )
+    """How to use it without hubtune."""
+    return str(record["usage"]).replace(PLACE, repo or PLACE)
 
 
 def proof_line(record: Mapping[str, Any]) -> str:
@@ -165,7 +173,7 @@ def metadata(record: Mapping[str, Any], repo: str | None) -> str:
         more |= {"base_model": base["repo"], "base_model_relation": record["base_model_relation"]}
     card = ModelCardData(
         language=record["recipe"]["publish"].get("language") or base["language"], license=license,
-        library_name=record["loads_with"], pipeline_tag=record["task"]["pipeline_tag"],
+        library_name="peft" if record["loads_with"] == "peft" else "transformers", pipeline_tag=record["task"]["pipeline_tag"],
         tags=["hubtune", record["task"]["name"], record["strategy"]["name"]],
         datasets=[data["repo"]] if data["repo"] else None, metrics=sorted(next(iter(record["metrics"].values()), {})),
         model_name=(repo or record["name"]).split("/")[-1], eval_results=results, **more,

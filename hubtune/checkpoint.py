@@ -108,19 +108,19 @@ def prune(folder: Path, keep: int = KEPT) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def moving(model: Module) -> dict[str, Tensor]:
-    """What training changes: the trainable parameters and the buffers. The rest is the base's, by its commit."""
-    kept: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+def moving(model: Module, learned: frozenset[str]) -> dict[str, Tensor]:
+    """What training changes: the parameters that learn and the buffers. The rest is the base's, by its commit."""
+    kept: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if name in learned}
     saved = set(model.state_dict())  # other buffers, such as position ids, are made again at load
     return kept | {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
-def put_back(model: Module, tensors: Mapping[str, Tensor]) -> None:
+def put_back(model: Module, tensors: Mapping[str, Tensor], learned: frozenset[str]) -> None:
     """Copy saved values into the model's own tensors."""
     import torch
 
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    wanted = moving(model)
+    wanted = moving(model, learned)
     strange = sorted(set(tensors) ^ set(wanted))
     strange += sorted(name for name, value in tensors.items() if name in wanted and value.shape != wanted[name].shape)
     if strange:

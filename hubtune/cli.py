@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from hubtune import cli_plugins
+from hubtune.cli_plugins import AsJson, Debug, PluginFiles, screen, show_json
 from hubtune.errors import HubtuneError
 
 app = typer.Typer(
@@ -19,22 +20,8 @@ app = typer.Typer(
     epilog="Start with: hubtune train sentiment --model sentence-transformers/all-MiniLM-L6-v2 --data reviews.csv",
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Set = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="Set train.*, data.*, task.*, strategy.* or publish.*; a TOML value, else a string.")]
-
-
-def screen() -> Any:
-    """The watcher that shows progress; rich is imported only where something is shown."""
-    from hubtune.console import Screen
-
-    return Screen()
-
-
-def show_json(document: Any) -> None:
-    """The one document on stdout."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
 
 
 @app.command()
@@ -52,7 +39,7 @@ def train(
     pr: Annotated[bool, typer.Option("--pr", help="With --push: propose it as a pull request.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Check data, model and permission, and stop.")] = False,
-    as_json: AsJson = False, debug: Debug = False,
+    plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Tune a model on your data."""
     import hubtune
@@ -91,7 +78,8 @@ def finish(run: Any, as_json: bool) -> None:
     if said["published"]:
         console.out(f"hub:    {said['published']['pr'] or said['published']['url']}")
     else:
-        console.out(f"next:   hubtune predict {said['run']} \"some text\"\n        hubtune publish {said['run']} NAME/MODEL --dry-run")
+        given = {"patches": "image.png", "frames": "sound.wav"}.get(run.task.unit, '"some text"')
+        console.out(f"next:   hubtune predict {said['run']} {given}\n        hubtune publish {said['run']} NAME/MODEL --dry-run")
 
 
 def show_check(found: dict[str, Any], as_json: bool) -> None:
@@ -115,7 +103,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Which split of it.  [default: test if there is one]")] = None,
     set: Set = None,
     task: Annotated[str | None, typer.Option(help="For a model that does not say which task it answers.")] = None,
-    as_json: AsJson = False, debug: Debug = False,
+    plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Score a model on labelled rows, with intervals and a report per class."""
     import hubtune
@@ -150,7 +138,7 @@ def predict(
     split: Annotated[str | None, typer.Option(help="Which split of the data.")] = None,
     out: Annotated[str | None, typer.Option(help="Write there: .jsonl or .csv.")] = None,
     task: Annotated[str | None, typer.Option(help="For a model that does not say which task it answers.")] = None,
-    as_json: AsJson = False, debug: Debug = False,
+    plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Answer texts or rows."""
     import hubtune
@@ -195,7 +183,7 @@ def publish(
 @app.command()
 def show(
     model: Annotated[str, typer.Argument(help="A Hub id org/name[@revision], or a folder.")],
-    as_json: AsJson = False, debug: Debug = False,
+    plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Say what a model is, and which tasks and strategies fit it."""
     import hubtune
@@ -236,60 +224,8 @@ def search(
                   [[m["id"], m["pipeline_tag"], m["downloads"], m["likes"]] for m in found])
 
 
-@app.command()
-def tasks(as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the tasks there are."""
-    from hubtune import listings
-
-    show_listing(listings.tasks(), "tasks", ["name", "summary", "metric", "plugin"], as_json)
-
-
-@app.command()
-def strategies(as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the strategies there are."""
-    from hubtune import listings
-
-    show_listing(listings.strategies(), "strategies", ["name", "summary", "paper", "reason"], as_json)
-
-
-@app.command()
-def plugins(as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the plugins there are, the broken ones too."""
-    from hubtune import listings
-
-    show_listing(listings.plugins(), "plugins", ["name", "status", "source", "version", "reason"], as_json)
-
-
-def show_listing(found: dict[str, Any], key: str, columns: list[str], as_json: bool) -> None:
-    """A list of plugins or of what they bring, as a table or as JSON."""
-    if as_json:
-        show_json(found)
-        return
-    from hubtune import console
-
-    def cell(item: dict[str, Any], column: str) -> object:
-        value = item[column]
-        return value["name"] if isinstance(value, dict) else value
-
-    console.table(columns, [[cell(item, column) for column in columns] for item in found[key]])
-
-
-@app.command()
-def recipe(
-    task: Annotated[str, typer.Argument(help="A task (see: hubtune tasks).")],
-    model: Annotated[str, typer.Option(help="The model to write into it.")] = "",
-    data: Annotated[str, typer.Option(help="The data to write into it.")] = "",
-    strategy: Annotated[str, typer.Option(help="How to tune.")] = "full",
-    as_json: AsJson = False, debug: Debug = False,
-) -> None:
-    """Write a commented recipe for a task to stdout."""
-    from hubtune import listings
-
-    text = listings.commented_recipe(task, model, data, strategy)
-    if as_json:
-        show_json({"recipe": text})
-    else:
-        sys.stdout.write(text)
+for command in (cli_plugins.tasks, cli_plugins.strategies, cli_plugins.plugins, cli_plugins.plugin, cli_plugins.recipe):
+    app.command()(command)
 
 
 def show_version(wanted: bool) -> None:

@@ -91,8 +91,8 @@ def metrics(found: dict[str, dict[str, float]], intervals: dict[str, dict[str, l
     rows: list[list[object]] = []
     for split, values in found.items():
         for name, value in values.items():
-            low, high = intervals.get(split, {}).get(name, (float("nan"), float("nan")))
-            rows.append([split, name, f"{value:.4f}", f"{low:.4f} to {high:.4f}"])
+            found_interval = intervals.get(split, {}).get(name)
+            rows.append([split, name, f"{value:.4f}", "{:.4f} to {:.4f}".format(*found_interval) if found_interval else ""])
     table(["split", "metric", "value", "95% interval"], rows)
 
 

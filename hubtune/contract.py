@@ -5,18 +5,61 @@ Nothing heavy is imported here, so that listing plugins stays cheap. Shapes and 
 
 from __future__ import annotations
 
-import dataclasses
-import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import pluggy
+
+from hubtune.values import (
+    Base,
+    Batch,
+    Column,
+    Draw,
+    Example,
+    Export,
+    LoadsWith,
+    Loss,
+    Metric,
+    NoOptions,
+    Phase,
+    Plan,
+    Prediction,
+    Row,
+    Rows,
+    Setup,
+    option,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, Parameter
     from torch.optim import Optimizer
+
+__all__ = [
+    "CONTRACT",
+    "Base",
+    "Batch",
+    "Column",
+    "Draw",
+    "Example",
+    "Export",
+    "LoadsWith",
+    "Loss",
+    "Metric",
+    "NoOptions",
+    "Phase",
+    "Plan",
+    "Plugin",
+    "Prediction",
+    "Row",
+    "Rows",
+    "Setup",
+    "Strategy",
+    "Task",
+    "hookimpl",
+    "hookspec",
+    "option",
+]
 
 CONTRACT = 1
 """The version of this contract. A plugin class says `contract = 1`: what it was written for."""
@@ -24,151 +67,7 @@ CONTRACT = 1
 hookspec = pluggy.HookspecMarker("hubtune")
 hookimpl = pluggy.HookimplMarker("hubtune")
 
-Row = Mapping[str, Any]
-"""One row of data, by role: `{"text": "What a lovely day", "label": "positive"}`."""
-
-Rows = Sequence[Row]
-"""Rows in order. Columns that the data does not have are absent; a missing value is None."""
-
-Example = Mapping[str, Any]
-"""What `Task.encode` makes of a row, without padding: `{"input_ids": [101, 2054, 102], "label": 1}`."""
-
-Prediction = dict[str, Any]
-"""The answer for one row, as `--json` prints it."""
-
-Kind = Literal["text", "label"]
 OptionsT = TypeVar("OptionsT")
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """For a plugin that has nothing to set."""
-
-
-def option(default: Any, help: str, *, choices: Sequence[Any] | None = None) -> Any:
-    """A field of an `Options` dataclass: its default, one line of help, and the values it may take.
-
-    Options are JSON values: str, int, float, bool, None, or lists of these.
-    """
-    metadata = {"help": help, "choices": tuple(choices) if choices is not None else None}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss summed over its targets, never averaged: the engine divides by the count of the whole step.
-
-    total: scalar tensor, the sum. count: how many targets (or how much weight) it sums over. A task may
-    return several, told apart by `name`; `weight` is a term's factor in what is minimised.
-    """
-
-    total: Tensor
-    count: float
-    name: str = "loss"
-    weight: float = 1.0
-
-    def __add__(self, other: Loss) -> Loss:
-        """loss(A + B) = loss(A) + loss(B)."""
-        if (self.name, self.weight) != (other.name, other.weight):
-            raise ValueError(f"cannot add the terms {self.name!r} and {other.name!r}")
-        return dataclasses.replace(self, total=self.total + other.total, count=self.count + other.count)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What decides which weights are best: a key of what `Task.score` returns."""
-
-    name: str
-    higher_is_better: bool = True
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column that a task reads.
-
-    role: the key in a `Row`. names: what to look for in the data, best first, without regard to case.
-    kind: what values look like, to find the column when no name fits. needed: in which rows it must be there.
-    """
-
-    role: str
-    names: tuple[str, ...]
-    kind: Kind = "text"
-    needed: Literal["always", "train", "never"] = "always"
-
-
-@dataclass(frozen=True)
-class Base:
-    """A pretrained model without its weights, as a task and a strategy see it.
-
-    repo, commit: where it came from (a local folder: its name and the sha256 of its files).
-    config: the transformers configuration, with what `Task.configure` added.
-    processor: tokenizer, image processor or feature extractor.
-    max_length: the length in tokens that longer examples are cut to; None: do not cut.
-    """
-
-    repo: str
-    commit: str
-    config: Any
-    processor: Any
-    max_length: int | None = None
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a task wants of a model: attributes of its configuration, and the processor to save with it."""
-
-    config: Mapping[str, Any] = field(default_factory=dict)
-    processor: Any = None
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The randomness of one row in one epoch, the same however a step is cut and wherever it runs."""
-
-    seed: int
-    epoch: int
-    row: int
-
-    def random(self) -> random.Random:
-        """A fresh generator for this row and epoch."""
-        return random.Random(f"{self.seed}/{self.epoch}/{self.row}")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Examples made into tensors.
-
-    inputs: the keyword arguments of the model's forward. targets: what the loss compares with, None where the
-    rows have no labels. size: how many examples.
-    """
-
-    inputs: dict[str, Any]
-    targets: Any
-    size: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a strategy may know of the run ahead: optimizer steps in all, epochs, rows a step."""
-
-    steps: int
-    epochs: float
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class Export:
-    """A trained model as it is published.
-
-    root: the plain model that goes to the top of the repository. beside: further models by folder name,
-    each with a `save_pretrained`. loads_with: the library that the top loads with.
-    """
-
-    root: Any
-    beside: Mapping[str, Any] = field(default_factory=dict)
-    loads_with: Literal["transformers", "peft", "code"] = "transformers"
 
 
 class Plugin(Generic[OptionsT]):
@@ -199,6 +98,15 @@ class Task(Plugin[OptionsT]):
     processor: ClassVar[str] = "AutoTokenizer"
     pipeline_tag: ClassVar[str]
     """The Hub's name for what the model does, which decides its widget."""
+    unit: ClassVar[Literal["tokens", "patches", "frames"]] = "tokens"
+    """What `size` counts. Only tokens have a limit that comes from the model, and are cut there."""
+    input: ClassVar[str | None] = None
+    """The role of a bare text, or of a file's name, given to `predict`; default: the only column that is always needed."""
+    additive: ClassVar[bool] = True
+    """Whether the loss of a batch is the sum of its examples' losses, so that a step may be cut anyhow. A loss over the
+    whole step, such as a contrastive one, is not, and has `represent` and `loss_over` instead of `loss`."""
+    resamples: ClassVar[int] = 200
+    """How often `score` is called on resampled rows for the 95% intervals; 0 where it is slow or cannot be resampled."""
 
     def inspect(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         """Read the training data before any model is fetched: JSON facts such as the label space.
@@ -208,11 +116,11 @@ class Task(Plugin[OptionsT]):
         return {}
 
     def configure(self, facts: Mapping[str, Any], base: Base) -> Setup:
-        """What the model's configuration and processor need, given what `inspect` found."""
+        """What the model's configuration and processor need, given what `inspect` found; no facts: a tuned model."""
         return Setup(processor=base.processor)
 
     def metric_of(self, base: Base) -> Metric:
-        """What decides for this model; default: the class's `metric`."""
+        """What decides for this model; default: the class's `metric`. One of what `score` makes of `judge`'s answers."""
         return self.metric
 
     def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
@@ -223,11 +131,16 @@ class Task(Plugin[OptionsT]):
         raise NotImplementedError
 
     def size(self, example: Example) -> int:
-        """What an example costs, in tokens (or pixels, frames): a batch costs its longest times its count."""
+        """What an example costs, in `unit`s: a batch costs its longest times its count. A patch is 16 x 16 pixels, a
+        frame 20 ms of sound, so that sizes of all tasks are alike."""
         raise NotImplementedError
 
     def collate(self, examples: Sequence[Example], base: Base, draws: Sequence[Draw] | None) -> Batch:
-        """Pad and stack. `draws` holds an example's randomness; None in evaluation."""
+        """Pad and stack; images and sound are decoded here. `draws` holds an example's randomness; None in evaluation."""
+        raise NotImplementedError
+
+    def annotate(self, outputs: Any, batch: Batch, base: Base) -> list[dict[str, Any]]:
+        """What the untrained model says of each example, once, before step 0: a frozen reference. Added to the examples."""
         raise NotImplementedError
 
     def count(self, batch: Batch) -> dict[str, float]:
@@ -240,6 +153,17 @@ class Task(Plugin[OptionsT]):
 
     def loss(self, outputs: Any, batch: Batch) -> Loss | list[Loss]:
         """The summed loss of a batch, from what `forward` returned."""
+        return self.loss_over(self.represent(outputs, batch), [batch])
+
+    def represent(self, outputs: Any, batch: Batch) -> Tensor:
+        """For a loss over the whole step: what it compares, one entry per example, (examples, ...)."""
+        raise NotImplementedError
+
+    def loss_over(self, representations: Tensor, batches: Sequence[Batch]) -> Loss:
+        """For a loss over the whole step: the loss of all its representations, in the order of its batches.
+
+        Gradients flow through a cache of them, so that a step may be cut (Gao et al., GradCache, arXiv:2101.06983).
+        """
         raise NotImplementedError
 
     def judge(self, outputs: Any, batch: Batch, base: Base) -> list[Prediction]:
@@ -247,7 +171,10 @@ class Task(Plugin[OptionsT]):
         raise NotImplementedError
 
     def predict(self, model: Module, batch: Batch, base: Base) -> list[Prediction]:
-        """One answer per example, the real thing (such as generated text). Default: `judge`."""
+        """One answer per example, the real thing (such as generated text). Default: `judge`.
+
+        Where a task has its own, rows are evaluated with both, and a prediction holds the entries of both.
+        """
         return self.judge(self.forward(model, batch), batch, base)
 
     def merge(self, parts: Sequence[Prediction], row: Row, base: Base) -> Prediction:
@@ -262,6 +189,27 @@ class Task(Plugin[OptionsT]):
         """More than numbers in a line, such as a table per class; JSON. Default: nothing."""
         return {}
 
+    def show(self, prediction: Prediction) -> Prediction:
+        """What of a prediction the user sees; default: all of it. Here go entries that only `score` needs."""
+        return prediction
+
+    def usage(self, repo: str, base: Base) -> str:
+        """Python that uses the published model without hubtune; default: its pipeline."""
+        return (f'from transformers import pipeline\n\npipe = pipeline("{self.pipeline_tag}", model="{repo}")\n'
+                'print(pipe("What a lovely day"))')
+
+    def files(self, base: Base) -> dict[str, str]:
+        """More files to publish, by name: what another library needs to load the model. Default: none."""
+        return {}
+
+    def sample(self, count: int) -> list[dict[str, Any]]:
+        """Labelled rows that can be learnt, for the conformance kit: by role, the same at every call."""
+        raise NotImplementedError
+
+    def gold(self, row: Row, base: Base) -> Prediction:
+        """The prediction that a labelled row deserves, for the conformance kit: no other may score better."""
+        raise NotImplementedError
+
 
 class Strategy(Plugin[OptionsT]):
     """Which weights learn, and how. Unmodified, it is full fine-tuning."""
@@ -271,7 +219,7 @@ class Strategy(Plugin[OptionsT]):
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Values that suit the method for keys that a recipe leaves open: `{"train.lr": 2e-4}`, the rate for 110 M
     parameters; also `train.epochs`, `steps`, `batch_size`, `weight_decay`, `max_length` and `validations`."""
-    loads_with: ClassVar[Literal["transformers", "peft", "code"]] = "transformers"
+    loads_with: ClassVar[LoadsWith] = "transformers"
 
     def refuse(self, task: Task[Any], config: Any) -> str | None:
         """Why this cannot apply, from the configuration alone and before weights are downloaded; or None."""
@@ -281,14 +229,25 @@ class Strategy(Plugin[OptionsT]):
         """Further arguments of `from_pretrained`."""
         return {}
 
+    def positions(self) -> int:
+        """How many of the positions that a model has the method takes for itself: texts are cut so much earlier."""
+        return 0
+
     def prepare(self, model: Module, fresh: frozenset[str], task: Task[Any], plan: Plan) -> Module:
         """Freeze, wrap or add. `fresh`: names of parameters that make the head or were not pretrained."""
         return model
 
+    def phases(self) -> tuple[Phase, ...]:
+        """The stretches of the run, in order. Default: one."""
+        return (Phase("all"),)
+
+    def enter(self, model: Module, phase: Phase) -> None:
+        """Choose what learns in a phase, by `requires_grad`, from any state that another phase left."""
+
     def groups(self, model: Module, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups: every trainable parameter in exactly one. Default: no decay on vectors.
 
-        A group's `rate` multiplies the run's learning rate for it.
+        A group's `rate` multiplies the run's learning rate for it. Called at the start of every phase.
         """
         decayed: list[Parameter] = []
         plain: list[Parameter] = []
@@ -304,9 +263,9 @@ class Strategy(Plugin[OptionsT]):
 
         return AdamW(groups, lr=lr, fused=True)
 
-    def loss(self, task: Task[Any], model: Module, batch: Batch) -> Loss | list[Loss]:
-        """Default: the task's. Here a method adds a term of its own."""
-        return task.loss(task.forward(model, batch), batch)
+    def penalty(self, model: Module) -> Tensor | None:
+        """A scalar of the method's own that is added to the loss of a step, once, however it is cut. Default: none."""
+        return None
 
     def after_step(self, model: Module, step: int, steps: int) -> None:
         """Called after the optimizer's step and before gradients are cleared."""
@@ -321,6 +280,10 @@ class Strategy(Plugin[OptionsT]):
     def export(self, model: Any) -> Export:
         """The model as it is published; `model` is not used afterwards."""
         return Export(root=model)
+
+    def usage(self, task: Task[Any], repo: str, base: Base) -> str:
+        """Python that uses the published model without hubtune; default: the task's."""
+        return task.usage(repo, base)
 
 
 @hookspec

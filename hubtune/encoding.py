@@ -65,15 +65,17 @@ def encode_for_training(
     whole = encode(task, rows, base, None)
     sizes = whole.sizes
     length = wanted
-    if length is None:
+    if length is None and task.unit == "tokens":
         usual = max(16, int(np.ceil(OUTLIER * np.percentile(sizes, 99) / 8) * 8))
         length = min(int(sizes.max()), usual)
     if limit is not None:
-        length = min(length, limit)
-    encoded = whole if sizes.max() <= length else encode(task, rows, base, length)
-    lost = int(np.maximum(sizes - length, 0).sum())
+        length = min(length or limit, limit)
+    longest = int(sizes.max())
+    encoded = whole if length is None or longest <= length else encode(task, rows, base, length)
+    # What was lost, and not what a task kept as further windows over the row.
+    kept = encoded.row_sizes() if encoded is not whole else whole.row_sizes()
+    lost = np.maximum(whole.row_sizes() - kept, 0)
     return encoded, {
         "max_length": length, "limit": limit, "longest": int(sizes.max()), "median": int(np.median(sizes)),
-        "rows": whole.rows, "rows_cut": len(np.unique(whole.owner[sizes > length])),
-        "tokens": int(sizes.sum()), "tokens_cut": lost,
+        "rows": whole.rows, "rows_cut": int((lost > 0).sum()), "tokens": int(sizes.sum()), "tokens_cut": int(lost.sum()),
     }

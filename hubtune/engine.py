@@ -6,12 +6,10 @@ the whole state of a run is its weights, its optimizer and a step number.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import threading
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,16 +18,17 @@ import torch
 from accelerate import Accelerator
 
 from hubtune import checkpoint, evaluate
-from hubtune.batching import cut, share, steps_of_epoch
+from hubtune.batching import cut, steps_of_epoch
 from hubtune.checkpoint import Checkpoint
-from hubtune.contract import Base, Batch, Draw, Loss, Plan, Rows, Strategy, Task
+from hubtune.contract import Base, Plan, Rows, Strategy, Task
 from hubtune.device import Compute
 from hubtune.encoding import Encoded
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
+from hubtune.gradient import Gradient
 from hubtune.journal import open_log, stopping
 from hubtune.labels import row_numbers
 from hubtune.recipe import TrainPart
-from hubtune.schedule import rate, steps_in, validates
+from hubtune.schedule import boundaries, rate, steps_in, validates
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
@@ -106,24 +105,51 @@ class Loop:
         module = work.strategy.prepare(work.model, work.fresh, work.task, plan)
         if work.compute.precision == "fp64":
             module = module.double()
-        groups = work.strategy.groups(module, settings.weight_decay or 0.0)
-        self.trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        self.module: Module = module
+        self.phases = work.strategy.phases()
+        self.ends = boundaries([phase.share for phase in self.phases], self.steps)
+        self.learned = self.all_that_learns()
+        parameters = dict(module.named_parameters())
+        self.trainable = sum(parameters[name].numel() for name in self.learned)
         if not self.trainable:
             raise TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model.")
-        checkpoint.refuse_full_disk(work.folder, sum(p.numel() for p in module.parameters()), self.trainable)
-        optimizer = work.strategy.optimizer(groups, settings.lr or 0.0)
-        self.model, self.optimizer = self.accelerator.prepare(module, optimizer)
-        self.module: Module = self.accelerator.unwrap_model(self.model)
+        checkpoint.refuse_full_disk(work.folder, sum(p.numel() for p in parameters.values()), self.trainable)
+        self.statistics = [part for name, part in module.named_modules() if self.keeps_statistics(name, part)]
         self.scaler = torch.amp.GradScaler(work.compute.device, enabled=work.compute.precision == "fp16")
+        self.gradient = Gradient(work, self.accelerator, self.scaler)
         self.rows_examples = work.train.of_rows()
         self.row_sizes = work.train.row_sizes()
         self.progress = Progress()
         self.checkpoints = work.folder / "checkpoints"
         self.saved = self.begun = time.monotonic()
         self.stop = threading.Event()
+        self.phase = -1
         self.log = open_log(work.folder / "log.jsonl", self.restore() if work.resume else 0)
         self.main = self.accelerator.is_main_process
         self.planned: tuple[int, list[Any]] = (-1, [])
+
+    def all_that_learns(self) -> frozenset[str]:
+        """Names of the parameters that learn in any phase: what checkpoints hold."""
+        found: set[str] = set()
+        for phase in self.phases:
+            self.work.strategy.enter(self.module, phase)
+            found |= {name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        return frozenset(found)
+
+    def keeps_statistics(self, name: str, part: Module) -> bool:
+        """Whether a batch norm's running statistics are pretrained: a few small batches would overwrite them."""
+        if self.work.settings.batch_norm == "train" or not isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            return False
+        return not any(fresh.startswith(f"{name}.") for fresh in self.work.fresh)
+
+    def enter(self, index: int) -> None:
+        """Begin a phase: what learns, its optimizer, and the model as devices wrap it."""
+        work, phase = self.work, self.phases[index]
+        work.strategy.enter(self.module, phase)
+        groups = work.strategy.groups(self.module, work.settings.weight_decay or 0.0)
+        optimizer = work.strategy.optimizer(groups, work.settings.lr or 0.0)
+        self.model, self.optimizer = self.accelerator.prepare(self.module, optimizer)
+        self.phase, self.progress.waited = index, 0
 
     def close(self) -> None:
         """Let go of files and trackers, whatever happened."""
@@ -171,8 +197,14 @@ class Loop:
     def one_step(self) -> None:
         """Forward and backward over every micro-batch of the step, then one move of the weights."""
         work, step = self.work, self.progress.step
+        phase = next(index for index, end in enumerate(self.ends) if step < end)
+        if phase != self.phase:
+            self.enter(phase)
         self.model.train()
-        factor = rate(work.settings, step, self.steps)
+        for part in self.statistics:
+            part.eval()
+        start, end = (0, *self.ends)[phase], self.ends[phase]
+        factor = self.phases[phase].rate * rate(work.settings, step - start, end - start)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"] * group.get("rate", 1.0))
             group["lr"] = group["initial_lr"] * factor
@@ -180,7 +212,7 @@ class Loop:
         items = [example for row in rows for example in self.rows_examples[row]]
         sizes = [int(work.train.sizes[item]) for item in items]
         cuts = cut(items, sizes, work.compute.overhead, work.compute.limit, work.compute.uniform)
-        losses = self.backward(step, cuts)
+        losses = self.gradient.of_step(self.model, step, step // self.epoch_steps, cuts)
         loss = sum(losses.values())
         if not math.isfinite(loss):
             raise NonFiniteLoss(
@@ -205,67 +237,6 @@ class Loop:
         })
         self.watcher.advance(1, loss=loss)
 
-    def backward(self, step: int, cuts: list[list[int]]) -> dict[str, float]:
-        """Gradients of the step's mean loss, however it is cut. Returns the mean of every term.
-
-        Denominators come first, over all micro-batches and devices; each micro-batch then adds its share.
-        """
-        work, accelerator = self.work, self.accelerator
-        epoch = step // self.epoch_steps
-        world = accelerator.num_processes
-        mine = []
-        for index, items in share(cuts, world, accelerator.process_index):
-            weight = 1.0 if items else 0.0  # every rank runs as many forward passes as the others
-            items = items or cuts[0][:1]
-            draws = [Draw(work.settings.seed, epoch, int(work.train.owner[item])) for item in items]
-            examples = [work.train.examples[item] for item in items]
-            mine.append((index, weight, evaluate.batch_on(work.task, examples, work.base, draws, accelerator.device)))
-        counts: dict[str, float] = defaultdict(float)
-        for _, weight, batch in mine:
-            for name, count in work.task.count(batch).items():
-                counts[name] += weight * count
-        if world > 1:
-            names = sorted(counts)
-            sums = accelerator.reduce(torch.tensor([counts[n] for n in names], dtype=torch.float64).to(accelerator.device))
-            counts = dict(zip(names, sums.tolist(), strict=True))
-        means: dict[str, float] = defaultdict(float)
-        for position, (index, weight, batch) in enumerate(mine):
-            # Dropout is drawn from the step and the cut, so that a resumed step draws what it drew before.
-            torch.manual_seed(((work.settings.seed * 1_000_003 + step) * 4_099 + index) % 2**63)
-            last = position == len(mine) - 1
-            with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
-                with self.autocast():
-                    terms = self.terms(batch, step)
-                objective: Any = 0.0
-                for term in terms:
-                    share_of = term.total / (counts.get(term.name, 0.0) or term.count * len(cuts) or 1.0)
-                    objective = objective + term.weight * weight * share_of
-                    means[term.name] += weight * float(share_of.detach())
-                self.scaler.scale(objective * world).backward()  # DDP averages over devices; this undoes it
-        if world > 1:
-            names = sorted(means)
-            sums = accelerator.reduce(torch.tensor([means[n] for n in names], dtype=torch.float64).to(accelerator.device))
-            means = dict(zip(names, sums.tolist(), strict=True))
-        return dict(means)
-
-    def terms(self, batch: Batch, step: int) -> list[Loss]:
-        """The loss of a micro-batch; what a plugin or a model raises says where it happened."""
-        try:
-            return evaluate.as_terms(self.work.strategy.loss(self.work.task, self.model, batch))
-        except Exception as error:
-            shapes = {name: tuple(getattr(value, "shape", ())) for name, value in batch.inputs.items()}
-            error.add_note(f"in step {step}, task '{self.work.task.name}', strategy '{self.work.strategy.name}', "
-                           f"model type '{self.work.base.config.model_type}', inputs {shapes}")
-            raise
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Half precision for matrix products where the plan says so.
-
-        Ours and not Accelerate's, whose wrapper stays on the model and would make evaluation inexact.
-        """
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.work.compute.precision)
-        return torch.autocast(self.work.compute.device, dtype) if dtype else contextlib.nullcontext()
-
     def validate(self) -> None:
         """Score the validation rows, remember the best weights, and count how long nothing got better."""
         work, progress = self.work, self.progress
@@ -282,11 +253,13 @@ class Loop:
             progress.best, progress.best_step, progress.waited = rank, progress.step, 0
             if self.main and work.settings.keep == "best":
                 checkpoint.write(self.checkpoints, "best", Checkpoint(
-                    {"model": checkpoint.moving(self.module)}, {"step": progress.step, "scores": scores}
+                    {"model": checkpoint.moving(self.module, self.learned)}, {"step": progress.step, "scores": scores}
                 ))
         else:
             progress.waited += 1
-            progress.stopped = 0 < work.settings.patience <= progress.waited
+            # Only the last phase may end early: before it, not all that shall learn has learned.
+            tired = 0 < work.settings.patience <= progress.waited
+            progress.stopped = tired and self.phase == len(self.phases) - 1
         record = {
             "step": progress.step, "epoch": round(progress.step / self.epoch_steps, 4), "split": "validation",
             **{f"validation_{name}": value for name, value in {**answers.losses, **scores}.items()}, "best": better,
@@ -315,9 +288,9 @@ class Loop:
         state = {
             **vars(progress), "seconds": progress.seconds + time.monotonic() - self.begun,
             "strategy": self.work.strategy.state(), "optimizer": plain, "scaler": self.scaler.state_dict(),
-            "compute": self.work.compute.as_dict(), "steps": self.steps,
+            "compute": self.work.compute.as_dict(), "steps": self.steps, "phase": self.phase,
         }
-        groups = {"model": checkpoint.moving(self.module), "optimizer": tensors}
+        groups = {"model": checkpoint.moving(self.module, self.learned), "optimizer": tensors}
         checkpoint.write(self.checkpoints, f"step-{progress.step:09d}", Checkpoint(groups, state))
         checkpoint.prune(self.checkpoints)
 
@@ -329,7 +302,8 @@ class Loop:
         state = dict(found.state)
         if state.pop("steps") != self.steps:
             raise ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite.")
-        checkpoint.put_back(self.module, found.tensors["model"])
+        self.enter(state.pop("phase"))  # the next step enters another one where this was its last
+        checkpoint.put_back(self.module, found.tensors["model"], self.learned)
         checkpoint.restore_optimizer(self.optimizer.optimizer, found.tensors["optimizer"], state.pop("optimizer"))
         self.scaler.load_state_dict(state.pop("scaler"))
         self.work.strategy.restore(state["strategy"])
@@ -345,4 +319,4 @@ class Loop:
         best = checkpoint.read(self.checkpoints / "best")
         if best is None:
             raise ResumeError("the best weights cannot be read back.", hint="Train anew with --overwrite.")
-        checkpoint.put_back(self.module, best.tensors["model"])
+        checkpoint.put_back(self.module, best.tensors["model"], self.learned)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from hubtune.batching import by_size, share
-from hubtune.contract import Base, Batch, Loss, Prediction, Rows, Task
+from hubtune.contract import Base, Batch, Example, Loss, Prediction, Rows, Task
 from hubtune.encoding import Encoded
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ LIMIT = 8192
 """Padded tokens of an evaluation batch."""
 MOST = 64
 """Examples of an evaluation batch."""
-RESAMPLES = 200
-"""Bootstrap resamples behind an interval (Efron and Tibshirani, 1993)."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,12 @@ def answer(
     accelerator: Accelerator | None = None, real: bool = True, losses: bool = False, uniform: bool = False,
     advance: Callable[[int], None] = lambda examples: None,
 ) -> Answers:
-    """Predict all rows. `real`: by `Task.predict`, else by the cheaper `judge`; `losses`: also the loss;
+    """Predict all rows. `real`: also by the task's own `predict`, not only by the cheap `judge`; `losses`: also the loss;
     `uniform`: only examples of one size meet.
 
     Batches are made by size, so that padding is little; the order of the answers is that of the rows.
     """
+    generates = type(task).predict is not Task.predict
     world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     device = accelerator.device if accelerator else next(model.parameters()).device
     batches = by_size(encoded.sizes.tolist(), LIMIT, MOST, uniform)
@@ -91,8 +90,11 @@ def answer(
             if not items:
                 continue
             batch = batch_on(task, [encoded.examples[i] for i in items], base, None, device)
-            outputs = None if real and not losses else task.forward(model, batch)
-            found = task.predict(model, batch, base) if real else task.judge(outputs, batch, base)
+            judged = batch.targets is not None or not (real and generates)
+            outputs = task.forward(model, batch) if judged else None
+            found = task.judge(outputs, batch, base) if judged else [{} for _ in items]
+            if real and generates:
+                found = [{**one, **more} for one, more in zip(found, task.predict(model, batch, base), strict=True)]
             parts += zip(items, found, strict=True)
             if losses and batch.targets is not None:
                 sums += [(t.name, float(t.total), float(t.count)) for t in as_terms(task.loss(outputs, batch))]
@@ -108,6 +110,18 @@ def answer(
         totals[name][0] += total
         totals[name][1] += count
     return Answers(predictions, {name: total / count for name, (total, count) in totals.items() if count})
+
+
+def annotated(model: Module, task: Task[Any], base: Base, encoded: Encoded, uniform: bool) -> Encoded:
+    """The examples with what the model as it is says of them: a frozen reference for what it will become."""
+    examples: list[Example] = list(encoded.examples)
+    device = next(model.parameters()).device
+    with evaluating(model):
+        for items in by_size(encoded.sizes.tolist(), LIMIT, MOST, uniform):
+            batch = batch_on(task, [examples[item] for item in items], base, None, device)
+            for item, found in zip(items, task.annotate(task.forward(model, batch), batch, base), strict=True):
+                examples[item] = {**examples[item], **found}
+    return replace(encoded, examples=examples)
 
 
 def as_terms(loss: Loss | list[Loss]) -> list[Loss]:
@@ -139,10 +153,10 @@ def padding_matters(model: Module, task: Task[Any], base: Base, encoded: Encoded
 def intervals(
     task: Task[Any], predictions: Sequence[Prediction], rows: Sequence[Any], base: Base, seed: int = 0
 ) -> dict[str, list[float]]:
-    """95% intervals of every metric: percentiles over resampled rows."""
+    """95% intervals of every metric: percentiles over resampled rows (Efron and Tibshirani, 1993)."""
     draw = np.random.default_rng(seed)
     values: dict[str, list[float]] = defaultdict(list)
-    for _ in range(RESAMPLES):
+    for _ in range(task.resamples):
         chosen = draw.integers(0, len(rows), len(rows)).tolist()
         for name, value in task.score([predictions[i] for i in chosen], [rows[i] for i in chosen], base).items():
             values[name].append(value)

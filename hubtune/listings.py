@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hubtune import registry
 from hubtune.contract import CONTRACT, Plugin, Task
+from hubtune.errors import UnknownPlugin, did_you_mean
 from hubtune.recipe import Chosen, DataPart, PublishPart, TrainPart, describe
+from hubtune.watch import Watcher
 
 
 def options_of(kind: type[Any]) -> dict[str, dict[str, Any]]:
@@ -62,6 +65,51 @@ def plugins() -> dict[str, Any]:
     return {"contract": CONTRACT, "plugins": [
         {name: getattr(found, name) for name in names} for found in registry.load().plugins
     ]}
+
+
+def checked(names: Collection[str], watcher: Watcher) -> dict[str, Any]:
+    """Every task with every strategy, or those of these names, tried on tiny models."""
+    from hubtune.testing import matrix
+
+    found = registry.load()
+    known = {*found.tasks, *found.strategies}
+    for name in names:
+        if name not in known:
+            raise UnknownPlugin(f"no task or strategy named '{name}'.{did_you_mean(name, known)}",
+                                hint="See them with: hubtune plugins")
+    return matrix.check(found, watcher, names)
+
+
+def show(items: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
+    """Plugins, or what they bring, as a table."""
+    from hubtune import console
+
+    def cell(item: Mapping[str, Any], column: str) -> object:
+        value = item[column]
+        return value["name"] if isinstance(value, dict) else value
+
+    console.table(columns, [[cell(item, column) for column in columns] for item in items])
+
+
+MARKS = {"pass": "pass", "fail": "FAIL", "not-applicable": "-"}
+
+
+def show_matrix(found: Mapping[str, Any]) -> None:
+    """What `checked` found as a table of tasks by strategies, and the reasons below it."""
+    from hubtune import console
+
+    cells = {(cell["task"], cell["strategy"]): cell for cell in found["cells"]}
+    rows, columns = (list(dict.fromkeys(pair[place] for pair in cells)) for place in (0, 1))
+    console.table(["", *columns], [
+        [row, *(MARKS[cells[row, column]["result"]] if (row, column) in cells else "" for column in columns)] for row in rows
+    ])
+    for result, title in (("fail", "fails"), ("not-applicable", "does not apply")):
+        said = [cell for cell in found["cells"] if cell["result"] == result]
+        if said:
+            console.out()
+            console.table(["task", "strategy", "reason"], [[c["task"], c["strategy"], c["reason"]] for c in said], title)
+    counts = found["counts"]
+    console.out(f"\n{counts['pass']} pass, {counts['fail']} fail, {counts['not-applicable']} do not apply")
 
 
 def commented_recipe(task: str, model: str = "", data: str = "", strategy: str = "full") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hubtune import models, registry, rows
 from hubtune.contract import Base, Prediction, Strategy, Task
 from hubtune.errors import DataError, ModelError, listing
-from hubtune.origin import Origin, fetch, locate, refuse_unsafe
+from hubtune.origin import Origin, fetch, locate, refuse_unsafe, said_beside
 from hubtune.recipe import Chosen
-from hubtune.record import RECORD
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
@@ -23,29 +21,71 @@ if TYPE_CHECKING:
 class Model:
     """A tuned model: predicts and is evaluated, in exact fp32."""
 
-    def __init__(self, origin: Origin, record: Mapping[str, Any], task: Task[Any], name: str) -> None:
+    def __init__(
+        self, origin: Origin, record: Mapping[str, Any], task: Task[Any], name: str, base: str | None = None
+    ) -> None:
+        """base: where the base model is, of an adapter over a local one."""
         self.origin, self.task, self.name = origin, task, name
+        self._asked, self._base = name, base
         self._record = record
         self._ready: tuple[Module, Base] | None = None
 
     def ready(self) -> tuple[Module, Base]:
         """The weights in memory and what goes with them; loaded at the first call."""
         if self._ready is None:
-            base = models.open_base(self.origin, self.task)
+            base = models.open_base(self.origin, self.task, self.from_base())
             reason = models.misfit(base.config, self.task)
             if reason:
                 raise ModelError(f"{reason}, which the task '{self.task.name}' needs.", where=self.origin.repo)
             base = models.configured(base, self.task.configure(self._record.get("facts", {}), base))
-            loaded = models.load(self.origin, base, self.task, Strategy(), seed=0)
-            model = loaded.model
-            if loaded.missing:
-                raise ModelError(
-                    f"it has not been tuned for '{self.task.name}': {listing(sorted(loaded.missing), 4)} would be random.",
-                    where=self.origin.repo, hint=f"Tune it with: hubtune train {self.task.name} --model "
-                    f"{self.origin.repo} --data SOURCE",
-                )
-            self._ready = (on_best_device(model), replace(base, max_length=models.length_limit(base, model)))
+            model = self.with_weights(base)
+            limit = models.length_limit(base, model) if self.task.unit == "tokens" else None
+            limit = self._record.get("limit", limit)  # a method may have taken some of the model's positions
+            self._ready = (on_best_device(model), replace(base, max_length=limit))
         return self._ready
+
+    def from_base(self) -> Origin | None:
+        """Where the base model is, of an adapter that loads over it; None for a whole model."""
+        if self._record.get("loads_with") != "peft":
+            return None
+        said = self._record["base"]
+        if self._base is None and said["local"]:
+            raise ModelError(
+                f"it is an adapter over a model that was a local folder ({said['repo']}, {said['commit'][:19]}).",
+                where=self.origin.repo, hint="Name the run's folder, which knows where that is.",
+            )
+        found = locate(self._base or said["repo"], None if said["local"] else said["commit"])
+        if found.commit != said["commit"]:
+            raise ModelError(f"its base model is at {found.commit[:19]}, and it was made for {said['commit'][:19]}.",
+                             where=self.origin.repo, hint="Put the old files of the base model back.")
+        return found
+
+    def with_weights(self, base: Base) -> Module:
+        """The model itself: whole, or an adapter over its base."""
+        over = self.from_base()
+        if over is not None:
+            model = models.load(over, base, self.task, Strategy(), seed=0).model
+            return models.attach(model, fetch(self.origin, [*self.origin.small, "adapter_model.safetensors"]))
+        loaded = models.load(self.origin, base, self.task, Strategy(), seed=0, code=self.runs_code())
+        if loaded.missing:
+            raise ModelError(
+                f"it has not been tuned for '{self.task.name}': {listing(sorted(loaded.missing), 4)} would be random.",
+                where=self.origin.repo, hint=f"Tune it with: hubtune train {self.task.name} --model "
+                f"{self.origin.repo} --data SOURCE",
+            )
+        return loaded.model
+
+    def runs_code(self) -> bool:
+        """Whether code beside the weights is needed, and may run: from a local folder, or at a commit that was named."""
+        if self._record.get("loads_with") != "code":
+            return False
+        if self.origin.pinned is not None and self.origin.commit not in self._asked:
+            raise ModelError(
+                "it loads with code that lies beside its weights, which hubtune runs only at a commit that you name.",
+                where=self.origin.repo, hint="Read its code on the Hub; if you trust it, name the model as "
+                f"{self.origin.repo}@{self.origin.commit}",
+            )
+        return True
 
     def predict(
         self, data: Any, *, split: str | None = None, watcher: Watcher | None = None
@@ -56,14 +96,16 @@ class Model:
         """
         found = self._rows(data, split)
         model, base = self.ready()
-        return self._answer(model, base, found, "predicting", watcher)
+        return [self.task.show(found) for found in self._answer(model, base, found, "predicting", watcher)]
 
     def _rows(self, data: Any, split: str | None) -> Any:
-        needed = [column for column in self.task.columns if column.needed == "always"]
         if isinstance(data, Sequence) and not isinstance(data, str) and data and isinstance(data[0], str):
-            if len(needed) != 1:
-                raise DataError(f"'{self.task.name}' needs {listing(c.role for c in needed)}: give rows, not texts.")
-            data = [{needed[0].role: text} for text in data]
+            always = [column.role for column in self.task.columns if column.needed == "always"]
+            role = self.task.input or (always[0] if len(always) == 1 else None)
+            if role is None:
+                raise DataError(f"'{self.task.name}' needs {listing(always)}: give rows, not texts.",
+                                hint="With --data FILE, which has these columns.")
+            data = [{role: text} for text in data]
         chosen = self._record.get("columns", {})
         data = rows.for_evaluation(data, split, self.task.columns, chosen, needs_labels=False)
         return unlabelled(next(iter(data.splits.values())), self.task)
@@ -105,8 +147,7 @@ class Model:
 
 def unlabelled(found: Any, task: Task[Any]) -> Any:
     """Rows without their labels, which a prediction must not see (and may not know)."""
-    labels = [c.role for c in task.columns if c.kind == "label" and c.role in found.column_names]
-    return found.remove_columns(labels)
+    return found.remove_columns([c.role for c in task.columns if c.target and c.role in found.column_names])
 
 
 def on_best_device(model: Module) -> Module:
@@ -122,17 +163,10 @@ def load(model: str | Path, *, task: str | None = None) -> Model:
     task: which one it answers, where the model does not say.
     """
     origin = locate(str(model))
-    refuse_unsafe(origin)
     record = said_beside(origin)
-    return Model(origin, record, choose_task(origin, record, task), origin.repo)
-
-
-def said_beside(origin: Origin) -> dict[str, Any]:
-    """What hubtune wrote beside the weights; empty for a model that it did not tune."""
-    if RECORD not in origin.files:
-        return {}
-    said = json.loads((fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
-    return dict(said) if isinstance(said, dict) else {}
+    if record.get("loads_with") != "peft" or "adapter_model.safetensors" not in origin.files:
+        refuse_unsafe(origin)
+    return Model(origin, record, choose_task(origin, record, task), str(model))
 
 
 def choose_task(origin: Origin, record: Mapping[str, Any], wanted: str | None) -> Task[Any]:
@@ -144,8 +178,7 @@ def choose_task(origin: Origin, record: Mapping[str, Any], wanted: str | None) -
         return plugins.task(Chosen(record["task"]["name"], record["task"].get("options", {})))
     config = models.open_config(fetch(origin, origin.small), origin)
     for name, kind in sorted(plugins.tasks.items(), key=lambda item: item[0] != item[1].pipeline_tag):
-        suffix = kind.model.removeprefix("AutoModel")
-        if any(architecture.endswith(suffix) for architecture in config.architectures or ()):
+        if models.made_by(config, kind):
             return plugins.task(Chosen(name))
     raise ModelError(
         f"no task fits its architecture {listing(config.architectures or ['(none named)'])}: it has not been tuned for one.",

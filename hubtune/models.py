@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune.contract import Base, Setup, Strategy, Task
+from hubtune.contract import Base, Export, Setup, Strategy, Task
 from hubtune.errors import ModelError, listing
 from hubtune.origin import Origin, fetch
 
@@ -29,13 +29,13 @@ def quiet() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def open_base(origin: Origin, task: Task[Any]) -> Base:
-    """Configuration and processor, without weights."""
+def open_base(origin: Origin, task: Task[Any], over: Origin | None = None) -> Base:
+    """Configuration and processor, without weights. over: the base model that an adapter takes its configuration from."""
     import transformers
 
     quiet()
     folder = fetch(origin, origin.small)
-    config = open_config(folder, origin)
+    config = open_config(folder if over is None else fetch(over, over.small), over or origin)
     try:
         processor = getattr(transformers, task.processor).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, ImportError) as error:
@@ -75,6 +75,16 @@ def misfit(config: Any, task: Task[Any] | type[Task[Any]]) -> str | None:
         return None
     kind = task.model.removeprefix("AutoModelFor")
     return f"transformers has no {kind} class for '{config.model_type}' models"
+
+
+def made_by(config: Any, task: type[Task[Any]]) -> bool:
+    """Whether the checkpoint's architecture is the one that the task's class would make."""
+    import transformers
+
+    mapping = getattr(transformers, task.model)._model_mapping
+    made = mapping.get(type(config), ())
+    names = {kind.__name__ for kind in (made if isinstance(made, tuple | list) else (made,))}
+    return bool(names & set(config.architectures or ()))
 
 
 def refuse_misfit(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any]) -> None:
@@ -153,8 +163,10 @@ class Loaded:
     missing: frozenset[str]
 
 
-def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], seed: int) -> Loaded:
-    """The weights of a model in fp32, in the architecture that the task needs."""
+def load(
+    origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], seed: int, code: bool = False
+) -> Loaded:
+    """The weights of a model in fp32, in the architecture that the task needs. code: run what lies beside the weights."""
     import torch
     import transformers
 
@@ -164,7 +176,7 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
     try:
         model, report = getattr(transformers, task.model).from_pretrained(
             folder, config=base.config, use_safetensors=True, output_loading_info=True, local_files_only=True,
-            ignore_mismatched_sizes=True, trust_remote_code=False, **arguments,
+            ignore_mismatched_sizes=True, trust_remote_code=code, **arguments,
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"its weights cannot be loaded: {first_line(error)}", where=origin.repo) from error
@@ -174,7 +186,7 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
     missing &= set(parameters)
     prefix = f"{model.base_model_prefix}."
     body = {name for name in parameters if name.startswith(prefix)}
-    head = set(parameters) - body if body else set()
+    head = set(parameters) - body if body and not writes(model) else set()
     lost = sum(parameters[name].numel() for name in missing & body)
     if body and lost > 0.5 * sum(parameters[name].numel() for name in body):
         raise ModelError(
@@ -184,27 +196,56 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
     return Loaded(model, frozenset(missing | head), frozenset(missing))
 
 
-def save(model: Any, base: Base, folder: Path, beside: Mapping[str, Any], origin: Origin) -> None:
-    """Write the model as the Hub wants it, with nothing in it that speaks of this machine."""
+def writes(model: Any) -> bool:
+    """Whether it is a language model, whose head is pretrained with it."""
+    try:
+        return model.get_output_embeddings() is not None
+    except (NotImplementedError, AttributeError):
+        return False
+
+
+def attach(model: Module, folder: Path) -> Module:
+    """A PEFT adapter over its base model; it is only read, not trained on."""
+    from peft import PeftModel
+
+    found: Module = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+    return found
+
+
+def save(export: Export, base: Base, folder: Path, origin: Origin, more: Mapping[str, str]) -> None:
+    """Write the model as the Hub wants it, with nothing in it that speaks of this machine. more: a task's own files."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.config._name_or_path = ""
-    model.save_pretrained(folder, max_shard_size="5GB")
+    export.root.config._name_or_path = ""
+    export.root.save_pretrained(folder, **({} if export.loads_with == "peft" else {"max_shard_size": "5GB"}))
     processor = base.processor
-    backend = getattr(processor, "backend_tokenizer", None)
-    if backend is not None:  # or the length of the last batch would be written into tokenizer.json
-        backend.no_padding()
-        backend.no_truncation()
+    for part in (processor, getattr(processor, "tokenizer", None)):
+        backend = getattr(part, "backend_tokenizer", None)
+        if backend is not None:  # or the length of the last batch would be written into tokenizer.json
+            backend.no_padding()
+            backend.no_truncation()
     processor.save_pretrained(folder)
-    for name, part in beside.items():
+    for name, part in export.beside.items():
         part.save_pretrained(folder / name)
+    for name, text in {**more, **export.files}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    if export.config:
+        rewrite(folder / "config.json", lambda said: {**said, **export.config})
     where = None if origin.pinned is None else origin.repo
+    pin = {"base_model_name_or_path": where, "revision": origin.commit if where else None}
+
+    def without_this_machine(said: dict[str, Any]) -> dict[str, Any]:
+        left = {key: value for key, value in said.items() if key not in ("name_or_path", "is_local", "local_files_only")}
+        return left | pin if "base_model_name_or_path" in left else left
+
     for path in folder.rglob("*_config.json"):
-        said = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("name_or_path", "is_local", "local_files_only"):
-            said.pop(key, None)
-        if "base_model_name_or_path" in said:
-            said |= {"base_model_name_or_path": where, "revision": origin.commit if where else None}
-        path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        rewrite(path, without_this_machine)
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change a JSON file."""
+    said = change(json.loads(path.read_text(encoding="utf-8")))
+    path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def describe_config(config: Any) -> dict[str, Any]:

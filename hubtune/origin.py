@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from hubtune import fingerprint, hub
 from hubtune.errors import ModelError, Unsafe, listing
+from hubtune.record import RECORD
 
 SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".md", ".vocab", ".spm")
 CODE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".onnx", ".gguf")
@@ -94,6 +96,14 @@ def refuse_unsafe(origin: Origin) -> None:
 def fetch(origin: Origin, names: list[str]) -> Path:
     """The folder that has these files, fetched if they are not here."""
     return origin.folder if origin.pinned is None else hub.pull(origin.pinned, names)  # type: ignore[return-value]
+
+
+def said_beside(origin: Origin) -> dict[str, Any]:
+    """What hubtune wrote beside the weights; empty for a model that it did not tune."""
+    if RECORD not in origin.files:
+        return {}
+    said = json.loads((fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
+    return dict(said) if isinstance(said, dict) else {}
 
 
 def parameters_of(origin: Origin) -> int | None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hubtune import defaults, encoding, hub, models, registry, rows
+from hubtune import card, defaults, encoding, hub, models, registry, rows
 from hubtune.contract import Base, Strategy, Task
 from hubtune.encoding import Encoded
-from hubtune.errors import MissingExtra, RecipeError, ResumeError
-from hubtune.origin import Origin, locate, refuse_unsafe
+from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
+from hubtune.origin import Origin, locate, refuse_unsafe, said_beside
 from hubtune.recipe import Recipe, TrainPart
 from hubtune.schedule import steps_in
 from hubtune.watch import Noted, Watcher
-
-if TYPE_CHECKING:
-    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,8 @@ class Prepared:
     facts: dict[str, Any]
     origin: Origin
     base: Base
+    config: dict[str, Any]
+    usage: str
     encoded: dict[str, Encoded]
     lengths: dict[str, Any]
     settings: TrainPart
@@ -51,7 +50,7 @@ class Prepared:
                 "name": self.strategy.name, "summary": self.strategy.summary, "paper": self.strategy.paper,
             },
             "plugins": self.plugins, "base": self.origin.described(), "data": self.data.described(),
-            "facts": self.facts, "settings": dict(vars(self.settings)), "lengths": self.lengths,
+            "facts": self.facts, "config": self.config, "usage": self.usage, "settings": dict(vars(self.settings)), "lengths": self.lengths,
             "plan": {"steps_an_epoch": an_epoch, "steps": steps}, "parameters": {"total": self.parameters},
             "warnings": self.warnings,
         }
@@ -82,12 +81,16 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
         raise ResumeError("the base model's files have changed since the run began.",
                           hint="Put the old files back to go on, or train anew with --overwrite.")
     refuse_unsafe(origin)
+    refuse_code(origin)
     base = models.open_base(origin, task)
     models.refuse_misfit(origin, base, task, strategy)
-    base = models.configured(base, task.configure(facts, base))
+    setup = task.configure(facts, base)
+    base = models.configured(base, setup)
     noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
     shape = models.skeleton(base, task)
-    encoded, lengths, base = encode_splits(task, data, base, shape, recipe.train, noted)
+    limit = models.length_limit(base, shape) if task.unit == "tokens" else None
+    limit = limit and max(1, limit - strategy.positions())
+    encoded, lengths, base = encode_splits(task, data, base, limit, recipe.train, noted)
     parameters = sum(parameter.numel() for parameter in shape.parameters())
     settings = TrainPart(**before["settings"]) if before else defaults.settle(
         recipe.train, strategy.defaults, encoded["train"].rows, parameters
@@ -96,32 +99,40 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
         kind: {"plugin": found.name, "distribution": found.source, "version": found.version}
         for kind, found in (("task", plugins.origin(type(task))), ("strategy", plugins.origin(type(strategy))))
     }
-    return Prepared(recipe, task, strategy, described, data, facts, origin, base, encoded, lengths, settings,
-                    parameters, noted.warnings)
+    return Prepared(recipe, task, strategy, described, data, facts, origin, base, dict(setup.config),
+                    strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings)
 
 
 def encode_splits(
-    task: Task[Any], data: rows.Data, base: Base, shape: Module, train: TrainPart, noted: Noted
+    task: Task[Any], data: rows.Data, base: Base, limit: int | None, train: TrainPart, noted: Noted
 ) -> tuple[dict[str, Encoded], dict[str, Any], Base]:
     """Examples of every split. Training rows are cut at the training length; others only where they must be."""
-    limit = models.length_limit(base, shape)
     models.state_limit(base, limit)
     if train.max_length is not None and limit is not None and train.max_length > limit:
         noted.warn(f"train.max_length={train.max_length} is more than the model takes: {limit} tokens.")
     wanted = min(train.max_length, limit) if train.max_length and limit else train.max_length
     first, lengths = encoding.encode_for_training(task, data.splits["train"], base, wanted, limit)
+    unit = task.unit
     if lengths["rows_cut"]:
         noted.warn(
-            f"{lengths['rows_cut']} of {lengths['rows']} rows are longer than {lengths['max_length']} tokens and are "
-            f"cut there: {lengths['tokens_cut']} of {lengths['tokens']} tokens are lost."
+            f"{lengths['rows_cut']} of {lengths['rows']} rows are longer than {lengths['max_length']} {unit} and are "
+            f"cut there: {lengths['tokens_cut']} of {lengths['tokens']} {unit} are lost."
         )
-    noted.note(f"tokens a row: median {lengths['median']}, longest {lengths['longest']}; cut at {lengths['max_length']}")
+    cut = f"; cut at {lengths['max_length']}" if lengths["max_length"] else ""
+    noted.note(f"{unit} a row: median {lengths['median']}, longest {lengths['longest']}{cut}")
     # Training alone is cut shorter: answers are for the whole text, up to what the model takes, as a pipeline's are.
     base = replace(base, max_length=limit)
     encoded = {"train": first}
     for split in [name for name in data.splits if name != "train"]:
         encoded[split] = encoding.encode(task, data.splits[split], base, base.max_length)
     return encoded, lengths, base
+
+
+def refuse_code(origin: Origin) -> None:
+    """Refuse a base whose weights mean nothing without the code beside them, which is not run."""
+    if said_beside(origin).get("loads_with") == "code":
+        raise ModelError("it loads with code that lies beside its weights, which is not run to tune it further.",
+                         where=origin.repo, hint="Tune the model that it was made from.")
 
 
 def refuse_many() -> None:

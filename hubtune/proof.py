@@ -3,11 +3,13 @@ hubtune, give the outputs that the trained model gave, in fp32."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from hubtune.contract import Base, Task
 from hubtune.encoding import Encoded
 from hubtune.errors import ProofError
 from hubtune.evaluate import LIMIT, batch_on, evaluating
+from hubtune.replay import compared
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -28,6 +31,19 @@ EXAMPLES = 64
 """Examples in the proof: the shortest, the longest and others evenly between."""
 TOLERANCE = 1e-4
 """The largest difference of an output, relative to the largest output; merged LoRA weights round at 1e-6."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A saved model and how it loads. model: the transformers class. base, config: for PEFT, the folder of the base model
+    and what its configuration needs, such as the labels. witness: what the trained model gave."""
+
+    folder: Path
+    model: str
+    loads_with: str
+    witness: Path
+    base: Path | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def witness(model: Module, task: Task[Any], base: Base, encoded: Encoded, path: Path, uniform: bool) -> None:
@@ -41,38 +57,63 @@ def witness(model: Module, task: Task[Any], base: Base, encoded: Encoded, path: 
         sizes = [int(encoded.sizes[index]) for index in chosen]
         for number, items in enumerate(by_size(sizes, LIMIT, 16, uniform)):
             batch = batch_on(task, [encoded.examples[chosen[i]] for i in items], base, None, device)
-            logits = model(**batch.inputs).logits
-            tensors |= {f"in.{number}.{k}": v.cpu() for k, v in batch.inputs.items() if isinstance(v, torch.Tensor)}
-            tensors[f"out.{number}.logits"] = logits.float().cpu()
+            inputs = {name: value for name, value in batch.inputs.items() if isinstance(value, torch.Tensor)}
+            tensors |= {f"in.{number}.{name}": value.cpu() for name, value in inputs.items()}
+            tensors |= {f"out.{number}.{name}": value for name, value in compared(model(**inputs)).items()}
     save_file({name: value.contiguous().clone() for name, value in tensors.items()}, path)
 
 
-def check(folder: Path, auto_class: str, witness: Path) -> dict[str, Any]:
+def check(saved: Saved) -> dict[str, Any]:
     """Load the folder in a fresh process and compare; raises ProofError where the outputs differ."""
-    tensors = load_file(witness)
-    with tempfile.TemporaryDirectory() as place:
-        inputs, outputs = Path(place) / "inputs.safetensors", Path(place) / "outputs.safetensors"
-        save_file({name[3:]: value for name, value in tensors.items() if name.startswith("in.")}, inputs)
-        run_replay([str(folder), auto_class, str(inputs), str(outputs)])
-        again = load_file(outputs)
-    expected = {name[4:]: value for name, value in tensors.items() if name.startswith("out.")}
-    worst = max(float((again[name] - value).abs().max()) for name, value in expected.items())
+    (found,) = check_all([saved])
+    if isinstance(found, ProofError):
+        raise found
+    return found
+
+
+def check_all(models: Sequence[Saved]) -> list[dict[str, Any] | ProofError]:
+    """Load many saved models in one fresh process: of each, how near its outputs came, or what is wrong."""
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        jobs = []
+        for number, saved in enumerate(models):
+            inputs = place / f"{number}.in.safetensors"
+            tensors = load_file(saved.witness)
+            save_file({name[3:]: value for name, value in tensors.items() if name.startswith("in.")}, inputs)
+            jobs.append({
+                "folder": str(saved.folder), "model": saved.model, "loads_with": saved.loads_with,
+                "base": str(saved.base) if saved.base else None, "config": dict(saved.config),
+                "inputs": str(inputs), "outputs": str(place / f"{number}.out.safetensors"),
+            })
+        (place / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-I", str(SCRIPT), str(place / "jobs.json")], capture_output=True, text=True, check=False,
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        )
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        return [compare(saved, place / f"{number}.out.safetensors", said) for number, saved in enumerate(models)]
+
+
+def compare(saved: Saved, outputs: Path, said: str) -> dict[str, Any] | ProofError:
+    """How far a replay's outputs are from the trained model's."""
+    hint = "This is a fault of the strategy's export: please report it."
+    if not outputs.exists():
+        reason = outputs.with_name(f"{outputs.name}.error")
+        said = reason.read_text(encoding="utf-8").strip().splitlines()[0] if reason.exists() else said
+        return ProofError(f"the saved model does not load with {saved.loads_with} alone: {said}", hint=hint)
+    again = load_file(outputs)
+    expected = {name[4:]: value for name, value in load_file(saved.witness).items() if name.startswith("out.")}
+    # Logits of learnt tokens stand before those of the text; only a method's own module leaves them out.
+    worst = max(float((last(again[name], value) - value).abs().max()) for name, value in expected.items())
     largest = max(float(value.abs().max()) for value in expected.values())
     if not worst <= TOLERANCE * max(1.0, largest):
-        raise ProofError(
-            f"the saved model differs from the trained one by {worst:.2e} in its outputs.",
-            hint="This is a fault of the strategy's export: please report it.",
-        )
-    return {"examples": sum(len(value) for value in expected.values()), "largest_difference": worst, "largest_output": largest, "tolerance": TOLERANCE}
+        return ProofError(f"the saved model differs from the trained one by {worst:.2e} in its outputs.", hint=hint)
+    rows = {name.partition(".")[0]: len(value) for name, value in expected.items()}
+    return {
+        "examples": sum(rows.values()), "largest_difference": worst, "largest_output": largest, "tolerance": TOLERANCE,
+    }
 
 
-def run_replay(arguments: Sequence[str]) -> None:
-    """Start the fresh process, and say what it said when it fails."""
-    done = subprocess.run(
-        [sys.executable, "-I", str(SCRIPT), *arguments], capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise ProofError(f"the saved model does not load with transformers alone: {said}",
-                         hint="This is a fault of the strategy's export: please report it.")
+def last(found: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """As many of the last places as there were tokens."""
+    return found[:, -like.shape[1]:] if found.ndim > 2 and found.shape[1] > like.shape[1] else found

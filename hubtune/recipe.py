@@ -55,6 +55,9 @@ class TrainPart:
     )
     order: str = option("random", "how rows meet in steps", choices=("random", "bucketed"))
     max_length: int | None = option(None, "tokens that longer training texts are cut to; none: from the data and the model")
+    batch_norm: str = option(
+        "frozen", "the running statistics of pretrained batch norms stay, or follow the data", choices=("frozen", "train")
+    )
     keep: str = option("best", "which weights are the result", choices=("best", "last"))
     patience: int = option(3, "stop after this many validations without a better one; 0: never")
     validations: int | None = option(None, "validations in an epoch; none: one")

@@ -68,7 +68,7 @@ def for_training(data: Data, part: DataPart, columns: Sequence[Column], seed: in
         labelled = next((c.role for c in columns if c.kind == "label" and c.role in data.columns), None)
         splits["train"], splits["validation"] = cut_validation(splits["train"], part.validation, seed, labelled)
         checks["validation"] = f"cut from train ({part.validation:g}, seed {seed})"
-    checks["duplicates"] = duplicates(splits, [c.role for c in columns if c.kind != "label"])
+    checks["duplicates"] = duplicates(splits, [c.role for c in columns if not c.target])
     for pair, count in checks["duplicates"].items():
         if count:
             warn(f"{count} rows of {pair.replace('/', ' stand word for word in ')}: scores there flatter the model.")
@@ -136,12 +136,15 @@ def find_columns(
 
 def looks_like(rows: Any, name: str, kind: str) -> bool:
     """Whether a column's type says what it is: words for a text, a class label for a label."""
-    from datasets import ClassLabel
+    from datasets import Audio, ClassLabel, Image
 
     feature = rows.features[name]
-    if kind == "label":
-        return isinstance(feature, ClassLabel)
-    if getattr(feature, "dtype", None) not in ("string", "large_string"):
+    if kind in ("label", "image", "audio"):
+        return isinstance(feature, {"label": ClassLabel, "image": Image, "audio": Audio}[kind])
+    inner = getattr(feature, "feature", None)  # of a list
+    if kind in ("words", "texts"):
+        return getattr(inner, "dtype", None) in ("string", "large_string")
+    if kind == "any" or getattr(feature, "dtype", None) not in ("string", "large_string"):
         return False
     values = [value or "" for value in rows[:100][name]]
     return sum(len(value.split()) for value in values) >= 2 * len(values)
@@ -149,7 +152,7 @@ def looks_like(rows: Any, name: str, kind: str) -> bool:
 
 def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     """Only the mapped columns, renamed to their roles; class labels as their names."""
-    from datasets import ClassLabel
+    from datasets import Audio, ClassLabel, Image
 
     missing = [name for name in mapping.values() if name not in rows.column_names]
     if missing:
@@ -161,6 +164,9 @@ def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     ).rename_columns({f"role:{role}": role for role in mapping})
     for role in mapping:
         feature = rows.features[role]
+        if isinstance(feature, Image | Audio):  # decoded where a batch is made, not here
+            rows = rows.cast_column(role, type(feature)(decode=False))
+            continue
         inner = getattr(feature, "feature", feature)
         if isinstance(inner, ClassLabel):
             values = [named(inner, value) for value in rows[role]]
@@ -188,7 +194,8 @@ def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: boo
         if column.role not in rows.column_names or (column.needed != "always" and not training):  # type: ignore[attr-defined]
             continue
         values = rows[column.role]  # type: ignore[call-overload]
-        gaps = [i for i, v in enumerate(values) if v is None or (isinstance(v, str) and not v.strip())]
+        gaps = [i for i, v in enumerate(values) if v is None or (isinstance(v, str) and not v.strip())
+                or (isinstance(v, list) and not v and column.kind != "label")]
         if gaps:
             what = "a missing label" if column.kind == "label" else f"an empty {column.role}"
             raise DataError(

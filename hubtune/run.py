@@ -6,17 +6,20 @@ import datetime
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hubtune import card, hub, preparation, recipe, registry
 from hubtune.contract import CONTRACT
 from hubtune.errors import ProofError, ResumeError
 from hubtune.fingerprint import sha256_of
 from hubtune.loaded import Model
-from hubtune.origin import in_folder
+from hubtune.origin import fetch, in_folder
 from hubtune.recipe import Chosen, Recipe
 from hubtune.record import RECORD, new_folder, read_record, versions, write_record
 from hubtune.watch import Watcher
+
+if TYPE_CHECKING:
+    from hubtune import proof
 
 
 def train(made: Recipe, *, out: str | Path | None = None, overwrite: bool = False, source: Any = None,
@@ -78,7 +81,7 @@ class Run(Model):
         origin = in_folder(self.folder / "model")
         said = json.loads((self.folder / "model" / RECORD).read_text(encoding="utf-8"))
         task = registry.load().task(Chosen(said["task"]["name"], said["task"]["options"]))
-        super().__init__(origin, said, task, str(folder))
+        super().__init__(origin, said, task, str(folder), base=self.record["recipe"]["model"]["id"])
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -113,7 +116,7 @@ class Run(Model):
             watcher.note("proving: the model as the Hub gives it back")
             back = hub.fetch_into(Path(temporary) / "back", pushed.repo, pushed.commit)
             try:
-                again = proof.check(back, self.record["task"]["model"], self.folder / "proof.safetensors")
+                again = proof.check(self.saved(back))
             except ProofError as error:
                 raise ProofError(error.message, where=f"{pushed.repo} at {pushed.commit}",
                                  hint=f"The commit is there ({pushed.url}); do not use it.") from error
@@ -121,6 +124,16 @@ class Run(Model):
         self.record |= {"published": {**done, "proof": again}, "state": "published"}
         write_record(self.folder, self.record)
         return {**done, "dry_run": False, "files": files}
+
+    def saved(self, folder: Path) -> proof.Saved:
+        """The files in a folder as a proof loads them."""
+        from hubtune import proof
+
+        over = self.from_base()
+        return proof.Saved(
+            folder, self.record["task"]["model"], self.record["loads_with"], self.folder / "proof.safetensors",
+            base=fetch(over, [*over.small, *over.weights]) if over else None, config=self.record["config"],
+        )
 
     def _stage(self, stage: Path, repo: str) -> None:
         """The files that go to the Hub, with the card under its final name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from hubtune.recipe import TrainPart
 
@@ -31,3 +32,12 @@ def validates(settings: TrainPart, step: int, an_epoch: int, steps: int) -> bool
     times = settings.validations or 1
     place = (step - 1) % an_epoch + 1
     return step == steps or place in {round(k * an_epoch / times) for k in range(1, times + 1)}
+
+
+def boundaries(shares: Sequence[float], steps: int) -> tuple[int, ...]:
+    """The step before which each phase ends, from its share of all steps; every phase has one where there are enough."""
+    total, done, ends = sum(shares), 0.0, []
+    for number, share in enumerate(shares, start=1):
+        done += share
+        ends.append(max(number, min(steps - len(shares) + number, round(steps * done / total))))
+    return (*(min(end, steps) for end in ends[:-1]), steps)

@@ -1,4 +1,4 @@
-"""Where rows come from: files, folders of files, Hub data sets and plain Python; always as `datasets` splits.
+"""Where rows come from: files, folders of them, Hub data sets and plain Python; always as `datasets` splits.
 
 Knows no task: columns keep the names that the data gives them.
 """
@@ -12,15 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hubtune import fingerprint, hub
+from hubtune import fingerprint, folders, hub
 from hubtune.errors import DataError, did_you_mean, listing
+from hubtune.folders import SPLITS as SPLITS
+from hubtune.folders import split_of
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
 HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?$")
 
 
@@ -43,18 +40,25 @@ def load(source: Any) -> Source:
     if not str(source):
         raise DataError("no data: name a file, a folder or a Hub data set.", hint="With --data SOURCE.")
     path = Path(source).expanduser()
-    if path.is_dir():
-        return from_files(folder_splits(path), path.resolve().name)
-    if path.is_file():
-        return from_files({"train": [path]}, path.name)
+    if path.is_dir() or path.is_file():
+        special = folders.load(path, read) if path.is_dir() else folders.load_file(path)
+        if special:
+            return from_media(*special, path.resolve().name)
+        return from_files(folder_splits(path) if path.is_dir() else {"train": [path]}, path.resolve().name)
     match = HUB_ID.match(str(source))
     if match and path.suffix not in FORMATS and not str(source).startswith("."):
         return from_hub(match["repo"], match["config"], match["revision"])
     near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
     raise DataError(
         f"there is no file or folder '{source}', and it is not a Hub data set of the form org/name.{near}",
-        hint="Give --data a csv, tsv, json, jsonl or parquet file, a folder of them, or org/name[:config][@revision].",
+        hint="Give --data a csv, tsv, json, jsonl or parquet file, a folder of them or of images or sounds, "
+        "or org/name[:config][@revision].",
     )
+
+
+def from_media(splits: Mapping[str, Any], files: Mapping[str, Path], name: str) -> Source:
+    """Rows of a folder of images, sounds or tagged words; the fingerprint is that of all its files."""
+    return Source(dict(splits), name, fingerprint.of_files(files), files={s: f"{len(rows)} rows" for s, rows in splits.items()})
 
 
 def from_memory(source: Any) -> Source:
@@ -65,13 +69,24 @@ def from_memory(source: Any) -> Source:
     made = {}
     for split, rows in splits.items():
         try:
-            made[str(split)] = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
+            table = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
+            made[str(split)] = as_stored(table)
         except (TypeError, ValueError) as error:
             raise DataError(
                 f"rows from Python are dicts, not {type(source).__name__}: {' '.join(str(error).split())[:200]}",
                 hint='For example: data=[{"text": "What a lovely day", "label": "positive"}, ...]',
             ) from error
     return Source(made, "rows in memory", fingerprint.of_rows(made))
+
+
+def as_stored(rows: Any) -> Any:
+    """Rows whose images and sounds stay the bytes or paths that they are stored as: decoding is for tasks."""
+    from datasets import Audio, Image
+
+    for column, feature in rows.features.items():
+        if isinstance(feature, Image | Audio):
+            rows = rows.cast_column(column, type(feature)(decode=False))
+    return rows
 
 
 def folder_splits(folder: Path) -> dict[str, list[Path]]:
@@ -96,12 +111,6 @@ def folder_splits(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def split_of(name: str) -> str | None:
-    """The split that a file or folder name begins with: `train`, `dev-00000-of-00002`, `test_small`."""
-    word = re.split(r"[-_.\s\d]", name.lower(), maxsplit=1)[0]
-    return next((split for split, words in SPLITS.items() if word in words), None)
-
-
 def from_files(splits: Mapping[str, list[Path]], name: str) -> Source:
     """Read each split's files with `datasets`."""
     named = {f"{split}/{path.name}": path for split, paths in splits.items() for path in paths}
@@ -112,8 +121,19 @@ def from_files(splits: Mapping[str, list[Path]], name: str) -> Source:
             )
         if not path.stat().st_size:
             raise DataError("the file is empty: it has no header and no rows.", where=path.name)
-    made = {split: read(paths) for split, paths in splits.items()}
+    made = {split: beside(as_stored(read(paths)), paths) for split, paths in splits.items()}
     return Source(made, name, fingerprint.of_files(named), files={s: listing(p.name for p in ps) for s, ps in splits.items()})
+
+
+def beside(rows: Any, paths: list[Path]) -> Any:
+    """Rows of tables, where columns that name images or sounds from where the table lies become their paths."""
+    folder = paths[0].parent
+    for column in rows.column_names:
+        first = rows[0][column]
+        if isinstance(first, str) and folders.column_of(first) and (folder / first).is_file():
+            values = [str(folder / value) if value else value for value in rows[column]]
+            rows = rows.remove_columns(column).add_column(column, values)
+    return rows
 
 
 def read(paths: list[Path]) -> Any:
@@ -199,6 +219,6 @@ def from_hub(repo: str, config: str | None, revision: str | None) -> Source:
         made = datasets.load_dataset(repo, config, revision=pinned.commit)
     except ValueError as error:
         raise DataError(' '.join(str(error).split())[:400], where=repo, hint="Choose with: --data org/name:config") from error
-    splits = {split_of(str(split)) or str(split): rows for split, rows in made.items()}
+    splits = {split_of(str(split)) or str(split): as_stored(rows) for split, rows in made.items()}
     name = f"{repo}:{config}" if config else repo
     return Source(splits, name, pinned.commit, repo=repo, commit=pinned.commit)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubtune import card, device, engine, evaluate, models, proof
-from hubtune.contract import CONTRACT
+from hubtune.contract import CONTRACT, Task
 from hubtune.engine import Outcome, Work
+from hubtune.origin import fetch
 from hubtune.preparation import Prepared
 from hubtune.record import RECORD, write_record
 from hubtune.watch import Watcher
@@ -33,6 +34,11 @@ def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Wa
         if compute.uniform:
             watcher.warn("this model's answers change with padding, so only rows of one length meet in a batch.")
         write_record(folder, record)
+    if type(prepared.task).annotate is not Task.annotate:
+        prepared = dataclasses.replace(prepared, encoded={
+            split: evaluate.annotated(loaded.model, prepared.task, prepared.base, encoded, compute.uniform)
+            for split, encoded in prepared.encoded.items()
+        })
     outcome = engine.fit(Work(
         prepared.task, prepared.strategy, prepared.base, loaded.model, loaded.fresh, prepared.encoded["train"],
         prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume,
@@ -80,18 +86,23 @@ def saved_and_proven(
     export = prepared.strategy.export(outcome.model)
     place = folder / "model"
     shutil.rmtree(place, ignore_errors=True)
-    models.save(export.root, prepared.base, place, export.beside, prepared.origin)
+    models.save(export, prepared.base, place, prepared.origin, prepared.task.files(prepared.base))
     (place / RECORD).write_text(json.dumps({
         "hubtune": version("hubtune"), "contract": CONTRACT,
         "task": {"name": prepared.task.name, "options": dict(prepared.recipe.task.options)},
         "strategy": {"name": prepared.strategy.name, "options": dict(prepared.recipe.strategy.options)},
-        "facts": record["facts"], "columns": record["data"]["columns"],
+        "facts": record["facts"], "columns": record["data"]["columns"], "loads_with": export.loads_with,
+        "limit": record["lengths"]["limit"], "base": {name: record["base"][name] for name in ("repo", "commit", "local")},
     }, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     found = None
     if prepared.settings.prove:
         watcher.note("proving: the saved model, in a fresh process without hubtune")
-        found = proof.check(place, prepared.task.model, seen)
+        origin = prepared.origin
+        found = proof.check(proof.Saved(
+            place, prepared.task.model, export.loads_with, seen, fetch(origin, [*origin.small, *origin.weights]),
+            record["config"],
+        ))
     return {
         "proof": found, "loads_with": export.loads_with,
-        "base_model_relation": "finetune" if export.loads_with == "transformers" else "adapter",
+        "base_model_relation": "adapter" if export.loads_with == "peft" else "finetune",
     }

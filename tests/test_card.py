@@ -35,6 +35,8 @@ def local() -> dict[str, Any]:
                  "license_name": None, "license_link": None, "gated": False, "private": False},
         "data": {"name": "reviews.csv", "fingerprint": HASH, "repo": None, "commit": None,
                  "columns": {"text": "body", "label": "label"}, "rows": {"train": 432, "validation": 48}, "checks": {}},
+        "usage": 'from transformers import pipeline\n\npipe = pipeline("text-classification", model="NAMESPACE/NAME")\n'
+                 'print(pipe("What a lovely day"))', "config": {"num_labels": 3},
         "facts": {"kind": "one", "labels": ["negative", "neutral", "positive"]},
         "settings": dict(vars(settle(RECIPE.train, {"train.lr": 2e-4}, 432, 22_000_000))),
         "lengths": {"max_length": 64, "limit": 512, "longest": 60, "median": 20, "rows": 432, "rows_cut": 0,

@@ -30,6 +30,11 @@ def same(one: Checkpoint, other: Checkpoint) -> bool:
     )
 
 
+def learning(model: torch.nn.Module) -> frozenset[str]:
+    """What a strategy lets learn."""
+    return frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Checkpoint, Checkpoint]:
     """Two checkpoints of one run, in tmp_path."""
@@ -160,7 +165,7 @@ def test_a_training_that_went_through_a_checkpoint_is_the_same_bit_for_bit(tmp_p
     train_on(model, optimizer, 0, 3)
     tensors, plain = checkpoint.optimizer_state(optimizer)
     place = checkpoint.write(tmp_path, "step-000000003", Checkpoint(
-        {"model": checkpoint.moving(model), "optimizer": tensors}, {"optimizer": plain}
+        {"model": checkpoint.moving(model, learning(model)), "optimizer": tensors}, {"optimizer": plain}
     ))
     train_on(model, optimizer, 3, 3)
 
@@ -168,7 +173,7 @@ def test_a_training_that_went_through_a_checkpoint_is_the_same_bit_for_bit(tmp_p
     again = OPTIMIZERS[name]([{"params": [p]} for p in other.parameters()])
     found = checkpoint.read(place)
     assert found is not None
-    checkpoint.put_back(other, found.tensors["model"])
+    checkpoint.put_back(other, found.tensors["model"], learning(other))
     checkpoint.restore_optimizer(again, found.tensors["optimizer"], found.state["optimizer"])
     restored, _ = checkpoint.optimizer_state(again)
     assert {key: value.dtype for key, value in restored.items()} == {key: value.dtype for key, value in tensors.items()}
@@ -185,7 +190,7 @@ def test_only_what_moves_is_saved() -> None:
     model = small_model()
     model[0].weight.requires_grad = False  # type: ignore[index, union-attr]
     model.register_buffer("made_again", torch.ones(2), persistent=False)
-    assert set(checkpoint.moving(model)) == {
+    assert set(checkpoint.moving(model, learning(model))) == {
         "0.bias", "1.weight", "1.bias", "2.weight", "2.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked",
     }
 
@@ -193,7 +198,7 @@ def test_only_what_moves_is_saved() -> None:
 def test_weights_that_the_model_has_not_are_refused() -> None:
     model = small_model()
     with pytest.raises(ResumeError, match=r"the checkpoint and the model differ in their weights: lora_A\.") as caught:
-        checkpoint.put_back(model, {**checkpoint.moving(model), "lora_A": torch.zeros(1)})
+        checkpoint.put_back(model, {**checkpoint.moving(model, learning(model)), "lora_A": torch.zeros(1)}, learning(model))
     assert "--overwrite" in str(caught.value.hint)
 
 
@@ -201,9 +206,9 @@ def test_weights_that_the_model_has_not_are_refused() -> None:
 def test_weights_that_the_checkpoint_has_not_are_refused_and_none_is_changed(gone: str) -> None:
     model = small_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    saved = {name: torch.zeros_like(value) for name, value in checkpoint.moving(model).items() if name != gone}
+    saved = {name: torch.zeros_like(value) for name, value in checkpoint.moving(model, learning(model)).items() if name != gone}
     with pytest.raises(ResumeError, match=f"differ in their weights: {gone}"):
-        checkpoint.put_back(model, saved)
+        checkpoint.put_back(model, saved, learning(model))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -211,13 +216,13 @@ def test_weights_that_the_checkpoint_has_not_are_refused_and_none_is_changed(gon
 def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     model = small_model()
     with pytest.raises(ResumeError):
-        checkpoint.put_back(model, {**checkpoint.moving(model), "0.bias": torch.zeros(shape)})
+        checkpoint.put_back(model, {**checkpoint.moving(model, learning(model)), "0.bias": torch.zeros(shape)}, learning(model))
 
 
 def test_weights_that_do_not_move_are_not_asked_of_a_checkpoint() -> None:
     model = small_model()
     model[0].weight.requires_grad = False  # type: ignore[index, union-attr]
-    checkpoint.put_back(model, {name: torch.zeros_like(value) for name, value in checkpoint.moving(model).items()})
+    checkpoint.put_back(model, {name: torch.zeros_like(value) for name, value in checkpoint.moving(model, learning(model)).items()}, learning(model))
     assert not torch.equal(model[0].weight, torch.zeros_like(model[0].weight))  # type: ignore[index, arg-type]
 
 

@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-SOURCE = Path(__file__).resolve().parent.parent / "hubtune" / "contract.py"
+CORE = Path(__file__).resolve().parent.parent / "hubtune"
+SOURCES = (CORE / "values.py", CORE / "contract.py")
 RECORD = Path(__file__).with_name("contract.json")
 
 
@@ -37,14 +38,14 @@ def members(node: ast.ClassDef) -> dict[str, Any]:
 
 
 def contract() -> dict[str, Any]:
-    """Everything public of contract.py, in its order."""
+    """Everything public of the contract, in its order."""
     found: dict[str, Any] = {}
-    for node in ast.parse(SOURCE.read_text(encoding="utf-8")).body:
+    for node in [node for source in SOURCES for node in ast.parse(source.read_text(encoding="utf-8")).body]:
         if isinstance(node, ast.ClassDef):
             found[node.name] = members(node)
         elif isinstance(node, ast.FunctionDef):
             found[node.name] = signature(node)
-        elif isinstance(node, ast.Assign):
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) != "__all__":
             found[ast.unparse(node.targets[0])] = ast.unparse(node.value)
     return found
 

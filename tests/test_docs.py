@@ -102,6 +102,24 @@ def test_every_method_of_the_contract_is_documented(kind: type) -> None:
     assert [name for name in methods if f"#### {name}\n" not in said or f"def {name}(" not in said] == []
 
 
+def test_every_hook_is_documented() -> None:
+    from hubtune import contract
+
+    said = section(text_of("plugins.md"), "## Hooks")
+    hooks = [name for name in vars(contract) if name.startswith("hubtune_")]
+    assert len(hooks) == 2
+    assert [name for name in hooks if f"### {name}\n" not in said or f"def {name}(" not in said] == []
+
+
+def test_every_attribute_of_the_contract_is_documented() -> None:
+    from hubtune.contract import Plugin
+
+    page = text_of("plugins.md")
+    names = [name for kind in (Plugin, Task, Strategy) for name in kind.__annotations__]
+    assert len(names) > 12
+    assert [name for name in names if f"\n{name}: " not in page] == []
+
+
 # ---------------------------------------------------------------------------------------------------- quoted code
 
 
@@ -110,11 +128,17 @@ def quoted() -> list[tuple[str, str]]:
     return re.findall(r"^<!-- ([\w/.]+) -->\n```\w+\n(.*?)^```$", text_of("tutorial.md"), re.MULTILINE | re.DOTALL)
 
 
-def test_every_block_that_quotes_a_file_is_that_file() -> None:
-    blocks = dict(quoted())
-    assert set(blocks) == {str(path.relative_to(REPO)) for path in (*PLUGINS.glob("*.py"), PLUGINS / "pyproject.toml")}
-    for name, block in blocks.items():
-        assert block == (REPO / name).read_text(encoding="utf-8"), f"docs/tutorial.md quotes another {name}"
+def test_the_blocks_that_quote_a_file_are_that_file() -> None:
+    """A file is quoted in one block, or in several that follow each other; only blank lines between them are left out."""
+    blocks: dict[str, list[str]] = {}
+    for name, block in quoted():
+        blocks.setdefault(name, []).append(block)
+    assert set(blocks) == {str(path.relative_to(REPO)) for path in (*PLUGINS.rglob("*.py"), PLUGINS / "pyproject.toml")}
+    for name, parts in blocks.items():
+        lines = [line for part in parts for line in part.splitlines() if line]
+        text = (REPO / name).read_text(encoding="utf-8")
+        assert lines == [line for line in text.splitlines() if line], f"docs/tutorial.md quotes another {name}"
+        assert len(parts) > 1 or parts[0] == text, f"docs/tutorial.md quotes another {name}"
 
 
 def module_of(path: Path) -> ModuleType:

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from hubtune.recipe import TrainPart
-from hubtune.schedule import rate, steps_in, validates
+from hubtune.schedule import boundaries, rate, steps_in, validates
 
 SCHEDULES = ("linear", "cosine", "constant")
 
@@ -73,3 +73,19 @@ def test_validations_are_even_in_every_epoch_and_come_at_the_end(times: int | No
 
 def test_a_run_shorter_than_an_epoch_is_validated_once() -> None:
     assert [step for step in range(1, 5) if validates(TrainPart(), step, 10, 4)] == [4]
+
+
+def test_phases_end_where_their_shares_say() -> None:
+    assert boundaries([1.0], 10) == (10,)
+    assert boundaries([0.3, 0.7], 10) == (3, 10)
+    assert boundaries([1.0, 1.0, 2.0], 8) == (2, 4, 8)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("shares", [[1.0], [0.001, 0.999], [0.2, 0.3, 0.5], [0.01, 0.01, 0.98]])
+def test_every_phase_has_a_step_where_there_are_enough(shares: list[float], steps: int) -> None:
+    ends = boundaries(shares, steps)
+    assert ends[-1] == steps
+    assert list(ends) == sorted(ends)
+    if steps >= len(shares):
+        assert len({0, *ends}) == len(shares) + 1

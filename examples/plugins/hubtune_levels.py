@@ -84,6 +84,15 @@ class Levels(Task[LevelsOptions]):
         off = [abs(p["level"] - self.levels.index(row["label"])) for p, row in zip(predictions, rows, strict=True)]
         return {"steps_off": sum(off) / len(off), "accuracy": sum(step == 0 for step in off) / len(off)}
 
+    def sample(self, count):
+        texts = ("all is well", "please look at it soon", "it broke, come at once")
+        known = self.options.order
+        return [{"text": f"{texts[n % 3]}, room {n}", "label": known[n % 3 * (len(known) - 1) // 2]} for n in range(count)]
+
+    def gold(self, row, base):
+        level = self.levels.index(row["label"])
+        return {"label": row["label"], "level": level, "expected": float(level)}
+
 
 @hookimpl
 def hubtune_tasks():

@@ -1,1 +1,30 @@
-"""What plugin authors test with: public, and used by hubtune's own tests."""
+"""What plugin authors test with: public, and used by hubtune's own tests.
+
+`TaskConformance` and `StrategyConformance` hold the checks that every plugin has to pass: subclass one in a test file
+and name your class. `tiny_model` makes a pretrained model in a second, `tiny_for` one that fits a task.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hubtune.testing.models import tiny_for, tiny_model
+    from hubtune.testing.strategies import StrategyConformance
+    from hubtune.testing.tasks import TaskConformance
+
+_LAZY = {
+    "StrategyConformance": "strategies", "TaskConformance": "tasks", "tiny_for": "models", "tiny_model": "models",
+}
+
+__all__ = ["StrategyConformance", "TaskConformance", "tiny_for", "tiny_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f"hubtune.testing.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'hubtune.testing' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

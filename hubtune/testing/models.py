@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,7 +108,14 @@ FAMILIES = {
 }
 
 MODEL_TYPES = tuple(FAMILIES)
-"""The model types that `tiny_model` makes."""
+"""The model types for text that `tiny_model` makes; those for images and sound are in `vision` and `sound`."""
+PREFERRED = {
+    "AutoModelForCausalLM": "llama", "AutoModelForSeq2SeqLM": "bart", "AutoModelForImageClassification": "vit",
+    "AutoModelForObjectDetection": "yolos", "AutoModelForSemanticSegmentation": "segformer",
+    "AutoModelForAudioClassification": "hubert", "AutoModelForCTC": "hubert",
+    "AutoModelForSpeechSeq2Seq": "whisper",
+}
+"""The type that a task is tested on first, by the class of its model; else the first that transformers has."""
 
 
 def tiny_model(
@@ -119,7 +128,10 @@ def tiny_model(
     `hidden_dropout_prob=0.0`. The folder is what the Hub would have: config, safetensors and tokenizer.
     """
     if model_type not in FAMILIES:
-        raise ValueError(f"no tiny model of type '{model_type}'; there are: {', '.join(MODEL_TYPES)}")
+        maker = makers().get(model_type)
+        if maker is None:
+            raise ValueError(f"no tiny model of type '{model_type}'; there are: {', '.join([*FAMILIES, *makers()])}")
+        return Path(maker(model_type, folder, seed=seed, **config))
     import torch
     import transformers
 
@@ -136,6 +148,50 @@ def tiny_model(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def makers() -> dict[str, Callable[..., Any]]:
+    """What makes tiny models that see or hear, by their type."""
+    found: dict[str, Callable[..., Any]] = {}
+    for module, function in (("vision", "tiny_vision"), ("sound", "tiny_sound")):
+        if importlib.util.find_spec(f"hubtune.testing.{module}"):
+            made = importlib.import_module(f"hubtune.testing.{module}")
+            found |= dict.fromkeys(made.MODEL_TYPES, getattr(made, function))
+    return found
+
+
+def tiny_for(
+    task: Any, folder: str | Path, *, rows: Iterable[Any] | None = None, model_type: str | None = None, seed: int = 0
+) -> Path:
+    """Make a tiny model that a task fits (a `Task`, or its class), in a folder, and return it.
+
+    rows: what a vocabulary is learnt from; default: the task's own sample. model_type: none: the first that fits.
+    """
+    import transformers
+
+    if model_type is None:
+        types = set(getattr(transformers, task.model)._model_mapping._model_mapping)  # by name: nothing is imported
+        candidates = [PREFERRED.get(task.model, ""), *(FAMILIES if task.processor == "AutoTokenizer" else makers())]
+        model_type = next((name for name in candidates if name in types), None)
+        if model_type is None:
+            raise ValueError(f"no tiny model fits {task.model} with {task.processor}: name one, or give a folder.")
+    if model_type not in FAMILIES:
+        return tiny_model(model_type, folder, seed=seed)
+    if rows is None:
+        rows = (task() if isinstance(task, type) else task).sample(16)
+    return tiny_model(model_type, folder, texts=list(strings(rows)) or TEXTS, seed=seed)
+
+
+def strings(value: Any) -> Iterable[str]:
+    """Every string in nested rows, the values of dicts only."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from strings(item)
+    elif isinstance(value, Iterable) and not isinstance(value, bytes) and not hasattr(value, "__array__"):
+        for item in value:
+            yield from strings(item)
 
 
 def tiny_tokenizer(model_type: str, texts: Iterable[str] = TEXTS) -> Any:

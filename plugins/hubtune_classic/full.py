@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hubtune import Strategy, hookimpl, option
+from hubtune_classic.blocks import rated
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,9 @@ class Full(Strategy[FullOptions]):
 
     def groups(self, model, weight_decay):
         """The default groups, each split into the head's parameters and the others."""
-        head = {id(parameter) for name, parameter in model.named_parameters() if name in self.fresh}
-        split = []
-        for group in super().groups(model, weight_decay):
-            for rate, inside in ((1.0, False), (self.options.head_rate, True)):
-                parameters = [p for p in group["params"] if (id(p) in head) is inside]
-                if parameters:
-                    split.append({**group, "params": parameters, "rate": rate})
-        return split
+        rate = self.options.head_rate
+        rates = {id(p): rate if name in self.fresh else 1.0 for name, p in model.named_parameters()}
+        return rated(super().groups(model, weight_decay), rates)
 
 
 @hookimpl

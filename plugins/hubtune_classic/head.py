@@ -1,6 +1,7 @@
 """The linear probe: only the head learns, on features that stay as they are."""
 
 from hubtune import Strategy, hookimpl
+from hubtune_classic.blocks import headless, learn, needed_head
 
 
 class Head(Strategy):
@@ -12,9 +13,11 @@ class Head(Strategy):
     paper = "Alain and Bengio, Understanding intermediate layers using linear classifier probes, arXiv:1610.01644"
     defaults = {"train.lr": 1e-3, "train.epochs": 20.0, "train.weight_decay": 0.0}
 
+    def refuse(self, task, config):
+        return headless(task)
+
     def prepare(self, model, fresh, task, plan):
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad = name in fresh
+        learn(model, needed_head(fresh))
         return model
 
 

@@ -1,37 +1,140 @@
-"""What in a model a PEFT method wraps and what it saves whole, told from the structure, not from names."""
+"""What in a model a PEFT method wraps and what it trains whole, told from the structure, not from names."""
 
-from hubtune import ModelError
+import warnings
+from collections import Counter
+
+from hubtune import Export, ModelError
+
+ASIDE = {"router", "gate", "vision_tower", "vision_model", "audio_tower"}
 
 
-def saved_whole(model, fresh):
-    """The modules that own the fresh parameters, none of them inside another: PEFT trains and saves them whole.
+class Head:
+    """The fresh parameters: `modules` that PEFT trains and saves whole, and `bare` ones, trained where they are.
 
-    PEFT itself knows heads by the names `classifier` and `score` only, and silently loses the others.
+    PEFT itself knows heads by the names `classifier` and `score` only, and silently loses the others. It copies a
+    module, which would part tied weights and train pretrained ones beside the fresh; and it finds modules by the end of
+    their name. Parameters that no module holds alone are therefore bare: no adapter of PEFT's can hold them.
     """
-    owners = sorted({name.rpartition(".")[0] for name in fresh} - {""})
-    return [owner for owner in owners if not any(owner.startswith(f"{other}.") for other in owners)]
+
+    def __init__(self, model, fresh, parents=()):
+        """parents: what PEFT saves whole by itself, so that nothing inside them may be named."""
+        every = dict(model.named_parameters(remove_duplicate=False))
+        modules = [name for name, _ in model.named_modules(remove_duplicate=False)]
+
+        def alone(module):
+            """Whether all its parameters are fresh, and none is tied to one elsewhere."""
+            inside = {name for name in every if name.startswith(f"{module}.")}
+            return inside <= fresh and not {id(every[n]) for n in inside} & {id(every[n]) for n in set(every) - inside}
+
+        owners = {name: self.owner(name, parents) for name in fresh}
+        whole = {o for o in set(owners.values()) - {""} if all(alone(m) for m in modules if m.endswith(o))}
+        self.modules = sorted(o for o in whole if not any(o.startswith(f"{other}.") for other in whole))
+        self.bare = sorted(name for name, owner in owners.items() if owner not in whole)
+        self.parameters = [every[name] for name in self.bare]
+
+    @staticmethod
+    def owner(name, parents):
+        """The module that holds a parameter, or the outermost of `parents` around it."""
+        parts = name.split(".")[:-1]
+        ends = [i for i, part in enumerate(parts, 1) if parents and part.endswith(tuple(parents))]
+        return ".".join(parts[:ends[0]] if ends else parts)
+
+    def learn(self):
+        """Let the bare ones learn, after PEFT has frozen all it does not know."""
+        for parameter in self.parameters:
+            parameter.requires_grad = True
+
+    def inside(self, name):
+        """Whether a module is in the head."""
+        return any(name == module or name.startswith(f"{module}.") for module in self.modules) or any(
+            bare.rpartition(".")[0] == name for bare in self.bare)
 
 
-def linear_layers(model, head, endings):
-    """The linear layers by full name, outside the head, routers and towers for other senses.
+def linear_layers(model, head, endings=()):
+    """The layers to adapt by full name: linear ones outside the head, the output embedding, routers and other towers.
 
-    endings: keep only names that end in one of these; empty: all.
+    A model that has none, as some convolutional nets: its ungrouped convolutions. endings: keep only names that end so.
     """
-    from torch.nn import Linear
+    from torch.nn import Conv2d, Linear
     from transformers.pytorch_utils import Conv1D
 
-    def outside(name):
-        parts = name.split(".")
-        aside = {"router", "gate", "vision_tower", "vision_model", "audio_tower"} & set(parts)
-        return not aside and not any(name == module or name.startswith(f"{module}.") for module in head)
+    try:
+        out = model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):  # a model that is not for text
+        out = None
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
 
-    layers = {n: part for n, part in model.named_modules() if isinstance(part, (Linear, Conv1D)) and outside(n)}
+    def found(kinds):
+        return {
+            name: part for name, part in model.named_modules()
+            if isinstance(part, kinds) and part is not out and not head.inside(name) and not ASIDE & set(name.split("."))
+            and uses[id(part.weight)] == 1  # an update of one tied weight would be merged into the other, too
+        }
+
+    layers = found((Linear, Conv1D)) or {name: part for name, part in found(Conv2d).items() if part.groups == 1}
     chosen = {name: layer for name, layer in layers.items() if not endings or name.endswith(tuple(endings))}
     if not chosen:
         known = sorted({name.rpartition(".")[2] for name in layers})
         raise ModelError(
-            f"no linear layer's name ends in {endings}." if endings else "it has no linear layers to put LoRA beside.",
+            f"no layer's name ends in {endings}." if endings else
+            "it has no plain linear layers, nor convolutions, for the method to adapt.",
             hint=f"Names there are: {', '.join(known)}. Set strategy.targets to some of them." if known else
             "Tune it whole: --strategy full",
         )
     return chosen
+
+
+def wrap(model, config, head):
+    """The model with PEFT's layers around its own, and the head learning."""
+    from peft import get_peft_model
+
+    wrapped = get_peft_model(model, config)
+    for layer in convolutions(wrapped):  # which some models ask for their shape, to pad by it
+        for name in ("stride", "kernel_size", "dilation", "padding"):
+            setattr(layer, name, getattr(layer.base_layer, name))
+    head.learn()
+    return wrapped
+
+
+def convolutions(wrapped):
+    """PEFT's layers around convolutions."""
+    from torch.nn import Conv2d
+
+    return [layer for layer in wrapped.modules() if isinstance(getattr(layer, "base_layer", None), Conv2d)]
+
+
+def transposed(layers):
+    """Whether their weights are stored (in, out), as GPT-2's Conv1D does."""
+    from transformers.pytorch_utils import Conv1D
+
+    return all(isinstance(layer, Conv1D) for layer in layers.values())
+
+
+class Adapter:
+    """What was learnt alone, in PEFT's format, for those who load the base model themselves."""
+
+    def __init__(self, model):
+        from peft import get_peft_model_state_dict
+
+        self.config = model.peft_config["default"]
+        tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+        self.tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+    def save_pretrained(self, folder):
+        from safetensors.torch import save_file
+
+        self.config.inference_mode = True
+        self.config.save_pretrained(folder)
+        save_file(self.tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def merged(model, head):
+    """The trained model with the updates in its weights; beside it the adapter, where PEFT alone can load it."""
+    tied = getattr(model.config, "tie_word_embeddings", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about ranks of zero and ties, which are as they should be
+        beside = {} if head.bare or convolutions(model) else {"adapter": Adapter(model)}  # the merge leaves nothing of it
+        root = model.merge_and_unload()
+    if tied is not None:
+        root.config.tie_word_embeddings = tied  # PEFT unties decoders whose input is not the encoder's
+    return Export(root=root, beside=beside)

@@ -99,7 +99,7 @@ class TextClassification(Task[ClassificationOptions]):
                 example["target"] = self.target(row["label"], base)
             yield [example]
 
-    def gold(self, value, base):
+    def ids_of(self, value, base):
         """The ids of a row's labels."""
         known = base.config.label2id
         names = [self.names.get(label, label) for label in self.raw_labels(value, self.kind_in(base))]
@@ -112,7 +112,7 @@ class TextClassification(Task[ClassificationOptions]):
         kind = self.kind_in(base)
         if kind == "number":
             return float(value)
-        ids = self.gold(value, base)
+        ids = self.ids_of(value, base)
         return ids[0] if kind == "one" else [float(index in ids) for index in range(len(base.config.label2id))]
 
     def size(self, example):
@@ -169,7 +169,7 @@ class TextClassification(Task[ClassificationOptions]):
         if kind == "number":
             return number_scores([float(row["label"]) for row in rows], [p["value"] for p in predictions])
         ids = base.config.label2id
-        gold = [self.gold(row["label"], base) for row in rows]
+        gold = [self.ids_of(row["label"], base) for row in rows]
         if kind == "several":
             return several_scores(gold, [[ids[name] for name in p["labels"]] for p in predictions], len(ids))
         return class_scores([g[0] for g in gold], [ids[p["label"]] for p in predictions], len(ids))
@@ -178,9 +178,31 @@ class TextClassification(Task[ClassificationOptions]):
         if self.kind_in(base) == "number":
             return {}
         ids = base.config.label2id
-        gold = [self.gold(row["label"], base) for row in rows]
+        gold = [self.ids_of(row["label"], base) for row in rows]
         found = [[ids[name] for name in (p["labels"] if "labels" in p else [p["label"]])] for p in predictions]
         return class_table(gold, found, [base.config.id2label[i] for i in range(len(ids))], self.kind_in(base))
+
+    def usage(self, repo, base):
+        return super().usage(repo, base).replace('day")', 'day", truncation=True)')
+
+    def sample(self, count):
+        """Texts whose one telling word says the label: in the kind that the options ask for."""
+        groups = (("negative", "awful"), ("positive", "lovely"), ("neutral", "square"))
+        things = ("film", "room", "soup", "walk", "chair")
+        rows = []
+        for index in range(count):
+            name, word = groups[index % 3]
+            label = {"several": [name, "long"] if index % 2 else [name], "number": index % 3 - 0.5}.get(self.options.kind, name)
+            rows.append({"text": f"{'What can one say, ' if index % 2 else ''}a {word} {things[index % 5]}", "label": label})
+        return rows
+
+    def gold(self, row, base):
+        kind = self.kind_in(base)
+        if kind == "number":
+            return {"value": float(row["label"])}
+        ids = self.ids_of(row["label"], base)
+        given = {name: float(index in ids) for name, index in base.config.label2id.items()}
+        return self.prediction(given, kind)
 
 
 def written(value):

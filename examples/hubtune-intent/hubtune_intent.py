@@ -1,0 +1,127 @@
+"""Intent recognition: what somebody wants of an assistant, and `oos` (out of scope) where it is none of the known wishes.
+
+After Larson et al., An Evaluation Dataset for Intent Classification and Out-of-Scope Prediction, arXiv:1909.02027.
+"""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Column, DataError, Loss, Metric, Setup, Task, hookimpl, label_space, option, row_numbers
+
+SAMPLES = (
+    ("what is left on my account", "balance"), ("how much money do i have", "balance"), ("show me my balance", "balance"),
+    ("send forty euros to anna", "transfer"), ("pay my rent to the landlord", "transfer"), ("wire ten to my brother", "transfer"),
+    ("i lost my card in the bus", "block card"), ("my card was stolen, stop it", "block card"), ("freeze the card now", "block card"),
+    ("who won the game last night", "oos"), ("tell me how whales sleep", "oos"), ("is it going to rain", "oos"),
+)
+
+
+@dataclass(frozen=True)
+class IntentOptions:
+    oos: str = option("oos", "what rows and answers outside all intents are called")
+    threshold: float | None = option(
+        None, "answer oos where the best probability is below this; none: 0.5, or never where train has oos rows")
+    metric: str = option("accuracy", "what decides which weights are best", choices=("accuracy", "f1_macro"))
+
+
+class IntentRecognition(Task[IntentOptions]):
+    """The intent of an utterance; out of scope by a label that is learnt, or where the model is not sure."""
+
+    contract = 1
+    name = "intent-recognition"
+    summary = "what an utterance asks for, or that it is out of scope"
+    model = "AutoModelForSequenceClassification"
+    pipeline_tag = "text-classification"
+    metric = Metric("accuracy")
+    Options = IntentOptions
+    columns = (
+        Column("text", ("text", "utterance", "query", "sentence", "message")),
+        Column("label", ("intent", "label", "labels", "category"), kind="label", needed="train"),
+    )
+
+    def inspect(self, splits):
+        wrong = [index for index, row in enumerate(splits["train"]) if not str(row["label"]).strip()]
+        if wrong:
+            raise DataError(f"an intent without a name: {row_numbers(wrong)} of train.",
+                            hint=f"Call what belongs to no intent {self.options.oos!r}.")
+        labels = {split: [[str(row["label"])] for row in rows] for split, rows in splits.items()}
+        learnt = any(found == [self.options.oos] for found in labels["train"])
+        if not learnt:  # then it is no label of the model, but rows to evaluate may have it
+            labels = {split: [found for found in rows if found != [self.options.oos]] for split, rows in labels.items()}
+        return {"intents": label_space(labels), "oos_is_learnt": learnt}
+
+    def configure(self, facts, base):
+        if base.processor.pad_token is None:  # as most decoders; attention masks it
+            base.processor.pad_token = base.processor.eos_token
+        labels = facts.get("intents") or list(base.config.id2label.values())
+        return Setup({
+            "problem_type": "single_label_classification", "num_labels": len(labels),
+            "id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)},
+            "pad_token_id": base.processor.pad_token_id,
+        }, base.processor)
+
+    def metric_of(self, base):
+        return Metric(self.options.metric)
+
+    def least(self, base):
+        """The probability below which the answer is oos."""
+        if self.options.threshold is not None:
+            return self.options.threshold
+        return 0.0 if self.options.oos in base.config.label2id else 0.5
+
+    def encode(self, rows, base):
+        texts = [row["text"] for row in rows]
+        encoded = base.processor(texts, truncation=base.max_length is not None, max_length=base.max_length, verbose=False)
+        for index, row in enumerate(rows):
+            # Without oos among the labels, an oos row is evaluated, and has no part in the loss.
+            target = None if row.get("label") is None else base.config.label2id.get(str(row["label"]), -100)
+            yield [{"inputs": {name: values[index] for name, values in encoded.items()}, "target": target}]
+
+    def size(self, example):
+        return len(example["inputs"]["input_ids"])
+
+    def collate(self, examples, base, draws):
+        import torch
+
+        inputs = base.processor.pad([e["inputs"] for e in examples], padding_side="right", return_tensors="pt", verbose=False)
+        targets = [e["target"] for e in examples]
+        return Batch(dict(inputs), None if None in targets else torch.tensor(targets), len(examples))
+
+    def count(self, batch):
+        return {"loss": float((batch.targets != -100).sum())}
+
+    def loss(self, outputs, batch):
+        from torch.nn.functional import cross_entropy
+
+        total = cross_entropy(outputs.logits, batch.targets, reduction="sum", ignore_index=-100)
+        return Loss(total, self.count(batch)["loss"])
+
+    def judge(self, outputs, batch, base):
+        answers = []
+        for row in outputs.logits.softmax(-1).tolist():
+            probabilities = {base.config.id2label[index]: value for index, value in enumerate(row)}
+            best = max(probabilities, key=probabilities.__getitem__)
+            intent = best if probabilities[best] >= self.least(base) else self.options.oos
+            answers.append({"intent": intent, "probability": probabilities[best], "probabilities": probabilities})
+        return answers
+
+    def score(self, predictions, rows, base):
+        from sklearn.metrics import accuracy_score, f1_score
+
+        gold, found = [str(row["label"]) for row in rows], [p["intent"] for p in predictions]
+        scores = {"accuracy": float(accuracy_score(gold, found)),
+                  "f1_macro": float(f1_score(gold, found, average="macro", zero_division=0.0))}
+        outside = [f == self.options.oos for g, f in zip(gold, found, strict=True) if g == self.options.oos]
+        return scores | ({"oos_recall": sum(outside) / len(outside)} if outside else {})
+
+    def sample(self, count):
+        return [{"text": f"{text}, {'please ' * (n % 5)}thanks", "label": label}
+                for n, (text, label) in ((n, SAMPLES[n * 5 % len(SAMPLES)]) for n in range(count))]
+
+    def gold(self, row, base):
+        probabilities = {label: float(label == str(row["label"])) for label in base.config.label2id}
+        return {"intent": str(row["label"]), "probability": 1.0, "probabilities": probabilities}
+
+
+@hookimpl
+def hubtune_tasks():
+    return [IntentRecognition]

@@ -1,0 +1,53 @@
+"""The conformance kit on the task, with out of scope as a label and by a threshold; and what is special about it."""
+
+import pytest
+from hubtune_intent import IntentRecognition
+
+from hubtune import Batch, DataError
+from hubtune.testing import TaskConformance
+
+
+class TestIntentRecognition(TaskConformance):
+    plugin = IntentRecognition
+    model = "bert"
+
+
+def splits(train, validation=("balance", "oos")):
+    return {split: [{"text": f"text {n}", "label": label} for n, label in enumerate(labels)]
+            for split, labels in (("train", train), ("validation", validation))}
+
+
+def test_out_of_scope_is_a_label_only_where_train_has_it():
+    task = IntentRecognition()
+    assert task.inspect(splits(["balance", "transfer", "oos"])) == {
+        "intents": ["balance", "oos", "transfer"], "oos_is_learnt": True}
+    assert task.inspect(splits(["balance", "transfer"])) == {"intents": ["balance", "transfer"], "oos_is_learnt": False}
+
+
+def test_an_intent_that_train_never_shows_is_refused():
+    with pytest.raises(DataError, match="'stocks' in row 1 of validation"):
+        IntentRecognition().inspect(splits(["balance", "transfer"], ["stocks"]))
+
+
+class Base:
+    """As much of a `hubtune.Base` as an answer needs."""
+
+    class config:
+        id2label = {0: "balance", 1: "transfer"}
+        label2id = {"balance": 0, "transfer": 1}
+
+
+def answered(threshold, *logits):
+    import torch
+
+    class outputs:
+        pass
+
+    outputs.logits = torch.tensor(logits)
+    task = IntentRecognition(IntentRecognition.Options(threshold=threshold))
+    return [answer["intent"] for answer in task.judge(outputs, Batch({}, None, len(logits)), Base)]
+
+
+def test_an_answer_below_the_threshold_is_out_of_scope():
+    assert answered(0.8, [2.0, 0.0], [0.5, 0.0]) == ["balance", "oos"]
+    assert answered(0.0, [2.0, 0.0], [0.5, 0.0]) == ["balance", "balance"]

@@ -1,0 +1,162 @@
+"""The gradient of one step, the same however the step is cut into micro-batches and shared among devices."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hubtune import evaluate
+from hubtune.batching import share
+from hubtune.contract import Batch, Draw, Loss, Task
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor
+    from torch.nn import Module
+
+    from hubtune.engine import Work
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch of this device. index: its place in the step; weight 0: only here so that all devices have as many."""
+
+    index: int
+    weight: float
+    batch: Batch
+
+
+class Gradient:
+    """Computes the gradient of a step's mean loss, plus the strategy's own penalty."""
+
+    def __init__(self, work: Work, accelerator: Accelerator, scaler: Any) -> None:
+        self.work, self.accelerator, self.scaler = work, accelerator, scaler
+        self.whole = type(work.task).loss_over is not Task.loss_over
+
+    def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
+        """Add the step's gradient to the parameters; returns the mean of every term.
+
+        Denominators come first, over all micro-batches and devices; each micro-batch then adds its share.
+        """
+        parts = self.parts(epoch, cuts)
+        counts: dict[str, float] = defaultdict(float)
+        for part in parts:
+            for name, count in self.work.task.count(part.batch).items():
+                counts[name] += part.weight * count
+        counts = self.over_devices(counts)
+        caches = self.cached(model, step, parts) if self.whole and len(parts) > 1 else None
+        means: dict[str, float] = defaultdict(float)
+        for position, part in enumerate(parts):
+            last = position == len(parts) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                if caches is None:
+                    objective = self.mean_of(model, step, part, counts, len(cuts), means)
+                else:
+                    objective = self.through_cache(model, step, part, caches[1][position])
+                if last:
+                    objective = objective + self.penalty(model, means)
+                # DDP averages gradients over devices; this undoes it.
+                self.scaler.scale(objective * self.accelerator.num_processes).backward()
+        if caches is not None:
+            means["loss"] += caches[0]
+        return self.over_devices(means)
+
+    def parts(self, epoch: int, cuts: list[list[int]]) -> list[Part]:
+        """The micro-batches that this device computes. Every device has as many as the others."""
+        work, accelerator = self.work, self.accelerator
+        found = []
+        for index, items in share(cuts, accelerator.num_processes, accelerator.process_index):
+            weight = 1.0 if items else 0.0
+            items = items or cuts[0][:1]
+            draws = [Draw(work.settings.seed, epoch, int(work.train.owner[item])) for item in items]
+            examples = [work.train.examples[item] for item in items]
+            batch = evaluate.batch_on(work.task, examples, work.base, draws, accelerator.device)
+            found.append(Part(index, weight, batch))
+        return found
+
+    def over_devices(self, values: dict[str, float]) -> dict[str, float]:
+        """Sums over all devices."""
+        if self.accelerator.num_processes == 1:
+            return dict(values)
+        names = sorted(values)
+        tensor = torch.tensor([values[name] for name in names], dtype=torch.float64).to(self.accelerator.device)
+        return dict(zip(names, self.accelerator.reduce(tensor).tolist(), strict=True))
+
+    def seed(self, step: int, index: int) -> None:
+        """Dropout is drawn from the step and the cut, so that a resumed step draws what it drew before.
+
+        NumPy too: transformers masks spectrograms with it.
+        """
+        seed = ((self.work.settings.seed * 1_000_003 + step) * 4_099 + index) % 2**63
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+
+    def mean_of(
+        self, model: Module, step: int, part: Part, counts: dict[str, float], cuts: int, means: dict[str, float]
+    ) -> Any:
+        """A micro-batch's share of the step's mean loss."""
+        self.seed(step, part.index)
+        with self.autocast(), self.placed(step, part.batch):
+            outputs = self.work.task.forward(model, part.batch)
+            terms: list[Loss] = evaluate.as_terms(self.work.task.loss(outputs, part.batch))
+        objective: Any = 0.0
+        for term in terms:
+            share_of = term.total / (counts.get(term.name, 0.0) or term.count * cuts or 1.0)
+            objective = objective + term.weight * part.weight * share_of
+            means[term.name] += part.weight * float(share_of.detach())
+        return objective
+
+    def represented(self, model: Module, step: int, part: Part) -> Tensor:
+        """What the loss over the whole step compares, of one micro-batch."""
+        self.seed(step, part.index)
+        with self.autocast(), self.placed(step, part.batch):
+            return self.work.task.represent(self.work.task.forward(model, part.batch), part.batch)
+
+    def cached(self, model: Module, step: int, parts: list[Part]) -> tuple[float, list[Tensor]]:
+        """The mean loss over the whole step, and its gradient by each micro-batch's representations (GradCache)."""
+        with torch.no_grad():
+            found = [self.represented(model, step, part).detach() for part in parts]
+        together = torch.cat(found).requires_grad_()
+        with self.autocast():
+            loss = self.work.task.loss_over(together, [part.batch for part in parts])
+        mean = loss.weight * loss.total / (loss.count or 1.0)
+        (gradient,) = torch.autograd.grad(mean, together)
+        return float(mean.detach()), list(torch.split(gradient, [len(part) for part in found]))
+
+    def through_cache(self, model: Module, step: int, part: Part, gradient: Tensor) -> Any:
+        """A scalar whose gradient is the cached one, carried on into the weights."""
+        return (self.represented(model, step, part) * gradient).sum()
+
+    def penalty(self, model: Module, means: dict[str, float]) -> Any:
+        """The strategy's own term, once a step."""
+        found = self.work.strategy.penalty(self.accelerator.unwrap_model(model))
+        if found is None:
+            return 0.0
+        share_of = found / self.accelerator.num_processes
+        means["penalty"] += float(share_of.detach())
+        return share_of
+
+    @contextlib.contextmanager
+    def placed(self, step: int, batch: Batch) -> Any:
+        """What a plugin or a model raises says where it happened."""
+        try:
+            yield
+        except Exception as error:
+            work = self.work
+            shapes = {name: tuple(getattr(value, "shape", ())) for name, value in batch.inputs.items()}
+            error.add_note(f"in step {step}, task '{work.task.name}', strategy '{work.strategy.name}', "
+                           f"model type '{work.base.config.model_type}', inputs {shapes}")
+            raise
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Half precision for matrix products where the plan says so.
+
+        Ours and not Accelerate's, whose wrapper stays on the model and would make evaluation inexact.
+        """
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.work.compute.precision)
+        return torch.autocast(self.work.compute.device, dtype) if dtype else contextlib.nullcontext()

@@ -1,0 +1,234 @@
+"""A task, a tiny model that fits it and a few rows, set up as a run sets them up: what the kit's checks stand on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubtune import encoding, models, registry
+from hubtune.contract import Base, Batch, Draw, Example, Loss, Plugin, Prediction, Strategy, Task
+from hubtune.errors import ModelError
+from hubtune.origin import in_folder
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+ROWS = 16
+"""Rows that `sample` is asked for."""
+
+
+class Failed(AssertionError):
+    """A check that failed: what is wrong, and what to look at."""
+
+
+def ensure(fine: object, wrong: str, look: str) -> None:
+    """Raise Failed unless it is fine."""
+    if not fine:
+        raise Failed(f"{wrong}\nLook at: {look}")
+
+
+@contextlib.contextmanager
+def registered(*kinds: type[Plugin[Any]]) -> Iterator[None]:
+    """Let runs in this process find these classes under their names, whether or not they are installed."""
+    original = registry.load
+
+    def load() -> registry.Registry:
+        plugins = original()
+        for kind in kinds:
+            plugins.put(kind)
+        return plugins
+
+    registry.load = load
+    try:
+        yield
+    finally:
+        registry.load = original
+
+
+@contextlib.contextmanager
+def calm() -> Iterator[None]:
+    """Without what libraries say to each other's authors, as `hubtune` itself runs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        models.quiet()
+        yield
+
+
+@dataclass
+class Bench:
+    """`inspect`, `configure` and `encode` done, on rows with targets; the model is loaded when it is asked for."""
+
+    task: Task[Any]
+    folder: Path
+    rows: Sequence[Mapping[str, Any]]
+
+    @calm()
+    def __post_init__(self) -> None:
+        self.origin = in_folder(self.folder)
+        self.facts = json.loads(json.dumps(self.task.inspect({"train": self.rows, "validation": self.rows})))
+        opened = models.open_base(self.origin, self.task)
+        reason = models.misfit(opened.config, self.task)
+        if reason:
+            raise ModelError(f"{reason}, which the task '{self.task.name}' needs.", where=self.origin.repo)
+        base = models.configured(opened, self.task.configure(self.facts, opened))
+        shape = models.skeleton(base, self.task)
+        self.base = replace(base, max_length=models.length_limit(base, shape))
+        self.encoded = encoding.encode(self.task, self.rows, self.base, self.base.max_length)
+
+    @cached_property
+    def own(self) -> Base:
+        """The base as a copy, for those who may change its configuration."""
+        return replace(self.base, config=deepcopy(self.base.config))
+
+    @cached_property
+    def model(self) -> Module:
+        """The untrained model in evaluation mode: in fp64 where the task computes in it, else in fp32."""
+        import torch
+
+        model = deepcopy(self.plain)
+        self.exact = True
+        try:
+            self.losses(model.double(), self.whole)
+        except (RuntimeError, TypeError) as error:
+            if "ouble" not in str(error) and "dtype" not in str(error) and "Float" not in str(error):
+                raise
+            self.exact = False
+            model = model.to(torch.float32)
+        return model
+
+    def fresh_model(self, strategy: Strategy[Any]) -> models.Loaded:
+        """The model as it is before training, with fp32 weights."""
+        return models.load(self.origin, self.own, self.task, strategy, seed=0)
+
+    @cached_property
+    def plain(self) -> Module:
+        """The untrained model with fp32 weights, in evaluation mode."""
+        return self.fresh_model(Strategy()).model.eval()
+
+    @cached_property
+    def annotated(self) -> encoding.Encoded:
+        """The examples of all rows, with what a frozen reference says of them where the task wants one."""
+        from hubtune import evaluate
+
+        if type(self.task).annotate is Task.annotate:
+            return self.encoded
+        return evaluate.annotated(self.plain, self.task, self.base, self.encoded, uniform=True)
+
+    @property
+    def examples(self) -> list[Example]:
+        """The examples of all rows, in order."""
+        return list(self.annotated.examples)
+
+    @cached_property
+    def uniform(self) -> bool:
+        """Whether only examples of one size may meet, since the model's answers change with padding."""
+        from hubtune import evaluate
+
+        return evaluate.padding_matters(self.plain, self.task, self.base, self.annotated)
+
+    def part(self, rows: int) -> encoding.Encoded:
+        """The examples of the first rows."""
+        kept = [index for index, owner in enumerate(self.annotated.owner.tolist()) if owner < rows]
+        return encoding.Encoded([self.annotated.examples[index] for index in kept], self.annotated.owner[kept],
+                                self.annotated.sizes[kept], min(rows, self.annotated.rows))
+
+    @property
+    def whole(self) -> list[int]:
+        """The numbers of all examples."""
+        return list(range(len(self.encoded.examples)))
+
+    def order(self) -> list[int]:
+        """The numbers of all examples, the shortest first."""
+        return [int(index) for index in self.encoded.sizes.argsort(kind="stable")]
+
+    def draws(self, items: Sequence[int], epoch: int = 0) -> list[Draw]:
+        """The randomness of examples, as the engine hands it out: by row."""
+        return [Draw(0, epoch, int(self.encoded.owner[item])) for item in items]
+
+    def collated(self, examples: Sequence[Example], draws: Sequence[Draw] | None, model: Module) -> Batch:
+        """A batch whose inputs have the number format of the model."""
+        batch = self.task.collate(examples, self.base, draws)
+        dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        inputs = {key: value.to(dtype) if getattr(value, "is_floating_point", bool)() else value
+                  for key, value in batch.inputs.items()}
+        return Batch(inputs, batch.targets, batch.size)
+
+    def batch(self, items: Sequence[int], model: Module | None = None, draws: bool = False) -> Batch:
+        """The examples of these numbers as a batch for a model."""
+        chosen = [self.examples[item] for item in items]
+        return self.collated(chosen, self.draws(items) if draws else None, model or self.model)
+
+    def losses(self, model: Module, items: Sequence[int], draws: bool = True) -> dict[str, Loss]:
+        """The loss terms of examples, by name."""
+        batch = self.batch(items, model, draws)
+        with no_grad():
+            terms = self.task.loss(self.task.forward(model, batch), batch)
+        return {term.name: term for term in (terms if isinstance(terms, list) else [terms])}
+
+    def judged(self, items: Sequence[int]) -> list[Prediction]:
+        """What `judge` says of examples, in one batch."""
+        batch = self.batch(items)
+        with no_grad():
+            return self.task.judge(self.task.forward(self.model, batch), batch, self.base)
+
+    def predicted(self, items: Sequence[int]) -> list[Prediction]:
+        """What `predict` says of examples, in one batch."""
+        with no_grad():
+            return self.task.predict(self.model, self.batch(items), self.base)
+
+    @property
+    def generates(self) -> bool:
+        """Whether the task has a `predict` of its own."""
+        return type(self.task).predict is not Task.predict
+
+    def answers(self, real: bool = True) -> list[Prediction]:
+        """One merged prediction per row of the untrained model, as the evaluation makes it."""
+        from hubtune import evaluate
+
+        return evaluate.answer(
+            self.plain, self.task, self.base, self.rows, self.annotated, real=real, uniform=True
+        ).predictions
+
+
+def no_grad() -> Any:
+    """Without gradients; torch is imported here."""
+    import torch
+
+    return torch.no_grad()
+
+
+def gap(one: Any, other: Any) -> float:
+    """The largest difference of two JSON values, relative to values above 1; infinite where they differ in kind."""
+    if isinstance(one, bool) or isinstance(other, bool) or not isinstance(one, int | float):
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            same = one.keys() == other.keys()
+            return max((gap(one[key], other[key]) for key in one), default=0.0) if same else math.inf
+        if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+            return max(map(gap, one, other), default=0.0) if len(one) == len(other) else math.inf
+        return 0.0 if one == other else math.inf
+    if not isinstance(other, int | float):
+        return math.inf
+    return 0.0 if one == other else abs(one - other) / max(1.0, abs(one))
+
+
+def same_tensors(one: Any, other: Any) -> bool:
+    """Whether two nested values hold the same tensors, bit for bit, and equal other values."""
+    import torch
+
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return isinstance(other, Mapping) and one.keys() == other.keys() and all(
+            same_tensors(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same_tensors, one, other))
+    return bool(one == other)

@@ -1,0 +1,225 @@
+"""What the kit checks of tasks and strategies alike: what they say of themselves, what they import, and that a run
+of theirs can stop and go on. Each check raises `Failed` with what is wrong and what to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hubtune.contract import CONTRACT, Plugin, Strategy, Task
+from hubtune.errors import RecipeError
+from hubtune.recipe import fill
+from hubtune.registry import check_class, unavailable
+from hubtune.testing.bench import Failed, calm, ensure, registered
+from hubtune.watch import Watcher
+
+HEAVY = (
+    "torch", "transformers", "datasets", "huggingface_hub", "accelerate", "peft", "numpy", "scipy", "sklearn", "pandas",
+    "PIL", "soundfile", "soxr", "torchmetrics", "sacrebleu", "jiwer", "pycocotools", "bitsandbytes",
+)
+"""What no plugin may import before it works."""
+STEPS = 6
+"""Optimizer steps of the kit's runs."""
+
+
+def documented(kind: type[Plugin[Any]]) -> None:
+    """Attributes, docstring and help are as the contract wants them."""
+    check_class(kind, Task if issubclass(kind, Task) else Strategy)
+    ensure(kind.contract == CONTRACT, f"{kind.__name__} speaks contract {kind.contract}.", "the attribute `contract`")
+    ensure("__doc__" in vars(kind) and (kind.__doc__ or "").strip(), f"{kind.__name__} has no docstring.",
+           "the class: one line that says what it learns or how")
+    ensure(kind.summary.strip() and "\n" not in kind.summary, "its summary is not one line.", "`summary`")
+    ensure(kind.name == kind.name.lower() and " " not in kind.name, f"the name {kind.name!r} is not kebab-case.", "`name`")
+    silent = [item.name for item in dataclasses.fields(kind.Options) if not item.metadata.get("help", "").strip()]
+    ensure(not silent, f"options without a line of help: {', '.join(silent)}.",
+           'write each as `name: type = option(default, "what it does")`')
+
+
+def cheap(kind: type[Plugin[Any]]) -> None:
+    """The plugin's module, imported in a fresh process, brings nothing heavy along."""
+    module = sys.modules[kind.__module__]
+    if kind.__module__ == "__main__" or not getattr(module, "__file__", None):
+        return
+    code = (
+        "import importlib, importlib.util, json, sys\n"
+        f"sys.path[:0] = {[entry for entry in sys.path if entry]!r}\n"
+        f"name, file = {kind.__module__!r}, {str(module.__file__)!r}\n"
+        "try:\n    importlib.import_module(name)\nexcept ModuleNotFoundError:\n"
+        "    spec = importlib.util.spec_from_file_location(name, file)\n"
+        "    sys.modules[name] = made = importlib.util.module_from_spec(spec)\n    spec.loader.exec_module(made)\n"
+        f"print(json.dumps([word for word in {HEAVY!r} if word in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+    said = (done.stderr.strip().splitlines() or [""])[-1]
+    ensure(not done.returncode, f"{kind.__module__} does not import in a fresh process: {said}", "its imports")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    ensure(not found, f"importing {kind.__module__} imports {', '.join(found)}: every `hubtune --help` would wait for it.",
+           "imports at the top of the module; move them into the methods that use them")
+
+
+def options_survive(plugin: Plugin[Any]) -> None:
+    """Options are JSON values, and the same after a recipe file."""
+    kind = type(plugin)
+    for options in (kind.Options(), plugin.options):
+        try:
+            again = fill(kind.Options, json.loads(json.dumps(dataclasses.asdict(options))), "options")
+        except (TypeError, ValueError, RecipeError) as error:
+            raise Failed(f"its options do not survive JSON: {error}\nLook at: the types in {kind.Options.__name__}") from error
+        ensure(again == options, f"options change on their way through JSON: {options} became {again}.",
+               f"{kind.Options.__name__}: only str, int, float, bool, None and lists of these survive")
+
+
+class Stopped(RuntimeError):
+    """What a stopped run raises here."""
+
+
+class Stop(Watcher):
+    """Kills a training in the middle of a step, before that step is saved."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.steps, self.training = after, 0, False
+
+    def begin(self, what: str, total: int) -> None:
+        self.training = what == "training"
+
+    def advance(self, units: int, **shown: float) -> None:
+        self.steps += units if self.training else 0
+        if self.training and self.steps > self.after:
+            raise Stopped
+
+
+@dataclasses.dataclass
+class Runs:
+    """Runs of one task with one strategy on one tiny model, through the public API."""
+
+    task: type[Task[Any]]
+    strategy: type[Strategy[Any]]
+    model: Path
+    rows: Sequence[Mapping[str, Any]]
+    set: Mapping[str, Any]
+    place: Path
+
+    def arguments(self, name: str, **more: Any) -> dict[str, Any]:
+        """What `hubtune.train` is called with."""
+        data = [dict(row) for row in self.rows]
+        return {
+            "model": self.model, "data": {"train": data, "validation": data[: max(4, len(data) // 2)]},
+            "strategy": self.strategy.name, "out": self.place / name,
+            "set": {"train.steps": STEPS, "train.batch_size": 4, "train.keep": "last", "train.precision": "fp32",
+                    "train.patience": 0, **self.set, **more},
+        }
+
+    @calm()
+    def whole(self) -> Any:
+        """A run that nothing stops, proven in a fresh process without hubtune."""
+        import hubtune
+
+        with registered(self.task, self.strategy):
+            return hubtune.train(self.task.name, **self.arguments("whole"))
+
+    @calm()
+    def resumed(self) -> Any:
+        """The same run, killed after half its steps, and resumed."""
+        import hubtune
+
+        arguments = self.arguments("resumed", **{"train.save_minutes": 0.0, "train.prove": False})
+        with registered(self.task, self.strategy):
+            try:
+                hubtune.train(self.task.name, watcher=Stop(STEPS // 2), **arguments)
+            except Stopped:
+                saved = sorted(path.name for path in (self.place / "resumed" / "checkpoints").glob("step-*"))
+                ensure(saved, "the stopped run left no checkpoint.", "`state`: its values have to be JSON")
+                return hubtune.resume(self.place / "resumed", data=arguments["data"])
+        raise Failed("the run could not be stopped: it had fewer steps than it should.")
+
+
+def same_weights(one: Path, other: Path, look: str) -> None:
+    """Two published folders hold the same tensors, bit for bit."""
+    import torch
+    from safetensors.torch import load_file
+
+    files = sorted(str(path.relative_to(one)) for path in one.rglob("*.safetensors"))
+    ensure(files, f"nothing was saved: no safetensors in {one.name}.", "`export`")
+    for name in files:
+        first, second = load_file(one / name), load_file(other / name)
+        ensure(first.keys() == second.keys(), f"{name} has other tensors after a resume.", look)
+        changed = [key for key in first if not torch.equal(first[key], second[key])]
+        ensure(not changed, f"a resumed run is not the uninterrupted one: {len(changed)} of {len(first)} tensors of "
+               f"{name} differ, such as {changed[:1]}.", look)
+
+
+class Conformance:
+    """What the kits for tasks and strategies share. `skips`: tests that do not apply, by name, each with the reason."""
+
+    plugin: ClassVar[Any]
+    options: ClassVar[Mapping[str, Any]] = {}
+    model: ClassVar[str | None] = None
+    skips: ClassVar[Mapping[str, str]] = {}
+    _place: ClassVar[Any]
+
+    @classmethod
+    def setup_class(cls) -> None:
+        """A folder for the class, and a skip where the plugin's packages are not installed."""
+        import pytest
+
+        reason = unavailable(cls.plugin)
+        if reason:
+            pytest.skip(f"{cls.plugin.name}: {reason}")
+        cls._place = tempfile.TemporaryDirectory(prefix="hubtune-kit-")
+        cls._made: dict[str, Any] = {}
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        """The folder goes."""
+        if "_place" in vars(cls):
+            cls._place.cleanup()
+            del cls._place, cls._made
+
+    def setup_method(self, method: Any) -> None:
+        """Skip what the author says does not apply, with the author's reason."""
+        import pytest
+
+        if reason := self.skips.get(method.__name__):
+            pytest.skip(reason)
+
+    @classmethod
+    def once(cls, name: str, make: Any) -> Any:
+        """What is made once for all tests of the class."""
+        if name not in cls._made:
+            cls._made[name] = make()
+        return cls._made[name]
+
+    @classmethod
+    def made(cls) -> Any:
+        """An instance of the plugin with the options of the class."""
+        return cls.plugin(fill(cls.plugin.Options, cls.options, "options"))
+
+    def test_it_is_documented(self) -> None:
+        """The class, its summary and every option say what they are."""
+        documented(self.plugin)
+
+    def test_its_import_is_cheap(self) -> None:
+        """Nothing heavy is imported before it works: `hubtune --help` imports every plugin."""
+        cheap(self.plugin)
+
+    def test_its_options_survive_json(self) -> None:
+        """A recipe and `run.json` give back the same options."""
+        options_survive(self.made())
+
+    def test_no_standard_test_is_overridden(self) -> None:
+        """A check that does not apply is named in `skips`, with a reason; it is not replaced."""
+        own = {name for parent in type(self).__mro__ if parent.__module__.startswith("hubtune.testing")
+               for name in vars(parent) if name.startswith("test_")}
+        replaced = sorted(name for parent in type(self).__mro__ if not parent.__module__.startswith("hubtune.testing")
+                          for name in vars(parent) if name in own)
+        ensure(not replaced, f"standard tests are replaced: {', '.join(replaced)}.", 'skips = {"test_name": "reason"}')
+        strange = sorted(set(self.skips) - own)
+        ensure(not strange, f"`skips` names no test: {', '.join(strange)}.", "`skips`")
+        empty = sorted(name for name, reason in self.skips.items() if not reason.strip())
+        ensure(not empty, f"skipped without a reason: {', '.join(empty)}.", "`skips`")

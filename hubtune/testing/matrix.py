@@ -1,0 +1,147 @@
+"""Every task with every strategy on tiny models: which pairs work, which do not, and which do not apply.
+
+A pair is trained for a few steps in the real engine, saved, and loaded again in one fresh process without hubtune.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hubtune.contract import CONTRACT, Strategy, Task
+from hubtune.errors import HubtuneError, ProofError
+from hubtune.recipe import Chosen
+from hubtune.registry import Registry, unavailable
+from hubtune.testing.bench import Bench, calm
+from hubtune.watch import Watcher
+
+ROWS, STEPS = 12, 2
+Result = Literal["pass", "fail", "not-applicable"]
+RESULTS: tuple[Result, ...] = ("pass", "fail", "not-applicable")
+
+
+@dataclass
+class Cell:
+    """One task with one strategy. model: the type of the tiny model. reason: why it fails or does not apply."""
+
+    task: str
+    strategy: str
+    model: str | None = None
+    result: Result = "pass"
+    reason: str | None = None
+    seconds: float = 0.0
+
+    def set(self, result: Literal["fail", "not-applicable"], reason: str | BaseException) -> None:
+        """What became of it, with the reason in one line."""
+        if isinstance(reason, HubtuneError):
+            reason = reason.message
+        elif isinstance(reason, BaseException):
+            reason = f"{type(reason).__name__}: {reason}" if not isinstance(reason, AssertionError) else str(reason)
+        self.result, self.reason = result, " ".join(reason.split())[:400]
+
+
+def check(plugins: Registry, watcher: Watcher | None = None, names: Iterable[str] = ()) -> dict[str, Any]:
+    """The document that `hubtune plugins --check --json` prints. names: only cells with one of these tasks or strategies."""
+    wanted, watcher = set(names), watcher or Watcher()
+    cells = [
+        Cell(task, strategy) for task in sorted(plugins.tasks) for strategy in sorted(plugins.strategies)
+        if not wanted or {task, strategy} & wanted
+    ]
+    watcher.begin("checking", len(cells))
+    with tempfile.TemporaryDirectory(prefix="hubtune-check-") as temporary, calm():
+        saved: list[tuple[Cell, Any]] = []
+        for task in dict.fromkeys(cell.task for cell in cells):
+            row = [cell for cell in cells if cell.task == task]
+            saved += check_task(plugins, row, Path(temporary) / task, watcher)
+            found = Counter(cell.result for cell in row)
+            watcher.note(f"{task}: " + ", ".join(f"{found[result]} {result}" for result in RESULTS if found[result]))
+        if saved:
+            watcher.note(f"loading {len(saved)} models in a fresh process without hubtune")
+            prove(saved)
+    watcher.end()
+    counts = Counter(cell.result for cell in cells)
+    return {"contract": CONTRACT, "cells": [asdict(cell) for cell in cells], "counts": {r: counts[r] for r in RESULTS}}
+
+
+def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, watcher: Watcher) -> list[tuple[Cell, Any]]:
+    """One task with all its strategies; what was saved, to be proven."""
+    saved = []
+    bench: Bench | Exception | None = None
+    for cell in cells:
+        begun = time.monotonic()
+        try:
+            kind = plugins.strategies[cell.strategy]
+            reason = unavailable(plugins.tasks[cell.task]) or unavailable(kind)
+            if reason:
+                cell.set("not-applicable", reason)
+                continue
+            bench = bench or set_up(plugins.task(Chosen(cell.task)), place)
+            if isinstance(bench, Exception):
+                cell.set("fail", bench)
+                continue
+            cell.model = bench.base.config.model_type
+            strategy = plugins.strategy(Chosen(cell.strategy))
+            reason = strategy.refuse(bench.task, bench.base.config)
+            if reason is not None:
+                cell.set("not-applicable", reason)
+                continue
+            saved.append((cell, trained(bench, strategy, place / cell.strategy)))
+        except Exception as error:  # of a plugin or a library: it is this cell's result
+            cell.set("fail", error)
+        finally:
+            cell.seconds = round(time.monotonic() - begun, 3)
+            watcher.advance(1)
+    return saved
+
+
+def set_up(task: Task[Any], place: Path) -> Bench | Exception:
+    """The task on a tiny model; or why it cannot be set up, which is the result of all its cells."""
+    from hubtune.testing.models import tiny_for
+
+    try:
+        rows = task.sample(ROWS)
+        return Bench(task, tiny_for(task, place / "tiny", rows=rows), rows)
+    except Exception as error:  # of a plugin or a library
+        return error
+
+
+def trained(bench: Bench, strategy: Strategy[Any], place: Path) -> Any:
+    """Train a few steps under watch, and save: a `proof.Saved`. Raises where something is wrong."""
+    from hubtune import models, proof
+    from hubtune.testing.bench import ensure
+    from hubtune.testing.watched import learn
+
+    bench.__dict__.pop("own", None)  # a strategy may have changed the configuration
+    learnt = learn(bench, strategy, max(STEPS, len(strategy.phases())), place / "run", rows=4)
+    learnt.watched.check()
+    seen = place / "proof.safetensors"
+    proof.witness(learnt.outcome.model, bench.task, bench.base, bench.part(4), seen, bench.uniform)
+    export = strategy.export(learnt.outcome.model)
+    ensure(export.loads_with == strategy.loads_with,
+           f"the class says loads_with={strategy.loads_with!r}, its export {export.loads_with!r}.", "`loads_with`, `export`")
+    models.save(export, bench.own, place / "model", bench.origin, bench.task.files(bench.own))
+    setup = bench.task.configure(bench.facts, bench.own)
+    return proof.Saved(place / "model", bench.task.model, export.loads_with, seen, bench.folder, dict(setup.config))
+
+
+def prove(saved: Sequence[tuple[Cell, Any]]) -> None:
+    """Load all that was saved in one fresh process, and compare."""
+    from hubtune import proof
+
+    try:
+        found = proof.check_all([model for _, model in saved])
+    except Exception as error:  # outputs that cannot be compared: looked for by halves, in further processes
+        if len(saved) == 1:
+            saved[0][0].set("fail", error)
+        else:
+            prove(saved[: len(saved) // 2])
+            prove(saved[len(saved) // 2 :])
+        return
+    for (cell, _), said in zip(saved, found, strict=True):
+        if isinstance(said, ProofError):
+            cell.set("fail", said)

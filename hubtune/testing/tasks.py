@@ -1,0 +1,289 @@
+"""The conformance kit for tasks: subclass `TaskConformance`, name the task, and run pytest."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hubtune.contract import Strategy, Task
+from hubtune.testing.bench import ROWS, Bench, ensure, gap, no_grad, same_tensors
+from hubtune.testing.checks import Conformance, Runs, same_weights
+from hubtune.testing.models import tiny_for
+
+
+class TaskConformance(Conformance):
+    """Every check that a task has to pass.
+
+    plugin: the task class. options: of its `Options`, by name. model: the type of a tiny model (`hubtune.testing`
+    lists them); none: the first that fits. rows: how many rows `sample` is asked for. atol: the largest difference
+    that padding may make, relative to values above 1. steps, rate: how eight rows are learnt by heart. uniform: the
+    model has no mask, so only examples of one size meet. skips: tests that do not apply, with the reason.
+
+        class TestLevels(TaskConformance):
+            plugin = Levels
+            options = {"order": ["low", "medium", "high"]}
+    """
+
+    plugin: ClassVar[type[Task[Any]]]
+    rows: ClassVar[int] = ROWS
+    atol: ClassVar[float] = 1e-5
+    steps: ClassVar[int] = 60
+    rate: ClassVar[float] = 5e-3
+    uniform: ClassVar[bool] = False
+
+    @classmethod
+    def bench(cls) -> Bench:
+        """The task on a tiny model, with its sample encoded."""
+        def make() -> Bench:
+            task = cls.made()
+            rows = task.sample(cls.rows)
+            return Bench(task, tiny_for(task, Path(cls._place.name) / "tiny", rows=rows, model_type=cls.model), rows)
+
+        return cls.once("bench", make)  # type: ignore[no-any-return]
+
+    @classmethod
+    def runs(cls) -> Runs:
+        """Runs of the task with full fine-tuning, through the public API."""
+        from hubtune import registry
+
+        bench = cls.bench()
+        sets = {f"task.{name}": value for name, value in cls.options.items()}
+        full = registry.load().strategies.get("full", Strategy)
+        return Runs(cls.plugin, full, bench.folder, bench.rows, sets, Path(cls._place.name))
+
+    @classmethod
+    def trained(cls) -> Any:
+        """A finished run, made once."""
+        return cls.once("trained", lambda: cls.runs().whole())
+
+    # ------------------------------------------------------------------------------------------------ rows and facts
+
+    def test_its_sample_is_labelled_and_the_same_at_every_call(self) -> None:
+        """`sample(n)` gives n rows by role, with all that training needs."""
+        task = self.made()
+        rows = task.sample(self.rows)
+        ensure(len(rows) == self.rows, f"sample({self.rows}) gave {len(rows)} rows.", "`sample`")
+        needed = {column.role for column in task.columns if column.needed != "never"}
+        ensure(all(needed <= row.keys() for row in rows), f"its rows lack some of {sorted(needed)}.", "`sample`")
+        known = {column.role for column in task.columns}
+        ensure(all(row.keys() <= known for row in rows), f"its rows have roles that `columns` does not: {sorted(known)}.",
+               "`sample`")
+        ensure(same_tensors(rows, task.sample(self.rows)), "two calls give different rows.", "randomness in `sample`")
+
+    def test_its_facts_are_json_and_configure_the_same_model_again(self) -> None:
+        """`inspect` gives JSON; `configure` writes the same from these facts, and keeps a tuned model as it is."""
+        bench = self.bench()
+        ensure(gap(bench.facts, self.made().inspect({"train": bench.rows, "validation": bench.rows})) == 0,
+               "two calls of inspect differ, or facts change on their way through JSON (keys become text).", "`inspect`")
+        again = Bench(self.made(), bench.folder, bench.rows)
+        ensure(again.base.config.to_json_string() == bench.base.config.to_json_string(),
+               "the same facts configure another model.", "`configure`")
+        tuned = self.made()
+        setup = tuned.configure({}, again.base)
+        changed = [key for key, value in setup.config.items()
+                   if json.dumps(value, default=str) != json.dumps(getattr(bench.base.config, key, None), default=str)]
+        ensure(not changed, f"without facts, a tuned model loses its {', '.join(changed)}.",
+               "`configure` with empty facts: read them from base.config")
+
+    def test_every_row_is_encoded(self) -> None:
+        """One list of examples per row, each with a size, within the model's length; the same at every call."""
+        bench = self.bench()
+        lists = [list(found) for found in bench.task.encode(bench.rows, bench.base)]
+        ensure(len(lists) == len(bench.rows), f"{len(bench.rows)} rows became {len(lists)} lists.", "`encode`: one list a row")
+        ensure(all(lists), f"rows without an example: {[i for i, found in enumerate(lists) if not found]}.", "`encode`")
+        sizes = [bench.task.size(example) for found in lists for example in found]
+        ensure(all(isinstance(size, int) and size > 0 for size in sizes), f"sizes are no positive ints: {sizes[:4]}.", "`size`")
+        limit = bench.base.max_length
+        ensure(limit is None or bench.task.unit != "tokens" or max(sizes) <= limit,
+               f"an example of {max(sizes)} tokens is longer than base.max_length={limit}.", "`encode`: cut there")
+        again = [list(found) for found in bench.task.encode(bench.rows, bench.base)]
+        ensure(same_tensors(lists, again), "a second call encodes differently.", "randomness belongs into `collate`")
+
+    def test_rows_without_targets_are_encoded_and_answered(self) -> None:
+        """Rows to predict lack their targets: they are encoded, collated without targets, and answered."""
+        bench = self.bench()
+        hidden = {column.role for column in bench.task.columns if column.target}
+        rows = [{role: value for role, value in row.items() if role not in hidden} for row in bench.rows]
+        lists = [list(found) for found in bench.task.encode(rows, bench.base)]
+        ensure(len(lists) == len(rows) and all(lists), "rows without targets are not all encoded.", "`encode`")
+        batch = bench.collated(lists[0], None, bench.model)
+        ensure(not hidden or batch.targets is None, "a batch of rows without targets has targets.", "`collate`")
+        with no_grad():
+            answers = bench.task.predict(bench.model, batch, bench.base)
+        ensure(len(answers) == len(lists[0]), f"{len(lists[0])} examples got {len(answers)} answers.", "`predict`, `judge`")
+
+    # ------------------------------------------------------------------------------------------------------- the loss
+
+    def test_its_loss_is_a_sum(self) -> None:
+        """loss(A + B) = loss(A) + loss(B), and padding is no part of it: so a step may be cut anyhow."""
+        bench = self.bench()
+        if not bench.task.additive:
+            return self.whole_loss(bench)
+        order = [bench.order()] if not self.uniform else one_size(bench)
+        for items in order:
+            middle = max(1, len(items) // 2)
+            if len(items) < 2:
+                continue
+            whole, first, second = (bench.losses(bench.model, part) for part in (items, items[:middle], items[middle:]))
+            for name, term in whole.items():
+                parts = float(first[name].total) + float(second[name].total)
+                ensure(gap(float(term.total), parts) <= self.tolerance(bench),
+                       f"the loss {name!r} of {len(items)} examples is {float(term.total):.8g}, and {parts:.8g} in two halves.",
+                       "`loss`: sum over targets, with `reduction=\"sum\"`, never a mean; padding must not count")
+                ensure(gap(term.count, first[name].count + second[name].count) <= 1e-9,
+                       "counts do not add up.", "`Loss.count` and `count`")
+        return None
+
+    def whole_loss(self, bench: Bench) -> None:
+        """A loss over a whole step is the same from representations that were made in parts."""
+        import torch
+
+        items = bench.order()
+        parts = [items, items[: len(items) // 2], items[len(items) // 2 :]]
+        with no_grad():
+            batches = [bench.batch(part, draws=True) for part in parts]
+            made = [bench.task.represent(bench.task.forward(bench.model, batch), batch) for batch in batches]
+            whole = bench.task.loss_over(made[0], batches[:1])
+            cut = bench.task.loss_over(torch.cat(made[1:]), batches[1:])
+        ensure(len(made[0]) == len(items), f"{len(items)} examples have {len(made[0])} representations.", "`represent`")
+        ensure(gap(float(whole.total), float(cut.total)) <= self.tolerance(bench),
+               f"the loss of a step is {float(whole.total):.8g}, and {float(cut.total):.8g} when it is cut in two.",
+               "`loss_over`: representations come in the order of the batches")
+
+    def tolerance(self, bench: Bench) -> float:
+        """What rounding may do: `atol`, and ten times as much where the task does not compute in fp64."""
+        return self.atol if bench.exact else 10 * self.atol
+
+    def test_its_counts_are_known_before_the_forward_pass(self) -> None:
+        """`count(batch)` names the same terms as `loss`, with the same counts."""
+        bench = self.bench()
+        batch = bench.batch(bench.whole, draws=True)
+        said = bench.task.count(batch)
+        real = {name: term.count for name, term in bench.losses(bench.model, bench.whole).items()}
+        ensure(gap({k: float(v) for k, v in said.items()}, {k: float(v) for k, v in real.items()}) <= 1e-9,
+               f"count says {said}, and the loss has {real}.", "`count`, and the count of each `Loss`")
+        ensure(all(float(count) > 0 for count in said.values()), f"a count is not above 0: {said}.", "`count`")
+
+    def test_it_learns_eight_rows_by_heart(self) -> None:
+        """The loss of eight rows falls below half of where it began, within `steps` steps at `rate`."""
+        import torch
+
+        bench = self.bench()
+        items = [index for index in bench.whole if bench.encoded.owner[index] < 8]
+        model = bench.fresh_model(Strategy()).model.eval()
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=self.rate)
+        seen: list[float] = []
+        for _ in range(self.steps):
+            total: Any = 0.0
+            for part in [items] if not self.uniform else one_size(bench, items):
+                batch = bench.batch(part, model, draws=True)
+                terms = bench.task.loss(bench.task.forward(model, batch), batch)
+                for term in terms if isinstance(terms, list) else [terms]:
+                    total = total + term.weight * term.total / max(term.count, 1e-9)
+            ensure(bool(torch.isfinite(total.detach())), f"the loss became {float(total.detach())} after {len(seen)} steps.", "`loss`, or a lower `rate`")
+            seen.append(float(total.detach()))
+            if seen[-1] < 0.5 * seen[0]:
+                return
+            total.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        ensure(False, f"eight rows are not learnt by heart: the loss went from {seen[0]:.4f} to {seen[-1]:.4f} in "
+               f"{len(seen)} steps.", "`loss` and `collate`: do the targets belong to their rows? Else `steps`, `rate`")
+
+    # ----------------------------------------------------------------------------------------------- draws and padding
+
+    def test_a_draw_fixes_the_batch(self) -> None:
+        """All randomness comes from the draws: the same draws make the same batch, and without draws there is none."""
+        bench = self.bench()
+        import torch
+
+        for draws in (None, bench.draws(bench.whole)):
+            made = []
+            for seed in (1, 2):
+                torch.manual_seed(seed)
+                made.append(bench.task.collate(bench.examples, bench.base, draws))
+            ensure(same_tensors([made[0].inputs, made[0].targets], [made[1].inputs, made[1].targets]),
+                   f"two batches of the same examples {'without' if draws is None else 'with the same'} draws differ.",
+                   "`collate`: take every random number from draws[i].random()")
+        ensure(made[0].size == len(bench.examples), f"a batch of {len(bench.examples)} says size {made[0].size}.", "`collate`")
+
+    def test_neighbours_do_not_change_an_answer(self) -> None:
+        """A row's answer is the same alone, beside longer ones, and in any order."""
+        bench = self.bench()
+        ways = [bench.judged, *([bench.predicted] if bench.generates else [])]
+        for answer in ways:
+            for items in [bench.order()] if not self.uniform else one_size(bench):
+                together, backward = answer(items), answer(items[::-1])[::-1]
+                worst = gap(together, backward)
+                ensure(worst <= self.tolerance(bench), f"answers differ by {worst:.1e} when the order of a batch does.",
+                       f"`{answer.__name__[:-2]}`: one answer per example, in their order")
+                for place in {0, len(items) // 2}:
+                    worst = gap(answer([items[place]])[0], together[place])
+                    ensure(worst <= self.tolerance(bench), f"an answer changes by {worst:.1e} beside longer rows.",
+                           "`collate`: the attention mask; `judge`: does it read padding? (uniform = True: there is no mask)")
+
+    # ---------------------------------------------------------------------------------------------- answers and scores
+
+    def test_its_answers_are_json(self) -> None:
+        """Predictions, and what the user sees of them, are JSON without NaN."""
+        bench = self.bench()
+        for row, answer in zip(bench.rows, bench.answers(), strict=True):
+            for value in (answer, bench.task.show(answer), bench.task.gold(row, bench.base)):
+                ensure(isinstance(value, dict) and value, f"a prediction is a dict with entries, not {value!r}.", "`judge`, `gold`")
+                try:
+                    json.dumps(value, allow_nan=False)
+                except (TypeError, ValueError) as error:
+                    ensure(False, f"a prediction is no JSON: {error}.", "`judge`, `merge`, `show`: use .tolist() and .item()")
+
+    def test_no_prediction_scores_better_than_gold(self) -> None:
+        """The right answers score best, wrong ones score worse, and the deciding metric is among the scores."""
+        bench = self.bench()
+        task, base, rows = bench.task, bench.base, bench.rows
+        metric = task.metric_of(base)
+        score = partial(task.score, rows=rows, base=base)
+        gold = [task.gold(row, base) for row in rows]
+        judged = score(bench.answers(real=False))
+        ensure(metric.name in judged, f"score of judge's answers has no {metric.name!r}: {sorted(judged)}.",
+               "`score`: the deciding metric is needed at every validation, which only asks `judge`")
+        ensure(all(isinstance(value, int | float) for value in judged.values()), f"scores are no numbers: {judged}.", "`score`")
+        sign = 1.0 if metric.higher_is_better else -1.0
+        best = sign * score(gold)[metric.name]
+        others = {"the untrained model": judged, "gold of the next row": score([*gold[1:], gold[0]])}
+        for name, found in others.items():
+            ensure(sign * found[metric.name] <= best + 1e-9, f"{metric.name} of {name} ({found[metric.name]:.6g}) beats that of "
+                   f"gold ({sign * best:.6g}).", "`score` and `gold`; or higher_is_better")
+        ensure(any(sign * found[metric.name] < best - 1e-9 for found in others.values()),
+               f"{metric.name} does not tell right answers from wrong ones: all are {sign * best:.6g}.", "`score`, or `sample`")
+
+    # ------------------------------------------------------------------------------------------------------ whole runs
+
+    def test_it_trains_publishes_and_loads_without_hubtune(self) -> None:
+        """A run ends with a folder that transformers loads in a process without hubtune, with the same outputs."""
+        import hubtune
+        from hubtune.testing.bench import registered
+
+        run = self.trained()
+        ensure(run.record["proof"], "the saved model was not proven.", "the run's record")
+        ensure("import hubtune" not in self.plugin.usage(self.made(), "me/model", self.bench().base),
+               "the card's usage needs hubtune.", "`usage`")
+        with registered(self.plugin):
+            hidden = {column.role for column in self.plugin.columns if column.target}
+            rows = [{k: v for k, v in row.items() if k not in hidden} for row in self.bench().rows[:4]]
+            worst = gap(run.predict(rows), hubtune.load(run.folder / "model").predict(rows))
+        ensure(worst <= 1e-6, f"the loaded model's answers differ by {worst:.1e}.", "state of the task that `configure` has to set")
+
+    def test_a_resumed_run_is_the_uninterrupted_one(self) -> None:
+        """Killed in the middle and resumed, a run ends with the same weights, bit for bit."""
+        resumed = self.runs().resumed()
+        same_weights(self.trained().folder / "model", resumed.folder / "model",
+                     "randomness that does not come from draws; state that a task keeps between batches")
+
+
+def one_size(bench: Bench, items: list[int] | None = None) -> list[list[int]]:
+    """Examples by their size, the smallest first."""
+    groups: dict[int, list[int]] = {}
+    for item in bench.order() if items is None else items:
+        groups.setdefault(int(bench.encoded.sizes[item]), []).append(item)
+    return list(groups.values())

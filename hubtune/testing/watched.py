@@ -1,0 +1,140 @@
+"""A strategy under watch in the real engine: what was frozen, what learned, and whether each stayed or moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubtune.contract import Strategy
+from hubtune.testing.bench import Bench, calm, ensure
+from hubtune.watch import Watcher
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from hubtune.engine import Outcome
+
+
+@dataclass
+class Watched:
+    """What a strategy did in one run. start: every parameter after `prepare`; learned: names that were trainable in
+    some phase; reached: names that a gradient other than zero reached."""
+
+    strategy: Strategy[Any]
+    fresh: frozenset[str] = frozenset()
+    start: dict[str, Tensor] = field(default_factory=dict)
+    learned: set[str] = field(default_factory=set)
+    reached: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+    module: Module | None = None
+
+    def __post_init__(self) -> None:
+        strategy, watched = self.strategy, self
+        prepare, groups, after_step = strategy.prepare, strategy.groups, strategy.after_step
+
+        def seen_prepare(model: Module, fresh: frozenset[str], task: Any, plan: Any) -> Module:
+            before = {id(parameter): name for name, parameter in model.named_parameters()}
+            values = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+            module = prepare(model, fresh, task, plan)
+            watched.module, watched.fresh = module, fresh
+            watched.start = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+            for parameter in module.parameters():  # what `prepare` itself changed would be lost silently
+                old = before.get(id(parameter))
+                if old is not None and parameter.shape == values[old].shape and not bool((parameter == values[old]).all()):
+                    watched.faults.append(f"prepare changed the values of {old}")
+            return module
+
+        def seen_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
+            made = groups(model, weight_decay)
+            watched.look_at(model, made)
+            return made
+
+        def seen_after_step(model: Module, step: int, steps: int) -> None:
+            for name, parameter in model.named_parameters():
+                if parameter.grad is not None and bool((parameter.grad != 0).any()):
+                    watched.reached.add(name)
+            after_step(model, step, steps)
+
+        strategy.prepare = seen_prepare  # type: ignore[method-assign]
+        strategy.groups = seen_groups  # type: ignore[method-assign]
+        strategy.after_step = seen_after_step  # type: ignore[method-assign]
+
+    def look_at(self, model: Module, groups: list[dict[str, Any]]) -> None:
+        """Every trainable parameter is in exactly one group."""
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+        grouped = [id(parameter) for group in groups for parameter in group["params"]]
+        twice = sorted(names.get(key, "?") for key in set(grouped) if grouped.count(key) > 1)
+        left = sorted(names[key] for key in trainable - set(grouped))
+        frozen = sorted(names.get(key, "?") for key in set(grouped) - trainable)
+        self.faults += [f"{what}: {found[:3]}" for what, found in (
+            ("parameters in two groups", twice), ("trainable parameters in no group", left),
+            ("frozen parameters in a group", frozen)) if found]
+        self.learned |= {names[key] for key in trainable}
+
+    def check(self) -> None:
+        """Raise Failed unless what is frozen stayed, what is fresh learned, and all is finite."""
+        import torch
+
+        ensure(self.module is not None, "`prepare` was never called.", "the engine")
+        ensure(not self.faults, f"{self.faults[:1]}", "`prepare`, `enter` and `groups`: each trainable parameter in one group")
+        ensure(self.learned, "nothing learns.", "`prepare` and `enter`: requires_grad")
+        now = dict(self.module.named_parameters())  # type: ignore[union-attr]
+        ensure(now.keys() == self.start.keys(), "parameters came or went while it trained.", "`after_step`, `enter`")
+        moved = {name for name, parameter in now.items() if not torch.equal(parameter, self.start[name])}
+        frozen = sorted(moved - self.learned)
+        ensure(not frozen, f"{len(frozen)} frozen weights changed, such as {frozen[:1]}.", "`enter`, `after_step`")
+        broken = sorted(name for name in self.learned if not bool(torch.isfinite(now[name]).all()))
+        ensure(not broken, f"weights are no longer finite: {broken[:2]}.", "the learning rate in `defaults`, `after_step`")
+        still = sorted((self.reached & self.learned) - moved)
+        ensure(not still, f"weights with a gradient did not move: {still[:2]}.", "`groups`: a learning rate of 0?")
+        ensure(moved, "no weight moved at all.", "`groups`, `optimizer`")
+        for name in sorted(self.fresh):
+            standing = [inside for inside in now if holds(inside, name)]
+            ensure(not standing or any(inside in self.learned for inside in standing),
+                   f"the fresh weight {name} does not learn: it would stay random.",
+                   "`prepare`: `fresh` names what makes the head")
+            ensure(standing, f"the fresh weight {name} is gone from the model.", "`prepare`")
+        heads = [inside for inside in self.learned for name in self.fresh if holds(inside, name)]
+        ensure(not self.fresh or any(inside in moved for inside in heads), "no fresh weight moved.", "`prepare`, `groups`")
+
+
+def holds(name: str, fresh: str) -> bool:
+    """Whether a parameter of a wrapped model is the one of this name: its parts in their order, perhaps with others between."""
+    parts = iter(name.split("."))
+    return name.rpartition(".")[2] == fresh.rpartition(".")[2] and all(part in parts for part in fresh.split("."))
+
+
+@dataclass
+class Learnt:
+    """A finished training of the kit."""
+
+    watched: Watched
+    outcome: Outcome
+
+
+@calm()
+def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows: int = 8) -> Learnt:
+    """Train through the real engine, with the strategy under watch."""
+    from hubtune import defaults, device, engine
+    from hubtune.recipe import TrainPart
+
+    loaded = bench.fresh_model(strategy)
+    watched = Watched(strategy)
+    count = sum(parameter.numel() for parameter in loaded.model.parameters())
+    settings = defaults.settle(TrainPart(
+        steps=steps, batch_size=4, keep="last", patience=0, save_minutes=1e6, precision="fp32", clip=0.0, warmup=0.0,
+        schedule="constant",
+    ), strategy.defaults, bench.encoded.rows, count)
+    compute = device.Compute("cpu", "fp32", 0, 64, 8192, {}, uniform=bench.uniform)
+    part = bench.part(rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    outcome = engine.fit(engine.Work(
+        bench.task, strategy, bench.own, loaded.model, loaded.fresh, bench.annotated, part,
+        list(bench.rows[: part.rows]), settings, compute, folder,
+    ), Watcher())
+    return Learnt(watched, outcome)
+
+

@@ -1,0 +1,1 @@
+"""Tasks that listen: classes of sound, and speech as text."""

@@ -1,0 +1,80 @@
+"""Transcriptions as characters, and the tokenizers that write them for a model trained with CTC."""
+
+import json
+import unicodedata
+
+from hubtune import ModelError
+
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")
+"""The first ids of a vocabulary that is made here: the pad is CTC's blank, the bar stands between words."""
+CASES = {"keep": str, "lower": str.lower, "upper": str.upper}
+
+
+def spoken(text, punctuation="drop"):
+    """A transcription in one unicode form, with single spaces and without what no voice says, but for apostrophes."""
+    text = unicodedata.normalize("NFKC", str(text)).replace("\u2019", "'").replace("|", " ")
+    if punctuation == "drop":
+        text = "".join(" " if unicodedata.category(c).startswith("P") and c != "'" else c for c in text)
+    return " ".join(text.split())
+
+
+def found_tokenizer(base):
+    """The tokenizer that the model came with, or None."""
+    from transformers import AutoTokenizer
+
+    if hasattr(base.processor, "tokenizer"):
+        return base.processor.tokenizer
+    try:  # the base holds a feature extractor only: tokenizers stand beside its configuration
+        return AutoTokenizer.from_pretrained(base.config._name_or_path, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, ImportError):
+        return None
+
+
+def case_of(tokenizer, characters, casing):
+    """The casing under which a tokenizer writes all characters and reads them back; None where it cannot."""
+    if tokenizer is None or tokenizer.pad_token_id is None:
+        return None
+    for name in CASES if casing == "auto" else (casing,):
+        wanted = set(CASES[name]("".join(characters))) - {" "}
+        if all(tokenizer.decode(tokenizer(c, add_special_tokens=False).input_ids) == c for c in wanted):
+            return name
+    return None
+
+
+def made_tokenizer(characters, case):
+    """A tokenizer with one id per character."""
+    import tempfile
+    from pathlib import Path
+
+    from transformers import Wav2Vec2CTCTokenizer
+
+    letters = sorted(set(CASES[case]("".join(characters))) - {" "})
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "vocab.json"
+        path.write_text(json.dumps({token: index for index, token in enumerate([*SPECIAL, *letters])}))
+        return Wav2Vec2CTCTokenizer(str(path))
+
+
+def processor_of(base, tokenizer):
+    """The processor of the model's type, around its feature extractor and a tokenizer."""
+    from transformers import Wav2Vec2Processor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    if getattr(base.processor, "tokenizer", None) is tokenizer:
+        return base.processor
+    extractor = getattr(base.processor, "feature_extractor", base.processor)
+    return PROCESSOR_MAPPING.get(type(base.config), Wav2Vec2Processor)(feature_extractor=extractor, tokenizer=tokenizer)
+
+
+def settled(base, facts, casing):
+    """Tokenizer, casing, and whether the tokenizer is the model's own: where that can write the characters found."""
+    own, characters = found_tokenizer(base), facts.get("characters")
+    if characters is None:
+        if own is None:
+            raise ModelError("it has no tokenizer, so that it cannot write what it hears.", where=base.repo)
+        return own, case_of(own, "a", casing) or "keep", True
+    case = case_of(own, characters, casing)
+    if case:
+        return own, case, True
+    case = "lower" if casing == "auto" else casing
+    return made_tokenizer(characters, case), case, False

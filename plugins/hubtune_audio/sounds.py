@@ -1,0 +1,237 @@
+"""What the audio tasks share: any sound to samples, samples to a model's inputs, and models that feel no padding."""
+
+import math
+from collections.abc import Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from os import PathLike
+
+from hubtune import Column, DataError, Task, row_numbers
+
+FRAMES = 50
+"""Frames of a second, as wav2vec 2.0 and its kin make them: one every 20 ms."""
+SHORTEST = 0.025
+"""Seconds that one frame covers; shorter sounds are filled with silence up to here."""
+
+
+AUDIO = Column(
+    "audio", ("audio", "sound", "speech", "recording", "file_name", "filename", "file", "path", "wav"), kind="audio"
+)
+
+
+class SoundTask(Task):
+    """What is the same for all tasks over sound: rows hold a sound under `audio`, and cost its length in frames."""
+
+    processor = "AutoFeatureExtractor"
+    unit = "frames"
+    needs = ("soundfile", "soxr")
+    extra = "hubtune[audio]"
+
+    def size(self, example):
+        return example["size"]
+
+    def forward(self, model, batch):
+        return run(model, batch.inputs)
+
+    def usage(self, repo, base):
+        rate = extractor_of(base).sampling_rate
+        return (
+            "import soundfile\nimport soxr\nfrom transformers import pipeline\n\n"
+            f'pipe = pipeline("{self.pipeline_tag}", model="{repo}")\n'
+            'sound, rate = soundfile.read("sound.wav", dtype="float32", always_2d=True)\n'
+            f"print(pipe(soxr.resample(sound.mean(1), rate, {rate})))  # one channel at {rate} Hz"
+        )
+
+
+def extractor_of(base):
+    """The feature extractor, which may stand inside of a processor."""
+    return getattr(base.processor, "feature_extractor", base.processor)
+
+
+def opened(value, rate):
+    """A value as (file, None, None) or (None, array, its rate); an array that says no rate has the model's."""
+    if isinstance(value, Mapping):
+        if value.get("array") is not None:
+            return None, value["array"], int(value.get("sampling_rate") or rate)
+        value = BytesIO(value["bytes"]) if value.get("bytes") else value.get("path")
+    if isinstance(value, BytesIO):
+        return value, None, None
+    if isinstance(value, str | PathLike):
+        return str(value), None, None
+    if value is None:
+        raise ValueError("there is no sound")
+    return None, value, rate
+
+
+def seconds(value, rate):
+    """How long a sound is; of a file only the header is read."""
+    import numpy as np
+    import soundfile
+
+    file, array, own = opened(value, rate)
+    return max(np.shape(array)) / own if file is None else soundfile.info(file).duration
+
+
+def decode(value, rate, row=None):
+    """A sound as float32 samples (samples,) in [-1, 1] at a rate in Hz: the mean of its channels, resampled by soxr."""
+    import numpy as np
+    import soundfile
+    import soxr
+
+    try:
+        file, array, own = opened(value, rate)
+        if file is None:
+            wave = np.asarray(array)
+            wave = wave / 32768 if wave.dtype.kind == "i" else wave  # 16-bit samples
+            wave = wave if wave.ndim < 2 else wave.mean(int(np.argmin(wave.shape)))
+        else:
+            wave, own = soundfile.read(file, dtype="float32", always_2d=True)
+            wave = wave.mean(1)
+        if not wave.size or not np.isfinite(wave).all():
+            raise ValueError("it has no samples" if not wave.size else "it has samples that are no numbers")
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # soundfile's are RuntimeErrors
+        raise unreadable([] if row is None else [row], value, error) from error
+    wave = soxr.resample(wave.astype(np.float32), own, rate) if own != rate else wave.astype(np.float32)
+    return np.pad(wave, (0, max(0, math.ceil(SHORTEST * rate) - len(wave))))
+
+
+def unreadable(rows, value, error):
+    """The error for sounds that cannot be read: which rows, the first one's name, what the library said."""
+    name = value.get("path") if isinstance(value, Mapping) else value if isinstance(value, str | PathLike) else None
+    where = f"{row_numbers(rows)}: " if rows else ""
+    return DataError(
+        f"{where}the sound {repr(str(name)) if name else 'in memory'} cannot be read: {getattr(error, 'error_string', error)}",
+        hint="Sounds are wav, flac, ogg or mp3 files, or {'array': ..., 'sampling_rate': ...}. "
+        "Repair these rows or take them out, and run the same command again.",
+    )
+
+
+def frames_of(values, rate):
+    """The frames of every sound: those that begin every 20 ms and end within it, so that sounds with equally many are
+    equally long to most models. Raises DataError with the rows that cannot be read."""
+    found, bad = [], []
+    for row, value in enumerate(values):
+        try:
+            found.append(max(1, math.floor((seconds(value, rate) - SHORTEST) * FRAMES + 1e-6) + 1))
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            bad.append((row, value, error))
+    if bad:
+        raise unreadable([row for row, _, _ in bad], bad[0][1], bad[0][2])
+    return found
+
+
+def examples_of(rows, base, most=None):
+    """One example per row, its sound not decoded yet. most: frames that longer sounds are to be cut to."""
+    extractor = extractor_of(base)
+    # Two kinds make every sound equally long: Whisper's says the seconds, AST's counts steps of 10 ms.
+    fixed = FRAMES * (getattr(extractor, "chunk_length", 0) or 0) or (getattr(extractor, "max_length", 0) or 0) // 2
+    values = [row["audio"] for row in rows]
+    for index, (value, frames) in enumerate(zip(values, frames_of(values, extractor.sampling_rate), strict=True)):
+        frames = frames if most is None else min(frames, most)
+        yield {"audio": value, "row": index, "frames": frames, "size": fixed or frames}
+
+
+def inputs_of(examples, base, draws):
+    """What the model's forward takes, (examples, samples) or (examples, steps, features), and its mask if it has one.
+
+    Sounds longer than their example says are cut: anywhere in training, in the middle otherwise.
+    """
+    extractor = extractor_of(base)
+    rate = extractor.sampling_rate
+    waves = []
+    for index, example in enumerate(examples):
+        wave = decode(example["audio"], rate, example["row"])
+        most = example["frames"] * rate // FRAMES
+        spare = len(wave) - most if len(wave) > most + 2 * rate // FRAMES else 0  # else it was not to be cut
+        start = draws[index].random().randint(0, spare) if draws else spare // 2
+        waves.append(wave[start : len(wave) - spare + start])
+    return padded(extracted(extractor, waves), base.config if draws else None)
+
+
+def extracted(extractor, waves):
+    """The feature extractor's tensors, padded to the longest, or to the one length that the model takes."""
+    from inspect import signature
+
+    names = extractor.model_input_names
+    padding = signature(extractor.__call__).parameters.get("padding")
+    more = {"padding": True} if padding is not None and padding.default is False else {}
+    made = extractor(waves, sampling_rate=extractor.sampling_rate, return_tensors="pt",
+                     return_attention_mask="attention_mask" in names, **more)
+    return {name: made[name] for name in names if name in made}
+
+
+def padded(inputs, config):
+    """In training, room for one of SpecAugment's masks, whose making raises an error where a batch is shorter."""
+    from torch.nn import functional as F
+
+    if getattr(config, "apply_spec_augment", False) and "attention_mask" in inputs:
+        raw = "input_values" in inputs
+        least = (config.mask_time_length + 2) * (config.inputs_to_logits_ratio if raw else 1)
+        short = max(0, least - inputs["attention_mask"].shape[1])
+        inputs = {name: F.pad(x, (0, short) if x.ndim == 2 else (0, 0, 0, short)) for name, x in inputs.items()}
+    return inputs
+
+
+def run(model, inputs):
+    """The model's output, in which no sound feels the silence that it was padded with."""
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+    with masked_norms(model, inputs.get("attention_mask")):
+        return model(**inputs)
+
+
+@contextmanager
+def masked_norms(model, mask):
+    """Group norms over time, as in wav2vec 2.0 base, take mean and variance over a sound without its padding."""
+    from torch.nn import GroupNorm
+
+    hooks = []
+    for layer in model.modules() if mask is not None and not bool(mask.all()) else ():
+        norm = getattr(layer, "layer_norm", None)
+        if isinstance(norm, GroupNorm) and norm.num_groups == norm.num_channels and hasattr(layer, "conv"):
+            kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
+            steps = (mask.sum(1).long() - kernel) // stride + 1
+            hooks.append(norm.register_forward_hook(normaliser(steps)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def normaliser(steps):
+    """A hook that normalises (batch, channels, time) over the first `steps` (batch,) of each row alone."""
+    import torch
+
+    def hook(norm, arguments, output):
+        x = arguments[0].to(torch.promote_types(arguments[0].dtype, torch.float32))
+        inside = (torch.arange(x.shape[-1], device=x.device) < steps[:, None])[:, None]
+        count = steps[:, None, None]
+        x = x - (x * inside).sum(-1, keepdim=True) / count
+        x = x * ((x.square() * inside).sum(-1, keepdim=True) / count + norm.eps).rsqrt()
+        return (x * norm.weight[:, None] + norm.bias[:, None]).to(output.dtype)
+
+    return hook
+
+
+def output_lengths(model, mask, steps):
+    """How many of a model's `steps` of output belong to each sound, (examples,); None where nothing is masked."""
+    if mask is None:
+        return None
+    names = ("_get_feat_extract_output_lengths", "_get_subsampling_output_length")
+    for module in model.modules():
+        for name in names:
+            if hasattr(module, name):
+                return getattr(module, name)(mask.sum(1).long()).clamp(1, steps)
+    return (mask.sum(1) * steps / mask.shape[1]).ceil().long()
+
+
+def tone(draw, pitches, length=0.12, rate=16000):
+    """A sound for samples: one pitch in Hz after the other, each `length` seconds long with a little silence behind."""
+    samples = []
+    for pitch in pitches:
+        phase, count = draw.uniform(0, 6.28), int(length * rate * draw.uniform(0.9, 1.1))
+        wave = (0.5 * math.sin(phase + 6.2832 * pitch * n / rate) for n in range(count))
+        samples += [round(value + draw.gauss(0, 0.01), 4) for value in wave]
+        samples += [0.0] * (rate // 50)
+    return {"array": samples, "sampling_rate": rate}

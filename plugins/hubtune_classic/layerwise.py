@@ -1,0 +1,46 @@
+"""Layer-wise learning rates: the nearer a layer is to the inputs, the less it changes."""
+
+from dataclasses import dataclass
+
+from hubtune import Strategy, hookimpl, option
+from hubtune_classic.blocks import depths, rated
+
+
+@dataclass(frozen=True)
+class LayerwiseOptions:
+    decay: float = option(0.9, "a layer's learning rate, as a part of that of the layer above it")
+    head_rate: float = option(10.0, "the head's learning rate, in multiples of the topmost layer's")
+
+
+class Layerwise(Strategy[LayerwiseOptions]):
+    """Every weight learns, lower layers more slowly: what they know is general. The embeddings are the slowest."""
+
+    contract = 1
+    name = "layerwise"
+    summary = "every weight learns, lower layers more slowly"
+    paper = ("Howard and Ruder, arXiv:1801.06146 (discriminative fine-tuning); the decay by depth as in Clark et al., "
+             "ELECTRA, arXiv:2003.10555")
+    Options = LayerwiseOptions
+    defaults = {"train.lr": 5e-5}
+
+    def refuse(self, task, config):
+        if 0 < self.options.decay <= 1:
+            return None
+        return f"strategy.decay is {self.options.decay}, and has to lie above 0 and not above 1."
+
+    def prepare(self, model, fresh, task, plan):
+        self.depths = depths(model, fresh)
+        self.fresh = fresh
+        return model
+
+    def groups(self, model, weight_decay):
+        """The default groups, each split by depth."""
+        top = max((depth for name, depth in self.depths.items() if name not in self.fresh), default=0)
+        rates = {id(p): self.options.head_rate if name in self.fresh else
+                 self.options.decay ** (top - self.depths[name]) for name, p in model.named_parameters()}
+        return rated(super().groups(model, weight_decay), rates)
+
+
+@hookimpl
+def hubtune_strategies():
+    return [Layerwise]

@@ -1,0 +1,1 @@
+"""Tasks that write text: instruction tuning, preference tuning, translation and summarisation."""

@@ -1,0 +1,159 @@
+"""Rows as conversations, and conversations as token ids: the same in training, in prediction and once published.
+
+An answer is learnt after exactly the tokens that the chat template puts before it when an answer is asked for.
+"""
+
+from itertools import pairwise
+
+from hubtune import DataError
+
+IGNORED = -100
+"""The label of a token that is not learnt."""
+ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+
+
+def prepare(processor):
+    """Give a tokenizer what it lacks: a pad token out of its own vocabulary, which attention masks."""
+    if processor.pad_token is None:
+        processor.pad_token = processor.eos_token or processor.unk_token or processor.convert_ids_to_tokens(0)
+
+
+def simple_template(processor):
+    """A chat template of plain words for a tokenizer without one; every answer is closed by the end token."""
+    begins = processor.bos_token_id is not None and processor("a").input_ids[0] == processor.bos_token_id
+    return (
+        ("{{ bos_token }}" if begins else "")
+        + "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] | trim }}"
+        + ("{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}" if processor.eos_token else "")
+        + "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+    )
+
+
+def conversation(row):
+    """The messages of a row: its own, or its prompt (with the input that belongs to it) and its answer, where known."""
+    if row.get("messages") is not None:
+        return messages(row["messages"], "user")
+    said = messages(row["prompt"], "user")
+    if row.get("input"):
+        said[-1] = {**said[-1], "content": f"{said[-1]['content']}\n\n{row['input']}"}
+    if row.get("completion") is None:
+        return said
+    answer = messages(row["completion"], "assistant")
+    return answer if answer[: len(said)] == said else said + answer
+
+
+def messages(value, role):
+    """A string as one message of the role; a list of messages, also of ShareGPT's `from` and `value`, in one form."""
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    found = []
+    for message in value:
+        who, content = message.get("role") or message["from"], message.get("content") or message.get("value") or ""
+        if not isinstance(content, str):
+            content = "".join(part["text"] for part in content)
+        found.append({"role": ROLES.get(who, who), "content": content})
+    return found
+
+
+def answered(said):
+    """Whether a conversation ends in an answer to something."""
+    return len(said) > 1 and said[-1]["role"] == "assistant" and bool(said[-1]["content"].strip())
+
+
+def render(base, said, ask=False):
+    """The text of a conversation by the tokenizer's chat template; `ask`: up to where an answer begins."""
+    from jinja2 import TemplateError
+
+    try:
+        return base.processor.apply_chat_template(said, tokenize=False, add_generation_prompt=ask)
+    except (TemplateError, ValueError) as error:  # ValueError: there is no template
+        raise DataError(f"the model's chat template refuses messages of {[m['role'] for m in said]}: {error}",
+                        hint="Bring the conversations into the form that the model was trained on.") from error
+
+
+def pieces(base, said):
+    """The rendered text cut where learning starts and stops: [(text, whether it is learnt)].
+
+    What an answer adds to the text before it is learnt, with its end token. Templates that rewrite earlier turns
+    (such as those that drop old reasoning) leave only the last answer.
+    """
+    if said[-1]["role"] != "assistant":
+        return [(render(base, said, ask=True), False)]
+    full, asked = render(base, said).rstrip(), render(base, said[:-1], ask=True)
+    if not full.startswith(asked):
+        full = asked + said[-1]["content"]
+    if base.processor.eos_token and not full.endswith(marks(base)):
+        full += base.processor.eos_token
+    spans = [(len(asked), len(full))]
+    for turn in reversed(range(1, len(said) - 1)):
+        if said[turn]["role"] == "assistant":
+            start, end = render(base, said[:turn], ask=True), render(base, said[: turn + 1]).rstrip()
+            if full.startswith(end) and end.startswith(start):
+                spans.insert(0, (len(start), len(end)))
+    found, at = [], 0
+    for start, end in spans:
+        found += [(full[at:start], False), (full[start:end], True)]
+        at = end
+    return found
+
+
+def marks(base):
+    """The tokenizer's special words, one of which ends an answer."""
+    added = [str(token) for token in base.processor.added_tokens_decoder.values() if token.special]
+    return (*added, *base.processor.all_special_tokens)
+
+
+def ids_of(base, text):
+    """The ids of a rendered text, which has its special tokens in it."""
+    return base.processor(text, add_special_tokens=False, verbose=False).input_ids
+
+
+def encoded(base, said):
+    """A conversation as an example: `input_ids`, and where it ends in an answer `labels` and the answer's `start`."""
+    parts = pieces(base, said)
+    upto = [ids_of(base, "".join(text for text, _ in parts[: count + 1])) for count in range(len(parts))]
+    if all(after[: len(before)] == before for before, after in pairwise(upto)):
+        split = [after[len(before):] for before, after in zip([[], *upto], upto)]
+    else:  # a token would lie across the end of a prompt, where none can lie when an answer is asked for
+        split = [ids_of(base, text) for text, _ in parts]
+    ids = [token for part in split for token in part]
+    if not parts[-1][1]:
+        return cut(base, {"input_ids": ids}, len(ids))
+    labels = [token if learnt else IGNORED for part, (_, learnt) in zip(split, parts) for token in part]
+    return cut(base, {"input_ids": ids, "labels": labels}, len(ids) - len(split[-1]))
+
+
+def cut(base, example, start):
+    """An example of at most `base.max_length` tokens around the place where its last answer starts.
+
+    The oldest tokens go first, but for the one that begins every text; of a long answer, its end: a quarter of the
+    length stays with what comes before it.
+    """
+    ids, limit = example["input_ids"], base.max_length
+    first = 0
+    if limit is not None and len(ids) > limit:
+        first = min(len(ids) - limit, start - min(start, max(1, limit // 4)))
+        example = {name: values[first : first + limit] for name, values in example.items()}
+        if first and ids[0] == base.processor.bos_token_id:
+            example["input_ids"][0] = ids[0]
+    if "labels" in example:
+        example["labels"][0] = IGNORED  # nothing comes before it
+        example["start"] = start - first
+    return example
+
+
+def plain(base, text, ends):
+    """The ids of a plain text, with the end token where it `ends`."""
+    ids, end = list(base.processor(text, verbose=False).input_ids), base.processor.eos_token_id
+    if end is not None and len(ids) > 1 and ids[-1] == end:
+        ids.pop()
+    return [*ids, end] if ends and end is not None else ids
+
+
+def end_tokens(base):
+    """The ids that end an answer: the tokenizer's end token, and what its chat template closes an answer with."""
+    ends = {base.processor.eos_token_id}
+    if base.processor.chat_template:
+        text = pieces(base, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])[-1][0]
+        ends |= {base.processor.convert_tokens_to_ids(mark) for mark in marks(base) if text.endswith(mark)}
+    return sorted(ends - {None})

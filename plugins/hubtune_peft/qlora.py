@@ -1,0 +1,90 @@
+"""QLoRA: LoRA on a base whose weights are held in 4 bits while it trains; published merged, in plain weights."""
+
+import math
+
+from hubtune import hookimpl
+from hubtune_peft.lora import Lora
+from hubtune_peft.structure import merged
+
+
+class QLora(Lora):
+    """Low-rank updates beside linear layers that are held in 4 bits (NF4), with the head trained whole in fp32."""
+
+    name = "qlora"
+    summary = "LoRA on a base in 4 bits: a quarter of the memory (QLoRA)"
+    paper = "Dettmers et al., QLoRA: Efficient Finetuning of Quantized LLMs, arXiv:2305.14314"
+    needs = ("peft", "bitsandbytes")
+    extra = "hubtune[qlora]"
+
+    def refuse(self, task, config):
+        import torch
+
+        if not torch.cuda.is_available():
+            return "its 4-bit weights need an NVIDIA GPU, and this machine has none that PyTorch sees. Try --strategy lora"
+        return "the model is quantised already." if getattr(config, "quantization_config", None) else None
+
+    def load(self):
+        """Weights go to the GPU in 4 bits. Products are as exact as the run: autocast makes them bf16, evaluation fp32."""
+        import torch
+        from transformers import BitsAndBytesConfig
+
+        return {"device_map": {"": torch.cuda.current_device()}, "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        )}
+
+    def prepare(self, model, fresh, task, plan):
+        for name, layer in quantised(model):
+            if any(f"{name}.{part}" in fresh for part, _ in layer.named_parameters()):
+                replace(model, name, plain(layer, start=True))  # a new head learns whole, in fp32
+        return super().prepare(model, fresh, task, plan)
+
+    def export(self, model):
+        """The updates, added to the 4-bit weights that they were trained on, as plain fp32 weights."""
+        from peft.tuners.lora import LoraLayer
+
+        for _, layer in list(model.named_modules()):
+            if isinstance(layer, LoraLayer) and type(layer.base_layer).__name__ == "Linear4bit":
+                base = plain(layer.base_layer)
+                base.weight.data += layer.get_delta_weight("default").to(base.weight)
+                layer.base_layer, layer.merged_adapters = base, ["default"]  # PEFT's own merge would round to 4 bits
+        export = merged(model, self.head)
+        for name, layer in quantised(export.root):
+            replace(export.root, name, plain(layer))
+        del export.root.config.quantization_config
+        export.root.is_quantized = export.root.is_loaded_in_4bit = False
+        export.root.hf_quantizer = None
+        return export
+
+
+def quantised(model):
+    """The layers in 4 bits, by name."""
+    return [(name, part) for name, part in model.named_modules() if type(part).__name__ == "Linear4bit"]
+
+
+def plain(layer, start=False):
+    """A 4-bit layer as a plain one, with its weights dequantised; `start`: with weights drawn anew."""
+    import torch
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight = layer.weight
+    made = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device=weight.device)
+    with torch.no_grad():
+        if start:
+            made.weight.normal_(std=min(0.02, 1 / math.sqrt(layer.in_features)))
+        else:
+            made.weight.copy_(dequantize_4bit(weight.data, weight.quant_state))
+        if layer.bias is not None:
+            made.bias.copy_(layer.bias)
+    return made
+
+
+def replace(model, name, layer):
+    """Put a layer in the place of another."""
+    owner, _, last = name.rpartition(".")
+    setattr(model.get_submodule(owner), last, layer)
+
+
+@hookimpl
+def hubtune_strategies():
+    return [QLora]

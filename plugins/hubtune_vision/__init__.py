@@ -1,0 +1,1 @@
+"""Tasks that look at images: classes, boxes and masks."""

@@ -1,0 +1,65 @@
+"""Masks: from the numbers in their images to class ids, and back."""
+
+from hubtune import DataError, row_numbers
+from hubtune_vision.images import as_png, load_ids, size_of
+
+IGNORED = -100
+"""What stands for a pixel without a class, in targets."""
+
+
+def ids_of(splits, ignore):
+    """The numbers that stand for classes in the masks of the train split, without the ignored one.
+
+    Masks of nothing but 0 and the ignored number are drawn in black and white: then both are classes. Refused: a mask of
+    another size than its image, and a number that the train split never shows.
+    """
+    found = {}
+    for split, rows in splits.items():
+        odd, found[split] = [], []
+        for index, row in enumerate(rows):
+            ids = load_ids(row["mask"], index)
+            found[split].append(set(map(int, set(ids.ravel().tolist()))))
+            if tuple(ids.shape) != size_of(row["image"], index):
+                odd.append((index, f"{ids.shape[1]} x {ids.shape[0]}", size_of(row["image"], index)))
+        if odd:
+            raise DataError(f"{len(odd)} masks have another size than their image: {row_numbers([o[0] for o in odd])} of "
+                            f"{split}. The first: {odd[0][1]}, and its image {odd[0][2][1]} x {odd[0][2][0]}.")
+    every = set().union(*found["train"])
+    ids = sorted(every) if every == {0, ignore} else sorted(every - {ignore})
+    if len(ids) < 2:
+        raise DataError(f"the masks of train hold one class only, {ids}: nothing to tell apart.",
+                        hint="A mask holds the number of a class at every pixel; task.ignore is the one without a class.")
+    for split, rows in found.items():
+        strange = [index for index, row in enumerate(rows) if row - {ignore} - set(ids)]
+        if strange:
+            raise DataError(f"masks of {split} hold classes that train never shows, {sorted(set().union(*rows) - every)}: "
+                            f"{row_numbers(strange)} of {split}.")
+    return ids
+
+
+def read_ids(value, ids, row=None):
+    """A mask as class ids, (height, width). ids: the class of every number; any other has none."""
+    import numpy as np
+
+    numbers = load_ids(value, row)
+    table = np.full(max(int(numbers.max()), *ids) + 1, IGNORED, dtype=np.int64)
+    for number, index in ids.items():
+        table[number] = index
+    return table[numbers]
+
+
+def written(ids):
+    """Class ids as a grey PNG in base64."""
+    import base64
+
+    from PIL import Image
+
+    return base64.b64encode(as_png(Image.fromarray(ids.astype("uint8" if ids.max() < 256 else "uint16")))).decode()
+
+
+def counted(gold, found):
+    """(class, class found, pixels) of all labelled pixels: what a score needs of a mask, and no more."""
+    import numpy as np
+
+    pairs, pixels = np.unique(np.stack([gold, found])[:, gold != IGNORED], axis=1, return_counts=True)
+    return [[int(one), int(other), int(count)] for (one, other), count in zip(pairs.T, pixels, strict=True)]

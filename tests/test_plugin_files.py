@@ -1,0 +1,157 @@
+"""A plugin in a loose file: `--plugin FILE` and HUBTUNE_PLUGIN_FILES, with faults set apart as those of others."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubtune import cli, registry
+from hubtune.errors import BrokenPlugin, UnknownPlugin
+from hubtune.recipe import Chosen
+
+WAY = '''
+from dataclasses import dataclass
+from hubtune import Strategy, hookimpl, option
+
+@dataclass(frozen=True)
+class Options:
+    rank: int = option(8, "rank")
+
+class Way(Strategy[Options]):
+    contract = {contract}
+    name, summary = "{name}", "a way"
+    Options = Options
+
+@hookimpl
+def hubtune_strategies():
+    return [Way]
+'''
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test adds to the environment goes with it."""
+    monkeypatch.setenv(registry.FILES, "")
+
+
+def written(place: Path, name: str = "way", contract: int = 1, file: str = "loose.py") -> Path:
+    path = place / file
+    path.write_text(WAY.format(name=name, contract=contract), encoding="utf-8")
+    return path
+
+
+def found(name: str) -> registry.Found:
+    return next(plugin for plugin in registry.load().plugins if plugin.name == name)
+
+
+def test_a_file_is_a_plugin_with_its_options(tmp_path: Path) -> None:
+    registry.use_files([written(tmp_path)])
+    plugins = registry.load()
+    assert plugins.strategy(Chosen("way", {"rank": 4})).options.rank == 4
+    said = found("loose")
+    assert (said.status, said.source, said.strategies) == ("ok", "loose.py", ["way"])
+    assert said.version.startswith("sha256:")
+    assert registry.load().strategies["way"] is plugins.strategies["way"], "a file is imported once"
+
+
+def test_a_file_that_changed_is_imported_again(tmp_path: Path) -> None:
+    registry.use_files([written(tmp_path)])
+    assert "way" in registry.load().strategies
+    written(tmp_path, name="other")
+    assert "other" in registry.load().strategies
+
+
+def test_two_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    registry.use_files([written(tmp_path)])
+    registry.use_files([written(tmp_path / "a", name="other"), tmp_path / "loose.py"])
+    assert len(registry.files()) == 2
+    assert {"way", "other"} <= set(registry.load().strategies)
+
+
+@pytest.mark.parametrize(("code", "status", "reason"), [
+    ("raise RuntimeError('boom')", "broken", "RuntimeError: boom"), ("x = (", "broken", "SyntaxError"),
+    ("raise SystemExit(3)", "broken", "SystemExit: 3"), ("", "refused", "is a hook missing @hookimpl?"),
+    (WAY.format(name="way", contract=2), "refused", "Way speaks contract 2; this hubtune speaks 1."),
+    (WAY.format(name="full", contract=1), "refused", "Way claims the name 'full', which the plugin 'full' has."),
+])
+def test_a_faulty_file_is_set_apart_and_breaks_no_other(tmp_path: Path, code: str, status: str, reason: str) -> None:
+    (tmp_path / "faulty.py").write_text(code, encoding="utf-8")
+    registry.use_files([tmp_path / "faulty.py", written(tmp_path)])
+    said = found("faulty")
+    assert (said.status, reason in str(said.reason)) == (status, True), said.reason
+    assert {"way", "full"} <= set(registry.load().strategies)
+
+
+def test_a_file_that_is_not_there_or_is_no_python_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no", encoding="utf-8")
+    registry.use_files([tmp_path / "nowhere.py", tmp_path / "notes.txt"])
+    assert (found("nowhere").status, found("nowhere").reason) == ("refused", f"there is no file '{tmp_path / 'nowhere.py'}'.")
+    assert found("notes").reason == "'notes.txt' is no Python file."
+
+
+def test_who_asks_for_what_a_faulty_file_should_bring_is_told(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text("raise RuntimeError('boom')", encoding="utf-8")
+    registry.use_files([tmp_path / "faulty.py"])
+    with pytest.raises(UnknownPlugin) as caught:
+        registry.load().strategy(Chosen("way"))
+    assert "faulty.py is broken: RuntimeError: boom" in str(caught.value.hint)
+    with pytest.raises(BrokenPlugin, match=r"the plugin 'faulty' of faulty\.py is broken"):
+        registry.load().strategy(Chosen("faulty"))
+
+
+@pytest.mark.parametrize("wanted", ["none", "own", "full"])
+def test_a_named_file_is_wanted_whatever_else_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    registry.use_files([written(tmp_path)])
+    monkeypatch.setenv("HUBTUNE_PLUGINS", wanted)
+    assert "way" in registry.load().strategies
+    assert ("full" in registry.load().strategies) is (wanted != "none")
+
+
+def test_no_file_is_named_without_the_option(tmp_path: Path) -> None:
+    registry.use_files(())
+    assert registry.files() == []
+    assert os.environ[registry.FILES] == ""
+
+
+@pytest.mark.parametrize("command", [["strategies", "--json"], ["plugins", "--json"], ["recipe", "sentiment", "--strategy", "way"]])
+def test_commands_take_plugin_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    written(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*command, "--plugin", "loose.py"]) == 0
+    assert "way" in capsys.readouterr().out
+    assert os.environ[registry.FILES] == str(tmp_path / "loose.py"), "child processes find it wherever they are"
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "show", "tasks", "strategies", "plugins", "recipe"])
+def test_these_commands_have_the_option(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert cli.main([command, "--help"]) == 0
+    assert "--plugin FILE" in capsys.readouterr().out
+
+
+def test_a_child_process_finds_the_file(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "hubtune", "plugins", "--json"], capture_output=True, text=True, check=False,
+                          env={**os.environ, registry.FILES: str(written(tmp_path))})
+    assert done.returncode == 0, done.stderr
+    said: list[dict[str, Any]] = [p for p in json.loads(done.stdout)["plugins"] if p["name"] == "loose"]
+    assert [(p["status"], p["strategies"]) for p in said] == [("ok", ["way"])]
+
+
+def test_a_class_of_a_test_takes_the_place_of_an_installed_one() -> None:
+    plugins = registry.load()
+    full = plugins.strategies["full"]
+    own = type("Full", (full,), {"__doc__": "Another."})
+    plugins.put(own)
+    assert plugins.strategies["full"] is own
+    assert plugins.origin(own).name == own.__module__
+    plugins.put(own)
+    with pytest.raises(BrokenPlugin):
+        plugins.put(type("No", (full,), {"summary": None}))

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -205,9 +206,14 @@ def error_kinds() -> str:
 
 
 def contract(wanted: Callable[[ast.stmt], bool]) -> str:
-    """The definitions of hubtune/contract.py that are wanted, each with its signature and docstring, in their order."""
-    module = ast.parse((HERE.parent / "hubtune" / "contract.py").read_text(encoding="utf-8"))
-    return "\n\n".join(definition(node, 3) for node in module.body if wanted(node))
+    """The definitions of the contract that are wanted, each with its signature and docstring, in their order."""
+    return "\n\n".join(definition(node, 3) for body in contract_bodies() for node in body if wanted(node))
+
+
+def contract_bodies() -> list[list[ast.stmt]]:
+    """What stands in the two modules that make the contract."""
+    core = HERE.parent / "hubtune"
+    return [ast.parse((core / name).read_text(encoding="utf-8")).body for name in ("values.py", "contract.py")]
 
 
 def definition(node: Any, level: int) -> str:
@@ -255,12 +261,12 @@ def values(node: ast.stmt) -> bool:
 
 def aliases() -> str:
     """The names of types, with the string below each."""
-    module = ast.parse((HERE.parent / "hubtune" / "contract.py").read_text(encoding="utf-8"))
     rows = []
-    for node, after in zip(module.body, module.body[1:], strict=False):
-        if isinstance(node, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            rows.append((f"`{ast.unparse(node.targets[0])}`", f"`{ast.unparse(node.value)}`",
-                         " ".join(str(after.value.value).split())))
+    for body in contract_bodies():
+        for node, after in pairwise(body):
+            if isinstance(node, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                rows.append((f"`{ast.unparse(node.targets[0])}`", f"`{ast.unparse(node.value)}`",
+                             " ".join(str(after.value.value).split())))
     return table(("name", "is", "meaning"), rows)
 
 

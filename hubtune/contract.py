@@ -135,6 +135,10 @@ class Task(Plugin[OptionsT]):
         frame 20 ms of sound, so that sizes of all tasks are alike."""
         raise NotImplementedError
 
+    def length(self, example: Example) -> int:
+        """What `base.max_length` limits; default: the size. Less where several texts of a row are cut one by one."""
+        return self.size(example)
+
     def collate(self, examples: Sequence[Example], base: Base, draws: Sequence[Draw] | None) -> Batch:
         """Pad and stack; images and sound are decoded here. `draws` holds an example's randomness; None in evaluation."""
         raise NotImplementedError
@@ -188,6 +192,10 @@ class Task(Plugin[OptionsT]):
     def report(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
         """More than numbers in a line, such as a table per class; JSON. Default: nothing."""
         return {}
+
+    def question(self, row: Row) -> Row:
+        """What of a row a prediction may see, beyond the targets' columns, which it never sees. Default: all of it."""
+        return row
 
     def show(self, prediction: Prediction) -> Prediction:
         """What of a prediction the user sees; default: all of it. Here go entries that only `score` needs."""

@@ -40,7 +40,7 @@ def encode(task: Task[Any], rows: Rows, base: Base, limit: int | None) -> Encode
     """All examples of the rows, those longer than the limit cut. Only these are encoded a second time."""
     lists = [list(examples) for examples in task.encode(rows, replace(base, max_length=None))]
     if limit is not None:
-        long = [row for row, examples in enumerate(lists) if any(task.size(e) > limit for e in examples)]
+        long = [row for row, examples in enumerate(lists) if any(task.length(e) > limit for e in examples)]
         cut = task.encode(pick(rows, long), replace(base, max_length=limit)) if long else ()
         for row, examples in zip(long, cut, strict=True):
             lists[row] = list(examples)
@@ -63,19 +63,19 @@ def encode_for_training(
     for outliers, each of which would cost the memory and time of many others.
     """
     whole = encode(task, rows, base, None)
-    sizes = whole.sizes
+    sizes = whole.row_sizes()
+    lengths = np.array([task.length(example) for example in whole.examples], dtype=np.int64)
+    longest = int(lengths.max())
     length = wanted
     if length is None and task.unit == "tokens":
-        usual = max(16, int(np.ceil(OUTLIER * np.percentile(sizes, 99) / 8) * 8))
-        length = min(int(sizes.max()), usual)
+        usual = max(16, int(np.ceil(OUTLIER * np.percentile(lengths, 99) / 8) * 8))
+        length = min(longest, usual)
     if limit is not None:
         length = min(length or limit, limit)
-    longest = int(sizes.max())
     encoded = whole if length is None or longest <= length else encode(task, rows, base, length)
     # What was lost, and not what a task kept as further windows over the row.
-    kept = encoded.row_sizes() if encoded is not whole else whole.row_sizes()
-    lost = np.maximum(whole.row_sizes() - kept, 0)
+    lost = np.maximum(sizes - encoded.row_sizes(), 0)
     return encoded, {
-        "max_length": length, "limit": limit, "longest": int(sizes.max()), "median": int(np.median(sizes)),
+        "max_length": length, "limit": limit, "longest": longest, "median": int(np.median(lengths)),
         "rows": whole.rows, "rows_cut": int((lost > 0).sum()), "tokens": int(sizes.sum()), "tokens_cut": int(lost.sum()),
     }

@@ -5,8 +5,9 @@ Always in the format of the weights (fp32 unless the run is fp64): predictions a
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -130,24 +131,37 @@ def as_terms(loss: Loss | list[Loss]) -> list[Loss]:
 
 
 def padding_matters(model: Module, task: Task[Any], base: Base, encoded: Encoded) -> bool:
-    """Whether an example's logits change when a longer one stands beside it, as in models that ignore the mask.
+    """Whether an example's answer changes when a longer one stands beside it, as in models that ignore the mask.
 
-    Compared relative to the largest logit; rounding alone stays below 1e-4 of it.
+    Rounding alone stays far below 1e-5 of it. A task that writes its answers to unlabelled rows is not asked.
     """
     order = encoded.sizes.argsort().tolist()
     short, long = order[0], order[-1]
     if encoded.sizes[short] == encoded.sizes[long]:
         return False
     device = next(model.parameters()).device
+    found = []
     with evaluating(model):
-        alone, together = (
-            getattr(task.forward(model, batch_on(task, [encoded.examples[i] for i in items], base, None, device)),
-                    "logits", None) for items in ([short], [short, long])
-        )
-    if alone is None or together is None or alone.ndim != 2 or together.ndim != 2:
-        return False
-    gap = float((alone[0] - together[0]).abs().max())
-    return gap > 1e-4 * max(1e-3, float(alone.abs().max()))
+        for items in ([short], [short, long]):
+            batch = batch_on(task, [encoded.examples[i] for i in items], base, None, device)
+            if batch.targets is None and type(task).predict is not Task.predict:
+                return False
+            found.append(task.judge(task.forward(model, batch), batch, base)[0])
+    return gap(*found) > 1e-5
+
+
+def gap(one: Any, other: Any) -> float:
+    """The largest difference of two JSON values, relative to values above 1; infinite where they differ in kind."""
+    if isinstance(one, bool) or isinstance(other, bool) or not isinstance(one, int | float):
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            same = one.keys() == other.keys()
+            return max((gap(one[key], other[key]) for key in one), default=0.0) if same else math.inf
+        if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+            return max(map(gap, one, other), default=0.0) if len(one) == len(other) else math.inf
+        return 0.0 if one == other else math.inf
+    if not isinstance(other, int | float):
+        return math.inf
+    return 0.0 if one == other else abs(one - other) / max(1.0, abs(one))
 
 
 def intervals(

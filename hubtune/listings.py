@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from hubtune import registry
 from hubtune.contract import CONTRACT, Plugin, Task
-from hubtune.errors import UnknownPlugin, did_you_mean
+from hubtune.errors import MissingExtra, UnknownPlugin, did_you_mean
 from hubtune.recipe import Chosen, DataPart, PublishPart, TrainPart, describe
 from hubtune.watch import Watcher
 
@@ -117,11 +118,15 @@ def commented_recipe(task: str, model: str = "", data: str = "", strategy: str =
     import tomlkit
 
     plugins = registry.load()
-    chosen, way = plugins.task(Chosen(task)), plugins.strategy(Chosen(strategy))
+    with contextlib.suppress(MissingExtra):  # a recipe may be written where it cannot run
+        plugins.task(Chosen(task))
+    with contextlib.suppress(MissingExtra):
+        plugins.strategy(Chosen(strategy))
+    chosen, way = plugins.tasks[task], plugins.strategies[strategy]
     document = tomlkit.document()
     document.add(tomlkit.comment("A recipe: everything a run is. Train with: hubtune train recipe.toml"))
     tables: list[tuple[str, dict[str, Any], type[Any]]] = [
-        ("task", {"name": task}, type(chosen).Options), ("strategy", {"name": strategy}, type(way).Options),
+        ("task", {"name": task}, chosen.Options), ("strategy", {"name": strategy}, way.Options),
         ("model", {"id": model or "org/name"}, object), ("data", {"source": data or "data.csv"}, DataPart),
         ("train", {}, TrainPart), ("publish", {}, PublishPart),
     ]
@@ -144,7 +149,7 @@ def commented_recipe(task: str, model: str = "", data: str = "", strategy: str =
     return tomlkit.dumps(document)
 
 
-def _column_comments(table: Any, task: Task[Any]) -> None:
+def _column_comments(table: Any, task: type[Task[Any]]) -> None:
     import tomlkit
 
     for column in task.columns:

@@ -146,8 +146,9 @@ class Model:
 
 
 def unlabelled(found: Any, task: Task[Any]) -> Any:
-    """Rows without their labels, which a prediction must not see (and may not know)."""
-    return found.remove_columns([c.role for c in task.columns if c.target and c.role in found.column_names])
+    """Rows without what a prediction must not see (and may not know)."""
+    found = found.remove_columns([c.role for c in task.columns if c.target and c.role in found.column_names])
+    return found if type(task).question is Task.question else [task.question(row) for row in found]
 
 
 def on_best_device(model: Module) -> Module:

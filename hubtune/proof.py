@@ -103,6 +103,9 @@ def compare(saved: Saved, outputs: Path, said: str) -> dict[str, Any] | ProofErr
         return ProofError(f"the saved model does not load with {saved.loads_with} alone: {said}", hint=hint)
     again = load_file(outputs)
     expected = {name[4:]: value for name, value in load_file(saved.witness).items() if name.startswith("out.")}
+    strange = [name for name, value in expected.items() if name not in again or last(again[name], value).shape != value.shape]
+    if strange:
+        return ProofError(f"the saved model's outputs have another shape or are not there: {strange[0]}.", hint=hint)
     # Logits of learnt tokens stand before those of the text; only a method's own module leaves them out.
     worst = max(float((last(again[name], value) - value).abs().max()) for name, value in expected.items())
     largest = max(float(value.abs().max()) for value in expected.values())

@@ -193,6 +193,8 @@ def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: boo
     for column in columns:
         if column.role not in rows.column_names or (column.needed != "always" and not training):  # type: ignore[attr-defined]
             continue
+        if column.gaps:
+            continue
         values = rows[column.role]  # type: ignore[call-overload]
         gaps = [i for i, v in enumerate(values) if v is None or (isinstance(v, str) and not v.strip())
                 or (isinstance(v, list) and not v and column.kind != "label")]

@@ -84,13 +84,14 @@ class Column:
 
     role: the key in a `Row`. names: what to look for in the data, best first, without regard to case.
     kind: what values look like, to find the column when no name fits. needed: in which rows it must be there
-    (train: also in rows that are evaluated).
+    (train: also in rows that are evaluated). gaps: whether some rows may leave it empty where it is there.
     """
 
     role: str
     names: tuple[str, ...]
     kind: Kind = "text"
     needed: Literal["always", "train", "never"] = "always"
+    gaps: bool = False
 
     @property
     def target(self) -> bool:

@@ -19,7 +19,7 @@ PLACE = tempfile.mkdtemp(prefix="hubtune-tests-")
 atexit.register(shutil.rmtree, PLACE, ignore_errors=True)
 os.environ["HF_HOME"] = PLACE
 for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "HF_TOKEN",
-             "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HUBTUNE_PLUGINS"):
+             "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HUBTUNE_PLUGINS", "HUBTUNE_PLUGIN_FILES"):
     os.environ.pop(name, None)
 for name, value in {
     "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false",

@@ -16,7 +16,7 @@ import typer
 
 from hubtune import cli, registry
 from hubtune.errors import UnknownPlugin
-from hubtune.recipe import Chosen, DataPart, Recipe, build, override
+from hubtune.recipe import DataPart, Recipe, build, fill, override
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
 TASKS, STRATEGIES = sorted(registry.load().tasks), sorted(registry.load().strategies)
@@ -152,8 +152,8 @@ def test_a_written_recipe_is_a_recipe_with_every_default(
     made = build(tomllib.loads(out))
     assert made == Recipe(made.task, "me/base", DataPart("rows.csv"), made.strategy)
     plugins = registry.load()
-    assert plugins.task(made.task).options == plugins.task(Chosen(task)).options
-    assert plugins.strategy(made.strategy).options == plugins.strategy(Chosen(strategy)).options
+    for chosen, kind in ((made.task, plugins.tasks[task]), (made.strategy, plugins.strategies[strategy])):
+        assert fill(kind.Options, chosen.options, "options") == kind.Options()
 
 
 def test_a_written_recipe_names_every_role_and_takes_settings_over_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -222,6 +222,17 @@ def test_lines_of_other_widths_are_refused_by_their_numbers(tmp_path: Path) -> N
     assert "not UTF-8" in refusal(tmp_path / "c.conll").message
 
 
+# ------------------------------------------------------------------------------------------------ images in memory
+
+
+def test_images_in_rows_stay_undecoded_and_have_one_fingerprint() -> None:
+    image = pytest.importorskip("PIL.Image", reason="Pillow comes with: pip install 'hubtune[vision]'")
+    rows = [{"image": image.new("RGB", (4, 3), (value, 0, 0)), "label": str(value)} for value in (1, 2)]
+    one, other = sources.load(rows), sources.load([dict(row) for row in rows])
+    assert one.splits["train"][0]["image"]["bytes"].startswith(b"\x89PNG")
+    assert one.fingerprint == other.fingerprint != sources.load(rows[::-1]).fingerprint
+
+
 # ------------------------------------------------------------------------------------------------------- real data
 
 

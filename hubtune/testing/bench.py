@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -204,20 +203,6 @@ def no_grad() -> Any:
     import torch
 
     return torch.no_grad()
-
-
-def gap(one: Any, other: Any) -> float:
-    """The largest difference of two JSON values, relative to values above 1; infinite where they differ in kind."""
-    if isinstance(one, bool) or isinstance(other, bool) or not isinstance(one, int | float):
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            same = one.keys() == other.keys()
-            return max((gap(one[key], other[key]) for key in one), default=0.0) if same else math.inf
-        if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-            return max(map(gap, one, other), default=0.0) if len(one) == len(other) else math.inf
-        return 0.0 if one == other else math.inf
-    if not isinstance(other, int | float):
-        return math.inf
-    return 0.0 if one == other else abs(one - other) / max(1.0, abs(one))
 
 
 def same_tensors(one: Any, other: Any) -> bool:

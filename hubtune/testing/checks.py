@@ -68,7 +68,7 @@ def options_survive(plugin: Plugin[Any]) -> None:
     kind = type(plugin)
     for options in (kind.Options(), plugin.options):
         try:
-            again = fill(kind.Options, json.loads(json.dumps(dataclasses.asdict(options))), "options")
+            again: Any = fill(kind.Options, json.loads(json.dumps(dataclasses.asdict(options))), "options")
         except (TypeError, ValueError, RecipeError) as error:
             raise Failed(f"its options do not survive JSON: {error}\nLook at: the types in {kind.Options.__name__}") from error
         ensure(again == options, f"options change on their way through JSON: {options} became {again}.",
@@ -162,6 +162,7 @@ class Conformance:
     model: ClassVar[str | None] = None
     skips: ClassVar[Mapping[str, str]] = {}
     _place: ClassVar[Any]
+    _made: ClassVar[dict[str, Any]]
 
     @classmethod
     def setup_class(cls) -> None:
@@ -172,7 +173,7 @@ class Conformance:
         if reason:
             pytest.skip(f"{cls.plugin.name}: {reason}")
         cls._place = tempfile.TemporaryDirectory(prefix="hubtune-kit-")
-        cls._made: dict[str, Any] = {}
+        cls._made = {}
 
     @classmethod
     def teardown_class(cls) -> None:

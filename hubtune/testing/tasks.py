@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hubtune.contract import Strategy, Task
-from hubtune.testing.bench import ROWS, Bench, ensure, gap, no_grad, same_tensors
+from hubtune.evaluate import gap
+from hubtune.testing.bench import ROWS, Bench, ensure, no_grad, same_tensors
 from hubtune.testing.checks import Conformance, Runs, same_weights
 from hubtune.testing.models import tiny_for
 
@@ -105,11 +106,12 @@ class TaskConformance(Conformance):
         """Rows to predict lack their targets: they are encoded, collated without targets, and answered."""
         bench = self.bench()
         hidden = {column.role for column in bench.task.columns if column.target}
+        needed = {column.role for column in bench.task.columns if column.target and column.needed == "train"}
         rows = [{role: value for role, value in row.items() if role not in hidden} for row in bench.rows]
         lists = [list(found) for found in bench.task.encode(rows, bench.base)]
         ensure(len(lists) == len(rows) and all(lists), "rows without targets are not all encoded.", "`encode`")
         batch = bench.collated(lists[0], None, bench.model)
-        ensure(not hidden or batch.targets is None, "a batch of rows without targets has targets.", "`collate`")
+        ensure(not needed or batch.targets is None, "a batch of rows without targets has targets.", "`collate`")
         with no_grad():
             answers = bench.task.predict(bench.model, batch, bench.base)
         ensure(len(answers) == len(lists[0]), f"{len(lists[0])} examples got {len(answers)} answers.", "`predict`, `judge`")

@@ -55,6 +55,9 @@ class Preference(TextGeneration):
         """Both answers of a pair go through the model."""
         return sum(map(super().size, (example[side] for side in SIDES) if "chosen" in example else [example]))
 
+    def length(self, example):
+        return max(map(super().size, (example[side] for side in SIDES) if "chosen" in example else [example]))
+
     def collate(self, examples, base, draws):
         import torch
 

@@ -86,6 +86,9 @@ class Text2TextGeneration(Task[RewritingOptions]):
     def size(self, example):
         return len(example["input_ids"]) + len(example.get("labels", ()))
 
+    def length(self, example):
+        return max(len(example["input_ids"]), len(example.get("labels", ())))
+
     def collate(self, examples, base, draws):
         import torch
 

@@ -28,7 +28,7 @@ class TextGeneration(Task[GenerationOptions]):
     form = None
     columns = (
         Column("prompt", ("prompt", "instruction", "question", "query", "input"), kind="any", needed="never"),
-        Column("input", ("input", "context"), needed="never"),
+        Column("input", ("input", "context"), needed="never", gaps=True),
         Column("completion", ("completion", "response", "answer", "output", "chosen", "target", "reply"), kind="label",
                needed="never"),  # a label is hidden from predictions
         Column("messages", ("messages", "conversations", "conversation", "dialogue", "chat"), kind="any",
@@ -128,6 +128,13 @@ class TextGeneration(Task[GenerationOptions]):
             wanted = [chat.conversation(row)[-1]["content"].strip() for row in rows]
             scores["exact_match"] = float(accuracy_score(wanted, [p["text"] for p in predictions]))
         return scores
+
+    def question(self, row):
+        """A conversation without its last answer; a plain text is gone on with."""
+        if row.get("messages") is not None:
+            said = chat.messages(row["messages"], "user")
+            return {**row, "messages": said[:-1] if chat.answered(said) else said}
+        return row if row.get("prompt") is not None else {"prompt": row["text"]}
 
     def show(self, prediction):
         return sequences.without_counts(prediction)

@@ -64,6 +64,9 @@ class MultipleChoice(Task):
             yield [example]
 
     def size(self, example):
+        return len(example["choices"]) * self.length(example)
+
+    def length(self, example):
         return max(len(choice["input_ids"]) for choice in example["choices"])
 
     def collate(self, examples, base, draws):

@@ -137,6 +137,9 @@ class SentenceSimilarity(Task[SimilarityOptions]):
             self.groups[label][text] = tokens
 
     def size(self, example):
+        return 2 * self.length(example)
+
+    def length(self, example):
         return max(len(text["input_ids"]) for text in example["texts"])
 
     def collate(self, examples, base, draws):

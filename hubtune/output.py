@@ -10,6 +10,8 @@ from typing import Any
 
 from hubtune.errors import RecipeError
 
+LONGEST = 400
+"""Characters of a value on a line."""
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -38,6 +40,12 @@ def lines(predictions: Sequence[dict[str, Any]], texts: Sequence[str] | None) ->
     said = []
     for prediction in predictions:
         values = {key: value for key, value in cells(prediction).items() if key != "row"}
-        line = "  ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values.values())
+        line = "  ".join(f"{v:.4f}" if isinstance(v, float) else short(v) for v in values.values())
         said.append(f"{line}  {texts[prediction['row']]}" if texts else f"{prediction['row']}  {line}")
     return said
+
+
+def short(value: Any) -> str:
+    """A value as it fits on a terminal; --json and --out have all of it."""
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -152,7 +152,7 @@ def looks_like(rows: Any, name: str, kind: str) -> bool:
 
 def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     """Only the mapped columns, renamed to their roles; class labels as their names."""
-    from datasets import Audio, ClassLabel, Image
+    from datasets import Audio, Image
 
     missing = [name for name in mapping.values() if name not in rows.column_names]
     if missing:
@@ -167,17 +167,29 @@ def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
         if isinstance(feature, Image | Audio):  # decoded where a batch is made, not here
             rows = rows.cast_column(role, type(feature)(decode=False))
             continue
-        inner = getattr(feature, "feature", feature)
-        if isinstance(inner, ClassLabel):
-            values = [named(inner, value) for value in rows[role]]
+        if holds_labels(feature):
+            values = [named(feature, value) for value in rows[role]]
             rows = rows.remove_columns(role).add_column(role, values)
     return rows
 
 
+def holds_labels(feature: Any) -> bool:
+    """Whether there are class labels in a column, at whatever depth."""
+    from datasets import ClassLabel
+
+    inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", None)]
+    return isinstance(feature, ClassLabel) or any(part is not None and holds_labels(part) for part in inner)
+
+
 def named(feature: Any, value: Any) -> Any:
-    """A class label's name; lists of them likewise; -1 is how the Hub writes `no label`."""
+    """Class labels as their names, in lists and dicts too; -1 is how the Hub writes `no label`."""
     if isinstance(value, list):
-        return [named(feature, item) for item in value]
+        return [named(getattr(feature, "feature", feature), item) for item in value]
+    if isinstance(value, dict):  # of a feature of dicts, or of a list of them that is kept as a dict of lists
+        parts = getattr(feature, "feature", feature)
+        return {name: named(parts[name], item) for name, item in value.items()}
+    if not hasattr(feature, "int2str"):
+        return value
     return None if value is None or value < 0 else feature.int2str(value)
 
 

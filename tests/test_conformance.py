@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from hubtune import Export, Loss, Phase, Setup, Strategy, option, scaffold
+from hubtune.evaluate import gap
 from hubtune.testing import StrategyConformance, TaskConformance
-from hubtune.testing.bench import Failed, gap, registered
+from hubtune.testing.bench import Failed, registered
 from hubtune.testing.checks import cheap, same_weights
 from hubtune.testing.watched import holds
 

@@ -367,3 +367,15 @@ def test_the_reviews_that_come_along_are_sound(reviews: Path) -> None:
     assert sum(len(found) for found in data.splits.values()) == 480
     assert data.checks["duplicates"] == {"validation/train": 0}
     assert warnings == []
+
+
+def test_class_labels_inside_lists_and_dicts_become_their_names() -> None:
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    kinds = ClassLabel(names=["cell", "plate"])
+    features = Features({"objects": List({"category": kinds, "area": Value("int64")}), "tags": List(kinds)})
+    made = Dataset.from_list([{"objects": [{"category": 1, "area": 3}, {"category": 0, "area": 4}], "tags": [0, -1]}], features)
+    found = rows.by_role(made, {"objects": "objects", "tags": "tags"}, "train")[0]
+    assert found == {
+        "objects": [{"category": "plate", "area": 3}, {"category": "cell", "area": 4}], "tags": ["cell", None],
+    }

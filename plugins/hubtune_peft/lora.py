@@ -26,7 +26,7 @@ class Lora(Strategy[LoraOptions]):
     Options = LoraOptions
     needs = ("peft",)
     extra = "hubtune[peft]"
-    defaults = {"train.lr": 2e-4}
+    defaults = {"train.lr": 4e-4}
 
     def prepare(self, model, fresh, task, plan):
         self.head = Head(model, fresh)

@@ -3,7 +3,7 @@
 import inspect
 
 from hubtune import Export, ModelError, Strategy
-from hubtune_peft.structure import Head
+from hubtune_peft.structure import Head, quiet
 
 FORMS = {
     "AutoModelForSequenceClassification": "SEQ_CLS", "AutoModelForTokenClassification": "TOKEN_CLS",
@@ -40,11 +40,15 @@ class Prompted(Strategy):
         """PEFT's configuration, with sizes measured in the model."""
         raise NotImplementedError
 
+    def positions(self):
+        return self.options.tokens
+
     def prepare(self, model, fresh, task, plan):
         import warnings
 
         from peft import get_peft_model
 
+        quiet()
         warnings.filterwarnings("ignore", message="Token type ids are not supported")
         form = FORMS[task.model]
         self.head = Head(model, fresh, SAVED_BY_PEFT.get(form, ()))

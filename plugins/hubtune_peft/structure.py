@@ -84,10 +84,18 @@ def linear_layers(model, head, endings=()):
     return chosen
 
 
+def quiet():
+    """PEFT asks transformers for an attribute by its old name: nothing that a user could mend."""
+    import warnings
+
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+
+
 def wrap(model, config, head):
     """The model with PEFT's layers around its own, and the head learning."""
     from peft import get_peft_model
 
+    quiet()
     wrapped = get_peft_model(model, config)
     for layer in convolutions(wrapped):  # which some models ask for their shape, to pad by it
         for name in ("stride", "kernel_size", "dilation", "padding"):

@@ -41,7 +41,7 @@ def main() -> int:
         environment = {**os.environ, **hub.env()}
         hubtune(environment, "show", BASE)
         hubtune(environment, "train", "sentiment", "--model", BASE, "--data", f"{PLACE}/reviews", "--strategy", "lora",
-                "--set", "train.epochs=6", "--out", f"{PLACE}/run", "--overwrite")  # two thirds of the default, for time
+                "--set", "train.epochs=6", "--out", f"{PLACE}/run", "--overwrite")  # of the default 8, for time
         hubtune(environment, "evaluate", f"{PLACE}/run", "--data", f"{PLACE}/reviews")
         hubtune(environment, "publish", f"{PLACE}/run", PUBLISHED)
         say(f"A fresh process, where hubtune cannot be imported, takes {PUBLISHED} from the Hub:")

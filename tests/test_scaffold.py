@@ -38,7 +38,7 @@ def test_a_whole_distribution_is_written(tmp_path: Path, capsys: pytest.CaptureF
     assert project["project"]["entry-points"]["hubtune"] == {"toxic-spans": "hubtune_toxic_spans"}
     workflow = yaml.safe_load((folder / ".github/workflows/test.yml").read_text(encoding="utf-8"))
     assert workflow["jobs"]["test"]["steps"][-1] == {"run": "pytest"}
-    done = subprocess.run(["ruff", "check", str(folder), "--isolated", "--line-length", "120", "--select", "E,F,UP,B"],
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", str(folder), "--isolated", "--line-length", "120", "--select", "E,F,UP,B"],
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

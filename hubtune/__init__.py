@@ -23,7 +23,8 @@ from hubtune.contract import (
     option,
 )
 from hubtune.errors import DataError, HubtuneError, ModelError
-from hubtune.labels import label_space, row_numbers
+from hubtune.labels import label_config, label_id, label_space, label_text, row_numbers
+from hubtune.precision import exact
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ _LAZY = {
 
 __all__ = [
     "CONTRACT", "Base", "Batch", "Column", "DataError", "Draw", "Export", "HubtuneError", "Loss", "Metric", "Model",
-    "ModelError", "Phase", "Plan", "Run", "Setup", "Strategy", "Task", "Watcher", "check", "hookimpl", "label_space", "load", "option",
-    "resume", "row_numbers", "search", "show", "train",
+    "ModelError", "Phase", "Plan", "Run", "Setup", "Strategy", "Task", "Watcher", "check", "exact", "hookimpl",
+    "label_config", "label_id", "label_space", "label_text", "load", "option", "resume", "row_numbers", "search", "show",
+    "train",
 ]
 
 

@@ -152,8 +152,9 @@ class Task(Plugin[OptionsT]):
         return {"loss": float(batch.size)}
 
     def forward(self, model: Module, batch: Batch) -> Any:
-        """Run the model; whatever `loss` and `judge` need. Default: the model's own output."""
-        return model(**batch.inputs)
+        """Run the model; whatever `loss` and `judge` need. Default: the model's own output for all inputs but lists,
+        which are for `judge` (such as the sizes of images)."""
+        return model(**{name: value for name, value in batch.inputs.items() if not isinstance(value, list)})
 
     def loss(self, outputs: Any, batch: Batch) -> Loss | list[Loss]:
         """The summed loss of a batch, from what `forward` returned."""

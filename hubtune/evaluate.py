@@ -40,21 +40,23 @@ class Answers:
     losses: dict[str, float]
 
 
-def to_device(value: Any, device: Any) -> Any:
-    """Tensors, in whatever nesting, on a device."""
+def moved(value: Any, device: Any, wide: bool) -> Any:
+    """Tensors, in whatever nesting, on a device; numbers that are not whole in fp64 if `wide`."""
     if isinstance(value, torch.Tensor):
-        return value.to(device)
+        return value.to(device, torch.float64 if wide and value.is_floating_point() else None)
     if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
+        return {key: moved(item, device, wide) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(to_device(item, device) for item in value)
+        return type(value)(moved(item, device, wide) for item in value)
     return value
 
 
-def batch_on(task: Task[Any], examples: Sequence[Any], base: Base, draws: Any, device: Any) -> Batch:
-    """Examples as a batch on a device."""
+def batch_for(model: Module, task: Task[Any], examples: Sequence[Any], base: Base, draws: Any = None) -> Batch:
+    """Examples as a batch where the model is, in fp64 if the model computes in it."""
     batch = task.collate(examples, base, draws)
-    return Batch(to_device(batch.inputs, device), to_device(batch.targets, device), batch.size)
+    weight = next(model.parameters())
+    wide = weight.dtype == torch.float64
+    return Batch(moved(batch.inputs, weight.device, wide), moved(batch.targets, weight.device, wide), batch.size)
 
 
 @contextmanager
@@ -82,7 +84,6 @@ def answer(
     """
     generates = type(task).predict is not Task.predict
     world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
-    device = accelerator.device if accelerator else next(model.parameters()).device
     batches = by_size(encoded.sizes.tolist(), LIMIT, MOST, uniform)
     parts: list[tuple[int, Prediction]] = []
     sums: list[tuple[str, float, float]] = []
@@ -90,7 +91,7 @@ def answer(
         for _, items in share(batches, world, rank):
             if not items:
                 continue
-            batch = batch_on(task, [encoded.examples[i] for i in items], base, None, device)
+            batch = batch_for(model, task, [encoded.examples[i] for i in items], base)
             judged = batch.targets is not None or not (real and generates)
             outputs = task.forward(model, batch) if judged else None
             found = task.judge(outputs, batch, base) if judged else [{} for _ in items]
@@ -116,10 +117,9 @@ def answer(
 def annotated(model: Module, task: Task[Any], base: Base, encoded: Encoded, uniform: bool) -> Encoded:
     """The examples with what the model as it is says of them: a frozen reference for what it will become."""
     examples: list[Example] = list(encoded.examples)
-    device = next(model.parameters()).device
     with evaluating(model):
         for items in by_size(encoded.sizes.tolist(), LIMIT, MOST, uniform):
-            batch = batch_on(task, [examples[item] for item in items], base, None, device)
+            batch = batch_for(model, task, [examples[item] for item in items], base)
             for item, found in zip(items, task.annotate(task.forward(model, batch), batch, base), strict=True):
                 examples[item] = {**examples[item], **found}
     return replace(encoded, examples=examples)
@@ -139,11 +139,10 @@ def padding_matters(model: Module, task: Task[Any], base: Base, encoded: Encoded
     short, long = order[0], order[-1]
     if encoded.sizes[short] == encoded.sizes[long]:
         return False
-    device = next(model.parameters()).device
     found = []
     with evaluating(model):
         for items in ([short], [short, long]):
-            batch = batch_on(task, [encoded.examples[i] for i in items], base, None, device)
+            batch = batch_for(model, task, [encoded.examples[i] for i in items], base)
             if batch.targets is None and type(task).predict is not Task.predict:
                 return False
             found.append(task.judge(task.forward(model, batch), batch, base)[0])

@@ -43,7 +43,7 @@ class Gradient:
 
         Denominators come first, over all micro-batches and devices; each micro-batch then adds its share.
         """
-        parts = self.parts(epoch, cuts)
+        parts = self.parts(model, epoch, cuts)
         counts: dict[str, float] = defaultdict(float)
         for part in parts:
             for name, count in self.work.task.count(part.batch).items():
@@ -66,7 +66,7 @@ class Gradient:
             means["loss"] += caches[0]
         return self.over_devices(means)
 
-    def parts(self, epoch: int, cuts: list[list[int]]) -> list[Part]:
+    def parts(self, model: Module, epoch: int, cuts: list[list[int]]) -> list[Part]:
         """The micro-batches that this device computes. Every device has as many as the others."""
         work, accelerator = self.work, self.accelerator
         found = []
@@ -75,7 +75,7 @@ class Gradient:
             items = items or cuts[0][:1]
             draws = [Draw(work.settings.seed, epoch, int(work.train.owner[item])) for item in items]
             examples = [work.train.examples[item] for item in items]
-            batch = evaluate.batch_on(work.task, examples, work.base, draws, accelerator.device)
+            batch = evaluate.batch_for(model, work.task, examples, work.base, draws)
             found.append(Part(index, weight, batch))
         return found
 

@@ -6,8 +6,36 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hubtune.errors import DataError, listing
+
+
+def label_text(value: Any) -> str:
+    """A raw label as a string: 1 and 1.0 are "1", true is "true"."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def label_config(labels: Sequence[str] | None, config: Any) -> dict[str, Any]:
+    """A model's `num_labels`, `id2label` and `label2id` for these labels, or for its own where there are none.
+
+    A head that is trained on the same labels already keeps its order.
+    """
+    old = list((getattr(config, "id2label", None) or {}).values())
+    names = old if not labels or set(old) == set(labels) else list(labels)
+    return {"num_labels": len(names), "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def label_id(value: Any, config: Any) -> int:
+    """The id that a model gives to a raw label. Raises DataError for one that it does not have."""
+    known: dict[str, int] = config.label2id
+    name = label_text(value)
+    if name not in known:
+        raise DataError(f"the label {name!r} is none of the model's: {listing(list(map(repr, known)), 20)}.")
+    return known[name]
 
 
 def natural(label: str) -> tuple[tuple[int, float, str], ...]:

@@ -20,7 +20,7 @@ from hubtune.batching import by_size
 from hubtune.contract import Base, Task
 from hubtune.encoding import Encoded
 from hubtune.errors import ProofError
-from hubtune.evaluate import LIMIT, batch_on, evaluating
+from hubtune.evaluate import LIMIT, batch_for, evaluating
 from hubtune.replay import compared
 
 if TYPE_CHECKING:
@@ -51,12 +51,11 @@ def witness(model: Module, task: Task[Any], base: Base, encoded: Encoded, path: 
     order = sorted(range(len(encoded.examples)), key=lambda index: int(encoded.sizes[index]))
     chosen = [order[round(k * (len(order) - 1) / max(1, min(EXAMPLES, len(order)) - 1))] for k in
               range(min(EXAMPLES, len(order)))]
-    device = next(model.parameters()).device
     tensors: dict[str, torch.Tensor] = {}
     with evaluating(model):
         sizes = [int(encoded.sizes[index]) for index in chosen]
         for number, items in enumerate(by_size(sizes, LIMIT, 16, uniform)):
-            batch = batch_on(task, [encoded.examples[chosen[i]] for i in items], base, None, device)
+            batch = batch_for(model, task, [encoded.examples[chosen[i]] for i in items], base)
             inputs = {name: value for name, value in batch.inputs.items() if isinstance(value, torch.Tensor)}
             tensors |= {f"in.{number}.{name}": value.cpu() for name, value in inputs.items()}
             tensors |= {f"out.{number}.{name}": value for name, value in compared(model(**inputs)).items()}

@@ -152,8 +152,6 @@ def looks_like(rows: Any, name: str, kind: str) -> bool:
 
 def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     """Only the mapped columns, renamed to their roles; class labels as their names."""
-    from datasets import Audio, Image
-
     missing = [name for name in mapping.values() if name not in rows.column_names]
     if missing:
         raise DataError(
@@ -164,9 +162,6 @@ def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     ).rename_columns({f"role:{role}": role for role in mapping})
     for role in mapping:
         feature = rows.features[role]
-        if isinstance(feature, Image | Audio):  # decoded where a batch is made, not here
-            rows = rows.cast_column(role, type(feature)(decode=False))
-            continue
         if holds_labels(feature):
             values = [named(feature, value) for value in rows[role]]
             rows = rows.remove_columns(role).add_column(role, values)

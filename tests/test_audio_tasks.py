@@ -127,7 +127,7 @@ def test_long_sounds_are_cut_anywhere_in_training_and_in_the_middle_otherwise(ti
     assert drawn == starts([Draw(0, 1, 0), Draw(0, 1, 1)])
     assert len({*drawn, *starts([Draw(0, 2, 0), Draw(0, 2, 1)])}) == 4
     whole = AudioClassification(AudioOptions(max_seconds=0.0))
-    assert [whole.size(example) for [example] in whole.encode(rows, base)] == [99, 99]
+    assert [whole.size(example) for [example] in whole.encode([{"audio": ramp}] * 2, base)] == [99, 99]
 
 
 # -------------------------------------------------------------------------------------------------------------- laws
@@ -135,7 +135,7 @@ def test_long_sounds_are_cut_anywhere_in_training_and_in_the_middle_otherwise(ti
 
 def gradient(task, model, base, examples, cuts):
     model.zero_grad()
-    batches = [task.collate([examples[i] for i in part], base, [Draw(0, 0, i) for i in part]) for part in cuts]
+    batches = [evaluate.batch_for(model, task, [examples[i] for i in part], base, [Draw(0, 0, i) for i in part]) for part in cuts]
     count = sum(task.count(batch)["loss"] for batch in batches)
     for batch in batches:
         loss = task.loss(task.forward(model, batch), batch)
@@ -155,16 +155,16 @@ def test_no_answer_and_no_gradient_depends_on_the_batch(kind, model_type, tiny):
     assert torch.linalg.norm(parts - whole) <= 1e-9 * torch.linalg.norm(whole)
     model.eval()
     with torch.no_grad():
-        together = task.forward(model, task.collate(examples, base, None)).logits
+        together = task.forward(model, evaluate.batch_for(model, task, examples, base)).logits
         for index in (0, 1):
-            alone = task.forward(model, task.collate(examples[index : index + 1], base, None)).logits[0]
+            alone = task.forward(model, evaluate.batch_for(model, task, examples[index : index + 1], base)).logits[0]
             kept = together[index][: len(alone)] if together.ndim == 3 else together[index]
             assert torch.allclose(alone, kept, rtol=0, atol=1e-9)
     gold = [task.gold(row, base) for row in rows]
     best, other = task.score(gold, rows, base), task.score(gold[1:] + gold[:1], rows, base)
     name, sign = task.metric.name, 1 if task.metric.higher_is_better else -1
     assert sign * best[name] > sign * other[name]
-    assert best == ({"accuracy": 1.0, "f1_macro": 1.0} if kind is AudioClassification else {"wer": 0.0, "cer": 0.0})
+    assert set(best.values()) == {1.0 if kind is AudioClassification else 0.0}
 
 
 @pytest.mark.parametrize("kind", [AudioClassification, SpeechRecognition])

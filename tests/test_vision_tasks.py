@@ -51,14 +51,14 @@ def prepared(task, folder, rows, dtype=torch.float64):
 
 
 def terms(task, model, base, encoded, items):
-    batch = task.collate([encoded.examples[i] for i in items], base, None)
+    batch = evaluate.batch_for(model, task, [encoded.examples[i] for i in items], base)
     found = evaluate.as_terms(task.loss(task.forward(model, batch), batch))
     assert {term.name: term.count for term in found} == task.count(batch)
     return found
 
 
 def answers(task, model, base, encoded, items):
-    batch = task.collate([encoded.examples[i] for i in items], base, None)
+    batch = evaluate.batch_for(model, task, [encoded.examples[i] for i in items], base)
     with torch.no_grad():
         return task.judge(task.forward(model, batch), batch, base)
 

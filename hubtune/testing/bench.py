@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune import encoding, models, registry
+from hubtune import encoding, evaluate, models, registry
 from hubtune.contract import Base, Batch, Draw, Example, Loss, Plugin, Prediction, Strategy, Task
 from hubtune.errors import ModelError
 from hubtune.origin import in_folder
@@ -153,18 +153,10 @@ class Bench:
         """The randomness of examples, as the engine hands it out: by row."""
         return [Draw(0, epoch, int(self.encoded.owner[item])) for item in items]
 
-    def collated(self, examples: Sequence[Example], draws: Sequence[Draw] | None, model: Module) -> Batch:
-        """A batch whose inputs have the number format of the model."""
-        batch = self.task.collate(examples, self.base, draws)
-        dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        inputs = {key: value.to(dtype) if getattr(value, "is_floating_point", bool)() else value
-                  for key, value in batch.inputs.items()}
-        return Batch(inputs, batch.targets, batch.size)
-
     def batch(self, items: Sequence[int], model: Module | None = None, draws: bool = False) -> Batch:
         """The examples of these numbers as a batch for a model."""
         chosen = [self.examples[item] for item in items]
-        return self.collated(chosen, self.draws(items) if draws else None, model or self.model)
+        return evaluate.batch_for(model or self.model, self.task, chosen, self.base, self.draws(items) if draws else None)
 
     def losses(self, model: Module, items: Sequence[int], draws: bool = True) -> dict[str, Loss]:
         """The loss terms of examples, by name."""

@@ -102,7 +102,7 @@ class StrategyConformance(Conformance):
         from hubtune import evaluate, replay
 
         learnt, bench = self.learnt(), self.bench()
-        batch = bench.collated(bench.examples[:4], None, learnt.outcome.model)
+        batch = evaluate.batch_for(learnt.outcome.model, bench.task, bench.examples[:4], bench.base)
         with evaluate.evaluating(learnt.outcome.model) as model:
             before = replay.compared(model(**batch.inputs))
         made = learnt.watched.strategy.export(learnt.outcome.model)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hubtune.contract import Strategy, Task
-from hubtune.evaluate import gap
+from hubtune.evaluate import batch_for, gap
 from hubtune.testing.bench import ROWS, Bench, ensure, no_grad, same_tensors
 from hubtune.testing.checks import Conformance, Runs, same_weights
 from hubtune.testing.models import tiny_for
@@ -110,7 +110,7 @@ class TaskConformance(Conformance):
         rows = [{role: value for role, value in row.items() if role not in hidden} for row in bench.rows]
         lists = [list(found) for found in bench.task.encode(rows, bench.base)]
         ensure(len(lists) == len(rows) and all(lists), "rows without targets are not all encoded.", "`encode`")
-        batch = bench.collated(lists[0], None, bench.model)
+        batch = batch_for(bench.model, bench.task, lists[0], bench.base)
         ensure(not needed or batch.targets is None, "a batch of rows without targets has targets.", "`collate`")
         with no_grad():
             answers = bench.task.predict(bench.model, batch, bench.base)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from hubtune import Batch, Column, DataError, Loss, Metric, Setup, hookimpl, option, row_numbers
+from hubtune import Batch, Column, DataError, Loss, Metric, Setup, exact, hookimpl, option, row_numbers
 from hubtune_audio.characters import CASES, processor_of, settled, spoken
-from hubtune_audio.sounds import AUDIO, SoundTask, examples_of, frames_of, inputs_of, output_lengths, run, tone
+from hubtune_audio.sounds import AUDIO, SoundTask, examples_of, frames_of, inputs_of, output_lengths, tone
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,15 @@ class SpeechRecognition(SoundTask):
     def forward(self, model, batch):
         import torch
 
-        logits = run(model, batch.inputs).logits
+        logits = super().forward(model, batch).logits
         lengths = output_lengths(model, batch.inputs.get("attention_mask"), logits.shape[1])
         whole = torch.full((len(logits),), logits.shape[1], device=logits.device)
         return SimpleNamespace(logits=logits, lengths=whole if lengths is None else lengths)
 
     def loss(self, outputs, batch):
-        import torch
         from torch.nn import functional as F
 
-        logits = outputs.logits.to(torch.promote_types(outputs.logits.dtype, torch.float32))
-        each = F.ctc_loss(logits.log_softmax(-1).transpose(0, 1), batch.targets["ids"], outputs.lengths,
+        each = F.ctc_loss(exact(outputs.logits).log_softmax(-1).transpose(0, 1), batch.targets["ids"], outputs.lengths,
                           batch.targets["lengths"], blank=self.blank, reduction="none", zero_infinity=True)
         return Loss(each.sum(), self.count(batch)["loss"])
 

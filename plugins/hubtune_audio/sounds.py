@@ -31,7 +31,9 @@ class SoundTask(Task):
         return example["size"]
 
     def forward(self, model, batch):
-        return run(model, batch.inputs)
+        """The model's output, in which no sound feels the silence that it was padded with."""
+        with masked_norms(model, batch.inputs.get("attention_mask")):
+            return super().forward(model, batch)
 
     def usage(self, repo, base):
         rate = extractor_of(base).sampling_rate
@@ -170,14 +172,6 @@ def padded(inputs, config):
         short = max(0, least - inputs["attention_mask"].shape[1])
         inputs = {name: F.pad(x, (0, short) if x.ndim == 2 else (0, 0, 0, short)) for name, x in inputs.items()}
     return inputs
-
-
-def run(model, inputs):
-    """The model's output, in which no sound feels the silence that it was padded with."""
-    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-    inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-    with masked_norms(model, inputs.get("attention_mask")):
-        return model(**inputs)
 
 
 @contextmanager

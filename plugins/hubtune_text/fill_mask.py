@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, DataError, Loss, Metric, ModelError, Setup, Task, hookimpl, option
-from hubtune_text.text_classification import max_precision
+from hubtune import Batch, Column, DataError, Loss, Metric, ModelError, Setup, Task, exact, hookimpl, option
 from hubtune_text.texts import pad, pad_token
 
 IGNORED = -100
@@ -97,7 +96,7 @@ class FillMask(Task[MaskOptions]):
 
         chosen = batch.targets != IGNORED
         logits = outputs.logits[chosen]
-        total = cross_entropy(logits.to(max_precision(logits)), batch.targets[chosen], reduction="sum")
+        total = cross_entropy(exact(logits), batch.targets[chosen], reduction="sum")
         return Loss(total, float(chosen.sum()))
 
     def judge(self, outputs, batch, base):
@@ -106,11 +105,11 @@ class FillMask(Task[MaskOptions]):
         found = []
         for logits, ids, targets in zip(outputs.logits, batch.inputs["input_ids"], batch.targets, strict=True):
             chosen = targets != IGNORED
-            asked, right = logits[chosen].to(max_precision(logits)), targets[chosen]
+            asked, right = exact(logits[chosen]), targets[chosen]
             answer = {"nll": float(cross_entropy(asked, right, reduction="sum")), "tokens": len(right),
                       "hits": int((asked.argmax(-1) == right).sum())}
             if not len(right):
-                blanks = logits[ids == base.processor.mask_token_id].to(max_precision(logits)).softmax(-1)
+                blanks = exact(logits[ids == base.processor.mask_token_id]).softmax(-1)
                 best = zip(*(part.tolist() for part in blanks.max(-1)), strict=True)
                 answer["fills"] = [{"token": base.processor.decode([piece]).strip(), "probability": probability}
                                    for probability, piece in best]

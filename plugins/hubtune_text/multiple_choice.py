@@ -2,8 +2,7 @@
 
 import json
 
-from hubtune import Batch, Column, DataError, Loss, Metric, Setup, Task, hookimpl, row_numbers
-from hubtune_text.text_classification import max_precision, written
+from hubtune import Batch, Column, DataError, Loss, Metric, Setup, Task, exact, hookimpl, label_text, row_numbers
 from hubtune_text.texts import pad, pad_token, tokenise
 
 USAGE = '''import torch
@@ -84,7 +83,7 @@ class MultipleChoice(Task):
 
     def forward(self, model, batch):
         """Logits as (all choices of all rows, 1), whatever number each row has."""
-        outputs = model(**{name: value for name, value in batch.inputs.items() if name != "choices"})
+        outputs = super().forward(model, batch)
         outputs.logits = outputs.logits.reshape(-1, 1)
         return outputs
 
@@ -92,7 +91,7 @@ class MultipleChoice(Task):
         """(examples, most choices); minus infinity where a row has fewer."""
         import torch
 
-        logits = outputs.logits.to(max_precision(outputs.logits)).view(batch.size, -1)
+        logits = exact(outputs.logits).view(batch.size, -1)
         counts = torch.tensor(batch.inputs["choices"], device=logits.device)[:, None]
         return logits.masked_fill(torch.arange(logits.shape[1], device=logits.device) >= counts, float("-inf"))
 
@@ -151,14 +150,14 @@ def read(cell):
 def texts_of(cell):
     """The texts of choices: a list, or a dict of lists `text` and `label` as in ARC and CommonsenseQA."""
     cell = read(cell)
-    return [written(text) for text in (cell.get("text") if isinstance(cell, dict) else cell) or ()]
+    return [label_text(text) for text in (cell.get("text") if isinstance(cell, dict) else cell) or ()]
 
 
 def right(row):
     """The index of the right choice, from its own name, its text, its number from 0 or its letter; None if it is none."""
-    label, cell = written(row["label"]).strip(), read(row["choices"])
+    label, cell = label_text(row["label"]).strip(), read(row["choices"])
     texts = texts_of(cell)
-    names = [written(name) for name in cell.get("label") or ()] if isinstance(cell, dict) else []
+    names = [label_text(name) for name in cell.get("label") or ()] if isinstance(cell, dict) else []
     known = [*(names and [names]), *([texts] if isinstance(row["label"], str) else []),
              [str(index) for index in range(len(texts))], [chr(ord("A") + index) for index in range(len(texts))],
              [chr(ord("a") + index) for index in range(len(texts))]]

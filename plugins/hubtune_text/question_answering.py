@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, DataError, Loss, Metric, Setup, hookimpl, option, row_numbers
+from hubtune import Batch, Column, DataError, Loss, Metric, Setup, exact, hookimpl, option, row_numbers
 from hubtune_text.answers import answers_of, span_in, squad
-from hubtune_text.text_classification import max_precision
 from hubtune_text.texts import pad_token
 from hubtune_text.windows import Windowed, windows
 
@@ -104,7 +103,7 @@ class QuestionAnswering(Windowed):
         closed = ~mask
         closed[mask] = torch.tensor([p is None for places in batch.inputs["places"] for p in places], device=mask.device)
         both = (logits[:, -mask.shape[1] :] for logits in (outputs.start_logits, outputs.end_logits))
-        return [logits.to(max_precision(logits)).masked_fill(closed, float("-inf")).log_softmax(-1) for logits in both]
+        return [exact(logits).masked_fill(closed, float("-inf")).log_softmax(-1) for logits in both]
 
     def loss(self, outputs, batch):
         from torch.nn import functional as F

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, DataError, Loss, Metric, ModelError, Setup, Task, hookimpl, option
+from hubtune_labels.kinds import numbers
+from hubtune_labels.scores import number_scores
+
+from hubtune import Batch, Column, DataError, Loss, Metric, ModelError, Setup, Task, exact, hookimpl, label_text, option
 from hubtune_text.embeddings import pool, pooling_for, sentence_transformers_files, snippet
 from hubtune_text.ranking import ranking_scores
-from hubtune_text.scores import number_scores
-from hubtune_text.text_classification import max_precision, numbers, written
 from hubtune_text.texts import pad, pad_token, tokenise
 
 NEEDED = {"graded": ("text_pair", "label"), "pairs": ("text_pair",), "labels": ("label",)}
@@ -89,7 +90,7 @@ class SentenceSimilarity(Task[SimilarityOptions]):
     def inspect(self, splits):
         kinds = {split: self.checked(rows, split) for split, rows in splits.items()}
         role = "text_pair" if kinds["train"] == "pairs" else "label"
-        values = [written(row[role]) for row in splits["train"]]
+        values = [label_text(row[role]) for row in splits["train"]]
         if len(set(values)) < 2:
             raise DataError(f"every row of train has the same {role}, {values[0]!r}: nothing to tell apart.",
                             hint=f"Is this the right column? Choose another with: --set data.{role}=COLUMN")
@@ -113,7 +114,7 @@ class SentenceSimilarity(Task[SimilarityOptions]):
         self.kind = kind or self.kind
         sides = ("text", "text_pair") if len(rows) and kind != "labels" and "text_pair" in rows[0] else ("text",)
         encoded = [tokenise(base, [row[side] for row in rows], None) if len(rows) else [] for side in sides]
-        labels = [written(row["label"]) for row in rows] if kind == "labels" and "label" in rows[0] else None
+        labels = [label_text(row["label"]) for row in rows] if kind == "labels" and "label" in rows[0] else None
         if labels:
             self.gather([row["text"] for row in rows], labels, encoded[0], base)
         for index, row in enumerate(rows):
@@ -171,7 +172,7 @@ class SentenceSimilarity(Task[SimilarityOptions]):
         if hidden is None or hidden.ndim != 3:
             raise ModelError("it gives no state for each token, of which a text's vector could be made.",
                              hint="Take a text encoder or a causal model. See: hubtune show MODEL")
-        vectors = pool(hidden.to(max_precision(hidden)), batch.inputs["attention_mask"], self.pooling)
+        vectors = pool(exact(hidden), batch.inputs["attention_mask"], self.pooling)
         return normalize(vectors, dim=-1).unflatten(0, (batch.size, -1))
 
     def loss_over(self, representations, batches):
@@ -241,7 +242,7 @@ class SentenceSimilarity(Task[SimilarityOptions]):
         kind = self.kind_of([row])
         if kind == "graded":
             return {"similarity": float(row["label"])}
-        draw = Random(written(row["label"]) if kind == "labels" else row["text_pair"])
+        draw = Random(label_text(row["label"]) if kind == "labels" else row["text_pair"])
         vector = [draw.gauss(0, 0.1) for _ in range(100)]
         length = sum(value**2 for value in vector) ** 0.5
         vector = [value / length for value in vector]
@@ -277,7 +278,7 @@ def ranked_labels(predictions, rows):
     """Each text against all others; those of its label are relevant. A label's only text counts nowhere."""
     import numpy as np
 
-    labels = np.array([written(row["label"]) for row in rows])
+    labels = np.array([label_text(row["label"]) for row in rows])
     members = {label: np.flatnonzero(labels == label) for label in set(labels.tolist())}
     vectors = np.array([p["embedding"] for p in predictions], dtype="float32")
     return ranking_scores(vectors, vectors, [members[label] for label in labels.tolist()], own=range(len(rows)))

@@ -4,14 +4,14 @@ import re
 from collections import Counter
 from functools import lru_cache
 
-from hubtune_text.text_classification import written
+from hubtune import label_text
 
 PREFIXED = re.compile(r"[BIESLU]-.+")
 
 
 def listed(cell):
     """A list of words or tags; blanks divide those of a string."""
-    return cell.split() if isinstance(cell, str) else [None if item is None else written(item) for item in cell or ()]
+    return cell.split() if isinstance(cell, str) else [None if item is None else label_text(item) for item in cell or ()]
 
 
 def scheme_of(known):

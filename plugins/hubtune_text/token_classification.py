@@ -2,10 +2,23 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, DataError, Loss, Metric, Setup, hookimpl, label_space, option, row_numbers
-from hubtune_text.scores import class_scores, class_table
+from hubtune_labels.scores import class_scores, class_table
+
+from hubtune import (
+    Batch,
+    Column,
+    DataError,
+    Loss,
+    Metric,
+    Setup,
+    exact,
+    hookimpl,
+    label_config,
+    label_space,
+    option,
+    row_numbers,
+)
 from hubtune_text.tags import iob2, learnt, listed, scheme_of, span_scores, span_table, spans
-from hubtune_text.text_classification import max_precision
 from hubtune_text.texts import pad_token
 from hubtune_text.windows import Windowed, first_pieces, windows
 
@@ -52,12 +65,8 @@ class TokenClassification(Windowed):
         return {"scheme": scheme, "labels": ["O", *(f"{p}-{kind}" for kind in types if kind != "O" for p in "BI")]}
 
     def configure(self, facts, base):
-        old = list(base.config.id2label.values())
-        self.scheme = facts.get("scheme") or scheme_of(old)
-        labels = facts.get("labels") or old
-        labels = old if set(old) == set(labels) else labels  # a head that is trained already keeps its order
-        return Setup({**pad_token(base), "num_labels": len(labels), "id2label": dict(enumerate(labels)),
-                      "label2id": {label: index for index, label in enumerate(labels)}}, base.processor)
+        self.scheme = facts.get("scheme") or scheme_of(base.config.id2label.values())
+        return Setup({**pad_token(base), **label_config(facts.get("labels"), base.config)}, base.processor)
 
     def right(self, value, base):
         """A row's tags as the model writes them."""
@@ -98,7 +107,7 @@ class TokenClassification(Windowed):
 
     def logits(self, outputs, batch):
         """(examples, longest, tags); a method with a prompt puts it before them."""
-        return outputs.logits[:, -batch.inputs["input_ids"].shape[1]:].to(max_precision(outputs.logits))
+        return exact(outputs.logits[:, -batch.inputs["input_ids"].shape[1]:])
 
     def loss(self, outputs, batch):
         from torch.nn import functional as F

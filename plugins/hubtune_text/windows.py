@@ -9,16 +9,13 @@ from hubtune_text.texts import FED, one_type, pad
 
 class Windowed(Task):
     """A task whose examples are windows over a text: `places` holds, per piece, its (start, end) in the characters of
-    that text, or None. A model does not take them: they go with its inputs as a list, and `forward` leaves them out."""
+    that text, or None. They go with the inputs as a list, which no model sees."""
 
     def size(self, example):
         return len(example["input_ids"])
 
     def inputs(self, examples, base):
         return {**pad(base, examples), "places": [example["places"] for example in examples]}
-
-    def forward(self, model, batch):
-        return model(**{name: value for name, value in batch.inputs.items() if name != "places"})
 
 
 def windows(base, texts, contexts=None, stride=64):

@@ -48,7 +48,7 @@ def checked(splits, sizes):
 @contextmanager
 def as_one_process(model):
     """Keep the library's loss from adding up boxes over processes, which see batches of their own, in their own number,
-    and let it compute in fp64 where the model does: the format that it yields."""
+    and let it compute in fp64 where the model does."""
     import torch
     from transformers.loss import loss_for_object_detection as library
 
@@ -57,7 +57,7 @@ def as_one_process(model):
     library.is_accelerate_available = lambda: False
     torch.set_default_dtype(dtype)
     try:
-        yield dtype
+        yield
     finally:
         library.is_accelerate_available = saved
         torch.set_default_dtype(default)

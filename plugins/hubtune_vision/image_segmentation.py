@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, DataError, Loss, Metric, Setup, hookimpl, option
-from hubtune_vision.base import IMAGE, ImageTask, class_names
-from hubtune_vision.images import as_png, decoded, exact, fitted, patches, pixels, size_of
+from hubtune import Batch, Column, DataError, Loss, Metric, Setup, exact, hookimpl, label_config, option
+from hubtune_vision.base import IMAGE, ImageTask
+from hubtune_vision.images import as_png, decoded, fitted, patches, pixels, size_of
 from hubtune_vision.masks import IGNORED, counted, ids_of, read_ids, written
 from hubtune_vision.scores import overlaps, pixel_scores
 
@@ -46,7 +46,7 @@ class ImageSegmentation(ImageTask):
         processor, self.grid = fitted(base.processor, crop=False)
         if hasattr(processor, "do_reduce_labels"):
             processor.do_reduce_labels = False  # classes begin at 0
-        extras = class_names(names, base)
+        extras = label_config(names, base.config)
         order = list(extras["label2id"])
         self.ids = dict(zip(facts["ids"], map(order.index, names), strict=True)) if names else {i: i for i in range(len(order))}
         return Setup(extras, processor)

@@ -165,19 +165,3 @@ def decoded(examples, draws, flip):
     flips = [flip and draws is not None and draws[i].random().random() < 0.5 for i in range(len(examples))]
     images = [load_rgb(example["image"], example["row"]) for example in examples]
     return [ImageOps.mirror(image) if back else image for image, back in zip(images, flips, strict=True)], flips
-
-
-def run(model, inputs, **more):
-    """The model's output. Images come in fp32; a model that computes in fp64 takes them in fp64."""
-    import torch
-
-    tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-    wide = next(model.parameters()).dtype == torch.float64
-    return model(**{name: t.double() if wide and t.is_floating_point() else t for name, t in tensors.items()}, **more)
-
-
-def exact(tensor):
-    """At least fp32: a loss in half precision loses small differences."""
-    import torch
-
-    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.float32)

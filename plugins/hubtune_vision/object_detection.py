@@ -3,10 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, Loss, Metric, Setup, hookimpl, label_space, option
-from hubtune_vision.base import IMAGE, ImageTask, class_names, known_id
+from hubtune import Batch, Column, Loss, Metric, Setup, hookimpl, label_config, label_id, label_space, option
+from hubtune_vision.base import IMAGE, ImageTask
 from hubtune_vision.boxes import as_one_process, checked, normaliser, objects_of
-from hubtune_vision.images import as_png, decoded, fitted, patches, pixels, run, size_of, sizes_of
+from hubtune_vision.images import as_png, decoded, fitted, patches, pixels, size_of, sizes_of
 from hubtune_vision.scores import box_scores
 
 NOTHING = "no object"
@@ -51,7 +51,7 @@ class ObjectDetection(ImageTask):
         made = getattr(transformers, self.model)._model_mapping[type(base.config)]
         masked = "pixel_mask" in inspect.signature(made.forward).parameters
         processor, self.grid = fitted(base.processor, pad=masked)  # without a mask, a model would see the padding
-        return Setup(class_names(facts.get("labels"), base), processor)
+        return Setup(label_config(facts.get("labels"), base.config), processor)
 
     def encode(self, rows, base):
         for index, row in enumerate(rows):
@@ -60,7 +60,7 @@ class ObjectDetection(ImageTask):
                        "patches": patches(base.processor, self.grid, (height, width))}
             if row.get("objects") is not None:
                 found = objects_of(row["objects"])
-                example["classes"] = [known_id(kind, base) for kind, _ in found]
+                example["classes"] = [label_id(kind, base.config) for kind, _ in found]
                 example["boxes"] = [((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
                                     for _, (x, y, w, h) in found]
             yield [example]
@@ -85,10 +85,10 @@ class ObjectDetection(ImageTask):
     def forward(self, model, batch):
         """The model's output; with the model's loss where the rows have boxes."""
         if batch.targets is None:
-            return run(model, batch.inputs)
-        with as_one_process(model) as dtype:
-            labels = [{**one, "boxes": one["boxes"].to(dtype)} for one in batch.targets["labels"]]
-            return run(model, batch.inputs, labels=labels)
+            return super().forward(model, batch)
+        with as_one_process(model):
+            inputs = {name: value for name, value in batch.inputs.items() if name != "sizes"}
+            return model(**inputs, labels=batch.targets["labels"])
 
     def loss(self, outputs, batch):
         """The terms as sums: the model's own means, times what it divided them by."""
@@ -118,8 +118,8 @@ class ObjectDetection(ImageTask):
         return {**prediction, "boxes": [one for one in prediction["boxes"] if one["score"] >= self.options.threshold]}
 
     def average_precision(self, predictions, rows, base):
-        gold = [[(known_id(kind, base), 1.0, box) for kind, box in objects_of(row["objects"])] for row in rows]
-        found = [[(known_id(one["label"], base), one["score"], (x, y, right - x, bottom - y))
+        gold = [[(label_id(kind, base.config), 1.0, box) for kind, box in objects_of(row["objects"])] for row in rows]
+        found = [[(label_id(one["label"], base.config), one["score"], (x, y, right - x, bottom - y))
                   for one in prediction["boxes"] for x, y, right, bottom in [one["box"]]] for prediction in predictions]
         return box_scores(gold, found, list(base.config.label2id))
 

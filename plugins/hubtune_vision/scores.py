@@ -4,21 +4,6 @@ import contextlib
 import io
 
 
-def class_scores(gold, found):
-    """Accuracy and F1 of one label an image; labels as names, and F1 over those that occur."""
-    from sklearn.metrics import accuracy_score, f1_score
-
-    return {"accuracy": float(accuracy_score(gold, found)),
-            "f1_macro": float(f1_score(gold, found, average="macro", zero_division=0.0))}
-
-
-def class_table(gold, found, names):
-    """scikit-learn's classification report as a dict: precision, recall, F1 and support per class."""
-    from sklearn.metrics import classification_report
-
-    return classification_report(gold, found, labels=names, output_dict=True, zero_division=0.0)
-
-
 def pixel_scores(counts):
     """Mean intersection over union and pixel accuracy of (gold, found, pixels) triples, over the classes that occur."""
     from sklearn.metrics import accuracy_score

@@ -43,14 +43,13 @@ def number_scores(gold, found):
     }
 
 
-def class_table(gold, found, names, kind):
-    """scikit-learn's classification report as a dict: precision, recall, F1 and support per class."""
+def class_table(gold, found, names):
+    """scikit-learn's classification report as a dict: precision, recall, F1 and support per class.
+
+    gold, found: ids, or rows of zeros and ones (rows, classes).
+    """
     from sklearn.metrics import classification_report
 
-    if kind == "one":
-        gold, found = [g[0] for g in gold], [f[0] for f in found]
-    else:
-        gold, found = spread(gold, len(names)), spread(found, len(names))
     return classification_report(
         gold, found, labels=list(range(len(names))), target_names=names, output_dict=True, zero_division=0.0
     )

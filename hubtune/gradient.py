@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from hubtune import evaluate
+from hubtune import evaluate, kernels
 from hubtune.batching import share
 from hubtune.contract import Batch, Draw, Loss, Task
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from hubtune.engine import Work
+    from hubtune.learner import Work
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Gradient:
     def __init__(self, work: Work, accelerator: Accelerator, scaler: Any) -> None:
         self.work, self.accelerator, self.scaler = work, accelerator, scaler
         self.whole = type(work.task).loss_over is not Task.loss_over
+        # What is computed again in the backward pass has to be drawn by torch, whose generator is put back for it.
+        again = any(getattr(part, "gradient_checkpointing", False) for part in work.model.modules())
+        self.kernels = () if again else work.compute.kernels
 
     def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
         """Add the step's gradient to the parameters; returns the mean of every term.
@@ -87,21 +91,23 @@ class Gradient:
         tensor = torch.tensor([values[name] for name in names], dtype=torch.float64).to(self.accelerator.device)
         return dict(zip(names, self.accelerator.reduce(tensor).tolist(), strict=True))
 
-    def seed(self, step: int, index: int) -> None:
-        """Dropout is drawn from the step and the cut, so that a resumed step draws what it drew before.
+    @contextlib.contextmanager
+    def drawing(self, step: int, part: Part) -> Iterator[None]:
+        """Compute a micro-batch: dropout is drawn from the step and the cut, so that a resumed step draws what it drew before.
 
         NumPy too: transformers masks spectrograms with it.
         """
-        seed = ((self.work.settings.seed * 1_000_003 + step) * 4_099 + index) % 2**63
+        seed = ((self.work.settings.seed * 1_000_003 + step) * 4_099 + part.index) % 2**63
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
+        with kernels.using(self.kernels, seed), self.autocast(), self.placed(step, part.batch):
+            yield
 
     def mean_of(
         self, model: Module, step: int, part: Part, counts: dict[str, float], cuts: int, means: dict[str, float]
     ) -> Any:
         """A micro-batch's share of the step's mean loss."""
-        self.seed(step, part.index)
-        with self.autocast(), self.placed(step, part.batch):
+        with self.drawing(step, part):
             outputs = self.work.task.forward(model, part.batch)
             terms: list[Loss] = evaluate.as_terms(self.work.task.loss(outputs, part.batch))
         objective: Any = 0.0
@@ -113,8 +119,7 @@ class Gradient:
 
     def represented(self, model: Module, step: int, part: Part) -> Tensor:
         """What the loss over the whole step compares, of one micro-batch."""
-        self.seed(step, part.index)
-        with self.autocast(), self.placed(step, part.batch):
+        with self.drawing(step, part):
             return self.work.task.represent(self.work.task.forward(model, part.batch), part.batch)
 
     def cached(self, model: Module, step: int, parts: list[Part]) -> tuple[float, list[Tensor]]:

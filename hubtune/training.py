@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune import card, device, engine, evaluate, models, proof
 from hubtune.contract import CONTRACT, Task
-from hubtune.engine import Outcome, Work
+from hubtune.engine import Outcome
+from hubtune.learner import Work
 from hubtune.origin import fetch
 from hubtune.preparation import Prepared
 from hubtune.record import RECORD, write_record
@@ -24,8 +25,20 @@ if TYPE_CHECKING:
 
 def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Watcher, *, resume: bool) -> None:
     """Train, score, save and prove; the folder is then a finished run."""
-    compute = device.Compute(**record["compute"]) if resume else device.choose(prepared.settings.precision)
-    device.use(compute)
+    compute = device.Compute(**record["compute"]) if resume else device.choose(prepared.settings.precision, prepared.settings.kernels)
+    with device.computing(compute):
+        train_and_prove(folder, prepared, record, compute, watcher, resume=resume)
+    record["peak_memory_bytes"] = device.peak_memory(compute.device)
+    record["state"] = "trained"
+    write_record(folder, record)
+    (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the result is in model/, and these are many times its size
+
+
+def train_and_prove(
+    folder: Path, prepared: Prepared, record: dict[str, Any], compute: device.Compute, watcher: Watcher, *, resume: bool
+) -> None:
+    """Add to the record what training, scoring and the proof find."""
     loaded = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
     if not resume:
         compute = dataclasses.replace(compute, uniform=evaluate.padding_matters(
@@ -50,11 +63,6 @@ def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Wa
         **scored(prepared, outcome.model, compute, watcher),
     }
     record |= saved_and_proven(folder, prepared, outcome, record, compute, watcher)
-    record["peak_memory_bytes"] = device.peak_memory(compute.device)
-    record["state"] = "trained"
-    write_record(folder, record)
-    (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the result is in model/, and these are many times its size
 
 
 def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: Watcher) -> dict[str, Any]:

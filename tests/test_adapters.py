@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from hubtune_adapters.adapters import AdapterOptions, Adapters
+from hubtune_adapters.structure import places
 from hubtune_text.text_classification import TextClassification
 
 import hubtune
@@ -99,12 +100,12 @@ def learnt(model, inputs, steps=3):
 
 @pytest.mark.parametrize("model_type", PLACES)
 def test_adapters_follow_what_writes_to_the_residual_stream(model_type, tiny):
-    block, places, count = PLACES[model_type]
+    block, parts, count = PLACES[model_type]
     model, fresh, _ = tiny(model_type)
-    both = dict(Adapters(AdapterOptions(variant="houlsby")).places(model, fresh))
-    assert [name for name in both if name.startswith(f"{block}.")] == [f"{block}.{place}" for place in places]
-    last = dict(Adapters().places(model, fresh))
-    assert [name for name in last if name.startswith(f"{block}.")] == [f"{block}.{places[-1]}"]
+    both = dict(places(model, fresh, every=True))
+    assert [name for name in both if name.startswith(f"{block}.")] == [f"{block}.{place}" for place in parts]
+    last = dict(places(model, fresh, every=False))
+    assert [name for name in last if name.startswith(f"{block}.")] == [f"{block}.{parts[-1]}"]
     assert len(last) == count
 
 

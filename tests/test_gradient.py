@@ -14,8 +14,9 @@ from accelerate import Accelerator
 from hubtune import Base, Batch, Loss, Metric, Phase, Strategy, Task
 from hubtune.device import Compute
 from hubtune.encoding import Encoded
-from hubtune.engine import Loop, Work
+from hubtune.engine import Loop
 from hubtune.gradient import Gradient
+from hubtune.learner import Work
 from hubtune.recipe import TrainPart
 from hubtune.watch import Watcher
 
@@ -140,13 +141,13 @@ def test_phases_train_what_they_say_and_their_schedule_begins_anew(tmp_path: Pat
     made = work(tmp_path, strategy=TopFirst(), keep="last", warmup=0.0)
     first = made.model[0].weight.detach().clone()  # type: ignore[index, union-attr, operator]
     loop = Loop(made, Watcher())
-    assert loop.ends == (3, 6)
+    assert loop.learner.ends == (3, 6)
     rates = []
     for step in range(6):
         loop.one_step()
         moved = not torch.equal(made.model[0].weight, first)  # type: ignore[index, arg-type]
         assert moved is (step >= 3)
-        rates.append(loop.optimizer.param_groups[0]["lr"])
+        rates.append(loop.learner.optimizer.param_groups[0]["lr"])
     loop.close()
     assert rates == pytest.approx([0.02, 0.02 * 2 / 3, 0.02 / 3, 0.01, 0.01 * 2 / 3, 0.01 / 3])
 

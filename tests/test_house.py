@@ -23,12 +23,13 @@ CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 FLOORS = {
     0: ("errors", "contract", "values", "batching", "labels", "precision", "fingerprint", "watch"),
     1: ("recipe", "registry", "defaults", "schedule", "journal"),
-    2: ("rows", "sources", "folders", "models", "origin", "hub", "checkpoint", "card", "encoding", "device", "record"),
-    3: ("engine", "gradient", "evaluate", "proof", "replay"),
+    2: ("rows", "sources", "folders", "models", "origin", "hub", "checkpoint", "card", "encoding", "device", "kernels", "record"),
+    3: ("engine", "learner", "vocabulary", "gradient", "evaluate", "proof", "replay"),
     4: ("run", "preparation", "training", "loaded", "api", "scaffold"),
     5: ("", "cli", "cli_plugins", "__main__", "console", "listings", "output"),  # "" is hubtune itself: the door for users and plugins
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
+SHARED = {"hubtune_labels", "hubtune_blocks"}  # plugin folders that are no family: others may build on them
 LINES_OF_A_MODULE, LINES_OF_A_FUNCTION = 350, 60
 
 
@@ -147,7 +148,7 @@ def test_no_import_is_relative_and_none_takes_everything() -> None:
 def test_plugins_import_the_public_names_of_hubtune_alone(path: Path) -> None:
     own = [(module, name) for module, name in imported(path) if module.partition(".")[0] == "hubtune"]
     assert [(module, name) for module, name in own if module != "hubtune" or name not in hubtune.__all__] == []
-    families = {folder.name for folder in PLUGINS.iterdir()} - {path.parent.name, "hubtune_labels"}  # no family: shared
+    families = {folder.name for folder in PLUGINS.iterdir()} - {path.parent.name, *SHARED}
     assert [module for module, _ in imported(path) if module.partition(".")[0] in families] == []
 
 
@@ -175,7 +176,7 @@ def test_only_models_names_the_auto_classes() -> None:
 
 def test_only_these_touch_accelerate() -> None:
     assert importers("accelerate", [*core_files(), *plugin_files()]) <= {
-        "hubtune/engine.py", "hubtune/evaluate.py", "hubtune/checkpoint.py"
+        "hubtune/engine.py", "hubtune/learner.py", "hubtune/evaluate.py", "hubtune/checkpoint.py"
     }
 
 
@@ -226,7 +227,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not fo
 
 def is_cheap(module: str) -> bool:
     """Whether a module may import nothing heavy, since `--help`, a list or a refusal wait for it."""
-    dear = ("checkpoint", "engine", "gradient", "evaluate", "proof", "training", "api")
+    dear = ("checkpoint", "engine", "learner", "vocabulary", "kernels", "gradient", "evaluate", "proof", "training", "api")
     return module not in dear and not module.endswith("__main__")
 
 

@@ -4,12 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hubtune_peft.adalora import AdaLora, AdaLoraOptions, adapted
+from hubtune_peft.adalora import AdaLora, AdaLoraOptions
 from hubtune_peft.ia3 import Ia3
 from hubtune_peft.lora import Lora
 from hubtune_peft.prefix_tuning import PrefixTuning
 from hubtune_peft.prompt_tuning import PromptTuning
 from hubtune_peft.qlora import QLora
+from hubtune_peft.ranks import adapted
 from hubtune_peft.structure import Head, linear_layers
 from hubtune_text.text_classification import TextClassification
 from safetensors.torch import load_file, save_file

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
+from hubtune_blocks.stacks import blocks
 from hubtune_classic.bitfit import BitFit
-from hubtune_classic.blocks import blocks, depths
+from hubtune_classic.depths import depths
 from hubtune_classic.full import Full
 from hubtune_classic.gradual import Gradual, GradualOptions
 from hubtune_classic.head import Head

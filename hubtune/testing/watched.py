@@ -119,6 +119,7 @@ class Learnt:
 def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows: int = 8) -> Learnt:
     """Train through the real engine, with the strategy under watch."""
     from hubtune import defaults, device, engine
+    from hubtune.learner import Work
     from hubtune.recipe import TrainPart
 
     loaded = bench.fresh_model(strategy)
@@ -131,7 +132,7 @@ def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows:
     compute = device.Compute("cpu", "fp32", 0, 64, 8192, {}, uniform=bench.uniform)
     part = bench.part(rows)
     folder.mkdir(parents=True, exist_ok=True)
-    outcome = engine.fit(engine.Work(
+    outcome = engine.fit(Work(
         bench.task, strategy, bench.own, loaded.model, loaded.fresh, bench.annotated, part,
         list(bench.rows[: part.rows]), settings, compute, folder,
     ), Watcher())

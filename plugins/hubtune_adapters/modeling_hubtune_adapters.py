@@ -11,6 +11,39 @@ def insert(model, said):
     said: {"model": class, "layers": {module: [width, bottleneck]}, "nonlinearity": name, "dropout": probability}.
     The up projection begins at zero, so that the model begins as it was. Returns the adapters.
     """
+    WithAdapter = layer_with_adapter()
+    layers = {name: model.get_submodule(name) for name in said["layers"]}
+    made = {name: bottleneck(layers[name], *sizes, said["nonlinearity"], said["dropout"])
+            for name, sizes in said["layers"].items()}
+    wrapped = {id(layers[name]): WithAdapter(layers[name], adapter) for name, adapter in made.items()}
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if id(child) in wrapped and not isinstance(parent, WithAdapter):
+                setattr(parent, name, wrapped[id(child)])
+    return made
+
+
+def bottleneck(layer, width, inner, nonlinearity, dropout):
+    """An adapter for what a layer puts out: from `width` values (of a convolution: channels) to `inner` and back."""
+    from torch import nn
+
+    weight = next(layer.parameters())
+    make = {"device": weight.device, "dtype": weight.dtype}
+    if isinstance(layer, nn.Conv2d):
+        down, up = nn.Conv2d(width, inner, 1, **make), nn.Conv2d(inner, width, 1, **make)
+    else:
+        down, up = nn.Linear(width, inner, **make), nn.Linear(inner, width, **make)
+    nn.init.zeros_(up.weight)
+    nn.init.zeros_(up.bias)
+    activation = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}[nonlinearity]()
+    adapter = nn.Sequential()
+    for name, part in {"down": down, "activation": activation, "dropout": nn.Dropout(dropout), "up": up}.items():
+        adapter.add_module(name, part)
+    return adapter
+
+
+def layer_with_adapter():
+    """The class of a layer with an adapter behind it. It is made when it is asked for: importing this file is cheap."""
     from torch import nn
 
     class WithAdapter(nn.Module):
@@ -30,28 +63,7 @@ def insert(model, said):
             except AttributeError:
                 return getattr(self.layer, name)
 
-    activation = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}[said["nonlinearity"]]
-    layers = {name: model.get_submodule(name) for name in said["layers"]}
-    made = {}
-    for name, (width, bottleneck) in said["layers"].items():
-        weight = next(layers[name].parameters())
-        make = {"device": weight.device, "dtype": weight.dtype}
-        if isinstance(layers[name], nn.Conv2d):
-            down, up = nn.Conv2d(width, bottleneck, 1, **make), nn.Conv2d(bottleneck, width, 1, **make)
-        else:
-            down, up = nn.Linear(width, bottleneck, **make), nn.Linear(bottleneck, width, **make)
-        nn.init.zeros_(up.weight)
-        nn.init.zeros_(up.bias)
-        parts = {"down": down, "activation": activation(), "dropout": nn.Dropout(said["dropout"]), "up": up}
-        made[name] = nn.Sequential()
-        for part, module in parts.items():
-            made[name].add_module(part, module)
-    wrapped = {id(layers[name]): WithAdapter(layers[name], adapter) for name, adapter in made.items()}
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if id(child) in wrapped and not isinstance(parent, WithAdapter):
-                setattr(parent, name, wrapped[id(child)])
-    return made
+    return WithAdapter
 
 
 class Adapted:

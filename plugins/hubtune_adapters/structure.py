@@ -1,7 +1,24 @@
 """Which modules of a model write to its residual stream, told from the structure, not from names."""
 
+from hubtune_blocks.stacks import body, is_norm
+
+from hubtune import ModelError
+
 POSITIONS = {"pos", "position", "rel", "relative"}
 """Words in the names of layers that project positions for attention, and write nothing."""
+
+
+def places(model, fresh, every):
+    """What gets an adapter, by full name with its width: in every block outside the head. every: after each part of a
+    block, else after its last one, the feed-forward."""
+    known = {name: model.get_submodule(name) for name in body(model, fresh)}
+    found = {name: writers(block) for name, block in known.items()}
+    if not any(found.values()):
+        found = {name: last_convolution(block) for name, block in known.items()}
+    if not any(found.values()):
+        raise ModelError("none of its blocks has a layer that an adapter could follow.",
+                         hint="Tune it whole: --strategy full")
+    return [(f"{name}.{inner}", width) for name, layers in found.items() for inner, width in layers[0 if every else -1 :]]
 
 
 def writers(block):
@@ -56,42 +73,3 @@ def last_convolution(block):
     found = [(name, part.out_channels) for name, part in block.named_modules()
              if isinstance(part, Conv2d) and part.groups == 1]
     return found[-1:]
-
-
-def blocks(model):
-    """The model's equal layers by full name, from the inputs up: an encoder's before its decoder's, stage by stage."""
-    found = stacked(model, "", False, 1)
-    return found or stacked(model, "", False, 0)  # norms stand beside the blocks, as in XLM
-
-
-def stacked(module, path, nested, norms):
-    """The blocks in a module: what is stacked, and holds matrices and a norm (if `norms`).
-
-    A block that is itself little more than a stack of blocks, such as a stage of Swin, gives way to them.
-    """
-    from torch.nn import ModuleList, Sequential
-
-    stack = isinstance(module, ModuleList | Sequential) and (
-        len({type(child) for child in module.children()}) == 1
-        or (isinstance(module, ModuleList) and not nested))  # T5's blocks are lists of unlike parts
-    found = []
-    for name, child in module.named_children():
-        full = f"{path}.{name}" if path else name
-        inner = stacked(child, full, nested or stack, norms)
-        most = sum(weight(child.get_submodule(block[len(full) + 1 :])) for block in inner) > 0.5 * weight(child)
-        matrices = sum(parameter.ndim > 1 for parameter in child.parameters())
-        if not stack or isinstance(child, ModuleList | Sequential) or (inner and most):
-            found += inner
-        elif matrices > norms and (not norms or any(map(is_norm, child.modules()))):
-            found.append(full)
-    return found
-
-
-def is_norm(module):
-    """Whether a module normalises: LayerNorm, RMSNorm, BatchNorm2d, T5LayerNorm and their kin."""
-    return "norm" in type(module).__name__.lower()
-
-
-def weight(module):
-    """How many parameters a module has."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from hubtune_labels.labelled import Labelled, LabelOptions
 
 from hubtune import Column, hookimpl, option
-from hubtune_audio.sounds import AUDIO, FRAMES, SoundTask, examples_of, inputs_of, tone
+from hubtune_audio.samples import labelled
+from hubtune_audio.sounds import AUDIO, FRAMES, SoundTask, examples_of, inputs_of
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,7 @@ class AudioClassification(Labelled, SoundTask):
         return self.batch(inputs_of(examples, base, draws), examples)
 
     def sample(self, count):
-        import random
-
-        draw = random.Random(0)
-        pitches = {"low": 200.0, "high": 2000.0}
-        return [{"audio": tone(draw, [pitches[label]] * (2 + row % 3)), "label": label}
-                for row, label in zip(range(count), list(pitches) * count, strict=False)]
+        return labelled(count)
 
 
 @hookimpl

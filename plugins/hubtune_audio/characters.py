@@ -3,8 +3,9 @@
 import json
 import unicodedata
 
-from hubtune import ModelError
+from hubtune import Column, ModelError
 
+TEXT = Column("text", ("transcription", "text", "sentence", "transcript", "normalized_text"), needed="train")
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")
 """The first ids of a vocabulary that is made here: the pad is CTC's blank, the bar stands between words."""
 CASES = {"keep": str, "lower": str.lower, "upper": str.upper}
@@ -16,6 +17,16 @@ def spoken(text, punctuation="drop"):
     if punctuation == "drop":
         text = "".join(" " if unicodedata.category(c).startswith("P") and c != "'" else c for c in text)
     return " ".join(text.split())
+
+
+def in_case(text, case):
+    """A text in one of `CASES`."""
+    return CASES[case](text)
+
+
+def ids_of(tokenizer, text):
+    """The ids of a text's characters, and nothing before or behind them."""
+    return tokenizer(text, add_special_tokens=False).input_ids
 
 
 def found_tokenizer(base):
@@ -36,7 +47,7 @@ def case_of(tokenizer, characters, casing):
         return None
     for name in CASES if casing == "auto" else (casing,):
         wanted = set(CASES[name]("".join(characters))) - {" "}
-        if all(tokenizer.decode(tokenizer(c, add_special_tokens=False).input_ids) == c for c in wanted):
+        if all(tokenizer.decode(ids_of(tokenizer, c)) == c for c in wanted):
             return name
     return None
 
@@ -78,3 +89,17 @@ def settled(base, facts, casing):
         return own, case, True
     case = "lower" if casing == "auto" else casing
     return made_tokenizer(characters, case), case, False
+
+
+def head_size(tokenizer, config, kept):
+    """How many characters the model's head has room for; a trained head keeps its size, which may leave out added tokens."""
+    if kept and config.vocab_size >= tokenizer.vocab_size:
+        return config.vocab_size
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def error_rates(gold, found):
+    """Word and character error rates of texts, by jiwer: edits in relation to what is right, over all texts together."""
+    import jiwer
+
+    return {"wer": float(jiwer.wer(gold, found)), "cer": float(jiwer.cer(gold, found))}

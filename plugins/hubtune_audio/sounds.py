@@ -218,14 +218,3 @@ def output_lengths(model, mask, steps):
             if hasattr(module, name):
                 return getattr(module, name)(mask.sum(1).long()).clamp(1, steps)
     return (mask.sum(1) * steps / mask.shape[1]).ceil().long()
-
-
-def tone(draw, pitches, length=0.12, rate=16000):
-    """A sound for samples: one pitch in Hz after the other, each `length` seconds long with a little silence behind."""
-    samples = []
-    for pitch in pitches:
-        phase, count = draw.uniform(0, 6.28), int(length * rate * draw.uniform(0.9, 1.1))
-        wave = (0.5 * math.sin(phase + 6.2832 * pitch * n / rate) for n in range(count))
-        samples += [round(value + draw.gauss(0, 0.01), 4) for value in wave]
-        samples += [0.0] * (rate // 50)
-    return {"array": samples, "sampling_rate": rate}

@@ -1,7 +1,8 @@
 """BitFit: only the biases learn, and the head."""
 
+from hubtune_blocks.learning import learn
+
 from hubtune import ModelError, Strategy, hookimpl
-from hubtune_classic.blocks import learn
 
 WITHOUT = "it has no biases, which are all that this method trains."
 

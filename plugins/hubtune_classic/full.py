@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hubtune import Strategy, hookimpl, option
-from hubtune_classic.blocks import rated
+from hubtune_classic.rates import rated
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,13 @@ class Full(Strategy[FullOptions]):
         self.fresh = fresh
         return model
 
+    def rate(self, name):
+        """What multiplies the run's learning rate for a parameter, by its full name."""
+        return self.options.head_rate if name in self.fresh else 1.0
+
     def groups(self, model, weight_decay):
-        """The default groups, each split into the head's parameters and the others."""
-        rate = self.options.head_rate
-        rates = {id(p): rate if name in self.fresh else 1.0 for name, p in model.named_parameters()}
-        return rated(super().groups(model, weight_decay), rates)
+        """The default groups, each split by rate."""
+        return rated(super().groups(model, weight_decay), model, self.rate)
 
 
 @hookimpl

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from hubtune import Strategy, hookimpl, option
-from hubtune_classic.blocks import depths, rated
+from hubtune import hookimpl, option
+from hubtune_classic.depths import depths
+from hubtune_classic.full import Full
 
 
 @dataclass(frozen=True)
@@ -12,10 +13,9 @@ class LayerwiseOptions:
     head_rate: float = option(10.0, "the head's learning rate, in multiples of the topmost layer's")
 
 
-class Layerwise(Strategy[LayerwiseOptions]):
+class Layerwise(Full):
     """Every weight learns, lower layers more slowly: what they know is general. The embeddings are the slowest."""
 
-    contract = 1
     name = "layerwise"
     summary = "every weight learns, lower layers more slowly"
     paper = ("Howard and Ruder, arXiv:1801.06146 (discriminative fine-tuning); the decay by depth as in Clark et al., "
@@ -30,15 +30,11 @@ class Layerwise(Strategy[LayerwiseOptions]):
 
     def prepare(self, model, fresh, task, plan):
         self.depths = depths(model, fresh)
-        self.fresh = fresh
-        return model
+        self.top = max((depth for name, depth in self.depths.items() if name not in fresh), default=0)
+        return super().prepare(model, fresh, task, plan)
 
-    def groups(self, model, weight_decay):
-        """The default groups, each split by depth."""
-        top = max((depth for name, depth in self.depths.items() if name not in self.fresh), default=0)
-        rates = {id(p): self.options.head_rate if name in self.fresh else
-                 self.options.decay ** (top - self.depths[name]) for name, p in model.named_parameters()}
-        return rated(super().groups(model, weight_decay), rates)
+    def rate(self, name):
+        return self.options.head_rate if name in self.fresh else self.options.decay ** (self.top - self.depths[name])
 
 
 @hookimpl

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from hubtune import Phase, Strategy, hookimpl, option
-from hubtune_classic.blocks import headless, learn, needed_head
+from hubtune_blocks.learning import learn
+
+from hubtune import Phase, hookimpl, option
+from hubtune_classic.heads import HeadFirst
 
 
 @dataclass(frozen=True)
@@ -12,10 +14,9 @@ class LpFtOptions:
     head_rate: float = option(40.0, "the learning rate of that part, in multiples of the other's")
 
 
-class LpFt(Strategy[LpFtOptions]):
+class LpFt(HeadFirst):
     """The head alone first, then every weight: a random head would spoil good features with its first gradients."""
 
-    contract = 1
     name = "lp-ft"
     summary = "the head learns first, then every weight"
     paper = ("Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, "
@@ -26,11 +27,7 @@ class LpFt(Strategy[LpFtOptions]):
     def refuse(self, task, config):
         if not 0 < self.options.share < 1:
             return f"strategy.share is {self.options.share}, and has to lie between 0 and 1."
-        return headless(task)
-
-    def prepare(self, model, fresh, task, plan):
-        self.fresh = needed_head(fresh)
-        return model
+        return super().refuse(task, config)
 
     def phases(self):
         share = self.options.share

@@ -1,4 +1,4 @@
-"""Rows as conversations, and conversations as token ids: the same in training, in prediction and once published.
+"""Conversations and plain texts as token ids: the same in training, in prediction and once published.
 
 An answer is learnt after exactly the tokens that the chat template puts before it when an answer is asked for.
 """
@@ -9,13 +9,15 @@ from hubtune import DataError
 
 IGNORED = -100
 """The label of a token that is not learnt."""
-ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 
 
-def prepare(processor):
-    """Give a tokenizer what it lacks: a pad token out of its own vocabulary, which attention masks."""
+def prepare(processor, chats=False):
+    """Give a tokenizer what it lacks: a pad token out of its own vocabulary, which attention masks; a chat template,
+    where it `chats`."""
     if processor.pad_token is None:
         processor.pad_token = processor.eos_token or processor.unk_token or processor.convert_ids_to_tokens(0)
+    if chats and not processor.chat_template:
+        processor.chat_template = simple_template(processor)
 
 
 def simple_template(processor):
@@ -27,37 +29,6 @@ def simple_template(processor):
         + ("{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}" if processor.eos_token else "")
         + "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
     )
-
-
-def conversation(row):
-    """The messages of a row: its own, or its prompt (with the input that belongs to it) and its answer, where known."""
-    if row.get("messages") is not None:
-        return messages(row["messages"], "user")
-    said = messages(row["prompt"], "user")
-    if row.get("input"):
-        said[-1] = {**said[-1], "content": f"{said[-1]['content']}\n\n{row['input']}"}
-    if row.get("completion") is None:
-        return said
-    answer = messages(row["completion"], "assistant")
-    return answer if answer[: len(said)] == said else said + answer
-
-
-def messages(value, role):
-    """A string as one message of the role; a list of messages, also of ShareGPT's `from` and `value`, in one form."""
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    found = []
-    for message in value:
-        who, content = message.get("role") or message["from"], message.get("content") or message.get("value") or ""
-        if not isinstance(content, str):
-            content = "".join(part["text"] for part in content)
-        found.append({"role": ROLES.get(who, who), "content": content})
-    return found
-
-
-def answered(said):
-    """Whether a conversation ends in an answer to something."""
-    return len(said) > 1 and said[-1]["role"] == "assistant" and bool(said[-1]["content"].strip())
 
 
 def render(base, said, ask=False):
@@ -148,6 +119,13 @@ def plain(base, text, ends):
     if end is not None and len(ids) > 1 and ids[-1] == end:
         ids.pop()
     return [*ids, end] if ends and end is not None else ids
+
+
+def windows(ids, limit):
+    """A plain text as examples in which every token but the first is learnt once: each begins where another ends."""
+    limit = max(2, limit or len(ids))
+    parts = [ids[at : at + limit] for at in range(0, max(1, len(ids) - 1), limit - 1)]
+    return [{"input_ids": part, "labels": [IGNORED, *part[1:]], "start": 0} for part in parts]
 
 
 def end_tokens(base):

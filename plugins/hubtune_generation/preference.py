@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, DataError, Loss, Metric, hookimpl, option, row_numbers
-from hubtune_generation import chat, sequences
-from hubtune_generation.text_generation import TextGeneration, learnable
-
-SIDES = ("chosen", "rejected")
+from hubtune import Batch, Column, Loss, Metric, hookimpl, option
+from hubtune_generation import chat, dpo, samples
+from hubtune_generation.conversations import SIDES, conversation, refuse_undecided, with_answer
+from hubtune_generation.text_generation import TextGeneration
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,6 @@ class PreferenceOptions:
 class Preference(TextGeneration):
     """DPO, by the summed log-probabilities of answers (longer ones have lower): Rafailov et al., arXiv:2305.18290."""
 
-    contract = 1
     name = "preference"
     summary = "a decoder that prefers the chosen of two answers (DPO)"
     metric = Metric("reward_accuracy")
@@ -35,30 +33,25 @@ class Preference(TextGeneration):
 
     def inspect(self, splits):
         for split, rows in splits.items():
-            bad = [index for index, row in enumerate(rows) if row["chosen"] == row["rejected"]
-                   or not all(learnable(pair_row(row, side), "chat") for side in SIDES)]
-            if bad:
-                raise DataError(
-                    f"{len(bad)} of {len(rows)} rows have an empty answer or two answers that are the same: "
-                    f"{row_numbers(bad)} of {split}.", hint="Mend these rows or take them out.",
-                )
+            refuse_undecided(rows, split)
         return {"form": "chat"}
 
     def encode(self, rows, base):
         for row in rows:
             if row.get("chosen") is None or row.get("rejected") is None:
-                yield [chat.encoded(base, chat.conversation({"prompt": row["prompt"]}))]
+                yield [chat.encoded(base, conversation({"prompt": row["prompt"]}))]
             else:
-                yield [{side: chat.encoded(base, chat.conversation(pair_row(row, side))) for side in SIDES}]
+                yield [{side: chat.encoded(base, conversation(with_answer(row, side))) for side in SIDES}]
 
     def size(self, example):
         """Both answers of a pair go through the model."""
-        return sum(map(super().size, (example[side] for side in SIDES) if "chosen" in example else [example]))
+        return sum(map(super().size, answers_of(example)))
 
     def length(self, example):
-        return max(map(super().size, (example[side] for side in SIDES) if "chosen" in example else [example]))
+        return max(map(super().size, answers_of(example)))
 
     def collate(self, examples, base, draws):
+        """Pairs as all chosen answers and then all rejected ones, (examples * 2, longest)."""
         import torch
 
         if not all("chosen" in example for example in examples):
@@ -73,73 +66,40 @@ class Preference(TextGeneration):
 
     def log_probabilities(self, outputs, batch):
         """Of the chosen and the rejected answers, summed over their tokens: (pairs, 2)."""
-        losses, _ = sequences.token_losses(*sequences.following(outputs.logits, sequences.labels_of(batch)))
+        losses, _ = self.token_losses(outputs, batch)
         return -losses.sum(1).view(2, batch.size).T
 
-    def rewards(self, outputs, batch):
-        """beta times how much likelier answers are than in the reference, (pairs, 2); without one it counts as 0."""
-        found = self.log_probabilities(outputs, batch)
-        return self.options.beta * (found - batch.targets.get("reference", found.new_zeros(())).to(found.dtype))
-
     def count(self, batch):
-        counts = {"loss": float(batch.size)}
-        if self.options.sft:
-            counts["sft"] = float(sequences.target_count(sequences.labels_of(batch)[: batch.size]))
-        return counts
+        tokens = {"sft": float((self.labels(batch)[: batch.size] != chat.IGNORED).sum())} if self.options.sft else {}
+        return {"loss": float(batch.size), **tokens}
 
     def loss(self, outputs, batch):
-        from torch.nn import functional as F
-
-        rewards, counts, wrong = self.rewards(outputs, batch), self.count(batch), self.options.label_smoothing
-        margins = rewards[:, 0] - rewards[:, 1]
-        each = -(1 - wrong) * F.logsigmoid(margins) - wrong * F.logsigmoid(-margins)
-        terms = [Loss(each.sum(), counts["loss"])]
+        found, counts = self.log_probabilities(outputs, batch), self.count(batch)
+        rewards = dpo.rewards(found, batch.targets.get("reference"), self.options.beta)
+        terms = [Loss(dpo.pair_losses(rewards, self.options.label_smoothing).sum(), counts["loss"])]
         if self.options.sft:
-            said = -self.log_probabilities(outputs, batch)[:, 0].sum()
-            terms.append(Loss(said, counts["sft"], name="sft", weight=self.options.sft))
+            terms.append(Loss(-found[:, 0].sum(), counts["sft"], name="sft", weight=self.options.sft))
         return terms
 
     def judge(self, outputs, batch, base):
-        found = [{"chosen": chosen, "rejected": rejected}
-                 for chosen, rejected in self.log_probabilities(outputs, batch).tolist()]
-        if "reference" in batch.targets:
-            for answer, (chosen, rejected) in zip(found, self.rewards(outputs, batch).tolist(), strict=True):
-                answer["reward_margin"] = chosen - rejected
-        return found
+        return dpo.answers(self.log_probabilities(outputs, batch), batch.targets.get("reference"), self.options.beta)
 
     def predict(self, model, batch, base):
         return [{} for _ in range(batch.size)] if batch.targets is not None else super().predict(model, batch, base)
 
     def score(self, predictions, rows, base):
-        """accuracy: the share of pairs whose chosen answer is the likelier one, lengths not evened out.
-
-        With a reference also reward_accuracy, the share that became likelier than the other against it (a draw counts
-        half, as in the untrained model), and the mean reward_margin.
-        """
-        import numpy as np
-
-        scores = {"accuracy": wins(np.array([p["chosen"] - p["rejected"] for p in predictions]))}
-        if all("reward_margin" in prediction for prediction in predictions):
-            margins = np.array([p["reward_margin"] for p in predictions])
-            scores |= {"reward_accuracy": wins(margins), "reward_margin": float(margins.mean())}
-        return scores
+        return dpo.pair_scores(predictions)
 
     def sample(self, count):
-        return [{"prompt": row["prompt"], "chosen": row["completion"], "rejected": "No."}
-                for row in super().sample(count)]
+        return samples.preferences(count)
 
     def gold(self, row, base):
         return {"chosen": 0.0, "rejected": -100.0, "reward_margin": 100.0}
 
 
-def pair_row(row, side):
-    """A prompt with one of its answers."""
-    return {"prompt": row["prompt"], "completion": row[side]}
-
-
-def wins(margins):
-    """The share of differences above 0, of those that are 0 half."""
-    return float(((margins > 0) + 0.5 * (margins == 0)).mean())
+def answers_of(example):
+    """The two answers of a pair, or a question alone."""
+    return [example[side] for side in SIDES] if "chosen" in example else [example]
 
 
 @hookimpl

@@ -1,6 +1,5 @@
-"""What the tasks that write text share: padding, the likelihood of target tokens, and generation."""
+"""Lists of token ids as tensors, and as the beginning of what a decoder writes."""
 
-from hubtune import DataError, ModelError
 from hubtune_generation.chat import IGNORED
 
 
@@ -18,62 +17,43 @@ def padded(base, lists, fill=None, left=False):
     return torch.tensor(rows), torch.tensor(mask)
 
 
-def labels_of(batch):
-    """The labels of a batch, (examples, length)."""
-    return batch.targets["labels"]
-
-
-def target_count(labels):
-    """How many labels of (examples, length) are learnt, the first place of a row not counted: nothing predicts it."""
-    return int((labels[:, 1:] != IGNORED).sum())
-
-
-def following(logits, labels):
-    """Logits and the labels that they predict, one place on. Logits of prompts that a strategy adds are left out."""
-    return logits[:, -labels.shape[1]:][:, :-1], labels[:, 1:]
-
-
-def token_losses(logits, labels):
-    """What each label costs in nats, (examples, length), 0 where there is none, and whether it is the likeliest token.
-
-    Only places with a label are taken into fp32 (fp64 where the model computes in it): vocabularies are large.
-    """
+def collated(base, examples):
+    """Examples as padded inputs and, where all have `labels`, as targets: these, and where each last answer `starts`."""
     import torch
-    from torch.nn import functional as F
 
-    places = labels != IGNORED
-    chosen = logits[places]
-    chosen = chosen if chosen.dtype == torch.float64 else chosen.float()
-    losses = torch.zeros(labels.shape, dtype=chosen.dtype, device=chosen.device)
-    losses[places] = F.cross_entropy(chosen, labels[places], reduction="none")
-    hits = torch.zeros_like(places)
-    hits[places] = chosen.argmax(-1) == labels[places]
-    return losses, hits
+    ids, mask = padded(base, [example["input_ids"] for example in examples])
+    targets = None
+    if all("labels" in example for example in examples):
+        labels, _ = padded(base, [example["labels"] for example in examples], IGNORED)
+        targets = {"labels": labels, "starts": torch.tensor([example["start"] for example in examples])}
+    return {"input_ids": ids, "attention_mask": mask}, targets
 
 
-def judged(logits, labels):
-    """Per example: what its labels cost in nats in all, how many they are, and how many were the likeliest token."""
-    losses, hits = token_losses(logits, labels)
-    tokens = (labels != IGNORED).sum(1)
-    return [{"nll": nll, "tokens": count, "hits": right}
-            for nll, count, right in zip(losses.sum(1).tolist(), tokens.tolist(), hits.sum(1).tolist(), strict=True)]
+def ended(base, ids):
+    """The ids of a target with the tokenizer's end token, in the place of the last one where there is no room."""
+    ids, end = list(ids), base.processor.eos_token_id
+    if end is None or end in ids[-2:]:  # some put the language last
+        return ids
+    return [*ids[: len(ids) - (len(ids) == base.max_length)], end]
 
 
-def likelihood_scores(predictions):
-    """Loss in nats a token, the share of tokens that were likeliest, perplexity."""
-    import math
+def taught(base, examples, start):
+    """What a decoder reads, (examples, longest), and where all have `labels` the targets: it reads these one place on,
+    after `start`."""
+    import torch
 
-    if not all("nll" in prediction for prediction in predictions):
-        raise DataError("the rows have no answers to compare with.", hint="Give rows with answers, or predict instead.")
-    tokens = max(1, sum(p["tokens"] for p in predictions))
-    loss = sum(p["nll"] for p in predictions) / tokens
-    return {"loss": loss, "token_accuracy": sum(p["hits"] for p in predictions) / tokens,
-            "perplexity": math.exp(min(loss, 700.0))}
+    first = torch.full((len(examples), 1), start)
+    if not all("labels" in example for example in examples):
+        return first, None
+    labels, _ = padded(base, [example["labels"] for example in examples], IGNORED)
+    before, _ = padded(base, [example["labels"] for example in examples])
+    return torch.cat([first, before[:, :-1]], 1), {"labels": labels}
 
 
-def without_counts(prediction):
-    """A prediction for the user: its text alone, where there is one."""
-    return {"text": prediction["text"]} if "text" in prediction else prediction
+def prompts_of(batch):
+    """The ids of each example up to its answer, as lists."""
+    lengths = batch.inputs["attention_mask"].sum(1) if batch.targets is None else batch.targets["starts"]
+    return [row[:length] for row, length in zip(batch.inputs["input_ids"].tolist(), lengths.tolist(), strict=True)]
 
 
 def continued(model, base, prompts, ends, most, temperature=0.0):
@@ -110,39 +90,3 @@ def continued(model, base, prompts, ends, most, temperature=0.0):
             for index, found in zip(items, written[:, ids.shape[1]:].tolist(), strict=True):
                 texts[index] = base.processor.decode(found, skip_special_tokens=True).strip()
     return texts
-
-
-def packed(examples):
-    """Examples in one row, (1, all tokens): positions that start anew tell transformers' masks where each begins."""
-    import torch
-
-    ids = [token for example in examples for token in example["input_ids"]]
-    places = [place for example in examples for place in range(len(example["input_ids"]))]
-    labels = [label for example in examples for label in example["labels"]]
-    return ({"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([places]), "use_cache": False},
-            torch.tensor([labels]))
-
-
-def refuse_leaks(model, inputs):
-    """Refuse to pack where an example's logits change with the one before it; whether there were two to compare."""
-    import torch
-
-    starts = [*(inputs["position_ids"][0] == 0).nonzero().flatten().tolist(), inputs["position_ids"].shape[1]]
-    if len(starts) < 3:
-        return False
-    start, end = starts[1:3]
-
-    def logits(first):
-        part = {name: value[:, first:end] if torch.is_tensor(value) else value for name, value in inputs.items()}
-        return model(**part).logits[:, start - first:]
-
-    modes = {module: module.training for module in model.modules()}
-    with torch.no_grad(), torch.autocast(inputs["input_ids"].device.type, enabled=False):
-        model.eval()
-        beside, alone = logits(0), logits(start)
-    for module, mode in modes.items():
-        module.training = mode
-    if float((beside - alone).abs().max()) > 1e-3 * max(1e-3, float(alone.abs().max())):
-        raise ModelError("its attention does not tell examples in one row apart.",
-                         hint="Train with: --set task.packing=false")
-    return True

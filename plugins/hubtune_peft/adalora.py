@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 
 from hubtune import hookimpl, option
-from hubtune_peft.lora import Lora
-from hubtune_peft.structure import merged
-
-KEPT = ("exp_avg_ipt", "exp_avg_unc")
-"""What PEFT's allocator remembers of every weight, in dicts that no checkpoint sees: kept here in buffers."""
+from hubtune_peft.merging import Merged
+from hubtune_peft.ranks import allocate, orthogonality, ranks_of, remember
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class AdaLoraOptions:
     targets: list[str] = option([], "only layers whose name ends in one of these; empty: all linear ones")
 
 
-class AdaLora(Lora):
+class AdaLora(Merged):
     """Low-rank updates with a shared budget of ranks, with the head trained whole; published as plain weights."""
 
     name = "adalora"
@@ -32,12 +29,8 @@ class AdaLora(Lora):
     defaults = {"train.lr": 3e-3}
 
     def prepare(self, model, fresh, task, plan):
-        import torch
-
         wrapped = super().prepare(model, fresh, task, plan)
-        for _, parameter, owner, key in adapted(wrapped):
-            for kind in KEPT:
-                owner.register_buffer(f"{key}_{kind}", torch.zeros_like(parameter))
+        remember(wrapped)
         self.adapter = wrapped.peft_config["default"]
         return wrapped
 
@@ -53,34 +46,10 @@ class AdaLora(Lora):
         )
 
     def penalty(self, model):
-        """Mean over all A and B of the Frobenius norm of A A' - I (B' B - I), weighted."""
-        import torch
-
-        total, count = 0.0, 0
-        for _, parameter, _, key in adapted(model):
-            if not key.endswith("E"):
-                square = parameter @ parameter.T if key.endswith("A") else parameter.T @ parameter
-                total = total + torch.linalg.norm(square - torch.eye(len(square)).to(square))
-                count += 1
-        return self.adapter.orth_reg_weight * total / count
+        return self.adapter.orth_reg_weight * orthogonality(model)
 
     def after_step(self, model, step, steps):
-        """Score every weight by its gradient and cut ranks to the budget, with memories in buffers."""
-        import torch
-
-        allocator = model.base_model.rankallocator
-        known = list(adapted(model))
-        for name, parameter, owner, key in known:
-            if parameter.grad is None:  # a layer that this step did not use
-                parameter.grad = torch.zeros_like(parameter)
-            allocator.ipt[name] = parameter
-            for kind in KEPT:
-                getattr(allocator, kind)[name] = getattr(owner, f"{key}_{kind}")
-        model.base_model.update_and_allocate(step)
-        for name, _, owner, key in known:
-            for kind in KEPT:
-                if name in getattr(allocator, kind):
-                    getattr(owner, f"{key}_{kind}").copy_(getattr(allocator, kind)[name])
+        allocate(model, step)
 
     def state(self):
         return {"ranks": self.adapter.rank_pattern}
@@ -89,19 +58,8 @@ class AdaLora(Lora):
         self.adapter.rank_pattern = state["ranks"]
 
     def export(self, model):
-        """The ranks of the weights that are published, which may be from before the last cut."""
-        self.adapter.rank_pattern = {name: (parameter != 0).view(-1).tolist() for name, parameter, _, key in adapted(model)
-                                     if key.endswith("E")}
-        return merged(model, self.head)
-
-
-def adapted(model):
-    """Every vector and matrix of the updates: PEFT's name, the parameter, its layer, and a key such as `own_A`."""
-    inner = model.base_model.model
-    for name, parameter in inner.named_parameters():
-        if "lora_" in name and ".default" in name:
-            place, _, rest = name.rpartition(".lora_")
-            yield name, parameter, inner.get_submodule(place), f"importance_{rest.partition('.')[0]}"
+        self.adapter.rank_pattern = ranks_of(model)  # of the weights published, which may be from before the last cut
+        return super().export(model)
 
 
 @hookimpl

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from hubtune import Strategy, hookimpl, option
-from hubtune_peft.structure import Head, linear_layers, merged, transposed, wrap
+from hubtune import hookimpl, option
+from hubtune_peft.merging import Merged
 
 
 @dataclass(frozen=True)
@@ -16,34 +16,21 @@ class LoraOptions:
     targets: list[str] = option([], "only layers whose name ends in one of these; empty: all linear ones")
 
 
-class Lora(Strategy[LoraOptions]):
+class Lora(Merged):
     """Low-rank updates beside every linear layer, with the head trained whole; published as plain weights."""
 
-    contract = 1
     name = "lora"
     summary = "low-rank updates beside the linear layers (LoRA)"
     paper = "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv:2106.09685"
     Options = LoraOptions
-    needs = ("peft",)
-    extra = "hubtune[peft]"
     defaults = {"train.lr": 4e-4}
 
-    def prepare(self, model, fresh, task, plan):
-        self.head = Head(model, fresh)
-        layers = linear_layers(model, self.head, self.options.targets)
-        return wrap(model, self.config(plan, target_modules=list(layers), fan_in_fan_out=transposed(layers),
-                                       modules_to_save=self.head.modules or None), self.head)
-
     def config(self, plan, **where):
-        """PEFT's configuration of the method; `where`: what it wraps and saves."""
         from peft import LoraConfig
 
         options = self.options
         return LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout,
                           use_dora=options.dora, use_rslora=options.rslora, **where)
-
-    def export(self, model):
-        return merged(model, self.head)
 
 
 @hookimpl

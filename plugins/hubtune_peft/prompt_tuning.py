@@ -1,10 +1,11 @@
 """Prompt tuning: learnt word vectors before the text, at the input of a frozen model."""
 
-import inspect
 from dataclasses import dataclass
 
-from hubtune import ModelError, hookimpl, option
-from hubtune_peft.prompts import FORMS, Prompted, answers, takes
+from hubtune import hookimpl, option
+from hubtune_peft.forms import FORMS, counts_words, takes
+from hubtune_peft.prompts import Prompted
+from hubtune_peft.trial import same_words
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,13 @@ class PromptTuning(Prompted):
     Options = PromptOptions
     defaults = {"train.lr": 1e-2, "train.weight_decay": 0.0}
 
-    def unfit(self, classes, form, config):
-        model, _ = classes
+    def unfit(self, model, body, form, config):
         if form in ("TOKEN_CLS", "QUESTION_ANS"):
             return ("the published model would answer for the learnt tokens, too: its outputs would stand beside the "
                     "wrong words. Prefix tuning does not have this fault: --strategy prefix-tuning")
         if not takes(model, "inputs_embeds"):
             return f"'{config.model_type}' models take no word vectors in the place of words."
-        if form == "SEQ_CLS" and "_token_id" in inspect.getsource(model.forward):
+        if form == "SEQ_CLS" and counts_words(model):
             return (f"'{config.model_type}' models find a text's last word by its number, which learnt tokens do not "
                     "have. Prefix tuning does not have this fault: --strategy prefix-tuning")
         return None
@@ -41,26 +41,26 @@ class PromptTuning(Prompted):
 
     def prepare(self, model, fresh, task, plan):
         wrapped = super().prepare(model, fresh, task, plan)
-        inner, form = wrapped.get_base_model(), FORMS[task.model]
-        by_vector = answers(inner, form, vectors=wrapped.word_embeddings)
-        if not answers(inner, form)["together"].allclose(by_vector["together"], rtol=1e-4, atol=1e-5):
-            raise ModelError("it reads word vectors in another way than words, which PEFT does not know.",
-                             hint="Use another strategy: --strategy lora")
-        if form == "CAUSAL_LM":
-            own = wrapped.forward
-
-            def forward(*arguments, **named):
-                """Logits for the words alone, as the task knows them; PEFT also gives those of the learnt tokens."""
-                outputs = own(*arguments, **named)
-                outputs.logits = outputs.logits[:, self.options.tokens:]
-                return outputs
-
-            wrapped.forward = forward
-        return wrapped
+        form = FORMS[task.model]
+        same_words(wrapped.get_base_model(), form, vectors=wrapped.word_embeddings)
+        return answering_for_words(wrapped, self.options.tokens) if form == "CAUSAL_LM" else wrapped
 
     def export(self, model):
         model.__dict__.pop("forward", None)
         return super().export(model)
+
+
+def answering_for_words(wrapped, tokens):
+    """The model with logits for the words alone, as the task knows them; PEFT also gives those of the learnt tokens."""
+    own = wrapped.forward
+
+    def forward(*arguments, **named):
+        outputs = own(*arguments, **named)
+        outputs.logits = outputs.logits[:, tokens:]
+        return outputs
+
+    wrapped.forward = forward
+    return wrapped
 
 
 @hookimpl

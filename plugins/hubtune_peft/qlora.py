@@ -1,10 +1,8 @@
 """QLoRA: LoRA on a base whose weights are held in 4 bits while it trains; published merged, in plain weights."""
 
-import math
-
 from hubtune import hookimpl
+from hubtune_peft.four_bits import add_updates, plain_again, renew
 from hubtune_peft.lora import Lora
-from hubtune_peft.structure import merged
 
 
 class QLora(Lora):
@@ -28,61 +26,20 @@ class QLora(Lora):
         import torch
         from transformers import BitsAndBytesConfig
 
-        return {"device_map": {"": torch.cuda.current_device()}, "quantization_config": BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
-        )}
+        bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+                                  bnb_4bit_compute_dtype=torch.float32)
+        return {"device_map": {"": torch.cuda.current_device()}, "quantization_config": bits}
 
     def prepare(self, model, fresh, task, plan):
-        for name, layer in quantised(model):
-            if any(f"{name}.{part}" in fresh for part, _ in layer.named_parameters()):
-                replace(model, name, plain(layer, start=True))  # a new head learns whole, in fp32
+        renew(model, fresh)
         return super().prepare(model, fresh, task, plan)
 
     def export(self, model):
         """The updates, added to the 4-bit weights that they were trained on, as plain fp32 weights."""
-        from peft.tuners.lora import LoraLayer
-
-        for _, layer in list(model.named_modules()):
-            if isinstance(layer, LoraLayer) and type(layer.base_layer).__name__ == "Linear4bit":
-                base = plain(layer.base_layer)
-                base.weight.data += layer.get_delta_weight("default").to(base.weight)
-                layer.base_layer, layer.merged_adapters = base, ["default"]  # PEFT's own merge would round to 4 bits
-        export = merged(model, self.head)
-        for name, layer in quantised(export.root):
-            replace(export.root, name, plain(layer))
-        del export.root.config.quantization_config
-        export.root.is_quantized = export.root.is_loaded_in_4bit = False
-        export.root.hf_quantizer = None
+        add_updates(model)
+        export = super().export(model)
+        plain_again(export.root)
         return export
-
-
-def quantised(model):
-    """The layers in 4 bits, by name."""
-    return [(name, part) for name, part in model.named_modules() if type(part).__name__ == "Linear4bit"]
-
-
-def plain(layer, start=False):
-    """A 4-bit layer as a plain one, with its weights dequantised; `start`: with weights drawn anew."""
-    import torch
-    from bitsandbytes.functional import dequantize_4bit
-
-    weight = layer.weight
-    made = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device=weight.device)
-    with torch.no_grad():
-        if start:
-            made.weight.normal_(std=min(0.02, 1 / math.sqrt(layer.in_features)))
-        else:
-            made.weight.copy_(dequantize_4bit(weight.data, weight.quant_state))
-        if layer.bias is not None:
-            made.bias.copy_(layer.bias)
-    return made
-
-
-def replace(model, name, layer):
-    """Put a layer in the place of another."""
-    owner, _, last = name.rpartition(".")
-    setattr(model.get_submodule(owner), last, layer)
 
 
 @hookimpl

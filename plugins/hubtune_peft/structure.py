@@ -1,11 +1,15 @@
 """What in a model a PEFT method wraps and what it trains whole, told from the structure, not from names."""
 
-import warnings
 from collections import Counter
 
-from hubtune import Export, ModelError
+from hubtune import ModelError
 
 ASIDE = {"router", "gate", "vision_tower", "vision_model", "audio_tower"}
+"""Parts of a model that keep their weights: routers of a mixture of experts, and towers for what is no text."""
+KEYS_VALUES = {"k", "v", "key", "value", "k_proj", "v_proj", "key_proj", "value_proj", "k_lin", "v_lin", "keys", "values",
+               "kv", "kv_proj", "key_value"}
+FUSED = {"c_attn", "qkv", "qkv_proj", "query_key_value", "Wqkv", "in_proj", "attn_qkv"}
+"""Layers that make queries, keys and values at once."""
 
 
 class Head:
@@ -84,26 +88,6 @@ def linear_layers(model, head, endings=()):
     return chosen
 
 
-def quiet():
-    """PEFT asks transformers for an attribute by its old name: nothing that a user could mend."""
-    import warnings
-
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-
-
-def wrap(model, config, head):
-    """The model with PEFT's layers around its own, and the head learning."""
-    from peft import get_peft_model
-
-    quiet()
-    wrapped = get_peft_model(model, config)
-    for layer in convolutions(wrapped):  # which some models ask for their shape, to pad by it
-        for name in ("stride", "kernel_size", "dilation", "padding"):
-            setattr(layer, name, getattr(layer.base_layer, name))
-    head.learn()
-    return wrapped
-
-
 def convolutions(wrapped):
     """PEFT's layers around convolutions."""
     from torch.nn import Conv2d
@@ -118,31 +102,12 @@ def transposed(layers):
     return all(isinstance(layer, Conv1D) for layer in layers.values())
 
 
-class Adapter:
-    """What was learnt alone, in PEFT's format, for those who load the base model themselves."""
-
-    def __init__(self, model):
-        from peft import get_peft_model_state_dict
-
-        self.config = model.peft_config["default"]
-        tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-        self.tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-
-    def save_pretrained(self, folder):
-        from safetensors.torch import save_file
-
-        self.config.inference_mode = True
-        self.config.save_pretrained(folder)
-        save_file(self.tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+def keys_and_values(layers):
+    """The names of those that make keys and values for attention, by the names that the field gives them."""
+    return [name for name in layers if name.rpartition(".")[2] in KEYS_VALUES | FUSED]
 
 
-def merged(model, head):
-    """The trained model with the updates in its weights; beside it the adapter, where PEFT alone can load it."""
-    tied = getattr(model.config, "tie_word_embeddings", None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about ranks of zero and ties, which are as they should be
-        beside = {} if head.bare or convolutions(model) else {"adapter": Adapter(model)}  # the merge leaves nothing of it
-        root = model.merge_and_unload()
-    if tied is not None:
-        root.config.tie_word_embeddings = tied  # PEFT unties decoders whose input is not the encoder's
-    return Export(root=root, beside=beside)
+def narrows(layer):
+    """Whether it has more inputs than outputs, as the last layer of a feed-forward does."""
+    rows, columns = layer.weight.shape[:2]  # (out, in); Conv1D: (in, out)
+    return rows > columns if type(layer).__name__ == "Conv1D" else columns > rows

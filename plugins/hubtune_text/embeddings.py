@@ -2,6 +2,9 @@
 
 import json
 
+from hubtune import ModelError, Setup, exact
+from hubtune_text.texts import TextTask, pad, pad_token
+
 POOLED = {  # Python from `hidden` and `mask`, each (texts, length, ...), to (texts, hidden size)
     "mean": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)",
     "cls": "hidden[torch.arange(len(hidden)), mask.argmax(1)]  # each text's first token",
@@ -10,6 +13,63 @@ POOLED = {  # Python from `hidden` and `mask`, each (texts, length, ...), to (te
 SENTENCE_TRANSFORMERS = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
 ENCODERS_OF = ("t5", "mt5", "umt5", "longt5")
 """Encoder-decoders of which sentence-transformers loads the encoder, as we do; of others it reads the decoder."""
+
+
+class Embedding(TextTask):
+    """A task whose model gives each text of an example, in its `texts`, a vector. Its options have `pooling`."""
+
+    def configure(self, facts, base):
+        self.pooling = pooling_for(base.config) if self.options.pooling == "auto" else self.options.pooling
+        return Setup(pad_token(base), base.processor)
+
+    def length(self, example):
+        return max(len(text["input_ids"]) for text in example["texts"])
+
+    def represent(self, outputs, batch):
+        """Unit vectors of an example's texts, (examples, texts, hidden size)."""
+        from torch.nn.functional import normalize
+
+        vectors = pool(exact(states(outputs)), batch.inputs["attention_mask"], self.pooling)
+        return normalize(vectors, dim=-1).unflatten(0, (batch.size, -1))
+
+    def judge(self, outputs, batch, base):
+        """A text's vector; of two texts also their cosine."""
+        vectors = self.represent(outputs, batch).float().cpu()
+        if vectors.shape[1] == 1:
+            return [{"embedding": vector} for vector in vectors[:, 0].tolist()]
+        cosines = (vectors[:, 0] * vectors[:, 1]).sum(-1).tolist()
+        return [{"similarity": cosine, "embedding": one, "embedding_pair": other}
+                for cosine, (one, other) in zip(cosines, vectors.tolist(), strict=True)]
+
+    def show(self, prediction):
+        return {"similarity": prediction["similarity"]} if "similarity" in prediction else prediction
+
+    def usage(self, repo, base):
+        return snippet(repo, self.pooling, base.config.is_encoder_decoder)
+
+    def files(self, base):
+        return sentence_transformers_files(base.config, self.pooling)
+
+
+def padded_texts(base, lists):
+    """The texts of all examples as padded inputs, (all texts, longest), those of an example after each other."""
+    import torch
+
+    inputs = pad(base, [text for texts in lists for text in texts])
+    if base.config.is_encoder_decoder:  # its encoder is what we use; the decoder is given the least it takes
+        start = getattr(base.config, "decoder_start_token_id", None)
+        inputs["decoder_input_ids"] = torch.full_like(inputs["input_ids"][:, :1], start or 0)
+    return inputs
+
+
+def states(outputs):
+    """The states of all tokens, (texts, length, hidden size): of an encoder-decoder those of the encoder."""
+    hidden = getattr(outputs, "encoder_last_hidden_state", None)
+    hidden = getattr(outputs, "last_hidden_state", None) if hidden is None else hidden
+    if hidden is None or hidden.ndim != 3:
+        raise ModelError("it gives no state for each token, of which a text's vector could be made.",
+                         hint="Take a text encoder or a causal model. See: hubtune show MODEL")
+    return hidden
 
 
 def pooling_for(config):

@@ -1,26 +1,14 @@
 """Multiple choice: which of a few texts fits best."""
 
-import json
-
-from hubtune import Batch, Column, DataError, Loss, Metric, Setup, Task, exact, hookimpl, label_text, row_numbers
-from hubtune_text.texts import pad, pad_token, tokenise
-
-USAGE = '''import torch
-from transformers import AutoModelForMultipleChoice, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{repo}")
-model = AutoModelForMultipleChoice.from_pretrained("{repo}").eval()
-question, choices = "The kettle boils. She", ["makes tea.", "swims home.", "is a chair."]
-inputs = tokenizer([question] * len(choices), choices, truncation=True, padding=True, return_tensors="pt")
-with torch.no_grad():
-    logits = model(**{name: value[None] for name, value in inputs.items()}).logits[0]
-print(choices[int(logits.argmax())], logits.softmax(-1).tolist())'''
+from hubtune import Batch, Column, DataError, Loss, Metric, hookimpl
+from hubtune_text import samples, usages
+from hubtune_text.choices import choice_logits, refuse_unclear, right, stacked, texts_of
+from hubtune_text.texts import TextTask, targets_of, tokenise
 
 
-class MultipleChoice(Task):
+class MultipleChoice(TextTask):
     """The model gives each choice a number, beside its question; rows may have different numbers of choices."""
 
-    contract = 1
     name = "multiple-choice"
     summary = "which of a few texts continues or answers another"
     model = "AutoModelForMultipleChoice"
@@ -37,18 +25,8 @@ class MultipleChoice(Task):
 
     def inspect(self, splits):
         for split, rows in splits.items():
-            wrong = [i for i, row in enumerate(rows) if len(texts_of(row["choices"])) < 2]
-            if wrong:
-                raise DataError(f"{len(wrong)} rows have fewer than two choices: {row_numbers(wrong)} of {split}.",
-                                hint='Choices are a list of texts, or such a list as JSON: ["at home", "at sea"]')
-            wrong = [i for i, row in enumerate(rows) if right(row) is None]
-            if wrong:
-                raise DataError(f"{rows[wrong[0]]['label']!r} is none of the choices: {row_numbers(wrong)} of {split}.",
-                                hint="A label is the text of a choice, its letter (A is the first), or its number from 0.")
+            refuse_unclear(rows, split)
         return {}
-
-    def configure(self, facts, base):
-        return Setup(pad_token(base), base.processor)
 
     def encode(self, rows, base):
         for row in rows:
@@ -69,17 +47,7 @@ class MultipleChoice(Task):
         return max(len(choice["input_ids"]) for choice in example["choices"])
 
     def collate(self, examples, base, draws):
-        import torch
-
-        most = max(len(example["choices"]) for example in examples)
-        lists = [[*e["choices"], *e["choices"][:1] * (most - len(e["choices"]))] for e in examples]  # some twice
-        inputs = pad(base, [choice for choices in lists for choice in choices])
-        inputs = {name: value.unflatten(0, (len(examples), most)) for name, value in inputs.items()}
-        inputs["choices"] = [len(example["choices"]) for example in examples]
-        targets = None
-        if all("target" in example for example in examples):
-            targets = torch.tensor([example["target"] for example in examples])
-        return Batch(inputs, targets, len(examples))
+        return Batch(stacked(base, [example["choices"] for example in examples]), targets_of(examples), len(examples))
 
     def forward(self, model, batch):
         """Logits as (all choices of all rows, 1), whatever number each row has."""
@@ -87,21 +55,15 @@ class MultipleChoice(Task):
         outputs.logits = outputs.logits.reshape(-1, 1)
         return outputs
 
-    def logits(self, outputs, batch):
-        """(examples, most choices); minus infinity where a row has fewer."""
-        import torch
-
-        logits = exact(outputs.logits).view(batch.size, -1)
-        counts = torch.tensor(batch.inputs["choices"], device=logits.device)[:, None]
-        return logits.masked_fill(torch.arange(logits.shape[1], device=logits.device) >= counts, float("-inf"))
-
     def loss(self, outputs, batch):
-        from torch.nn import functional as F
+        from torch.nn.functional import cross_entropy
 
-        return Loss(F.cross_entropy(self.logits(outputs, batch), batch.targets, reduction="sum"), batch.size)
+        logits = choice_logits(outputs.logits, batch.inputs["choices"])
+        return Loss(cross_entropy(logits, batch.targets, reduction="sum"), batch.size)
 
     def judge(self, outputs, batch, base):
-        rows = zip(self.logits(outputs, batch).softmax(-1).tolist(), batch.inputs["choices"], strict=True)
+        counts = batch.inputs["choices"]
+        rows = zip(choice_logits(outputs.logits, counts).softmax(-1).tolist(), counts, strict=True)
         return [{"label": max(range(count), key=row.__getitem__), "probability": max(row), "probabilities": row[:count]}
                 for row, count in rows]
 
@@ -117,51 +79,15 @@ class MultipleChoice(Task):
         return {"chance": sum(1 / len(texts_of(row["choices"])) for row in rows) / len(rows)}
 
     def usage(self, repo, base):
-        return USAGE.replace("{repo}", repo)
+        return usages.choosing(repo)
 
     def sample(self, count):
-        """The right choice is what people do, the others what they cannot do."""
-        sensible = ("makes tea.", "opens the door.", "reads a book.", "calls a friend.")
-        absurd = ("drinks the moon.", "swims through a wall.", "eats the river.", "flies under a stone.", "melts the moon.")
-        rows = []
-        for index in range(count):
-            wrong = [absurd[(index + n) % 5] for n in range(2 + index % 2)]
-            at = index % 3
-            rows.append({"question": f"It is {index % 7 + 3} o'clock. She",
-                         "choices": [*wrong[:at], sensible[index % 4], *wrong[at:]], "label": at})
-        return rows
+        return samples.chosen(count)
 
     def gold(self, row, base):
-        texts, index = texts_of(row["choices"]), right(row)
-        return {"label": index, "probability": 1.0, "probabilities": [float(n == index) for n in range(len(texts))],
-                "choice": texts[index]}
-
-
-def read(cell):
-    """Choices as they are in the data: lists and dicts may be written as JSON."""
-    if isinstance(cell, str):
-        try:
-            return json.loads(cell)
-        except ValueError:
-            return []
-    return cell
-
-
-def texts_of(cell):
-    """The texts of choices: a list, or a dict of lists `text` and `label` as in ARC and CommonsenseQA."""
-    cell = read(cell)
-    return [label_text(text) for text in (cell.get("text") if isinstance(cell, dict) else cell) or ()]
-
-
-def right(row):
-    """The index of the right choice, from its own name, its text, its number from 0 or its letter; None if it is none."""
-    label, cell = label_text(row["label"]).strip(), read(row["choices"])
-    texts = texts_of(cell)
-    names = [label_text(name) for name in cell.get("label") or ()] if isinstance(cell, dict) else []
-    known = [*(names and [names]), *([texts] if isinstance(row["label"], str) else []),
-             [str(index) for index in range(len(texts))], [chr(ord("A") + index) for index in range(len(texts))],
-             [chr(ord("a") + index) for index in range(len(texts))]]
-    return next((found.index(label) for found in known if label in found), None)
+        index, count = right(row), len(texts_of(row["choices"]))
+        sure = {"label": index, "probability": 1.0, "probabilities": [float(n == index) for n in range(count)]}
+        return self.merge([sure], row, base)
 
 
 @hookimpl

@@ -3,6 +3,8 @@
 Ours, because scikit-learn's `ndcg_score` only gives the mean; a test holds them against it.
 """
 
+from hubtune import label_text
+
 DEPTH = 10
 CHUNK = 256
 
@@ -34,3 +36,41 @@ def ranking_scores(queries, documents, relevant, own=None):
                 "mrr": float(1 / ranks[0]),
             })
     return scores
+
+
+def ranked_pairs(predictions, rows):
+    """Each text against the different second texts; what any row pairs it with is relevant."""
+    import numpy as np
+
+    documents = {row["text_pair"]: index for index, row in reversed(list(enumerate(rows)))}
+    place = {index: number for number, index in enumerate(documents.values())}
+    relevant = {}
+    for row in rows:
+        relevant.setdefault(row["text"], set()).add(place[documents[row["text_pair"]]])
+    found = {text: np.array(sorted(places)) for text, places in relevant.items()}
+    return ranking_scores(
+        np.array([p["embedding"] for p in predictions], dtype="float32"),
+        np.array([predictions[index]["embedding_pair"] for index in documents.values()], dtype="float32"),
+        [found[row["text"]] for row in rows],
+    )
+
+
+def ranked_labels(predictions, rows):
+    """Each text against all others; those of its label are relevant. A label's only text counts nowhere."""
+    import numpy as np
+
+    labels = np.array([label_text(row["label"]) for row in rows])
+    members = {label: np.flatnonzero(labels == label) for label in set(labels.tolist())}
+    vectors = np.array([p["embedding"] for p in predictions], dtype="float32")
+    return ranking_scores(vectors, vectors, [members[label] for label in labels.tolist()], own=range(len(rows)))
+
+
+def remembered(known, predictions, rows, ranked):
+    """{id of a prediction: (its scores, the prediction)}: as known, or where one is new, as `ranked` among all rows.
+
+    A query's rank is found once: resampled rows are resampled queries over the same documents. Resampled documents
+    would be found as their own copies.
+    """
+    if all(id(prediction) in known for prediction in predictions):
+        return known
+    return {id(p): (scores, p) for p, scores in zip(predictions, ranked(predictions, rows), strict=True)}

@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from functools import lru_cache
 
+from hubtune_labels.scores import class_scores, class_table
+
 from hubtune import label_text
 
 PREFIXED = re.compile(r"[BIESLU]-.+")
@@ -77,3 +79,19 @@ def span_table(gold, found):
         right.update(kind for kind, _, _ in set(truth) & set(guess))
     return {kind: {**ratios(right[kind], given[kind], wanted[kind]), "support": wanted[kind]}
             for kind in sorted(set(wanted) | set(given))}
+
+
+def tag_scores(gold, found, ids, scheme):
+    """Scores of rows of tags: of their spans, or of single words as `ids`, which hold the id of each tag, name them."""
+    flat = class_scores(*flattened(gold, found, ids), len(ids))
+    return flat if scheme == "words" else {**span_scores(gold, found), "accuracy": flat["accuracy"]}
+
+
+def tag_table(gold, found, ids, scheme):
+    """Precision, recall, F1 and support per type of span, or per tag."""
+    return span_table(gold, found) if scheme != "words" else class_table(*flattened(gold, found, ids), list(ids))
+
+
+def flattened(gold, found, ids):
+    """The ids of all words of all rows, right and given."""
+    return [[ids[tag] for tags in side for tag in tags] for side in (gold, found)]

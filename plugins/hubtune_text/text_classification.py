@@ -6,6 +6,7 @@ from hubtune_labels.kinds import kind_of
 from hubtune_labels.labelled import Labelled, LabelOptions
 
 from hubtune import Column, Setup, hookimpl, option
+from hubtune_text import samples
 from hubtune_text.texts import pad, pad_token, tokenise
 
 
@@ -57,15 +58,7 @@ class TextClassification(Labelled):
         return super().usage(repo, base).replace('day")', 'day", truncation=True)')
 
     def sample(self, count):
-        """Texts whose one telling word says the label: in the kind that the options ask for."""
-        groups = (("negative", "awful"), ("positive", "lovely"), ("neutral", "square"))
-        things = ("film", "room", "soup", "walk", "chair")
-        rows = []
-        for index in range(count):
-            name, word = groups[index % 3]
-            label = {"several": [name, "long"] if index % 2 else [name], "number": index % 3 - 0.5}.get(self.options.kind, name)
-            rows.append({"text": f"{'What can one say, ' if index % 2 else ''}a {word} {things[index % 5]}", "label": label})
-        return rows
+        return samples.labelled(count, self.options.kind)
 
 
 @hookimpl

@@ -1,6 +1,26 @@
 """What the text tasks share: texts to token ids, token ids to padded tensors."""
 
+from hubtune import DataError, Setup, Task, row_numbers
+
 FED = ("input_ids", "token_type_ids")
+
+
+class TextTask(Task):
+    """A task that reads texts: its examples hold `input_ids`, its model is told how to pad."""
+
+    contract = 1
+
+    def configure(self, facts, base):
+        return Setup(pad_token(base), base.processor)
+
+    def size(self, example):
+        return len(example["input_ids"])
+
+
+def refuse(wrong, split, what, hint):
+    """Refuse a split for its rows of these indices, if there are any."""
+    if wrong:
+        raise DataError(f"{len(wrong)} {what}: {row_numbers(wrong)} of {split}.", hint=hint)
 
 
 def tokenise(base, texts, pairs=None):
@@ -38,6 +58,13 @@ def pad(base, examples):
     return {
         name: torch.tensor([filled(values, fill.get(name, 0)) for values in rows]) for name, rows in columns.items()
     }
+
+
+def targets_of(examples):
+    """The `target` of every example as one tensor; None unless all have one."""
+    import torch
+
+    return torch.tensor([e["target"] for e in examples]) if all("target" in e for e in examples) else None
 
 
 def pad_token(base):

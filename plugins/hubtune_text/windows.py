@@ -3,19 +3,13 @@
 import re
 from bisect import bisect_right
 
-from hubtune import Task
 from hubtune_text.texts import FED, one_type, pad
 
 
-class Windowed(Task):
-    """A task whose examples are windows over a text: `places` holds, per piece, its (start, end) in the characters of
-    that text, or None. They go with the inputs as a list, which no model sees."""
-
-    def size(self, example):
-        return len(example["input_ids"])
-
-    def inputs(self, examples, base):
-        return {**pad(base, examples), "places": [example["places"] for example in examples]}
+def padded_windows(base, examples):
+    """Windows as padded inputs. Their `places`, per piece its (start, end) in the characters of the text, or None, go
+    with them as a list, which no model sees."""
+    return {**pad(base, examples), "places": [example["places"] for example in examples]}
 
 
 def windows(base, texts, contexts=None, stride=64):
@@ -23,6 +17,8 @@ def windows(base, texts, contexts=None, stride=64):
 
     The last of the two is what is cut, into windows that share `stride` tokens (less where windows are short).
     """
+    if not texts:
+        return []
     processor, most = base.processor, base.max_length
     lists, cut = [[] for _ in texts], {}
     if most is not None:
@@ -117,3 +113,21 @@ def first_pieces(examples, words):
                 at.setdefault(word, position)
         found.append({position: word for word, position in at.items()})
     return found
+
+
+def framed_windows(base, texts):
+    """The ids of each text in windows that share nothing, each framed as the tokenizer frames a text."""
+    if not texts:
+        return
+    start, end = frame(base.processor)
+    for ids in base.processor(texts, add_special_tokens=False, verbose=False)["input_ids"]:
+        room = max(1, len(ids) if base.max_length is None else base.max_length - len(start) - len(end))
+        yield [[*start, *ids[place : place + room], *end] for place in range(0, max(1, len(ids)), room)]
+
+
+def frame(processor):
+    """The special tokens before and after a text."""
+    inner = processor("a", add_special_tokens=False)["input_ids"]
+    whole = processor("a")["input_ids"]
+    place = next(i for i in range(len(whole)) if whole[i : i + len(inner)] == inner)
+    return whole[:place], whole[place + len(inner) :]

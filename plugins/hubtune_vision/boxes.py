@@ -1,9 +1,12 @@
-"""Boxes as data sets write them, and the loss terms of detectors as sums."""
+"""Boxes as data sets write them, as models learn them, and as they are answered."""
 
-from contextlib import contextmanager
+from collections import Counter
 
-from hubtune import DataError, row_numbers
+from hubtune import Column, DataError, label_id, label_space, row_numbers
 
+OBJECTS = Column("objects", ("objects", "annotations", "boxes", "bboxes", "detections"), kind="any", needed="train")
+NOTHING = "no object"
+"""What stands beside the categories where labels are counted, of which there have to be two."""
 KEYS = {"bbox": ("bbox", "bboxes", "box", "boxes"),
         "category": ("category", "categories", "label", "labels", "class", "category_id")}
 
@@ -45,33 +48,25 @@ def checked(splits, sizes):
     return raw
 
 
-@contextmanager
-def as_one_process(model):
-    """Keep the library's loss from adding up boxes over processes, which see batches of their own, in their own number,
-    and let it compute in fp64 where the model does."""
-    import torch
-    from transformers.loss import loss_for_object_detection as library
-
-    saved, default = library.is_accelerate_available, torch.get_default_dtype()
-    dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
-    library.is_accelerate_available = lambda: False
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        library.is_accelerate_available = saved
-        torch.set_default_dtype(default)
+def counted(raw):
+    """The label space of categories by split and row, and how often train has each."""
+    labels = label_space({**raw, "train": [*raw["train"], [NOTHING]]})  # one class is enough to look for
+    labels.remove(NOTHING)
+    counts = Counter(label for row in raw["train"] for label in row)
+    return {"labels": labels, "counts": {label: counts[label] for label in labels}}
 
 
-def normaliser(config, counts):
-    """What the terms of a detector's loss are divided by, by term, for images with so many objects.
+def relative(value, size, config):
+    """Objects as models learn them: `classes` as ids, and `boxes` as (centre x, centre y, width, height), in parts of the
+    image's sides. Nothing of None. size: (height, width) in pixels."""
+    if value is None:
+        return {}
+    height, width = size
+    objects = objects_of(value)
+    return {"classes": [label_id(kind, config) for kind, _ in objects],
+            "boxes": [((x + w / 2) / width, (y + h / 2) / height, w / width, h / height) for _, (x, y, w, h) in objects]}
 
-    Boxes, and classes under a focal loss: by the number of objects, where an image without any counts as one. Classes
-    under softmax (DETR): by the weight of all queries, those without an object weighing `eos_coefficient`.
-    """
-    found = {"boxes": float(sum(max(1, count) for count in counts))}
-    if hasattr(config, "eos_coefficient") and not any("focal" in name for name in vars(config)):
-        queries = getattr(config, "num_detection_tokens", None) or config.num_queries
-        matched = [min(queries, count) for count in counts]
-        found["classes"] = float(sum(m + config.eos_coefficient * (queries - m) for m in matched))
-    return found
+
+def as_answer(objects):
+    """Objects as they would be answered, without doubt. A box is then left, top, right and bottom, in pixels."""
+    return {"boxes": [{"label": kind, "score": 1.0, "box": [x, y, x + w, y + h]} for kind, (x, y, w, h) in objects]}

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 
 from hubtune_labels.labelled import Labelled, LabelOptions
 
-from hubtune import Column, Setup, hookimpl, option
-from hubtune_vision.base import IMAGE, ImageTask
-from hubtune_vision.images import as_png, decoded, fitted, patches, pixels, sizes_of
+from hubtune import Column, Setup, hookimpl
+from hubtune_vision.base import IMAGE, ImageOptions, ImageTask
+from hubtune_vision.images import decoded, fitted, patches, pixels, sizes_of
+from hubtune_vision.samples import in_one_colour
 
 
 @dataclass(frozen=True)
-class ClassificationOptions(LabelOptions):
-    flip: bool = option(False, "show half of the images mirrored, anew in every epoch: where left and right are alike")
+class ClassificationOptions(ImageOptions, LabelOptions):
+    """What images and labels have as options."""
 
 
 class ImageClassification(Labelled, ImageTask):
@@ -44,14 +45,7 @@ class ImageClassification(Labelled, ImageTask):
         return self.batch(pixels(base, decoded(examples, draws, self.options.flip)[0]), examples)
 
     def sample(self, count):
-        from PIL import Image
-
-        colours, rows = {"red": (220, 40, 30), "green": (40, 200, 60), "blue": (30, 60, 230)}, []
-        for index in range(count):
-            name = list(colours)[index % 3]
-            image = Image.new("RGB", (40 + index % 5, 36 + index % 3), tuple(value + index % 7 for value in colours[name]))
-            rows.append({"image": {"bytes": as_png(image)}, "label": name})
-        return rows
+        return in_one_colour(count)
 
 
 @hookimpl

@@ -1,8 +1,10 @@
 """Masks: from the numbers in their images to class ids, and back."""
 
-from hubtune import DataError, row_numbers
+from hubtune import Column, DataError, row_numbers
 from hubtune_vision.images import as_png, load_ids, size_of
 
+MASK = Column("mask", ("mask", "label", "labels", "annotation", "annotations", "segmentation_mask", "semantic_mask"),
+              kind="image", needed="train")
 IGNORED = -100
 """What stands for a pixel without a class, in targets."""
 
@@ -35,6 +37,27 @@ def ids_of(splits, ignore):
             raise DataError(f"masks of {split} hold classes that train never shows, {sorted(set().union(*rows) - every)}: "
                             f"{row_numbers(strange)} of {split}.")
     return ids
+
+
+def named(ids, names):
+    """The numbers that stand for classes, and the classes' names; refused where the user's names do not fit.
+
+    Names stand for the numbers from 0 on, or for those that were found.
+    """
+    if names and max(ids) >= len(names) and len(ids) != len(names):
+        raise DataError(f"the masks hold the classes {ids}, and task.labels names {len(names)}: {names}.",
+                        hint="Name every class from 0 on: --set 'task.labels=[\"background\", ...]'")
+    if names and max(ids) < len(names):
+        ids = list(range(len(names)))
+    return {"ids": ids, "labels": names or [str(number) for number in ids]}
+
+
+def id_by_number(facts, label2id):
+    """The class id of every number in masks, as `named` found them; of a tuned model, which knows no masks: its own."""
+    order = list(label2id)
+    if not facts.get("labels"):
+        return {index: index for index in range(len(order))}
+    return dict(zip(facts["ids"], map(order.index, facts["labels"]), strict=True))
 
 
 def read_ids(value, ids, row=None):

@@ -3,22 +3,25 @@
 import contextlib
 import io
 
+from hubtune import label_id
+from hubtune_vision.boxes import objects_of
 
-def pixel_scores(counts):
-    """Mean intersection over union and pixel accuracy of (gold, found, pixels) triples, over the classes that occur."""
+
+def pixel_scores(predictions):
+    """Mean intersection over union and pixel accuracy of answers with `counts`, over the classes that occur."""
     from sklearn.metrics import accuracy_score
 
-    each = overlaps(counts)
-    gold, found, pixels = columns(counts)
+    each = overlaps(predictions)
+    gold, found, pixels = columns(predictions)
     return {"mean_iou": sum(each.values()) / len(each) if each else 0.0,
             "pixel_accuracy": float(accuracy_score(gold, found, sample_weight=pixels)) if pixels else 0.0}
 
 
-def overlaps(counts):
+def overlaps(predictions):
     """Intersection over union of every class that occurs, by id."""
     from sklearn.metrics import jaccard_score
 
-    gold, found, pixels = columns(counts)
+    gold, found, pixels = columns(predictions)
     classes = sorted({*gold, *found})
     if not classes:
         return {}
@@ -26,12 +29,20 @@ def overlaps(counts):
     return dict(zip(classes, map(float, each), strict=True))
 
 
-def columns(counts):
-    """Triples as three lists, of all rows together."""
+def columns(predictions):
+    """The `counts` of answers, which are (gold, found, pixels) triples, as three lists of all rows together."""
     total = {}
-    for gold, found, pixels in counts:
+    for gold, found, pixels in (count for prediction in predictions for count in prediction["counts"]):
         total[gold, found] = total.get((gold, found), 0) + pixels
     return [gold for gold, _ in total], [found for _, found in total], list(total.values())
+
+
+def average_precision(predictions, rows, config):
+    """`box_scores` of answers to rows that have `objects`."""
+    gold = [[(label_id(kind, config), 1.0, box) for kind, box in objects_of(row["objects"])] for row in rows]
+    found = [[(label_id(one["label"], config), one["score"], (x, y, right - x, bottom - y))
+              for one in prediction["boxes"] for x, y, right, bottom in [one["box"]]] for prediction in predictions]
+    return box_scores(gold, found, list(config.label2id))
 
 
 def box_scores(gold, found, names):

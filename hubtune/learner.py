@@ -1,0 +1,206 @@
+"""What learns: the module as a strategy made it, its optimizer, and one step of both. Everything that a checkpoint holds of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+
+from hubtune import checkpoint, vocabulary
+from hubtune.batching import cut
+from hubtune.contract import Base, Plan, Rows, Strategy, Task
+from hubtune.device import Compute
+from hubtune.encoding import Encoded
+from hubtune.errors import ResumeError, TrainingError
+from hubtune.gradient import Gradient
+from hubtune.recipe import TrainPart
+from hubtune.schedule import boundaries, rate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch.nn import Module
+
+
+@dataclass
+class Work:
+    """All that the loop needs, as plain values."""
+
+    task: Task[Any]
+    strategy: Strategy[Any]
+    base: Base
+    model: Module
+    fresh: frozenset[str]
+    train: Encoded
+    validation: Encoded
+    validation_rows: Rows
+    settings: TrainPart
+    compute: Compute
+    folder: Path
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What one step computed. losses: the mean of every term; padded: tokens with padding."""
+
+    losses: dict[str, float]
+    lr: float
+    tokens: int
+    padded: int
+    micro_batches: int
+
+
+class Learner:
+    """The module and its optimizer, from phase to phase."""
+
+    def __init__(self, work: Work, accelerator: Accelerator, steps: int, epochs: float) -> None:
+        self.work, self.accelerator, self.steps = work, accelerator, steps
+        torch.manual_seed(work.settings.seed % 2**63)  # what a strategy adds starts from the seed, too
+        self.module = work.strategy.prepare(work.model, work.fresh, work.task, Plan(steps, epochs, work.settings.batch_size or 0))
+        if work.compute.precision == "fp64":
+            self.module = self.module.double()
+        self.phases = work.strategy.phases()
+        self.ends = boundaries([phase.share for phase in self.phases], steps)
+        self.learned = self.all_that_learns()
+        parameters = dict(self.module.named_parameters())
+        self.trainable = sum(parameters[name].numel() for name in self.learned)
+        if not self.trainable:
+            raise TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model.")
+        checkpoint.refuse_full_disk(work.folder, sum(p.numel() for p in parameters.values()), self.trainable)
+        self.statistics = [part for name, part in self.module.named_modules() if self.keeps_statistics(name, part)]
+        self.scaler = torch.amp.GradScaler(work.compute.device, enabled=work.compute.precision == "fp16")
+        self.gradient = Gradient(work, accelerator, self.scaler)
+        self.limit = work.compute.limit
+        self.vocabularies = vocabulary.Vocabularies()
+        if accelerator.num_processes == 1 and work.settings.kernels == "auto":
+            self.vocabularies = vocabulary.find(self.module, work.strategy, work.task, work.base, self.learned, work.train)
+        self.phase = -1
+
+    def all_that_learns(self) -> frozenset[str]:
+        """Names of the parameters that learn in any phase: what checkpoints hold."""
+        found: set[str] = set()
+        for phase in self.phases:
+            self.work.strategy.enter(self.module, phase)
+            found |= {name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        return frozenset(found)
+
+    def keeps_statistics(self, name: str, part: Module) -> bool:
+        """Whether a batch norm's running statistics are pretrained: a few small batches would overwrite them."""
+        if self.work.settings.batch_norm == "train" or not isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            return False
+        return not any(fresh.startswith(f"{name}.") for fresh in self.work.fresh)
+
+    def enter(self, index: int) -> None:
+        """Begin a phase: what learns, its optimizer, and the model as devices wrap it."""
+        work = self.work
+        work.strategy.enter(self.module, self.phases[index])
+        groups = work.strategy.groups(self.module, work.settings.weight_decay or 0.0)
+        optimizer = work.strategy.optimizer(groups, work.settings.lr or 0.0)
+        self.model, self.optimizer = self.accelerator.prepare(self.module, optimizer)
+        self.phase = index
+
+    def begin(self, step: int) -> bool:
+        """Be in the phase of a step, at its learning rate; whether a phase has begun."""
+        phase = next(index for index, end in enumerate(self.ends) if step < end)
+        entered = phase != self.phase
+        if entered:
+            self.enter(phase)
+        self.model.train()
+        for part in self.statistics:
+            part.eval()
+        start, end = (0, *self.ends)[phase], self.ends[phase]
+        factor = self.phases[phase].rate * rate(self.work.settings, step - start, end - start)
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"] * group.get("rate", 1.0))
+            group["lr"] = group["initial_lr"] * factor
+        return entered
+
+    def learn(self, step: int, epoch: int, items: Sequence[int]) -> Learnt:
+        """Forward and backward over every micro-batch of a step; `move` is next.
+
+        items: the examples of the step. Where memory does not suffice, or a token comes up that no text had, the step
+        begins again from its start: it is a function of its number, and the weights have not moved.
+        """
+        while True:
+            cuts = self.cuts(items)
+            try:
+                losses = self.gradient.of_step(self.model, step, epoch, cuts)
+                break
+            except vocabulary.Unmet:
+                self.vocabularies.release(self.optimizer.optimizer)
+            except Exception as error:
+                if not should_reduce_batch_size(error) or self.accelerator.num_processes > 1:
+                    raise
+                self.reduce(cuts, error)
+            self.optimizer.zero_grad(set_to_none=True)
+        sizes = self.work.train.sizes
+        return Learnt(losses, self.optimizer.param_groups[0]["lr"], int(sum(sizes[item] for item in items)),
+                      sum(self.padded(part) for part in cuts), len(cuts))
+
+    def cuts(self, items: Sequence[int]) -> list[list[int]]:
+        """The step's micro-batches."""
+        compute = self.work.compute
+        return cut(items, [int(self.work.train.sizes[item]) for item in items], compute.overhead, self.limit, compute.uniform)
+
+    def padded(self, items: Sequence[int]) -> int:
+        """Tokens of a micro-batch, with its padding."""
+        return len(items) * max(int(self.work.train.sizes[item]) for item in items)
+
+    def reduce(self, cuts: list[list[int]], error: Exception) -> None:
+        """Half as many tokens in a micro-batch from now on."""
+        if max(len(part) for part in cuts) == 1:
+            raise TrainingError(
+                f"the memory does not suffice for one example of {max(map(self.padded, cuts))} {self.work.task.unit}.",
+                hint="Cut the texts with --set train.max_length=N, or train fewer weights: --strategy lora",
+            ) from error
+        self.limit = max(1, max(self.padded(part) for part in cuts if len(part) > 1) // 2)
+
+    def move(self, step: int) -> float:
+        """One step of the optimizer; returns the norm of the gradient before it was clipped."""
+        work = self.work
+        self.scaler.unscale_(self.optimizer.optimizer)
+        trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, work.settings.clip or float("inf")))
+        self.scaler.step(self.optimizer.optimizer)
+        self.scaler.update()
+        self.vocabularies.stepped(self.optimizer)
+        work.strategy.after_step(self.module, step, self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def moving(self) -> dict[str, torch.Tensor]:
+        """What training changes, with every table whole: to be used inside `vocabularies.whole()`."""
+        return checkpoint.moving(self.module, self.learned)
+
+    def state(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
+        """Tensors by group, and JSON; inside `vocabularies.whole()`."""
+        tensors, plain = checkpoint.optimizer_state(self.optimizer.optimizer)
+        return {"model": self.moving(), "optimizer": tensors}, {
+            "strategy": self.work.strategy.state(), "optimizer": plain, "scaler": self.scaler.state_dict(),
+            "phase": self.phase, "limit": self.limit, "vocabularies": self.vocabularies.state(),
+        }
+
+    def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> None:
+        """Be as `state` said."""
+        self.enter(state["phase"])  # the next step enters another one where this was its last
+        self.vocabularies.restore(state["vocabularies"])
+        with self.vocabularies.whole():
+            checkpoint.put_back(self.module, tensors["model"], self.learned)
+        checkpoint.restore_optimizer(self.optimizer.optimizer, tensors["optimizer"], state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.work.strategy.restore(state["strategy"])
+        self.limit = state["limit"]
+
+    def finish(self, best: Path | None) -> None:
+        """Be the result: the weights in a checkpoint, or as they are."""
+        self.vocabularies.release()
+        if best is None:
+            return
+        found = checkpoint.read(best)
+        if found is None:
+            raise ResumeError("the best weights cannot be read back.", hint="Train anew with --overwrite.")
+        checkpoint.put_back(self.module, found.tensors["model"], self.learned)

@@ -1,0 +1,30 @@
+"""Rows for `Task.sample`: made sounds of a few pitches, which a tiny model can learn. The same in every call."""
+
+import math
+import random
+
+
+def labelled(count):
+    """Sounds of two, three or four tones, all low or all high, which is their label."""
+    draw = random.Random(0)
+    pitches = {"low": 200.0, "high": 2000.0}
+    return [{"audio": tone(draw, [pitches[label]] * (2 + row % 3)), "label": label}
+            for row, label in zip(range(count), list(pitches) * count, strict=False)]
+
+
+def spelt(count):
+    """Sounds that spell their text: one pitch for each of two or three different letters."""
+    draw, pitches = random.Random(0), {"a": 200.0, "b": 800.0, "c": 3200.0}
+    texts = ["".join(draw.sample("abc", 2 + row % 2)) for row in range(count)]
+    return [{"audio": tone(draw, [pitches[letter] for letter in text]), "text": text} for text in texts]
+
+
+def tone(draw, pitches, length=0.12, rate=16000):
+    """A sound: one pitch in Hz after the other, each `length` seconds long with a little silence behind."""
+    samples = []
+    for pitch in pitches:
+        phase, count = draw.uniform(0, 6.28), int(length * rate * draw.uniform(0.9, 1.1))
+        wave = (0.5 * math.sin(phase + 6.2832 * pitch * n / rate) for n in range(count))
+        samples += [round(value + draw.gauss(0, 0.01), 4) for value in wave]
+        samples += [0.0] * (rate // 50)
+    return {"array": samples, "sampling_rate": rate}

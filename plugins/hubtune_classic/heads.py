@@ -1,0 +1,25 @@
+"""What strategies share that train a new head by itself: tasks without one, and models without one, are refused."""
+
+from hubtune import ModelError, Strategy
+
+OWN_HEAD = ("", "ForCausalLM", "ForImageTextToText", "ForMaskedLM", "ForMultimodalLM", "ForPreTraining", "ForSeq2SeqLM",
+            "ForSpeechSeq2Seq")
+"""The kinds of transformers model that have no head, or one that was pretrained with the rest."""
+
+
+class HeadFirst(Strategy):
+    """A method that begins with the new head alone. `fresh` holds the names of the head's parameters."""
+
+    contract = 1
+
+    def refuse(self, task, config):
+        if task.model.removeprefix("AutoModel") not in OWN_HEAD:
+            return None
+        return f"the task '{task.name}' tunes a pretrained model as it is, and there is no new head to train by itself."
+
+    def prepare(self, model, fresh, task, plan):
+        if not fresh:
+            raise ModelError("all of its weights were pretrained: there is no new head to train by itself.",
+                             hint="Tune it whole: --strategy full")
+        self.fresh = fresh
+        return super().prepare(model, fresh, task, plan)

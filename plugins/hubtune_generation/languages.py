@@ -1,0 +1,38 @@
+"""The languages of models that know many, and what their decoders begin with."""
+
+from hubtune import ModelError
+
+
+def set_languages(base, source, target):
+    """Tell a tokenizer the languages of texts and targets, as it calls them; an empty string says none."""
+    processor = base.processor
+    for name, language in (("src_lang", source), ("tgt_lang", target)):
+        if language:
+            if not hasattr(processor, name) or language_id(processor, language) in (None, processor.unk_token_id):
+                raise ModelError(f"its tokenizer knows no language {language!r}.", where=base.repo,
+                                 hint="Leave task.source_lang and task.target_lang out, or name one of its own.")
+            setattr(processor, name, language)
+
+
+def language_id(processor, name):
+    """The id of a language's token."""
+    own = getattr(processor, "get_lang_id", None)
+    return own(name) if own else processor.convert_tokens_to_ids(name)
+
+
+def start_token(base, target):
+    """What the decoder begins with: as its configuration says, else the target's language, else the first mark."""
+    if target and not forced_token(base, target):
+        return language_id(base.processor, target)
+    text = base.config.get_text_config(decoder=True)
+    known = (getattr(base.config, "decoder_start_token_id", None), getattr(text, "decoder_start_token_id", None),
+             base.processor.bos_token_id, base.processor.pad_token_id, base.processor.eos_token_id)
+    return next(token for token in known if token is not None)
+
+
+def forced_token(base, target):
+    """What the first written token must be, for generate: the language, where targets begin with it."""
+    if not target:
+        return {}
+    language = language_id(base.processor, target)
+    return {"forced_bos_token_id": language} if base.processor(text_target="a").input_ids[0] == language else {}

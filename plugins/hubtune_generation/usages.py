@@ -1,0 +1,24 @@
+"""Python for model cards: how a published model is used with transformers alone."""
+
+
+def continuing(repo, chat, most, ends):
+    """A decoder, asked a question in a `chat` or for more of a text. most: new tokens. ends: ids that end an answer."""
+    asked = '[{"role": "user", "content": "What a lovely day"}]' if chat else '"Once upon a time"'
+    answer = '[-1]["content"]' if chat else ""
+    return f'''from transformers import pipeline
+
+pipe = pipeline("text-generation", model="{repo}")
+found = pipe({asked}, max_new_tokens={most}, do_sample=False, eos_token_id={ends})
+print(found[0]["generated_text"]{answer})'''
+
+
+def rewriting(repo, prefix, arguments):
+    """An encoder with a decoder. prefix: what stands before every text. arguments: those of `generate`."""
+    given = ", ".join(f"{name}={value}" for name, value in arguments.items())
+    return f'''from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model = AutoModelForSeq2SeqLM.from_pretrained("{repo}")
+inputs = tokenizer("{prefix}What a lovely day", return_tensors="pt")
+written = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], {given})
+print(tokenizer.decode(written[0], skip_special_tokens=True))'''

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Embedding, Module
 
 from hubtune import evaluate
-from hubtune.contract import Base, Strategy, Task
+from hubtune.contract import Base, Draw, Strategy, Task
 from hubtune.encoding import Encoded
 
 SMALLEST = 2_000_000
@@ -149,9 +149,10 @@ def is_plain(embedding: Embedding) -> bool:
 def same_loss(vocabularies: Vocabularies, model: Module, task: Task[Any], base: Base, train: Encoded) -> bool:
     """Whether small tables give the loss of whole ones: not so where a model uses the weights elsewhere, too."""
     shortest = train.sizes.argsort()[:2].tolist()
+    draws = [Draw(0, 0, item) for item in shortest]  # as in training: some losses need what is drawn
 
     def terms() -> list[float]:
-        batch = evaluate.batch_for(model, task, [train.examples[item] for item in shortest], base)
+        batch = evaluate.batch_for(model, task, [train.examples[item] for item in shortest], base, draws)
         return [float(term.total) for term in evaluate.as_terms(task.loss(task.forward(model, batch), batch))]
 
     with evaluate.evaluating(model):

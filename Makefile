@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs clean
+.PHONY: help demo test check docs bench clean
 .DELETE_ON_ERROR:
 
 help: ## Say what there is to make
@@ -22,6 +22,9 @@ check: $(STAMP) ## Lint and check types
 
 docs: $(STAMP) ## Write the generated pages anew
 	$(BIN)/python docs/build.py
+
+bench: $(STAMP) ## Measure beside other ways to train, and write docs/performance.md; BENCH=--help says how else
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## Delete what make and the tools made; runs stay
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache dist build

@@ -1,70 +1,86 @@
 """What hubtune is measured beside: the script that people copy, and transformers' Trainer, on the same rows.
 
-Each variant is a function of (model folder, texts, labels, steps) that returns the CPU seconds of those steps, the rows
-they took, and the trained model. The first step is not counted: libraries prepare their kernels in it.
+Each takes a `Job`, and gives its steps and a function that asks the trained model.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-BATCH = 16
-PADDED = 128
+from benchmarks.measures import BATCH, Steps
+from benchmarks.rows import Row
+
+LENGTH = 128
+"""Tokens that longer texts are cut to, and that shorter ones are padded to where nobody knows better."""
 
 
-@dataclass
-class Stretch:
-    """CPU and wall seconds of steps that were run one after the other, without the first."""
+@dataclass(frozen=True)
+class Job:
+    """What is to be learned: by which model, from which rows, in how many steps."""
 
-    cpu: list[float] = field(default_factory=list)
-    wall: list[float] = field(default_factory=list)
+    folder: str
+    rows: list[Row]
+    classes: list[str]
+    steps: int
+    seed: int
+    lr: float
 
-    def mark(self) -> None:
-        self.cpu.append(time.process_time())
-        self.wall.append(time.perf_counter())
+    @property
+    def texts(self) -> list[str]:
+        return [text for text, _ in self.rows]
 
-    def seconds(self) -> tuple[float, float]:
-        return self.cpu[-1] - self.cpu[0], self.wall[-1] - self.wall[0]
+    @property
+    def labels(self) -> list[int]:
+        return [self.classes.index(label) for _, label in self.rows]
 
 
-def classifier(folder: str, classes: int) -> Any:
+Answers = Callable[[Sequence[str]], list[str]]
+"""From texts to labels."""
+Trained = tuple[Steps, Answers]
+
+
+def classifier(job: Job) -> tuple[Any, Any]:
+    """The pretrained model with a new head, and its tokenizer."""
     import torch
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=classes)
+    torch.manual_seed(job.seed)
+    model = AutoModelForSequenceClassification.from_pretrained(job.folder, num_labels=len(job.classes))
+    return AutoTokenizer.from_pretrained(job.folder), model
 
 
-def textbook(folder: str, texts: list[str], labels: list[int], steps: int, lr: float, bf16: bool = False, lora: bool = False) -> tuple[Stretch, Any]:
-    """Every text padded to 128, AdamW, a linear schedule, batches of 16 in random order."""
+def textbook(job: Job, *, bf16: bool = False, lora: bool = False, frozen: bool = False) -> Trained:
+    """Every text padded to 128, AdamW, a linear schedule, batches in random order."""
     import torch
-    from transformers import AutoTokenizer, get_linear_schedule_with_warmup
+    from transformers import get_linear_schedule_with_warmup
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=PADDED, return_tensors="pt")
-    model = classifier(folder, len(set(labels)))
+    tokenizer, model = classifier(job)
+    encoded = tokenizer(job.texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
     if lora:
         model = with_lora(model)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
-    schedule = get_linear_schedule_with_warmup(optimizer, int(0.1 * steps), steps)
-    targets = torch.tensor(labels)
+    if frozen:
+        model.base_model.requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=job.lr)
+    schedule = get_linear_schedule_with_warmup(optimizer, int(0.1 * job.steps), job.steps)
+    targets = torch.tensor(job.labels)
     model.train()
-    stretch = Stretch()
-    for rows in batches(len(texts), steps):
+    steps = Steps()
+    for rows in batches(len(job.rows), job.steps, job.seed):
+        mask = encoded["attention_mask"][rows]
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            model(input_ids=encoded["input_ids"][rows], attention_mask=encoded["attention_mask"][rows],
-                  labels=targets[rows]).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            loss = model(input_ids=encoded["input_ids"][rows], attention_mask=mask, labels=targets[rows]).loss
+        loss.backward()
+        steps.norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        stretch.mark()
-    return stretch, model
+        steps.losses.append(float(loss.detach()))
+        steps.tokens.append(int(mask.sum()))
+        steps.mark()
+    return steps, answering(model, tokenizer, job.classes)
 
 
 def with_lora(model: Any) -> Any:
@@ -74,11 +90,11 @@ def with_lora(model: Any) -> Any:
     return get_peft_model(model, LoraConfig(TaskType.SEQ_CLS, r=16, lora_alpha=16, target_modules=["query", "value"]))
 
 
-def batches(count: int, steps: int) -> Iterator[Any]:
+def batches(count: int, steps: int, seed: int) -> Iterator[Any]:
     """Random batches, epoch after epoch."""
     import torch
 
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator().manual_seed(seed)
     made = 0
     while made < steps:
         order = torch.randperm(count, generator=draw)
@@ -89,64 +105,67 @@ def batches(count: int, steps: int) -> Iterator[Any]:
             yield order[start : start + BATCH]
 
 
-def trainer(folder: str, texts: list[str], labels: list[int], steps: int, lr: float, everything: bool = False) -> tuple[Stretch, Any]:
-    """transformers' Trainer with dynamic padding; with `everything` also lengths that match and bf16."""
-    import tempfile
+def trainer(job: Job, *, padding: str = "dynamic", everything: bool = False) -> Trained:
+    """transformers' Trainer, every text padded to 128 or to the longest of its batch.
 
+    everything: also lengths that match, and bf16.
+    """
     from datasets import Dataset
-    from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+    from transformers import (
+        DataCollatorWithPadding,
+        PrinterCallback,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+        default_data_collator,
+    )
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    encoded = tokenizer(texts, truncation=True, max_length=PADDED)
-    data = Dataset.from_dict({**encoded, "labels": labels})
-    stretch = Stretch()
+    tokenizer, model = classifier(job)
+    encoded = tokenizer(job.texts, truncation=True, max_length=LENGTH, padding="max_length" if padding == "128" else False)
+    collator = default_data_collator if padding == "128" else DataCollatorWithPadding(tokenizer)
+    steps = Steps()
 
-    class Clock(TrainerCallback):
+    def counted(examples: list[Any]) -> Any:
+        batch = collator(examples)
+        steps.tokens.append(int(batch["attention_mask"].sum()))
+        return batch
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            stretch.mark()
+            steps.mark()
+
+        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+            if "loss" in logs:
+                steps.losses.append(float(logs["loss"]))
+                steps.norms.append(float(logs["grad_norm"]))
 
     with tempfile.TemporaryDirectory() as out:
         arguments = TrainingArguments(
-            out, per_device_train_batch_size=BATCH, max_steps=steps, learning_rate=lr, warmup_steps=int(0.1 * steps), use_cpu=True,
-            bf16=everything, train_sampling_strategy="group_by_length" if everything else "random", report_to=[], save_strategy="no",
-            logging_strategy="no", disable_tqdm=True, seed=0,
+            out, per_device_train_batch_size=BATCH, max_steps=job.steps, learning_rate=job.lr, warmup_steps=int(0.1 * job.steps),
+            use_cpu=True, bf16=everything, train_sampling_strategy="group_by_length" if everything else "random", report_to=[],
+            save_strategy="no", logging_steps=1, disable_tqdm=True, seed=job.seed,
         )
-        made = Trainer(classifier(folder, len(set(labels))), arguments, train_dataset=data, data_collator=DataCollatorWithPadding(tokenizer),
+        made = Trainer(model, arguments, train_dataset=Dataset.from_dict({**encoded, "labels": job.labels}), data_collator=counted,
                        callbacks=[Clock()])
+        made.remove_callback(PrinterCallback)
         made.train()
-        return stretch, made.model
+    return steps, answering(made.model, tokenizer, job.classes)
 
 
-def hubtune(folder: str, texts: list[str], labels: list[int], steps: int, **settings: Any) -> tuple[Stretch, Any]:
-    """hubtune's own loop: prepared as a user's run is, then its steps, without validation."""
-    import tempfile
+def answering(model: Any, tokenizer: Any, classes: Sequence[str]) -> Answers:
+    """Ask a model in fp32, texts of similar length together, each cut to what the model can read."""
+    import torch
 
-    from hubtune import api
+    def answers(texts: Sequence[str]) -> list[str]:
+        model.eval()
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        found = [""] * len(texts)
+        with torch.no_grad():
+            for start in range(0, len(order), 64):
+                part = order[start : start + 64]
+                inputs = tokenizer([texts[index] for index in part], padding=True, truncation=True, return_tensors="pt")
+                for index, best in zip(part, model(**inputs).logits.argmax(-1).tolist(), strict=True):
+                    found[index] = classes[best]
+        return found
 
-    names = [f"label {label}" for label in labels]
-    rows = [{"text": text, "label": name} for text, name in zip(texts, names, strict=True)]
-    stretch = Stretch()
-    with tempfile.TemporaryDirectory() as out, clocked(stretch):
-        strategy = settings.pop("strategy", "full")
-        run = api.train("text-classification", model=folder, data={"train": rows, "validation": rows[:32]}, strategy=strategy, out=Path(out) / "run",
-                        set={"train.batch_size": BATCH, "train.steps": steps, "train.keep": "last", "train.prove": False,
-                             "train.validations": 1, **{f"train.{key}": value for key, value in settings.items()}})
-    return stretch, run
-
-
-@contextmanager
-def clocked(stretch: Stretch) -> Iterator[None]:
-    """Mark the end of every step of hubtune's loop."""
-    from hubtune.engine import Loop
-
-    own = Loop.one_step
-
-    def one_step(loop: Loop) -> None:
-        own(loop)
-        stretch.mark()
-
-    Loop.one_step = one_step
-    try:
-        yield
-    finally:
-        Loop.one_step = own
+    return answers

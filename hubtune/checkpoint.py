@@ -5,27 +5,37 @@ Tensors are safetensors and the rest is JSON: nothing that runs code when it is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from hubtune.errors import ResumeError, TrainingError
 from hubtune.fingerprint import sha256_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
 
 KEPT = 2
 """Checkpoints that stay: the newest, and one before it should the newest be broken."""
 MANIFEST = "manifest.json"
+AT_ONCE = 4 << 20
+"""Bytes that are hashed and written in one go: few enough to be in the cache still when they are written."""
+DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.complex64: "C64",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.bool: "BOOL", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+}
+"""How safetensors spells the types of numbers."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +51,15 @@ def write(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
     aside = folder / f".{name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    for group, tensors in checkpoint.tensors.items():
-        save_file({key: value.detach().contiguous().cpu().clone() for key, value in tensors.items()},
-                  aside / f"{group}.safetensors")
-    (aside / "state.json").write_text(json.dumps(checkpoint.state), encoding="utf-8")
-    hashes = {path.name: sha256_of(path) for path in sorted(aside.iterdir())}
-    (aside / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
-    for path in (*aside.iterdir(), aside):
-        flush(path)
+    try:
+        hashes = {"state.json": write_file(aside / "state.json", [json.dumps(checkpoint.state).encode()])}
+        for group, tensors in checkpoint.tensors.items():
+            hashes[f"{group}.safetensors"] = write_file(aside / f"{group}.safetensors", as_safetensors(tensors))
+        write_file(aside / MANIFEST, [json.dumps(hashes).encode()])
+        flush(aside)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)  # where the disk is full, this is in the way of everything else
+        raise
     place = folder / name
     old = folder / f".{name}.old"
     shutil.rmtree(old, ignore_errors=True)
@@ -58,6 +69,36 @@ def write(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
     shutil.rmtree(old, ignore_errors=True)
     flush(folder)
     return place
+
+
+def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> str:
+    """Write a file through to the disk; returns the sha256 of what was written."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in parts:
+            for start in range(0, len(part), AT_ONCE):
+                piece = part[start : start + AT_ONCE]
+                digest.update(piece)
+                file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def as_safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file, in parts: tensors are not copied, and other threads run while parts are written."""
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that each is aligned
+    header: dict[str, dict[str, Any]] = {}
+    end = 0
+    for name in names:
+        start, end = end, end + tensors[name].nbytes
+        header[name] = {"dtype": DTYPES[tensors[name].dtype], "shape": [*tensors[name].shape], "data_offsets": [start, end]}
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    yield len(head).to_bytes(8, "little") + head
+    for name in names:
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        yield flat.view(torch.uint8).numpy().data
 
 
 def refuse_full_disk(folder: Path, parameters: int, trainable: int) -> None:
@@ -103,8 +144,8 @@ def newest(folder: Path) -> Checkpoint | None:
 
 
 def prune(folder: Path, keep: int = KEPT) -> None:
-    """Delete all but the newest checkpoints."""
-    for place in steps(folder)[keep:]:
+    """Delete all but the newest checkpoints, and what a crash left of others."""
+    for place in (*steps(folder)[keep:], *folder.glob(".*.partial"), *folder.glob(".*.old")):
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -117,8 +158,6 @@ def moving(model: Module, learned: frozenset[str]) -> dict[str, Tensor]:
 
 def put_back(model: Module, tensors: Mapping[str, Tensor], learned: frozenset[str]) -> None:
     """Copy saved values into the model's own tensors."""
-    import torch
-
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     wanted = moving(model, learned)
     strange = sorted(set(tensors) ^ set(wanted))
@@ -133,8 +172,6 @@ def put_back(model: Module, tensors: Mapping[str, Tensor], learned: frozenset[st
 
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimizer's state as tensors by name and JSON."""
-    import torch
-
     saved = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}

@@ -41,18 +41,22 @@ class Compute:
         return asdict(self)
 
 
+def kind() -> str:
+    """What there is to compute on: cuda, mps or cpu."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def choose(precision: str, kernels: str = "auto") -> Compute:
     """Look at the device, and time a matrix product in the formats it may have."""
     import torch
 
     from hubtune.kernels import KERNELS
 
-    if torch.cuda.is_available():
-        device = "cuda"
-    elif torch.backends.mps.is_available():
-        device = "mps"
-    else:
-        device = "cpu"
+    device = kind()
     threads = free_threads() if device == "cpu" else 0
     if precision == "fp16" and device == "cpu":
         raise RecipeError("train.precision=fp16 needs a GPU; this machine has none.", hint="Leave it at auto.")

@@ -6,27 +6,34 @@ the whole state of a run is its weights, its optimizer and a step number.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
-from hubtune import checkpoint, evaluate
+from hubtune import checkpoint, evaluate, launch
 from hubtune.batching import steps_of_epoch
 from hubtune.checkpoint import Checkpoint
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
 from hubtune.journal import open_log, stopping
 from hubtune.labels import row_numbers
 from hubtune.learner import Learner, Work
+from hubtune.saving import Saver
 from hubtune.schedule import steps_in, validates
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
+
+AGREED = 8
+"""Steps after which several processes ask each other whether to stop."""
 
 
 @dataclass
@@ -52,6 +59,7 @@ class Outcome:
     seconds: float
     trainable: int
     early: bool
+    features: dict[str, Any]
 
 
 def fit(work: Work, watcher: Watcher) -> Outcome:
@@ -76,13 +84,19 @@ class Loop:
         self.planned: tuple[int, list[Any]] = (-1, [])
         self.progress = Progress()
         self.checkpoints = work.folder / "checkpoints"
+        self.saver = Saver(self.checkpoints, work.folder / "log.jsonl")
+        self.reserved = -1  # the phase that the saver has room for
         self.saved = self.begun = time.monotonic()
         self.stop = threading.Event()
-        self.log = open_log(work.folder / "log.jsonl", self.restore() if work.resume else 0)
         self.main = self.accelerator.is_main_process
+        start = self.restore() if work.resume else 0
+        self.learner.compute_once(watcher)
+        self.log = open_log(work.folder / "log.jsonl", start) if self.main else io.StringIO()
 
     def close(self) -> None:
-        """Let go of files and trackers, whatever happened."""
+        """Let go of files and trackers, whatever happened; a checkpoint that was begun becomes whole."""
+        self.learner.features.release()
+        self.saver.close()
         self.log.close()
         self.watcher.end()
         if self.work.settings.track:
@@ -95,25 +109,34 @@ class Loop:
         with stopping(self.stop):
             while self.progress.step < self.steps and not self.progress.stopped:
                 self.one_step()
-                if validates(self.work.settings, self.progress.step, self.epoch_steps, self.steps):
-                    self.validate()
-                    self.save()
-                elif time.monotonic() - self.saved > 60 * self.work.settings.save_minutes:
-                    self.save()
-                if self.stop.is_set() and self.progress.step < self.steps:
-                    self.save()
+                best = None
+                validated = validates(self.work.settings, self.progress.step, self.epoch_steps, self.steps)
+                if validated:
+                    best = self.validate()
+                stop = self.asked_to_stop() and self.progress.step < self.steps
+                if validated or stop or time.monotonic() - self.saved > 60 * self.work.settings.save_minutes:
+                    self.save(best)
+                if stop:
+                    self.saver.wait()
                     raise TrainingError(
                         f"stopped after step {self.progress.step} of {self.steps}; everything up to there is saved.",
                         hint=f"Go on with: hubtune train --resume {self.work.folder}",
                     )
-        self.accelerator.wait_for_everyone()
+        self.saver.wait()
         keeps_best = self.work.settings.keep == "best"
         self.learner.finish(self.checkpoints / "best" if keeps_best else None)
         done = self.progress.step
         return Outcome(
             self.learner.module, done, done / self.epoch_steps, self.progress.best_step if keeps_best else done,
             self.progress.seconds + time.monotonic() - self.begun, self.learner.trainable, self.progress.stopped,
+            self.learner.features.described(),
         )
+
+    def asked_to_stop(self) -> bool:
+        """Whether Ctrl-C or SIGTERM came. Processes agree on the step, now and then, since one that stops alone leaves the others waiting."""
+        if self.accelerator.num_processes == 1:
+            return self.stop.is_set()
+        return self.progress.step % AGREED == 0 and launch.any_of(self.stop.is_set())
 
     def rows_of(self, step: int) -> Any:
         """The rows of a step, from its number alone."""
@@ -140,6 +163,7 @@ class Loop:
                 f"hubtune train --resume {self.work.folder}",
             )
         norm = self.learner.move(step)
+        self.reserve()
         self.progress.step = step + 1
         self.record({
             "step": step + 1, "epoch": round((step + 1) / self.epoch_steps, 4), **learnt.losses, "lr": learnt.lr,
@@ -148,13 +172,14 @@ class Loop:
         })
         self.watcher.advance(1, loss=loss)
 
-    def validate(self) -> None:
-        """Score the validation rows, remember the best weights, and count how long nothing got better."""
+    def validate(self) -> dict[str, float] | None:
+        """Score the validation rows, and count how long nothing got better; the scores if these weights are the best so far."""
         work, progress = self.work, self.progress
         with self.learner.vocabularies.whole():
             answers = evaluate.answer(
                 self.learner.module, work.task, work.base, work.validation_rows, work.validation,
                 accelerator=self.accelerator, real=False, losses=True, uniform=work.compute.uniform,
+                known=self.learner.features.validation,
             )
         scores = work.task.score(answers.predictions, list(work.validation_rows), work.base)
         metric = work.task.metric_of(work.base)
@@ -163,11 +188,6 @@ class Loop:
         better = progress.best is None or rank > progress.best
         if better:
             progress.best, progress.best_step, progress.waited = rank, progress.step, 0
-            if self.main and work.settings.keep == "best":
-                with self.learner.vocabularies.whole():
-                    checkpoint.write(self.checkpoints, "best", Checkpoint(
-                        {"model": self.learner.moving()}, {"step": progress.step, "scores": scores}
-                    ))
         else:
             progress.waited += 1
             # Only the last phase may end early: before it, not all that shall learn has learned.
@@ -179,6 +199,7 @@ class Loop:
         }
         self.record(record)
         self.watcher.validated(record, better)
+        return scores if better else None
 
     def record(self, line: dict[str, Any]) -> None:
         """A line of `log.jsonl`, and of the tracker."""
@@ -189,25 +210,34 @@ class Loop:
         if self.work.settings.track:
             self.accelerator.log({k: v for k, v in line.items() if isinstance(v, int | float)}, step=line["step"])
 
-    def save(self) -> None:
-        """A checkpoint of this step."""
-        self.accelerator.wait_for_everyone()
-        self.saved = time.monotonic()
+    def reserve(self) -> None:
+        """Once a phase, when its optimizer has a state: room for what will be saved."""
+        if self.main and self.reserved != self.learner.phase:
+            self.reserved = self.learner.phase
+            with self.learner.vocabularies.whole():
+                self.saver.reserve(self.learner.state()[0])
+
+    def save(self, best: Mapping[str, float] | None = None) -> None:
+        """A checkpoint of this step, begun: the loop goes on once all is copied. best: scores, if its weights are the best."""
         if not self.main:
             return
+        self.saved = time.monotonic()
         self.log.flush()
         progress = self.progress
         with self.learner.vocabularies.whole():
             tensors, plain = self.learner.state()
-            checkpoint.write(self.checkpoints, f"step-{progress.step:09d}", Checkpoint(tensors, {
+            made = {f"step-{progress.step:09d}": Checkpoint(tensors, {
                 "progress": {**vars(progress), "seconds": progress.seconds + time.monotonic() - self.begun},
                 "learner": plain, "compute": self.work.compute.as_dict(), "steps": self.steps,
-            }))
-        checkpoint.prune(self.checkpoints)
+            })}
+            if best is not None and self.work.settings.keep == "best":
+                # Before the other: whoever goes on from there finds the weights that it calls the best.
+                made = {"best": Checkpoint({"model": tensors["model"]}, {"step": progress.step, "scores": best}), **made}
+            self.saver.save(made)
 
     def restore(self) -> int:
         """Take the newest whole checkpoint's state, and return its step; 0 where there is none yet."""
-        found = checkpoint.newest(self.checkpoints)
+        found = launch.together(checkpoint.newest(self.checkpoints) if self.main else None)
         if found is None:
             return 0
         if found.state["steps"] != self.steps:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 
 from hubtune.batching import by_size, share
@@ -72,13 +72,19 @@ def evaluating(model: Module) -> Iterator[Module]:
             module.training = mode
 
 
+def unknown(items: Sequence[int], batch: Batch) -> AbstractContextManager[None]:
+    """Nothing is known of these examples beforehand: the model computes them."""
+    return nullcontext()
+
+
 def answer(
     model: Module, task: Task[Any], base: Base, rows: Rows, encoded: Encoded, *,
-    accelerator: Accelerator | None = None, real: bool = True, losses: bool = False, uniform: bool = False,
+    accelerator: Accelerator | PartialState | None = None, real: bool = True, losses: bool = False, uniform: bool = False,
     advance: Callable[[int], None] = lambda examples: None,
+    known: Callable[[Sequence[int], Batch], AbstractContextManager[None]] = unknown,
 ) -> Answers:
     """Predict all rows. `real`: also by the task's own `predict`, not only by the cheap `judge`; `losses`: also the loss;
-    `uniform`: only examples of one size meet.
+    `uniform`: only examples of one size meet; `known`: what is known of the examples of a batch.
 
     Batches are made by size, so that padding is little; the order of the answers is that of the rows.
     """
@@ -93,7 +99,8 @@ def answer(
                 continue
             batch = batch_for(model, task, [encoded.examples[i] for i in items], base)
             judged = batch.targets is not None or not (real and generates)
-            outputs = task.forward(model, batch) if judged else None
+            with known(items, batch):
+                outputs = task.forward(model, batch) if judged else None
             found = task.judge(outputs, batch, base) if judged else [{} for _ in items]
             if real and generates:
                 found = [{**one, **more} for one, more in zip(found, task.predict(model, batch, base), strict=True)]

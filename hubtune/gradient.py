@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 
 from hubtune import evaluate, kernels
 from hubtune.batching import share
@@ -29,14 +30,16 @@ class Part:
 
     index: int
     weight: float
+    items: list[int]
     batch: Batch
 
 
 class Gradient:
-    """Computes the gradient of a step's mean loss, plus the strategy's own penalty."""
+    """Computes the gradient of a step's mean loss, plus the strategy's own penalty. known: what is known of examples beforehand."""
 
     def __init__(self, work: Work, accelerator: Accelerator, scaler: Any) -> None:
         self.work, self.accelerator, self.scaler = work, accelerator, scaler
+        self.known: Callable[[Sequence[int], Batch], contextlib.AbstractContextManager[None]] = evaluate.unknown
         self.whole = type(work.task).loss_over is not Task.loss_over
         # What is computed again in the backward pass has to be drawn by torch, whose generator is put back for it.
         again = any(getattr(part, "gradient_checkpointing", False) for part in work.model.modules())
@@ -53,7 +56,8 @@ class Gradient:
             for name, count in self.work.task.count(part.batch).items():
                 counts[name] += part.weight * count
         counts = self.over_devices(counts)
-        caches = self.cached(model, step, parts) if self.whole and len(parts) > 1 else None
+        cut_up = len(parts) > 1 or self.accelerator.num_processes > 1
+        caches = self.cached(model, step, parts) if self.whole and cut_up else None
         means: dict[str, float] = defaultdict(float)
         for position, part in enumerate(parts):
             last = position == len(parts) - 1
@@ -67,7 +71,7 @@ class Gradient:
                 # DDP averages gradients over devices; this undoes it.
                 self.scaler.scale(objective * self.accelerator.num_processes).backward()
         if caches is not None:
-            means["loss"] += caches[0]
+            means["loss"] += caches[0] / self.accelerator.num_processes  # each has found the same
         return self.over_devices(means)
 
     def parts(self, model: Module, epoch: int, cuts: list[list[int]]) -> list[Part]:
@@ -80,7 +84,7 @@ class Gradient:
             draws = [Draw(work.settings.seed, epoch, int(work.train.owner[item])) for item in items]
             examples = [work.train.examples[item] for item in items]
             batch = evaluate.batch_for(model, work.task, examples, work.base, draws)
-            found.append(Part(index, weight, batch))
+            found.append(Part(index, weight, items, batch))
         return found
 
     def over_devices(self, values: dict[str, float]) -> dict[str, float]:
@@ -100,7 +104,7 @@ class Gradient:
         seed = ((self.work.settings.seed * 1_000_003 + step) * 4_099 + part.index) % 2**63
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
-        with kernels.using(self.kernels, seed), self.autocast(), self.placed(step, part.batch):
+        with kernels.using(self.kernels, seed), self.autocast(), self.placed(step, part.batch), self.known(part.items, part.batch):
             yield
 
     def mean_of(
@@ -125,13 +129,25 @@ class Gradient:
     def cached(self, model: Module, step: int, parts: list[Part]) -> tuple[float, list[Tensor]]:
         """The mean loss over the whole step, and its gradient by each micro-batch's representations (GradCache)."""
         with torch.no_grad():
-            found = [self.represented(model, step, part).detach() for part in parts]
-        together = torch.cat(found).requires_grad_()
+            own = [(part.index, self.represented(model, step, part).detach(), part.batch) for part in parts]
+        every = self.everywhere([found for found, part in zip(own, parts, strict=True) if part.weight])
+        together = torch.cat([found for _, found, _ in every]).requires_grad_()
         with self.autocast():
-            loss = self.work.task.loss_over(together, [part.batch for part in parts])
+            loss = self.work.task.loss_over(together, [batch for _, _, batch in every])
         mean = loss.weight * loss.total / (loss.count or 1.0)
         (gradient,) = torch.autograd.grad(mean, together)
-        return float(mean.detach()), list(torch.split(gradient, [len(part) for part in found]))
+        of = dict(zip([index for index, _, _ in every], torch.split(gradient, [len(found) for _, found, _ in every]), strict=True))
+        return float(mean.detach()), [of[index] if index in of else torch.zeros_like(found) for index, found, _ in own]
+
+    def everywhere(self, own: list[tuple[int, Tensor, Batch]]) -> list[tuple[int, Tensor, Batch]]:
+        """The representations and batches of all devices, in the order of the step."""
+        if self.accelerator.num_processes == 1:
+            return own
+        device = self.accelerator.device
+        every = gather_object([(index, found.cpu(), Batch({}, evaluate.moved(batch.targets, "cpu", False), batch.size))
+                               for index, found, batch in own])
+        return [(index, found.to(device), replace(batch, targets=evaluate.moved(batch.targets, device, False)))
+                for index, found, batch in sorted(every, key=lambda entry: int(entry[0]))]
 
     def through_cache(self, model: Module, step: int, part: Part, gradient: Tensor) -> Any:
         """A scalar whose gradient is the cached one, carried on into the weights."""

@@ -20,7 +20,9 @@ def open_log(path: Path, step: int) -> Any:
             with contextlib.suppress(ValueError):  # a line that a crash cut off
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
+    aside = path.with_name(f".{path.name}")
+    aside.write_text("".join(kept), encoding="utf-8")
+    aside.replace(path)  # killed here, too, there is a log
     return path.open("a", encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from hubtune import checkpoint, vocabulary
+from hubtune import checkpoint, features, launch, vocabulary
 from hubtune.batching import cut
 from hubtune.contract import Base, Plan, Rows, Strategy, Task
 from hubtune.device import Compute
@@ -19,6 +19,7 @@ from hubtune.errors import ResumeError, TrainingError
 from hubtune.gradient import Gradient
 from hubtune.recipe import TrainPart
 from hubtune.schedule import boundaries, rate
+from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -78,7 +79,18 @@ class Learner:
         self.vocabularies = vocabulary.Vocabularies()
         if accelerator.num_processes == 1 and work.settings.kernels == "auto":
             self.vocabularies = vocabulary.find(self.module, work.strategy, work.task, work.base, self.learned, work.train)
+        self.features = features.Nothing("nobody asked")
+        self.had_features: bool | None = None
         self.phase = -1
+
+    def compute_once(self, watcher: Watcher) -> None:
+        """Have the outputs of a backbone that stays as it is; after `restore`, which tells whether the run began so."""
+        processes = self.accelerator.num_processes
+        self.features = features.find(self.work, self.module, self.learned, processes, watcher, self.had_features)
+        if self.had_features and not self.features.cached:
+            raise ResumeError(f"the run began with features computed once, and now: {self.features.reason}.",
+                              hint="Its backbone had no dropout. Train anew with --overwrite.")
+        self.gradient.known = self.features.train
 
     def all_that_learns(self) -> frozenset[str]:
         """Names of the parameters that learn in any phase: what checkpoints hold."""
@@ -182,6 +194,7 @@ class Learner:
         return {"model": self.moving(), "optimizer": tensors}, {
             "strategy": self.work.strategy.state(), "optimizer": plain, "scaler": self.scaler.state_dict(),
             "phase": self.phase, "limit": self.limit, "vocabularies": self.vocabularies.state(),
+            "features": self.features.cached,
         }
 
     def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> None:
@@ -194,13 +207,14 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
         self.work.strategy.restore(state["strategy"])
         self.limit = state["limit"]
+        self.had_features = state.get("features", False)
 
     def finish(self, best: Path | None) -> None:
         """Be the result: the weights in a checkpoint, or as they are."""
         self.vocabularies.release()
         if best is None:
             return
-        found = checkpoint.read(best)
+        found = launch.together(checkpoint.read(best) if launch.is_first() else None)
         if found is None:
             raise ResumeError("the best weights cannot be read back.", hint="Train anew with --overwrite.")
         checkpoint.put_back(self.module, found.tensors["model"], self.learned)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hubtune import card, defaults, encoding, hub, models, registry, rows
+from hubtune import card, defaults, encoding, hub, launch, models, registry, rows
 from hubtune.contract import Base, Strategy, Task
 from hubtune.encoding import Encoded
-from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
+from hubtune.errors import MissingExtra, ModelError, ResumeError
 from hubtune.origin import Origin, locate, refuse_unsafe, said_beside
 from hubtune.recipe import Recipe, TrainPart
 from hubtune.schedule import steps_in
@@ -62,7 +61,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     plugins = registry.load()
     task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
     refuse_tracker(recipe.train.track)
-    refuse_many()
+    launch.refuse_lonely()
     data = rows.gather(recipe.data, task.columns, source)
     if before and data.fingerprint != before["data"]["fingerprint"]:
         raise ResumeError(
@@ -133,13 +132,6 @@ def refuse_code(origin: Origin) -> None:
     if said_beside(origin).get("loads_with") == "code":
         raise ModelError("it loads with code that lies beside its weights, which is not run to tune it further.",
                          where=origin.repo, hint="Tune the model that it was made from.")
-
-
-def refuse_many() -> None:
-    """Refuse a launcher's several processes: their steps are not proven to be those of one process yet."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world != "1":
-        raise RecipeError(f"{world} processes were started; hubtune trains in one for now.", hint="Start it without a launcher: hubtune train ...")
 
 
 def refuse_tracker(name: str | None) -> None:

@@ -6,9 +6,9 @@ import datetime
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from hubtune import card, hub, preparation, recipe, registry
+from hubtune import card, hub, launch, preparation, recipe, registry
 from hubtune.contract import CONTRACT
 from hubtune.errors import ProofError, ResumeError
 from hubtune.fingerprint import sha256_of
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 def train(made: Recipe, *, out: str | Path | None = None, overwrite: bool = False, source: Any = None,
           watcher: Watcher | None = None) -> Run:
-    """Train as the recipe says, prove the saved model, and push it where the recipe says so."""
+    """Train as the recipe says, prove the saved model, and push it where the recipe says so.
+
+    Of several processes that a launcher started, the first returns; the others end with their part of the work.
+    """
+    if not launch.is_first():
+        return followed(Path(out or "runs"), preparation.prepare(made, Watcher(), source), {}, resume=False)
     folder = new_folder(made, out, overwrite)
     prepared = preparation.prepare(made, watcher or Watcher(), source)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +50,9 @@ def resume(folder: str | Path, *, source: Any = None, watcher: Watcher | None = 
     if record["state"] != "started":
         raise ResumeError(f"'{folder}' is already {record['state']}.", hint=f"Use it with: hubtune predict {folder} TEXT")
     made = recipe.build(record["recipe"])
-    prepared = preparation.prepare(made, watcher or Watcher(), source, before=record)
+    prepared = preparation.prepare(made, watcher or Watcher() if launch.is_first() else Watcher(), source, before=record)
+    if not launch.is_first():
+        return followed(folder, prepared, record, resume="compute" in record)
     return finished(folder, prepared, record, watcher or Watcher(), resume="compute" in record)
 
 
@@ -68,6 +75,14 @@ def finished(
     if part.repo:
         run.publish(part.repo, public=part.public, pr=part.pr, watcher=watcher)
     return run
+
+
+def followed(folder: Path, prepared: preparation.Prepared, record: dict[str, Any], *, resume: bool) -> NoReturn:
+    """What a process does that is not the first: it computes, writes nothing, and ends."""
+    from hubtune import training
+
+    training.finish(folder, prepared, record, Watcher(), resume=resume)
+    raise SystemExit(0)
 
 
 class Run(Model):

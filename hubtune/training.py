@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune import card, device, engine, evaluate, models, proof
+from hubtune import card, device, engine, evaluate, launch, models, proof
 from hubtune.contract import CONTRACT, Task
 from hubtune.engine import Outcome
 from hubtune.learner import Work
@@ -24,29 +24,47 @@ if TYPE_CHECKING:
 
 
 def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Watcher, *, resume: bool) -> None:
-    """Train, score, save and prove; the folder is then a finished run."""
-    compute = device.Compute(**record["compute"]) if resume else device.choose(prepared.settings.precision, prepared.settings.kernels)
-    with device.computing(compute):
-        train_and_prove(folder, prepared, record, compute, watcher, resume=resume)
+    """Train, score, save and prove; the folder is then a finished run. Of several processes, the first writes."""
+    if launch.world() > 1:
+        launch.join(device.kind())
+    try:
+        compute = launch.together(planned(prepared, record, resume) if launch.is_first() else None)
+        assert compute is not None
+        with device.computing(compute):
+            outcome, compute = trained(folder, prepared, record, compute, watcher, resume=resume)
+            if not launch.is_first():
+                return
+            record |= saved_and_proven(folder, prepared, outcome, record, compute, watcher)
+    finally:
+        launch.leave()
     record["peak_memory_bytes"] = device.peak_memory(compute.device)
     record["state"] = "trained"
     write_record(folder, record)
     (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the result is in model/, and these are many times its size
+    for made in ("checkpoints", "features"):
+        shutil.rmtree(folder / made, ignore_errors=True)  # the result is in model/, and these are many times its size
 
 
-def train_and_prove(
+def planned(prepared: Prepared, record: Mapping[str, Any], resume: bool) -> device.Compute:
+    """How steps are computed: measured now, or as the run began."""
+    if resume:
+        return device.Compute(**record["compute"])
+    return device.choose(prepared.settings.precision, prepared.settings.kernels)
+
+
+def trained(
     folder: Path, prepared: Prepared, record: dict[str, Any], compute: device.Compute, watcher: Watcher, *, resume: bool
-) -> None:
-    """Add to the record what training, scoring and the proof find."""
+) -> tuple[Outcome, device.Compute]:
+    """Train and score, in every process; what was found goes into the record."""
     loaded = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
     if not resume:
-        compute = dataclasses.replace(compute, uniform=evaluate.padding_matters(
-            loaded.model, prepared.task, prepared.base, prepared.encoded["train"]))
+        compute = dataclasses.replace(compute, uniform=launch.together(evaluate.padding_matters(
+            loaded.model, prepared.task, prepared.base, prepared.encoded["train"])))
         record["compute"] = compute.as_dict()
         if compute.uniform:
             watcher.warn("this model's answers change with padding, so only rows of one length meet in a batch.")
-        write_record(folder, record)
+        if launch.is_first():
+            write_record(folder, record)
     if type(prepared.task).annotate is not Task.annotate:
         prepared = dataclasses.replace(prepared, encoded={
             split: evaluate.annotated(loaded.model, prepared.task, prepared.base, encoded, compute.uniform)
@@ -58,11 +76,11 @@ def train_and_prove(
     ), watcher)
     record |= {
         "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
-        "stopped_early": outcome.early, "seconds": round(outcome.seconds, 3),
+        "stopped_early": outcome.early, "features": outcome.features, "seconds": round(outcome.seconds, 3),
         "parameters": {"total": prepared.parameters, "trainable": outcome.trainable},
         **scored(prepared, outcome.model, compute, watcher),
     }
-    record |= saved_and_proven(folder, prepared, outcome, record, compute, watcher)
+    return outcome, compute
 
 
 def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: Watcher) -> dict[str, Any]:
@@ -74,7 +92,8 @@ def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: 
             continue
         watcher.begin(f"evaluating {split}", len(encoded.examples))
         listed = list(prepared.data.splits[split])
-        answers = evaluate.answer(model, task, base, listed, encoded, advance=watcher.advance, uniform=compute.uniform)
+        answers = evaluate.answer(model, task, base, listed, encoded, accelerator=launch.state(), advance=watcher.advance,
+                                  uniform=compute.uniform)
         watcher.end()
         found["metrics"][split] = task.score(answers.predictions, listed, base)
         found["intervals"][split] = evaluate.intervals(task, answers.predictions, listed, base)

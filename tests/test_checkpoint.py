@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hubtune import checkpoint
 from hubtune.checkpoint import Checkpoint
 from hubtune.errors import ResumeError, TrainingError
+from hubtune.saving import Saver
 
 
 def some(step: int) -> Checkpoint:
@@ -127,8 +133,155 @@ def test_only_the_newest_stay_and_the_best_is_left_alone(tmp_path: Path) -> None
     for step in (9, 10, 11, 100):
         checkpoint.write(tmp_path, f"step-{step:09d}", some(step))
     checkpoint.write(tmp_path, "best", some(9))
+    (tmp_path / ".step-000000007.partial").mkdir()  # of a crash
     checkpoint.prune(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "step-000000011", "step-000000100"]
+
+
+def at_every_line(look: Callable[[], None], work: Callable[[], Any]) -> int:
+    """Do work, and before every line that it runs of checkpoint.py look at the disk: what SIGKILL would leave there."""
+    lines = 0
+
+    def local(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal lines
+        lines += 1
+        look()
+        return local
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, event, argument: local if frame.f_code.co_filename == checkpoint.__file__ else None)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+@pytest.mark.parametrize("name", ["step-000000015", "step-000000010"])
+def test_killed_at_any_line_of_a_save_there_is_the_new_one_or_one_before(
+    tmp_path: Path, two: tuple[Checkpoint, Checkpoint], name: str
+) -> None:
+    seen: list[int] = []
+
+    def look() -> None:
+        found = checkpoint.newest(tmp_path)
+        assert found is not None
+        seen.append(found.state["step"])
+        assert same(found, some(found.state["step"]))
+
+    def work() -> None:
+        checkpoint.write(tmp_path, name, some(15))
+        checkpoint.prune(tmp_path)
+
+    assert at_every_line(look, work) > 50
+    order = list(dict.fromkeys(seen))
+    assert order == ([10, 15] if name.endswith("15") else [10, 5, 15])  # in the place of another, that one goes first
+    assert seen == sorted(seen, key=order.index), "what was there once stays"
+
+
+def test_safetensors_reads_every_type_that_is_written(tmp_path: Path) -> None:
+    """Ours is a writer of its own, since it hashes what it writes and lets other threads run."""
+    tensors = {str(dtype): torch.arange(6).reshape(2, 3).to(dtype) for dtype in checkpoint.DTYPES}
+    tensors |= {"scalar": torch.tensor(1.5), "empty": torch.empty(0, 3), "across": torch.randn(4, 3).T, "bit": torch.tensor(True)}
+    path = tmp_path / "model.safetensors"
+    checkpoint.write_file(path, checkpoint.as_safetensors(tensors))
+    found = load_file(path)
+    assert found.keys() == tensors.keys()
+    assert all(value.dtype == tensors[name].dtype and torch.equal(value.double() if value.is_floating_point() else value,
+                                                                  tensors[name].double() if value.is_floating_point() else tensors[name])
+               for name, value in found.items())
+
+
+def test_large_files_are_hashed_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "AT_ONCE", 7)
+    found = checkpoint.read(checkpoint.write(tmp_path, "best", some(3)))
+    assert found is not None
+    assert same(found, some(3))
+
+
+# ------------------------------------------------------------------------------------------- saving, and going on
+
+
+@pytest.fixture
+def saver(tmp_path: Path) -> Any:
+    """A saver of a run in tmp_path."""
+    (tmp_path / "log.jsonl").touch()
+    made = Saver(tmp_path / "checkpoints", tmp_path / "log.jsonl")
+    yield made
+    made.close()
+
+
+def test_what_is_saved_is_what_was_there_when_it_was_asked(saver: Saver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes on in the same tensors, and in the same objects of the state, while the disk is slow."""
+    go_on, write = threading.Event(), checkpoint.write
+
+    def slow(*given: Any) -> Path:
+        assert go_on.wait(10)
+        return write(*given)
+
+    monkeypatch.setattr(checkpoint, "write", slow)
+    now = some(5)
+    saver.save({"step-000000005": now})
+    for value in now.tensors["model"].values():
+        value.zero_()
+    now.state["best"].append("later")
+    assert checkpoint.newest(saver.folder) is None
+    go_on.set()
+    saver.wait()
+    found = checkpoint.newest(saver.folder)
+    assert found is not None
+    assert same(found, some(5))
+
+
+def test_the_best_and_the_newest_share_one_copy_and_the_buffers_stay(saver: Saver) -> None:
+    saver.reserve(some(5).tensors)
+    saver.wait()
+    made = {key: buffer.data_ptr() for key, buffer in saver.buffers.items()}
+    for step in (5, 10, 15):
+        now = some(step)
+        saver.save({"best": Checkpoint({"model": now.tensors["model"]}, {"step": step}), f"step-{step:09d}": now})
+    saver.wait()
+    assert {key: buffer.data_ptr() for key, buffer in saver.buffers.items()} == made
+    best, newest = checkpoint.read(saver.folder / "best"), checkpoint.newest(saver.folder)
+    assert best is not None
+    assert newest is not None
+    assert best.state == {"step": 15}
+    assert same(newest, some(15))
+    assert all(torch.equal(best.tensors["model"][name], value) for name, value in newest.tensors["model"].items())
+    assert sorted(path.name for path in saver.folder.iterdir()) == ["best", "step-000000010", "step-000000015"]
+
+
+def test_other_tensors_get_other_buffers_and_old_ones_go(saver: Saver) -> None:
+    saver.save({"step-000000001": Checkpoint({"model": {"a": torch.ones(3), "b": torch.ones(2)}}, {})})
+    saver.save({"step-000000002": Checkpoint({"model": {"a": torch.ones(4), "c": torch.ones(2).bfloat16()}}, {})})
+    saver.wait()
+    assert {key: (buffer.shape, buffer.dtype) for key, buffer in saver.buffers.items()} == {
+        ("model", "a"): ((4,), torch.float32), ("model", "c"): ((2,), torch.bfloat16),
+    }
+
+
+def test_what_went_wrong_in_the_thread_is_said_by_the_next_save_and_leaves_no_pieces(
+    saver: Saver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver.save({"step-000000001": some(1)})
+    saver.wait()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "fsync", full)  # type: ignore[attr-defined]
+        patch.setattr(checkpoint, "flush", lambda path: None)
+        saver.save({"step-000000002": some(2)})
+        with pytest.raises(TrainingError, match="a checkpoint could not be written: No space left on device") as told:
+            saver.save({"step-000000003": some(3)})
+    assert f"--resume {saver.folder.parent}" in str(told.value.hint)
+    assert [path.name for path in saver.folder.iterdir()] == ["step-000000001"]
+    saver.save({"step-000000003": some(3)})  # said once
+    saver.close()
+    found = checkpoint.newest(saver.folder)
+    assert found is not None
+    assert same(found, some(3))
 
 
 # ------------------------------------------------------------------------------------------ models and optimizers

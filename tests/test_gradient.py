@@ -98,7 +98,7 @@ def work(folder: Path, task: Any = None, strategy: Any = None, **settings: Any) 
     encoded = Encoded(examples, np.arange(ROWS), sizes, ROWS)
     torch.manual_seed(0)
     model = torch.nn.Sequential(
-        torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1 if type(task) is Numbers else 3)
+        torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3 if isinstance(task, Contrast) else 1)
     ).double()
     base = Base("tiny", "", SimpleNamespace(model_type="numbers"), None)
     part = TrainPart(**{"epochs": 2.0, "batch_size": 4, "lr": 0.01, "weight_decay": 0.0, "patience": 0, **settings})
@@ -160,11 +160,12 @@ def test_a_run_of_phases_resumes_as_if_it_had_not_stopped(stop: int, tmp_path: P
     stopped = work(tmp_path / "stopped", strategy=TopFirst())
     (tmp_path / "stopped").mkdir()
     loop = Loop(stopped, Watcher())
+    best = None
     for _ in range(stop):
         loop.one_step()
         if loop.progress.step == 3:
-            loop.validate()  # an epoch ends here
-    loop.save()
+            best = loop.validate()  # an epoch ends here
+    loop.save(best)
     loop.close()
     resumed = work(tmp_path / "stopped", strategy=TopFirst())
     resumed.resume = True
@@ -181,7 +182,7 @@ def test_the_best_weights_of_an_early_phase_are_whole(tmp_path: Path) -> None:
     for _ in range(3):
         loop.one_step()
     loop.progress.best, loop.progress.best_step = None, 0
-    loop.validate()
+    loop.save(loop.validate())
     loop.progress.best = [float("inf"), 0.0]  # nothing later is better
     run(loop)
     assert torch.equal(made.model[0].weight, first)  # type: ignore[index, arg-type]

@@ -1,0 +1,45 @@
+"""hubtune itself, through its public door: prepared as a user's run is, then its steps, scored on a few rows only."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measures import BATCH, Steps
+from benchmarks.peers import LENGTH, Job, Trained
+
+
+def hubtune(job: Job, *, strategy: str = "full", options: dict[str, Any] | None = None, **settings: Any) -> Trained:
+    """options: of the strategy; settings: of `[train]`."""
+    import hubtune
+    from hubtune.training import finish  # noqa: F401 - what a run imports is imported before the clock runs
+
+    steps = Steps()
+
+    class Clock(hubtune.Watcher):
+        def advance(self, units: int, **shown: float) -> None:
+            if "loss" in shown:
+                steps.mark()
+
+    rows = [{"text": text, "label": label} for text, label in job.rows]
+    train = {"batch_size": BATCH, "steps": job.steps, "lr": job.lr, "seed": job.seed, "max_length": LENGTH, "keep": "last",
+             "patience": 0, "prove": False, "validations": 1, "save_minutes": 1e6, **settings}
+    out = tempfile.TemporaryDirectory()
+    run = hubtune.train("text-classification", model=job.folder, data={"train": rows, "validation": rows[:32]}, strategy=strategy,
+                        out=Path(out.name) / "run", watcher=Clock(),
+                        set={**{f"train.{key}": value for key, value in train.items()},
+                             **{f"strategy.{key}": value for key, value in (options or {}).items()}})
+    for line in map(json.loads, (Path(out.name) / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()):
+        if "grad_norm" in line:
+            steps.losses.append(line["loss"])
+            steps.norms.append(line["grad_norm"])
+            steps.tokens.append(line["tokens"])
+
+    def answers(texts: Sequence[str]) -> list[str]:
+        with out:  # the run's folder goes when it has answered
+            return [answer["label"] for answer in run.predict(list(texts))]
+
+    return steps, answers

@@ -1,0 +1,160 @@
+"""Several processes that train one model do what one does; and those that lost each other say so."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_gradient import Contrast, Numbers, Penalised, Plain, work
+
+from hubtune import launch
+from hubtune.engine import Loop
+from hubtune.errors import RecipeError
+from hubtune.watch import Watcher
+
+forks = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="processes are not forked on this system")
+SETTINGS: dict[str, Any] = {"batch_size": 5, "keep": "best", "epochs": 3.0, "batch_norm": "frozen"}
+
+
+class Scored(Contrast):
+    """With an answer that can be scored."""
+
+    def judge(self, outputs: Any, batch: Any, base: Any) -> Any:
+        return super().judge(outputs[:, :1], batch, base)
+
+
+def port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def trained(folder: Path, task: Any, strategy: Any, *, resume: bool = False, stop: int | None = None) -> dict[str, torch.Tensor]:
+    folder.mkdir(exist_ok=True)
+    made = work(folder, task(), strategy(), **SETTINGS)
+    made.fresh = frozenset()
+    made.resume = resume
+    loop = Loop(made, Watcher())
+    try:
+        if stop is None:
+            loop.run()
+        else:
+            for _ in range(stop):
+                loop.one_step()
+            loop.save()
+    finally:
+        loop.close()
+    return dict(made.model.state_dict())
+
+
+def process(rank: int, count: int, there: int, place: Path, arguments: Any, more: Any) -> None:
+    """One process of several, which says what it ends with."""
+    os.environ.update(WORLD_SIZE=str(count), RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count),
+                      MASTER_ADDR="127.0.0.1", MASTER_PORT=str(there), ACCELERATE_USE_CPU="true")
+    torch.set_num_threads(1)
+    try:
+        if count > 1:
+            launch.join("cpu")
+        torch.save(trained(*arguments, **more), place / f"{rank}.pt")
+        launch.leave()
+    except BaseException:
+        (place / f"{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+
+
+def in_processes(count: int, folder: Path, *arguments: Any, **more: Any) -> list[dict[str, torch.Tensor]]:
+    """What each of so many processes ends with."""
+    there, place = port(), folder.parent / f"{folder.name}-{count}-said"
+    place.mkdir(exist_ok=True)
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["test_gradient", "test_launch"])
+    children = [server.Process(target=process, args=(rank, count, there, place, (folder, *arguments), more)) for rank in range(count)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        child.kill()
+    said = "\n".join(path.read_text(encoding="utf-8") for path in sorted(place.glob("*.txt")))
+    assert [child.exitcode for child in children] == [0] * count, said
+    return [torch.load(place / f"{rank}.pt") for rank in range(count)]
+
+
+def losses(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{name: line[name] for name in line if "loss" in name or name in ("step", "error", "validation_error", "penalty")}
+            for line in lines]
+
+
+@forks
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize(("task", "strategy"), [(Numbers, Plain), (Scored, Plain), (Numbers, Penalised)])
+def test_so_many_processes_train_as_one_does(count: int, task: Any, strategy: Any, tmp_path: Path) -> None:
+    alone = trained(tmp_path / "one", task, strategy)
+    found = in_processes(count, tmp_path / "many", task, strategy)
+    for state in found:
+        for name, value in alone.items():
+            torch.testing.assert_close(state[name], value, rtol=1e-9, atol=1e-9)
+    for line, other in zip(losses(tmp_path / "one"), losses(tmp_path / "many"), strict=True):
+        assert other == pytest.approx(line, rel=1e-9)
+
+
+@forks
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_run_saved_by_two_goes_on_with_another_number(count: int, tmp_path: Path) -> None:
+    alone = trained(tmp_path / "one", Scored, Plain)
+    in_processes(2, tmp_path / "many", Scored, Plain, stop=4)
+    for state in in_processes(count, tmp_path / "many", Scored, Plain, resume=True):
+        for name, value in alone.items():
+            torch.testing.assert_close(state[name], value, rtol=1e-9, atol=1e-9)
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
+
+
+def test_torchrun_trains_one_model_and_says_so_once(tiny_model: Any, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"{'good' if n % 2 else 'bad'} thing {n},{'yes' if n % 2 else 'no'}\n" for n in range(24)),
+                    encoding="utf-8")
+    done = subprocess.run(
+        [*TORCHRUN, str(port()), "-m", "hubtune", "train", "text-classification", "--model", str(tiny_model("bert")), "--data", str(rows),
+         "--out", str(tmp_path / "run"), "--json", "--set", "train.epochs=2", "--set", "train.precision=fp32"],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["steps"] == len([line for line in losses(tmp_path / "run") if "loss" in line])
+    assert done.stderr.count("proving: ") == 1
+
+
+@pytest.mark.parametrize(("command", "environment", "launcher"), [
+    (["python", "accelerate", "launch", "--cpu", "--num_processes", "2", "-m", "hubtune"], {}, "accelerate launch"),
+    (["python", "-m", "accelerate.commands.accelerate_cli", "launch", "--num-processes=4"], {}, "accelerate launch"),
+    (["bash"], {"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0"}, "srun"),
+    (["orted"], {"OMPI_COMM_WORLD_SIZE": "2"}, "mpirun"),
+])
+def test_a_launcher_that_lost_its_processes_is_an_error(
+    command: list[str], environment: dict[str, str], launcher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "parent", lambda: command)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RecipeError, match=f"{launcher} was asked for . processes, and this one is alone"):
+        launch.refuse_lonely()
+
+
+def test_one_process_alone_is_none_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "parent", lambda: ["accelerate", "launch", "--num_processes", "1"])
+    monkeypatch.setenv("SLURM_NTASKS", "2")  # of the batch script, which is no step of it
+    launch.refuse_lonely()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(RecipeError, match="nothing says where"):
+        launch.refuse_lonely()

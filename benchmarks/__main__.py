@@ -98,8 +98,8 @@ def timings(given: argparse.Namespace, data: list[str], kept: Path) -> int:
         except Failed as error:
             failed += 1
             print(f"failed: {stage} {arguments}\n{error}", file=sys.stderr)
-    found[0]["load_after"] = round(os.getloadavg()[0], 1)
-    path.write_text("".join(json.dumps(record) + "\n" for record in found), encoding="utf-8")
+        found[0]["load_after"] = round(os.getloadavg()[0], 1)
+        path.write_text("".join(json.dumps(record) + "\n" for record in found), encoding="utf-8")  # a run that is stopped leaves what it has
     return failed
 
 

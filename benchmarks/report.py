@@ -79,8 +79,8 @@ def words_on_training(found: Sequence[Record]) -> str:
     """How much was measured, and how fast products were."""
     speeds = {name: statistics.median(record["gemm"][name] for record in found if name in record["gemm"]) for name in found[0]["gemm"]}
     rounds = len({record["seed"] for record in found})
-    return (f"MiniLM-L6, {rounds} rounds of {found[0]['steps']} steps ({found[0]['padded_steps']} where all is padded to 128). "
-            f"GFLOP/s of the product: {', '.join(f'{name} {speed:.0f}' for name, speed in speeds.items())}.")
+    return (f"MiniLM-L6; rounds: {rounds}, of {found[0]['steps']} steps ({found[0]['padded_steps']} where all is padded to 128). "
+            f"GFLOP a CPU second of the product: {', '.join(f'{name} {speed:.0f}' for name, speed in speeds.items())}.")
 
 
 def training_table(found: Sequence[Record], clock: str = "cpu_ms") -> str:

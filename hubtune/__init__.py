@@ -28,19 +28,19 @@ from hubtune.precision import exact
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
-    from hubtune.api import check, load, resume, search, show, train
+    from hubtune.api import check, load, plan, resume, search, show, train
     from hubtune.loaded import Model
     from hubtune.run import Run
 
 _LAZY = {
     "Model": "hubtune.loaded", "Run": "hubtune.run", "check": "hubtune.api", "load": "hubtune.api",
-    "resume": "hubtune.api", "search": "hubtune.api", "show": "hubtune.api", "train": "hubtune.api",
+    "plan": "hubtune.api", "resume": "hubtune.api", "search": "hubtune.api", "show": "hubtune.api", "train": "hubtune.api",
 }
 
 __all__ = [
     "CONTRACT", "Base", "Batch", "Column", "DataError", "Draw", "Export", "HubtuneError", "Loss", "Metric", "Model",
     "ModelError", "Phase", "Plan", "Run", "Setup", "Strategy", "Task", "Watcher", "check", "exact", "hookimpl",
-    "label_config", "label_id", "label_space", "label_text", "load", "option", "resume", "row_numbers", "search", "show",
+    "label_config", "label_id", "label_space", "label_text", "load", "option", "plan", "resume", "row_numbers", "search", "show",
     "train",
 ]
 

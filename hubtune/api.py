@@ -68,6 +68,16 @@ def check(
     return run.check(made, out=out, overwrite=overwrite, source=source, watcher=watcher)
 
 
+def plan(
+    task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
+    set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
+    public: bool = False, pr: bool = False, recipe: str | Path | None = None, watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """What `train` would cost, from a few steps that are taken and forgotten: seconds, bytes of memory, disk and upload."""
+    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
+    return run.plan(made, out=out, overwrite=overwrite, source=source, watcher=watcher)
+
+
 def resume(folder: str | Path, *, data: Any = None, watcher: Watcher | None = None) -> Run:
     """Go on with a run that stopped. data: only for a run whose rows came from memory."""
     return run.resume(folder, source=data, watcher=watcher)

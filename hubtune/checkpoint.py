@@ -101,9 +101,14 @@ def as_safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview
         yield flat.view(torch.uint8).numpy().data
 
 
+def disk_bytes(parameters: int, trainable: int) -> int:
+    """What a run writes at most: the result, the best weights and the checkpoints (weights and AdamW's two)."""
+    return 4 * (parameters + trainable + 3 * trainable * (KEPT + 1))
+
+
 def refuse_full_disk(folder: Path, parameters: int, trainable: int) -> None:
-    """Refuse to start where the result, the best weights and the checkpoints (weights and AdamW's two) do not fit."""
-    needed = 4 * (parameters + trainable + 3 * trainable * (KEPT + 1))
+    """Refuse to start where all that a run writes does not fit."""
+    needed = disk_bytes(parameters, trainable)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise TrainingError(

@@ -97,6 +97,30 @@ def show_check(found: dict[str, Any], as_json: bool) -> None:
 
 
 @app.command()
+def plan(
+    task: Annotated[str | None, typer.Argument(help="A task (see: hubtune tasks), or a recipe.toml.")] = None,
+    model: Annotated[str | None, typer.Option(help="A Hub id org/name[@revision], or a folder.")] = None,
+    data: Annotated[str | None, typer.Option(help="What to train on, as for train.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="How to tune (see: hubtune strategies).  [default: full]")] = None,
+    set: Set = None, plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
+) -> None:
+    """Say what a training will cost, from a few steps of it: time, memory, disk, upload."""
+    import hubtune
+
+    if task is None:
+        raise typer.BadParameter("name a task or a recipe.toml. Tasks are listed by: hubtune tasks")
+    recipe_file = task if task.endswith(".toml") else None
+    found = hubtune.plan(None if recipe_file else task, model=model, data=data, strategy=strategy, set=set or (), recipe=recipe_file,
+                         watcher=screen())
+    if as_json:
+        show_json(found)
+        return
+    from hubtune import console
+
+    console.costs(found)
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hub id.")],
     data: Annotated[str, typer.Option(help="Labelled rows: a file, a folder or a Hub data set.")],

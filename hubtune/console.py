@@ -107,3 +107,24 @@ def report(found: dict[str, Any]) -> None:
             rows.append([name, "", "", f"{values:.4f}", ""])
     if rows:
         table(["", "precision", "recall", "f1-score", "support"], rows)
+
+
+def costs(found: dict[str, Any]) -> None:
+    """What `hubtune plan` has found."""
+    lines = (
+        ("steps", f"{found['steps']} of {found['batch_size']} rows, {found['steps_an_epoch']} an epoch"),
+        ("time", f"{span(found['seconds'])}: {span(found['seconds_an_epoch'])} an epoch, {span(found['seconds_a_validation'])} a validation"),
+        ("memory", f"{found['peak_memory_bytes'] / 1e9:.1f} GB at most, on {found['device']} in {found['precision']}"),
+        ("disk", f"{found['disk_bytes'] / 1e9:.1f} GB at most while it trains"),
+        ("upload", f"{found['upload_bytes'] / 1e6:.1f} MB"),
+        ("learning", f"{found['parameters']['trainable']:,} of {found['parameters']['total']:,} parameters"),
+    )
+    for name, said in lines:
+        out(f"{name:9} {said}")
+
+
+def span(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -49,6 +49,14 @@ def encode(task: Task[Any], rows: Rows, base: Base, limit: int | None) -> Encode
     return Encoded(flat, owner, np.array([task.size(e) for e in flat], dtype=np.int64), len(lists))
 
 
+def some(encoded: Encoded, rows: Sequence[int]) -> Encoded:
+    """The examples of some of the rows, in the order of these."""
+    lists = encoded.of_rows()
+    items = [item for row in rows for item in lists[row]]
+    owner = np.repeat(np.arange(len(rows)), [len(lists[row]) for row in rows])
+    return Encoded([encoded.examples[item] for item in items], owner, encoded.sizes[items], len(rows))
+
+
 def pick(rows: Rows, indices: Sequence[int]) -> Rows:
     """Some of the rows, as rows."""
     return rows.select(indices) if hasattr(rows, "select") else [rows[index] for index in indices]

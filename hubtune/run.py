@@ -63,6 +63,16 @@ def check(made: Recipe, *, out: str | Path | None = None, overwrite: bool = Fals
     return preparation.prepare(made, watcher or Watcher(), source).described()
 
 
+def plan(made: Recipe, *, out: str | Path | None = None, overwrite: bool = False, source: Any = None,
+         watcher: Watcher | None = None) -> dict[str, Any]:
+    """Take some steps as `train` would, forget them, and return what all of them will cost."""
+    new_folder(made, out, overwrite, look_only=True)
+    prepared = preparation.prepare(made, watcher or Watcher(), source)
+    from hubtune import costs  # torch and accelerate are imported only when everything else is right
+
+    return costs.measure(prepared)
+
+
 def finished(
     folder: Path, prepared: preparation.Prepared, record: dict[str, Any], watcher: Watcher, *, resume: bool
 ) -> Run:

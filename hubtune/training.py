@@ -56,24 +56,15 @@ def trained(
     folder: Path, prepared: Prepared, record: dict[str, Any], compute: device.Compute, watcher: Watcher, *, resume: bool
 ) -> tuple[Outcome, device.Compute]:
     """Train and score, in every process; what was found goes into the record."""
-    loaded = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
+    prepared, work = loaded(folder, prepared, compute, resume)
+    compute = work.compute
     if not resume:
-        compute = dataclasses.replace(compute, uniform=launch.together(evaluate.padding_matters(
-            loaded.model, prepared.task, prepared.base, prepared.encoded["train"])))
         record["compute"] = compute.as_dict()
         if compute.uniform:
             watcher.warn("this model's answers change with padding, so only rows of one length meet in a batch.")
         if launch.is_first():
             write_record(folder, record)
-    if type(prepared.task).annotate is not Task.annotate:
-        prepared = dataclasses.replace(prepared, encoded={
-            split: evaluate.annotated(loaded.model, prepared.task, prepared.base, encoded, compute.uniform)
-            for split, encoded in prepared.encoded.items()
-        })
-    outcome = engine.fit(Work(
-        prepared.task, prepared.strategy, prepared.base, loaded.model, loaded.fresh, prepared.encoded["train"],
-        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume,
-    ), watcher)
+    outcome = engine.fit(work, watcher)
     record |= {
         "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
         "stopped_early": outcome.early, "features": outcome.features, "seconds": round(outcome.seconds, 3),
@@ -81,6 +72,23 @@ def trained(
         **scored(prepared, outcome.model, compute, watcher),
     }
     return outcome, compute
+
+
+def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bool) -> tuple[Prepared, Work]:
+    """The model with its weights, and all that the loop needs; examples with what the model as it is says of them."""
+    found = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
+    if not resume:
+        compute = dataclasses.replace(compute, uniform=launch.together(evaluate.padding_matters(
+            found.model, prepared.task, prepared.base, prepared.encoded["train"])))
+    if type(prepared.task).annotate is not Task.annotate:
+        prepared = dataclasses.replace(prepared, encoded={
+            split: evaluate.annotated(found.model, prepared.task, prepared.base, encoded, compute.uniform)
+            for split, encoded in prepared.encoded.items()
+        })
+    return prepared, Work(
+        prepared.task, prepared.strategy, prepared.base, found.model, found.fresh, prepared.encoded["train"],
+        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume,
+    )
 
 
 def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: Watcher) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def started(*arguments: str, before: tuple[str, ...] = (), **more: str) -> subpr
 
 
 def test_these_are_the_commands() -> None:
-    assert COMMANDS == ["evaluate", "plugin", "plugins", "predict", "publish", "recipe", "search", "show", "strategies", "tasks", "train"]
+    assert COMMANDS == ["evaluate", "plan", "plugin", "plugins", "predict", "publish", "recipe", "search", "show", "strategies", "tasks", "train"]
 
 
 @pytest.mark.parametrize(("command", "flag"), [*((command, "--help") for command in COMMANDS), ("train", "-h")])

@@ -136,9 +136,7 @@ class Bench:
 
     def part(self, rows: int) -> encoding.Encoded:
         """The examples of the first rows."""
-        kept = [index for index, owner in enumerate(self.annotated.owner.tolist()) if owner < rows]
-        return encoding.Encoded([self.annotated.examples[index] for index in kept], self.annotated.owner[kept],
-                                self.annotated.sizes[kept], min(rows, self.annotated.rows))
+        return encoding.some(self.annotated, range(min(rows, self.annotated.rows)))
 
     @property
     def whole(self) -> list[int]:

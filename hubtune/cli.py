@@ -161,6 +161,7 @@ def predict(
     data: Annotated[str | None, typer.Option(help="Rows instead of texts: a file, a folder or a Hub data set.")] = None,
     split: Annotated[str | None, typer.Option(help="Which split of the data.")] = None,
     out: Annotated[str | None, typer.Option(help="Write there: .jsonl or .csv.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32: exact; bf16: faster on newer devices; auto: bf16 where it is.")] = "fp32",
     task: Annotated[str | None, typer.Option(help="For a model that does not say which task it answers.")] = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
@@ -170,7 +171,8 @@ def predict(
     if bool(texts) == bool(data):
         raise typer.BadParameter("give texts, or --data SOURCE.")
     loaded = hubtune.load(model, task=task)
-    numbered = [{"row": n, **p} for n, p in enumerate(loaded.predict(texts or data, split=split, watcher=screen()))]
+    answers = loaded.predict(texts or data, split=split, precision=precision, watcher=screen())
+    numbered = [{"row": n, **answer} for n, answer in enumerate(answers)]
     from hubtune import output
 
     if out is not None:

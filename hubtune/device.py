@@ -76,6 +76,22 @@ def choose(precision: str, kernels: str = "auto") -> Compute:
                    kernels=KERNELS if device == "cpu" and kernels == "auto" else ())
 
 
+def plain(precision: str) -> Compute:
+    """A device as it is, without looking at it."""
+    return Compute(kind(), precision, 0, 0, 0)
+
+
+def autocast(compute: Compute) -> contextlib.AbstractContextManager[Any]:
+    """Half precision for matrix products where it was chosen.
+
+    Ours and not Accelerate's, whose wrapper stays on the model and would make evaluation inexact.
+    """
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(compute.precision)
+    return torch.autocast(compute.device, dtype) if dtype else contextlib.nullcontext()
+
+
 def chosen_route(probe: Mapping[str, Mapping[str, float]]) -> bool:
     """Whether fp32 products go by oneDNN: where that is faster and as exact. On CPUs with AMX it is bf16 in disguise."""
     ours = probe.get("fp32 by onednn")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from hubtune import evaluate, kernels
+from hubtune import device, evaluate, kernels
 from hubtune.batching import share
 from hubtune.contract import Batch, Draw, Loss, Task
 
@@ -104,7 +104,7 @@ class Gradient:
         seed = ((self.work.settings.seed * 1_000_003 + step) * 4_099 + part.index) % 2**63
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
-        with kernels.using(self.kernels, seed), self.autocast(), self.placed(step, part.batch), self.known(part.items, part.batch):
+        with kernels.using(self.kernels, seed), device.autocast(self.work.compute), self.placed(step, part.batch), self.known(part.items, part.batch):
             yield
 
     def mean_of(
@@ -132,7 +132,7 @@ class Gradient:
             own = [(part.index, self.represented(model, step, part).detach(), part.batch) for part in parts]
         every = self.everywhere([found for found, part in zip(own, parts, strict=True) if part.weight])
         together = torch.cat([found for _, found, _ in every]).requires_grad_()
-        with self.autocast():
+        with device.autocast(self.work.compute):
             loss = self.work.task.loss_over(together, [batch for _, _, batch in every])
         mean = loss.weight * loss.total / (loss.count or 1.0)
         (gradient,) = torch.autograd.grad(mean, together)
@@ -143,10 +143,10 @@ class Gradient:
         """The representations and batches of all devices, in the order of the step."""
         if self.accelerator.num_processes == 1:
             return own
-        device = self.accelerator.device
+        place = self.accelerator.device
         every = gather_object([(index, found.cpu(), Batch({}, evaluate.moved(batch.targets, "cpu", False), batch.size))
                                for index, found, batch in own])
-        return [(index, found.to(device), replace(batch, targets=evaluate.moved(batch.targets, device, False)))
+        return [(index, found.to(place), replace(batch, targets=evaluate.moved(batch.targets, place, False)))
                 for index, found, batch in sorted(every, key=lambda entry: int(entry[0]))]
 
     def through_cache(self, model: Module, step: int, part: Part, gradient: Tensor) -> Any:
@@ -173,11 +173,3 @@ class Gradient:
             error.add_note(f"in step {step}, task '{work.task.name}', strategy '{work.strategy.name}', "
                            f"model type '{work.base.config.model_type}', inputs {shapes}")
             raise
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Half precision for matrix products where the plan says so.
-
-        Ours and not Accelerate's, whose wrapper stays on the model and would make evaluation inexact.
-        """
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.work.compute.precision)
-        return torch.autocast(self.work.compute.device, dtype) if dtype else contextlib.nullcontext()

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune import models, registry, rows
 from hubtune.contract import Base, Prediction, Strategy, Task
-from hubtune.errors import DataError, ModelError, listing
+from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.origin import Origin, fetch, locate, refuse_unsafe, said_beside
 from hubtune.recipe import Chosen
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
+PRECISIONS = ("fp32", "bf16", "auto")
+"""Formats of the matrix products of a prediction."""
+
 
 class Model:
     """A tuned model: predicts and is evaluated, in exact fp32."""
@@ -88,15 +92,18 @@ class Model:
         return True
 
     def predict(
-        self, data: Any, *, split: str | None = None, watcher: Watcher | None = None
+        self, data: Any, *, split: str | None = None, precision: str = "fp32", watcher: Watcher | None = None
     ) -> list[Prediction]:
         """One prediction per row, in order.
 
-        data: texts (a string or several), rows as dicts, or a source as `train` takes it.
+        data: texts (a string or several), rows as dicts, or a source as `train` takes it. precision: `fp32`, exact; `bf16`,
+        faster on newer devices, with errors of about 0.3% in every product; `auto`, bf16 where it is that much faster.
         """
+        if precision not in PRECISIONS:
+            raise RecipeError(f"'{precision}' is no precision of predictions.", hint=f"Choose one of: {listing(PRECISIONS)}")
         found = self._rows(data, split)
         model, base = self.ready()
-        return [self.task.show(found) for found in self._answer(model, base, found, "predicting", watcher)]
+        return [self.task.show(found) for found in self._answer(model, base, found, "predicting", watcher, precision)]
 
     def _rows(self, data: Any, split: str | None) -> Any:
         if isinstance(data, Sequence) and not isinstance(data, str) and data and isinstance(data[0], str):
@@ -110,16 +117,21 @@ class Model:
         data = rows.for_evaluation(data, split, self.task.columns, chosen, needs_labels=False)
         return unlabelled(next(iter(data.splits.values())), self.task)
 
-    def _answer(self, model: Module, base: Base, found: Any, what: str, watcher: Watcher | None) -> list[Prediction]:
-        from hubtune import encoding, evaluate
+    def _answer(
+        self, model: Module, base: Base, found: Any, what: str, watcher: Watcher | None, precision: str = "fp32"
+    ) -> list[Prediction]:
+        from hubtune import device, encoding, evaluate, kernels
 
         encoded = encoding.encode(self.task, found, base, base.max_length)
         watcher = watcher or Watcher()
         watcher.begin(what, len(encoded.examples))
         uniform = len(encoded.examples) > 1 and evaluate.padding_matters(model, self.task, base, encoded)
-        answers = evaluate.answer(
-            model, self.task, base, found, encoded, advance=watcher.advance, uniform=uniform
-        )
+        few = len(encoded.examples) <= evaluate.MOST  # looking at the device would take longer than they do
+        compute = device.plain(precision) if few and precision != "auto" else device.choose(precision)
+        if compute.precision != "fp32":
+            watcher.note(f"{what} in {compute.precision}")
+        with device.computing(compute), kernels.using(compute.kernels, 0), device.autocast(compute):
+            answers = evaluate.answer(model, self.task, base, found, encoded, advance=watcher.advance, uniform=uniform)
         watcher.end()
         return answers.predictions
 

@@ -126,3 +126,26 @@ def test_torchs_functions_are_back_whatever_happens() -> None:
     with pytest.raises(ZeroDivisionError):
         step()
     assert (functional.dropout, functional.scaled_dot_product_attention) == before
+
+
+def test_predictions_in_half_precision_are_near_and_are_said(tiny_model: Any, tmp_path: Any) -> None:
+    import hubtune
+    from hubtune.errors import RecipeError
+
+    class Told(hubtune.Watcher):
+        lines: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.lines.append(text)
+
+    rows = [{"text": f"{'good' if n % 2 else 'bad'} thing number {n} " * (1 + n % 5), "label": "yes" if n % 2 else "no"} for n in range(80)]
+    run = hubtune.train("text-classification", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
+                        set={"train.epochs": 1.0, "train.prove": False})
+    exact = run.predict([row["text"] for row in rows])
+    for precision in ("bf16", "auto"):
+        near = run.predict([row["text"] for row in rows], precision=precision, watcher=Told())
+        assert [one["probability"] for one in near] == pytest.approx([one["probability"] for one in exact], abs=0.02)
+    assert "predicting in bf16" in Told.lines
+    assert run.predict([rows[0]["text"]])[0]["probability"] == pytest.approx(exact[0]["probability"], abs=1e-6)
+    with pytest.raises(RecipeError, match="'fp8' is no precision"):
+        run.predict(["good"], precision="fp8")

@@ -124,7 +124,7 @@ def plan(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hub id.")],
     data: Annotated[str, typer.Option(help="Labelled rows: a file, a folder or a Hub data set.")],
-    split: Annotated[str | None, typer.Option(help="Which split of it.  [default: test if there is one]")] = None,
+    split: Annotated[str | None, typer.Option(help="Which split of it.  [default: test, else validation]")] = None,
     set: Set = None,
     task: Annotated[str | None, typer.Option(help="For a model that does not say which task it answers.")] = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,

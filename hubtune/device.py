@@ -100,7 +100,7 @@ def chosen_route(probe: Mapping[str, Mapping[str, float]]) -> bool:
 
 @contextlib.contextmanager
 def computing(compute: Compute) -> Iterator[None]:
-    """Compute as was chosen; afterwards the process is as it was."""
+    """Compute as was chosen; afterwards the process is as it was, but for how its C library keeps memory."""
     import torch
 
     threads = torch.get_num_threads()

@@ -76,6 +76,10 @@ def for_training(data: Data, part: DataPart, columns: Sequence[Column], seed: in
     return dataclasses.replace(data, splits=ordered, checks=checks)
 
 
+HELD_OUT = ("test", "validation")
+"""What is answered and scored where nobody names a split: not what a model was trained on, if there is anything else."""
+
+
 def for_evaluation(
     source: Any, split: str | None, columns: Sequence[Column], chosen: Mapping[str, str], needs_labels: bool
 ) -> Data:
@@ -83,7 +87,7 @@ def for_evaluation(
     raw = sources.load(source)
     if split is not None and split not in raw.splits:
         raise DataError(f"there is no split '{split}'; splits: {listing(raw.splits)}.", where=raw.name)
-    name = split or ("test" if "test" in raw.splits else next(iter(raw.splits)))
+    name = split or next((held for held in HELD_OUT if held in raw.splits), next(iter(raw.splits)))
     kept = {role: column for role, column in chosen.items() if column in raw.splits[name].column_names}
     wanted = [c for c in columns if c.needed == "always" or needs_labels or c.role in kept or c.needed == "never"]
     mapping = find_columns(raw.splits[name], wanted, kept, training=needs_labels)

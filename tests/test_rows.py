@@ -352,6 +352,9 @@ def test_the_test_split_is_taken_first_and_a_wrong_split_is_refused() -> None:
     source = {"train": balanced(), "test": balanced(8)}
     assert list(rows.for_evaluation(source, None, COLUMNS, {}, True).splits) == ["test"]
     assert list(rows.for_evaluation(source, "train", COLUMNS, {}, True).splits) == ["train"]
+    held_out = {"train": source["train"], "validation": source["test"]}
+    assert list(rows.for_evaluation(held_out, None, COLUMNS, {}, True).splits) == ["validation"]
+    assert list(rows.for_evaluation({"train": source["train"]}, None, COLUMNS, {}, True).splits) == ["train"]
     with pytest.raises(DataError, match="there is no split 'dev'; splits: train, test"):
         rows.for_evaluation(source, "dev", COLUMNS, {}, True)
 

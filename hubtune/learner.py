@@ -191,7 +191,7 @@ class Learner:
     def state(self) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
         """Tensors by group, and JSON; inside `vocabularies.whole()`."""
         tensors, plain = checkpoint.optimizer_state(self.optimizer.optimizer)
-        return {"model": self.moving(), "optimizer": tensors}, {
+        return {"model": self.moving(), "optimizer": tensors, "vocabularies": self.vocabularies.ids()}, {
             "strategy": self.work.strategy.state(), "optimizer": plain, "scaler": self.scaler.state_dict(),
             "phase": self.phase, "limit": self.limit, "vocabularies": self.vocabularies.state(),
             "features": self.features.cached,
@@ -204,6 +204,8 @@ class Learner:
         with self.vocabularies.whole():
             checkpoint.put_back(self.module, tensors["model"], self.learned)
         checkpoint.restore_optimizer(self.optimizer.optimizer, tensors["optimizer"], state["optimizer"])
+        if not self.vocabularies.found:
+            vocabulary.widen(self.optimizer.optimizer, tensors["vocabularies"].values())
         self.scaler.load_state_dict(state["scaler"])
         self.work.strategy.restore(state["strategy"])
         self.limit = state["limit"]

@@ -96,11 +96,9 @@ class Vocabularies:
         """Every table as a whole from now on, and what the optimizer knows of its rows."""
         for vocabulary in self.found:
             vocabulary.expand()
-            weight = vocabulary.embedding.weight
-            weight.grad = None
-            for name, value in (optimizer.state.get(weight, {}) if optimizer else {}).items():
-                if isinstance(value, Tensor) and value.ndim == weight.ndim:
-                    optimizer.state[weight][name] = torch.zeros_like(weight).index_copy_(0, vocabulary.ids, value)
+            vocabulary.embedding.weight.grad = None
+        if optimizer:
+            widen(optimizer, [vocabulary.ids for vocabulary in self.found])
         self.found = []
 
     def stepped(self, optimizer: Any) -> None:
@@ -112,12 +110,26 @@ class Vocabularies:
         """For checkpoints, beside the weights: the decay of what nothing met."""
         return [vocabulary.kept for vocabulary in self.found]
 
+    def ids(self) -> dict[str, Tensor]:
+        """For checkpoints: the rows that the small tables have, without which the optimizer's state says little."""
+        return {str(number): vocabulary.ids for number, vocabulary in enumerate(self.found)}
+
     def restore(self, state: list[float]) -> None:
-        """As `state` was; none if they had been released. To be done before weights and optimizer are put back."""
-        if not state:
+        """As `state` was; whole where they had been released, or are whole in this process. Before weights and optimizer are put back."""
+        if len(state) != len(self.found):
             self.release()
+            return
         for vocabulary, kept in zip(self.found, state, strict=True):
             vocabulary.kept = kept
+
+
+def widen(optimizer: Any, ids: Iterable[Tensor]) -> None:
+    """Make what the optimizer knows of a small table's rows the state of the whole table: of the other rows it knows nothing."""
+    by_length = {len(rows): rows for rows in ids}
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim == weight.ndim > 0 and value.shape != weight.shape:
+                state[name] = torch.zeros_like(weight).index_copy_(0, by_length[len(value)].to(weight.device), value)
 
 
 def find(

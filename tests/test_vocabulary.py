@@ -147,6 +147,17 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_other(task: Any, stop: int, tmp_p
         assert torch.equal(value, end[name]), name
 
 
+def test_a_run_with_small_tables_goes_on_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on several processes, which train whole tables."""
+    end = trained(work(tmp_path / "whole"))
+    trained(work(tmp_path / "stopped"), 5)
+    monkeypatch.setattr(vocabulary, "find", lambda *given: vocabulary.Vocabularies())
+    again = work(tmp_path / "stopped")
+    again.resume = True
+    for name, value in trained(again).items():
+        torch.testing.assert_close(value, end[name], rtol=1e-12, atol=1e-12)
+
+
 def test_a_word_that_no_text_has_begins_the_step_anew_with_the_whole_table(tmp_path: Path) -> None:
     small, whole = work(tmp_path / "small", NewWords()), work(tmp_path / "whole", NewWords(), kernels="plain")
     end = trained(whole)

@@ -114,7 +114,7 @@ def trainings(given: argparse.Namespace, data: list[str], kept: Path) -> int:
                 if any(all(record[key] == arguments[key] for key in keys) for record in read(path)):
                     continue
                 try:
-                    found = {**alone("accuracy", given.threads, **arguments), **machine()}
+                    found = {**alone("accuracy", given.threads, **arguments), "machine": machine()}
                 except Failed as error:
                     failed += 1
                     print(f"failed: {arguments}\n{error}", file=sys.stderr)

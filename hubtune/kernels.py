@@ -115,9 +115,9 @@ class Frozen:
     def of(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """The weight as autocast would cast it; itself where too many are kept already."""
         state = (weight._version, weight.data_ptr(), dtype)
-        known, copy = self.copies.get(weight, (None, None))
-        if known == state:
-            return copy
+        known: tuple[Any, Tensor] | None = self.copies.get(weight)
+        if known and known[0] == state:
+            return known[1]
         self.copies.pop(weight, None)
         if weight.numel() * dtype.itemsize + sum(kept.nbytes for _, kept in self.copies.values()) > MOST_KEPT:
             return weight

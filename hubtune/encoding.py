@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubtune.arrays import Place
-from hubtune.contract import Base, Draw, Example, Piece, Rows, Task
+from hubtune.contract import Base, Draw, Example, Rows, Task
 from hubtune.examples import Examples
+from hubtune.pieces import pieces
 from hubtune.store import Values
 
 OUTLIER = 2.0
 """Without a length from the user, only rows longer than this many times the 99th percentile are cut."""
-PIECE = 1024
-"""Rows that are encoded together."""
 SAID = "encoded.json"
 
 
@@ -181,18 +180,6 @@ def encode(task: Task[Any], rows: Rows, base: Base, limit: int | None) -> Encode
     if limit is not None:
         encoder.cut(limit)
     return encoder.done()
-
-
-def pieces(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator[Piece]:
-    """All rows, or some, a piece at a time."""
-    numbers = range(len(rows)) if numbers is None else numbers
-    for start in range(0, len(numbers), PIECE):
-        chosen = numbers[start : start + PIECE]
-        if hasattr(rows, "column_names"):  # of `datasets`, which is slow row by row
-            columns: Any = rows[chosen]  # type: ignore[call-overload]
-            yield Piece([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], chosen)
-        else:
-            yield Piece([rows[number] for number in chosen], chosen)
 
 
 def picked(examples: Sequence[Example], items: NDArray[np.int64]) -> Sequence[Example]:

@@ -24,6 +24,7 @@ from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
 from hubtune.journal import open_log, stopping
 from hubtune.labels import row_numbers
 from hubtune.learner import Learner, Work
+from hubtune.pieces import Lines
 from hubtune.saving import Saver
 from hubtune.schedule import steps_in, validates
 from hubtune.watch import Watcher
@@ -181,7 +182,7 @@ class Loop:
                 accelerator=self.accelerator, real=False, losses=True, uniform=work.compute.uniform,
                 known=self.learner.features.validation,
             )
-        scores = work.task.score(answers.predictions, list(work.validation_rows), work.base)
+        scores = work.task.score(answers.predictions, list(Lines(work.validation_rows)), work.base)
         metric = work.task.metric_of(work.base)
         sign = 1.0 if metric.higher_is_better else -1.0
         rank = [sign * scores[metric.name], -sum(answers.losses.values())]  # a tie goes to the lower loss

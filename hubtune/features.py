@@ -189,7 +189,7 @@ class Features(Nothing):
 
     def computed(self, encoded: Encoded) -> Iterator[tuple[list[int], list[int], dict[str, Tensor]]]:
         """Batches by size: their examples, the tokens of each, and the tensors that are kept."""
-        for items in by_size(encoded.sizes.tolist(), evaluate.LIMIT, evaluate.MOST, self.work.compute.uniform):
+        for items in by_size(encoded.sizes, evaluate.LIMIT, evaluate.MOST, self.work.compute.uniform):
             batch = self.batch(encoded, items)
             with self.backbone.answering(None) as seen:
                 self.work.task.forward(self.model, batch)

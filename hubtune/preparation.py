@@ -11,6 +11,7 @@ from hubtune.contract import Base, Strategy, Task
 from hubtune.encoding import Encoded
 from hubtune.errors import MissingExtra, ModelError, ResumeError
 from hubtune.origin import Origin, locate, refuse_unsafe, said_beside
+from hubtune.pieces import Lines
 from hubtune.recipe import Recipe, TrainPart
 from hubtune.schedule import steps_in
 from hubtune.watch import Noted, Watcher
@@ -70,7 +71,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
             hint="Put the old data back to go on, or train anew with --overwrite.",
         )
     noted.note("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
-    facts = task.inspect(data.splits)
+    facts = task.inspect({split: Lines(found) for split, found in data.splits.items()})
     data = rows.for_training(data, recipe.data, task.columns, recipe.train.seed, noted.warn)
     noted.note("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
     if recipe.publish.repo:

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hubtune import sources
 from hubtune.contract import Column, Rows
 from hubtune.errors import DataError, did_you_mean, listing
 from hubtune.labels import row_numbers
+from hubtune.pieces import cells
 from hubtune.recipe import DataPart
 
 Warn = Callable[[str], None]
@@ -167,7 +172,7 @@ def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     for role in mapping:
         feature = rows.features[role]
         if holds_labels(feature):
-            values = [named(feature, value) for value in rows[role]]
+            values = [named(feature, value) for value in cells(rows, role)]
             rows = rows.remove_columns(role).add_column(role, values)
     return rows
 
@@ -206,8 +211,7 @@ def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: boo
             continue
         if column.gaps:
             continue
-        values = rows[column.role]  # type: ignore[call-overload]
-        gaps = [i for i, v in enumerate(values) if v is None or (isinstance(v, str) and not v.strip())
+        gaps = [i for i, v in enumerate(cells(rows, column.role)) if v is None or (isinstance(v, str) and not v.strip())
                 or (isinstance(v, list) and not v and column.kind != "label")]
         if gaps:
             what = "a missing label" if column.kind == "label" else f"an empty {column.role}"
@@ -224,17 +228,18 @@ def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) 
     """
     if isinstance(share, str) or not 0 < share < 1:
         raise DataError(f"data.validation is a share between 0 and 1, or a source, not {share!r}.")
-    groups: dict[Any, list[int]] = defaultdict(list)
-    for index, value in enumerate(rows[label] if label else [None] * len(rows)):
+    groups: dict[Any, array[int]] = defaultdict(lambda: array("q"))
+    for index, value in enumerate(cells(rows, label)) if label else ():
         groups[value if isinstance(value, str | int | bool) else None].append(index)
-    if len(groups) > len(rows) // 4:  # labels that are numbers, or all but unique: nothing to stratify
-        groups = {None: list(range(len(rows)))}
+        if len(groups) > len(rows) // 4:  # labels that are numbers, or all but unique: nothing to stratify
+            break
+    if not label or len(groups) > len(rows) // 4:
+        groups = {None: array("q", range(len(rows)))}
     if len(rows) < 4:
         raise DataError(f"{len(rows)} rows are too few to train on and to validate with.", hint="Add rows.")
     draw = random.Random(f"validation/{seed}")
     wanted = max(1, round(share * len(rows)))
-    held: list[int] = []
-    left: list[int] = []
+    held, left = array("q"), array("q")
     for value in sorted(groups, key=str):
         members = groups[value]
         draw.shuffle(members)
@@ -243,20 +248,21 @@ def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) 
         left += members[take:-1]  # one row of each label always stays in train
     draw.shuffle(left)
     held += left[: max(0, wanted - len(held))]
-    chosen = set(held)
-    return rows.select([i for i in range(len(rows)) if i not in chosen]), rows.select(sorted(chosen))
+    chosen = np.zeros(len(rows), bool)
+    chosen[np.asarray(held)] = True
+    return rows.select(np.flatnonzero(~chosen)), rows.select(np.flatnonzero(chosen))
 
 
 def duplicates(splits: Mapping[str, Rows], roles: Sequence[str]) -> dict[str, int]:
     """How many rows of validation and test stand in train too, and of test in validation."""
-    def keys(rows: Any) -> list[int]:
+    def keys(rows: Any) -> NDArray[np.int64]:
         present = [role for role in roles if role in rows.column_names]
-        return [hash(repr(values)) for values in zip(*(rows[role] for role in present), strict=True)]
+        found = cells(rows, *present, make=lambda *values: hash(repr(values)))
+        return np.fromiter(found if present else (), np.int64)
 
     hashed = {split: keys(rows) for split, rows in splits.items()}
     counts = {}
     for one, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
         if one in hashed and other in hashed:
-            seen = set(hashed[other])
-            counts[f"{one}/{other}"] = sum(key in seen for key in hashed[one])
+            counts[f"{one}/{other}"] = int(np.isin(hashed[one], hashed[other]).sum())
     return counts

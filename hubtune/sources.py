@@ -16,6 +16,7 @@ from hubtune import fingerprint, folders, hub
 from hubtune.errors import DataError, did_you_mean, listing
 from hubtune.folders import SPLITS as SPLITS
 from hubtune.folders import split_of
+from hubtune.pieces import Lines
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?$")
@@ -76,7 +77,7 @@ def from_memory(source: Any) -> Source:
                 f"rows from Python are dicts, not {type(source).__name__}: {' '.join(str(error).split())[:200]}",
                 hint='For example: data=[{"text": "What a lovely day", "label": "positive"}, ...]',
             ) from error
-    return Source(made, "rows in memory", fingerprint.of_rows(made))
+    return Source(made, "rows in memory", fingerprint.of_rows({split: Lines(rows) for split, rows in made.items()}))
 
 
 def as_stored(rows: Any) -> Any:

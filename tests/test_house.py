@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parent.parent
 CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 
 FLOORS = {
-    0: ("errors", "contract", "values", "batching", "labels", "precision", "fingerprint", "watch"),
+    0: ("errors", "contract", "values", "batching", "labels", "pieces", "precision", "fingerprint", "watch"),
     1: ("arrays", "recipe", "registry", "defaults", "schedule", "journal"),
     2: ("rows", "sources", "folders", "models", "origin", "hub", "checkpoint", "saving", "card", "encoding", "examples", "store", "device", "launch", "kernels", "record"),
     3: ("engine", "learner", "vocabulary", "features", "backbone", "flat", "gradient", "evaluate", "proof", "replay"),

@@ -53,6 +53,8 @@ class Encoded:
     rows: int
     lengths: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
+    first: int = 0
+    """The number of the first row in the data, of which these are some that follow each other."""
 
     def row_sizes(self) -> NDArray[np.int64]:
         """The cost of each row: that of all its examples."""
@@ -69,7 +71,7 @@ class Encoded:
             order, groups = self._ordered
             first, last = np.searchsorted(groups, self.groups[item], "left"), np.searchsorted(groups, self.groups[item], "right")
             others = picked(self.examples, order[first:last])
-        return Draw(seed, epoch, int(self.owner[item]), others)
+        return Draw(seed, epoch, self.first + int(self.owner[item]), others)
 
     @functools.cached_property
     def _ordered(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

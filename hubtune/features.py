@@ -271,6 +271,8 @@ def against(work: Work, model: Module, part: Any, learned: frozenset[str], proce
         return "train.kernels=plain"
     if processes > 1:
         return "there are several processes"
+    if work.windows is not None:
+        return "the data is streamed"
     if not isinstance(part, torch.nn.Module) or part is model:
         return "the model has no backbone of its own"
     inside = {id(parameter) for parameter in part.parameters()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from hubtune.values import Row, Rows
@@ -27,14 +27,19 @@ def numbered(rows: Rows) -> Iterator[tuple[int, Row]]:
 
 def pieces(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator[Piece]:
     """All rows, or those of some numbers, a piece at a time."""
-    numbers = range(len(rows)) if numbers is None else numbers
-    for start in range(0, len(numbers), PIECE):
-        chosen = numbers[start : start + PIECE]
-        if hasattr(rows, "column_names"):
+    if hasattr(rows, "select"):  # of `datasets`
+        numbers = range(len(rows)) if numbers is None else numbers
+        for start in range(0, len(numbers), PIECE):
+            chosen = numbers[start : start + PIECE]
             columns: Any = rows[slice(chosen.start, chosen.stop) if isinstance(chosen, range) else chosen]  # type: ignore[index]
             yield Piece([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], chosen)
-        else:
-            yield Piece([rows[number] for number in chosen], chosen)
+        return
+    found = iter(rows) if numbers is None else (rows[number] for number in numbers)
+    first = 0
+    while piece := list(islice(found, PIECE)):
+        last = first + len(piece)
+        yield Piece(piece, range(first, last) if numbers is None else numbers[first:last])
+        first = last
 
 
 class Lines(Sequence[Row]):
@@ -56,7 +61,7 @@ class Lines(Sequence[Row]):
 class Cells(Sequence[Any]):
     """What `make` makes of every row: made anew whenever they are gone through, and not kept."""
 
-    def __init__(self, rows: Rows, make: Callable[[Row], Any]) -> None:
+    def __init__(self, rows: Sequence[Any], make: Callable[[Any], Any]) -> None:
         self.rows, self.make = rows, make
 
     def __len__(self) -> int:

@@ -22,6 +22,7 @@ from hubtune.errors import DataError, did_you_mean, listing
 from hubtune.labels import row_numbers
 from hubtune.pieces import cells
 from hubtune.recipe import DataPart
+from hubtune.streams import Stream, in_memory
 
 Warn = Callable[[str], None]
 
@@ -49,11 +50,13 @@ class Data:
 
 def gather(part: DataPart, columns: Sequence[Column], source: Any = None) -> Data:
     """The splits as they are given, by role, without gaps: what a task inspects, under the row numbers of the data."""
-    raw = sources.load(part.source if source is None else source)
+    raw = sources.load(part.source if source is None else source, part.stream)
     if "train" not in raw.splits:
         raise DataError(f"there is no train split; splits: {listing(raw.splits)}.", where=raw.name)
-    mapping = find_columns(raw.splits["train"], columns, part.columns)
-    splits = {split: by_role(rows, mapping, split) for split, rows in raw.splits.items() if split in sources.SPLITS}
+    train = raw.splits["train"]
+    mapping = find_columns(train.head if isinstance(train, Stream) else train, columns, part.columns)
+    labels = [column.role for column in columns if column.kind == "label" and column.role in mapping]
+    splits = {split: streamed(rows, mapping, labels) if isinstance(rows, Stream) else by_role(rows, mapping, split) for split, rows in raw.splits.items() if split in sources.SPLITS}
     if isinstance(part.validation, str):
         other = sources.load(part.validation)
         splits["validation"] = by_role(next(iter(other.splits.values())), mapping, "validation")
@@ -72,8 +75,13 @@ def for_training(data: Data, part: DataPart, columns: Sequence[Column], seed: in
     if "validation" not in splits:
         labelled = next((c.role for c in columns if c.kind == "label" and c.role in data.columns), None)
         splits["train"], splits["validation"] = cut_validation(splits["train"], part.validation, seed, labelled)
-        checks["validation"] = f"cut from train ({part.validation:g}, seed {seed})"
-    checks["duplicates"] = duplicates(splits, [c.role for c in columns if not c.target])
+        first = isinstance(splits["train"], Stream)
+        checks["validation"] = f"the first {len(splits['validation'])} rows of train" if first else (
+            f"cut from train ({part.validation:g}, seed {seed})")
+    if isinstance(splits["train"], Stream):
+        checks["stream"] = f"order: {part.buffer} rows that follow each other are shuffled together; duplicates in train: not looked for"
+    kept = {split: rows for split, rows in splits.items() if not isinstance(rows, Stream)}
+    checks["duplicates"] = duplicates(kept, [c.role for c in columns if not c.target])
     for pair, count in checks["duplicates"].items():
         if count:
             warn(f"{count} rows of {pair.replace('/', ' stand word for word in ')}: scores there flatter the model.")
@@ -81,6 +89,8 @@ def for_training(data: Data, part: DataPart, columns: Sequence[Column], seed: in
     return dataclasses.replace(data, splits=ordered, checks=checks)
 
 
+MOST_OF_STREAM = 5_000
+"""Rows of a stream that are held out at most: they are kept in memory."""
 HELD_OUT = ("test", "validation")
 """What is answered and scored where nobody names a split: not what a model was trained on, if there is anything else."""
 
@@ -177,6 +187,13 @@ def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     return rows
 
 
+def streamed(rows: Stream, mapping: Mapping[str, str], kept: Sequence[str]) -> Stream:
+    """The same of a stream. kept: roles that are kept as its rows are counted."""
+    features = {role: rows.head.features[name] for role, name in mapping.items()}
+    return rows.made(by_role(rows.head, mapping, "train"), lambda row: {
+        role: named(features[role], row[name]) if holds_labels(features[role]) else row[name] for role, name in mapping.items()}, kept)
+
+
 def holds_labels(feature: Any) -> bool:
     """Whether there are class labels in a column, at whatever depth."""
     from datasets import ClassLabel
@@ -198,25 +215,28 @@ def named(feature: Any, value: Any) -> Any:
 
 
 def sample(rows: Any, most: int, seed: int) -> Any:
-    """At most so many rows, drawn by the seed, in their order."""
+    """At most so many rows, drawn by the seed, in their order; of a stream, the first."""
     if len(rows) <= most:
         return rows
+    if isinstance(rows, Stream):
+        return rows.between(0, most)
     return rows.select(sorted(random.Random(f"limit/{seed}").sample(range(len(rows)), most)))
 
 
 def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: bool) -> None:
     """Refuse empty texts and missing labels, with their row numbers."""
-    for column in columns:
-        if column.role not in rows.column_names or (column.needed != "always" and not training):  # type: ignore[attr-defined]
-            continue
-        if column.gaps:
-            continue
-        gaps = [i for i, v in enumerate(cells(rows, column.role)) if v is None or (isinstance(v, str) and not v.strip())
-                or (isinstance(v, list) and not v and column.kind != "label")]
-        if gaps:
+    looked = [column for column in columns if column.role in rows.column_names and not column.gaps  # type: ignore[attr-defined]
+              and (column.needed == "always" or training)]
+    gaps: dict[str, list[int]] = {column.role: [] for column in looked}
+    for number, values in enumerate(cells(rows, *gaps, make=lambda *values: values)):
+        for column, value in zip(looked, values, strict=True):
+            if value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, list) and not value and column.kind != "label"):
+                gaps[column.role].append(number)
+    for column in looked:
+        if found := gaps[column.role]:
             what = "a missing label" if column.kind == "label" else f"an empty {column.role}"
             raise DataError(
-                f"{len(gaps)} of {len(rows)} rows have {what}: {row_numbers(gaps)} of {split}.",
+                f"{len(found)} of {len(rows)} rows have {what}: {row_numbers(found)} of {split}.",
                 hint="Fill them in or take these rows out, and run the same command again.",
             )
 
@@ -228,6 +248,9 @@ def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) 
     """
     if isinstance(share, str) or not 0 < share < 1:
         raise DataError(f"data.validation is a share between 0 and 1, or a source, not {share!r}.")
+    if isinstance(rows, Stream):
+        wanted = max(1, min(MOST_OF_STREAM, round(share * len(rows))))
+        return rows.between(wanted, len(rows)), in_memory(rows, wanted)
     groups: dict[Any, array[int]] = defaultdict(lambda: array("q"))
     for index, value in enumerate(cells(rows, label)) if label else ():
         groups[value if isinstance(value, str | int | bool) else None].append(index)

@@ -88,7 +88,7 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
         })
     return prepared, Work(
         prepared.task, prepared.strategy, prepared.base, found.model, found.fresh, prepared.encoded["train"],
-        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume,
+        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,
     )
 
 

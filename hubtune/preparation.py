@@ -124,7 +124,8 @@ def encode_splits(
     wanted = min(train.max_length, limit) if train.max_length and limit else train.max_length
     learnt = data.splits["train"]
     learnt = learnt.part(0, size) if isinstance(learnt, Stream) else learnt
-    first, lengths = encoding.encode_for_training(task, learnt, base, wanted, limit)
+    noted.begin("encoding train", len(learnt))
+    first, lengths = encoding.encode_for_training(task, learnt, base, wanted, limit, noted.advance)
     unit = task.unit
     if lengths["rows_cut"]:
         noted.warn(
@@ -137,7 +138,9 @@ def encode_splits(
     base = replace(base, max_length=limit)
     encoded = {"train": first}
     for split in [name for name in data.splits if name != "train"]:
-        encoded[split] = encoding.encode(task, data.splits[split], base, base.max_length)
+        noted.begin(f"encoding {split}", len(data.splits[split]))
+        encoded[split] = encoding.encode(task, data.splits[split], base, base.max_length, noted.advance)
+    noted.end()
     return encoded, lengths, base
 
 

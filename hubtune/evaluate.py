@@ -16,10 +16,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
+from numpy.typing import NDArray
 
+from hubtune.arrays import Place
 from hubtune.batching import by_size, share
-from hubtune.contract import Base, Batch, Example, Loss, Prediction, Rows, Task
+from hubtune.contract import Base, Batch, Loss, Prediction, Rows, Task
 from hubtune.encoding import Encoded
+from hubtune.examples import Examples, with_more
+from hubtune.pieces import Lines
+from hubtune.store import Values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +66,7 @@ def batch_for(model: Module, task: Task[Any], examples: Sequence[Any], base: Bas
     return Batch(moved(batch.inputs, weight.device, wide), moved(batch.targets, weight.device, wide), batch.size)
 
 
-def batches_of(model: Module, sizes: Sequence[int], uniform: bool, most: int = MOST) -> list[list[int]]:
+def batches_of(model: Module, sizes: Sequence[int] | NDArray[np.int64], uniform: bool, most: int = MOST) -> list[list[int]]:
     """Examples of these sizes in batches that suit where the model is."""
     limit = LIMITS.get(next(model.parameters()).device.type, LIMIT)
     return by_size(sizes, limit, most, uniform)
@@ -98,7 +103,7 @@ def answer(
     """
     generates = type(task).predict is not Task.predict
     world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
-    batches = batches_of(model, encoded.sizes.tolist(), uniform)
+    batches = batches_of(model, encoded.sizes, uniform)
     parts: list[tuple[int, Prediction]] = []
     sums: list[tuple[str, float, float]] = []
     with evaluating(model):
@@ -120,7 +125,7 @@ def answer(
         parts, sums = gather_object(parts), gather_object(sums)
     by_example = dict(parts)  # by id, so that a row counted on two devices still counts once
     predictions = [
-        task.merge([by_example[i] for i in items], rows[row], base) for row, items in enumerate(encoded.of_rows())
+        task.merge([by_example[i] for i in items], row, base) for row, items in zip(Lines(rows), encoded.of_rows(), strict=True)
     ]
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for name, total, count in sums:
@@ -131,13 +136,15 @@ def answer(
 
 def annotated(model: Module, task: Task[Any], base: Base, encoded: Encoded, uniform: bool) -> Encoded:
     """The examples with what the model as it is says of them: a frozen reference for what it will become."""
-    examples: list[Example] = list(encoded.examples)
+    place, order = Place(), np.zeros(len(encoded.examples), np.int64)
+    more = Values(place)
     with evaluating(model):
-        for items in batches_of(model, encoded.sizes.tolist(), uniform):
-            batch = batch_for(model, task, [examples[item] for item in items], base)
-            for item, found in zip(items, task.annotate(task.forward(model, batch), batch, base), strict=True):
-                examples[item] = {**examples[item], **found}
-    return replace(encoded, examples=examples)
+        for items in batches_of(model, encoded.sizes, uniform):
+            batch = batch_for(model, task, [encoded.examples[item] for item in items], base)
+            order[items] = np.arange(len(more), len(more) + len(items))
+            more.extend(task.annotate(task.forward(model, batch), batch, base))
+    place.close()
+    return replace(encoded, examples=with_more(encoded.examples, Examples(more, order)))
 
 
 def as_terms(loss: Loss | list[Loss]) -> list[Loss]:
@@ -150,8 +157,7 @@ def padding_matters(model: Module, task: Task[Any], base: Base, encoded: Encoded
 
     Rounding alone stays far below 1e-5 of it. A task that writes its answers to unlabelled rows is not asked.
     """
-    order = encoded.sizes.argsort().tolist()
-    short, long = order[0], order[-1]
+    short, long = int(encoded.sizes.argmin()), int(encoded.sizes.argmax())
     if encoded.sizes[short] == encoded.sizes[long]:
         return False
     found = []

@@ -19,6 +19,7 @@ from hubtune.errors import ResumeError, TrainingError
 from hubtune.gradient import Gradient
 from hubtune.recipe import TrainPart
 from hubtune.schedule import boundaries, rate
+from hubtune.streams import Windows
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Work:
     compute: Compute
     folder: Path
     resume: bool = False
+    windows: Windows | None = None
+    """Of a stream: what `train` is a window of."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Learner:
         self.gradient = Gradient(work, accelerator, self.scaler)
         self.limit = work.compute.limit
         self.vocabularies = vocabulary.Vocabularies()
-        if accelerator.num_processes == 1 and work.settings.kernels == "auto":
+        if accelerator.num_processes == 1 and work.settings.kernels == "auto" and work.windows is None:
             self.vocabularies = vocabulary.find(self.module, work.strategy, work.task, work.base, self.learned, work.train)
         self.features = features.Nothing("nobody asked")
         self.had_features: bool | None = None

@@ -15,6 +15,7 @@ from hubtune.contract import CONTRACT, Task
 from hubtune.engine import Outcome
 from hubtune.learner import Work
 from hubtune.origin import fetch
+from hubtune.pieces import Lines
 from hubtune.preparation import Prepared
 from hubtune.record import RECORD, write_record
 from hubtune.watch import Watcher
@@ -87,7 +88,7 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
         })
     return prepared, Work(
         prepared.task, prepared.strategy, prepared.base, found.model, found.fresh, prepared.encoded["train"],
-        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume,
+        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,
     )
 
 
@@ -99,7 +100,7 @@ def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: 
         if split == "train":
             continue
         watcher.begin(f"evaluating {split}", len(encoded.examples))
-        listed = list(prepared.data.splits[split])
+        listed = list(Lines(prepared.data.splits[split]))
         answers = evaluate.answer(model, task, base, listed, encoded, accelerator=launch.state(), advance=watcher.advance,
                                   uniform=compute.uniform)
         watcher.end()

@@ -21,9 +21,9 @@ REPO = Path(__file__).resolve().parent.parent
 CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 
 FLOORS = {
-    0: ("errors", "contract", "values", "batching", "labels", "precision", "fingerprint", "watch"),
-    1: ("recipe", "registry", "defaults", "schedule", "journal"),
-    2: ("rows", "sources", "folders", "models", "origin", "hub", "checkpoint", "saving", "card", "encoding", "device", "launch", "kernels", "record"),
+    0: ("errors", "contract", "values", "batching", "labels", "pieces", "precision", "fingerprint", "watch"),
+    1: ("arrays", "recipe", "registry", "defaults", "schedule", "journal"),
+    2: ("rows", "sources", "folders", "models", "origin", "hub", "checkpoint", "saving", "card", "encoding", "examples", "store", "streams", "device", "launch", "kernels", "record"),
     3: ("engine", "learner", "vocabulary", "features", "backbone", "flat", "gradient", "evaluate", "proof", "replay"),
     4: ("run", "costs", "preparation", "training", "loaded", "api", "scaffold"),
     5: ("", "cli", "cli_plugins", "__main__", "console", "listings", "output"),  # "" is hubtune itself: the door for users and plugins

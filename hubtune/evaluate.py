@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 
+from hubtune import sharding
 from hubtune.batching import by_size, share
 from hubtune.contract import Base, Batch, Example, Loss, Prediction, Rows, Task
 from hubtune.encoding import Encoded
@@ -90,17 +91,23 @@ def answer(
     """
     generates = type(task).predict is not Task.predict
     world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
+    sharded = sharding.is_sharded(model)
+    if sharded and real and generates:
+        world, rank = 1, 0  # processes that each have a part of the weights take as many passes as the others: the same ones
     batches = by_size(encoded.sizes.tolist(), LIMIT, MOST, uniform)
     parts: list[tuple[int, Prediction]] = []
     sums: list[tuple[str, float, float]] = []
     with evaluating(model):
         for _, items in share(batches, world, rank):
+            if not (items or sharded):
+                continue
+            asked = items or batches[0][:1]
+            batch = batch_for(model, task, [encoded.examples[i] for i in asked], base)
+            judged = batch.targets is not None or not (real and generates)
+            with known(asked, batch):
+                outputs = task.forward(model, batch) if judged else None
             if not items:
                 continue
-            batch = batch_for(model, task, [encoded.examples[i] for i in items], base)
-            judged = batch.targets is not None or not (real and generates)
-            with known(items, batch):
-                outputs = task.forward(model, batch) if judged else None
             found = task.judge(outputs, batch, base) if judged else [{} for _ in items]
             if real and generates:
                 found = [{**one, **more} for one, more in zip(found, task.predict(model, batch, base), strict=True)]

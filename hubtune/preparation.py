@@ -9,7 +9,7 @@ from typing import Any
 from hubtune import card, defaults, encoding, hub, launch, models, registry, rows
 from hubtune.contract import Base, Strategy, Task
 from hubtune.encoding import Encoded
-from hubtune.errors import MissingExtra, ModelError, ResumeError
+from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
 from hubtune.origin import Origin, locate, refuse_unsafe, said_beside
 from hubtune.recipe import Recipe, TrainPart
 from hubtune.schedule import steps_in
@@ -35,6 +35,7 @@ class Prepared:
     settings: TrainPart
     parameters: int
     warnings: list[str]
+    shard: bool = False
 
     def described(self) -> dict[str, Any]:
         """What goes into `run.json` before step 0: everything needed to run it again."""
@@ -62,6 +63,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
     refuse_tracker(recipe.train.track)
     launch.refuse_lonely()
+    shard = launch.shards(recipe.train.shard)
     data = rows.gather(recipe.data, task.columns, source)
     if before and data.fingerprint != before["data"]["fingerprint"]:
         raise ResumeError(
@@ -87,6 +89,8 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     base = models.configured(base, setup)
     noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
     shape = models.skeleton(base, task)
+    if shard:
+        refuse_unshardable(strategy, shape)
     limit = models.length_limit(base, shape) if task.unit == "tokens" else None
     limit = limit and max(1, limit - strategy.positions())
     encoded, lengths, base = encode_splits(task, data, base, limit, recipe.train, noted)
@@ -99,7 +103,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
         for kind, found in (("task", plugins.origin(type(task))), ("strategy", plugins.origin(type(strategy))))
     }
     return Prepared(recipe, task, strategy, described, data, facts, origin, base, dict(setup.config),
-                    strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings)
+                    strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings, shard)
 
 
 def encode_splits(
@@ -132,6 +136,16 @@ def refuse_code(origin: Origin) -> None:
     if said_beside(origin).get("loads_with") == "code":
         raise ModelError("it loads with code that lies beside its weights, which is not run to tune it further.",
                          where=origin.repo, hint="Tune the model that it was made from.")
+
+
+def refuse_unshardable(strategy: Strategy[Any], shape: Any) -> None:
+    """Refuse what cannot be trained in parts, before weights are here."""
+    from hubtune import sharding  # it imports torch, which only those wait for who train in parts
+
+    reason = sharding.unfit_strategy(strategy) or sharding.unfit(shape, tuple(shape.modules()))
+    if reason:
+        raise RecipeError(f"the weights cannot be shared out over processes: {reason}.",
+                          hint="Let each process hold all of them: --set train.shard=none")
 
 
 def refuse_tracker(name: str | None) -> None:

@@ -22,6 +22,8 @@ from hubtune.errors import RecipeError
 from hubtune.watch import Watcher
 
 forks = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="processes are not forked on this system")
+PRELOADED = ("torch.distributed.fsdp", "hubtune.training", "datasets", "sklearn.metrics", "peft", "transformers.models.bert.modeling_bert")
+"""What processes would each wait for, if they were not forked from one that has it."""
 SETTINGS: dict[str, Any] = {"batch_size": 5, "keep": "best", "epochs": 3.0, "batch_norm": "frozen"}
 
 
@@ -56,28 +58,28 @@ def trained(folder: Path, task: Any, strategy: Any, *, resume: bool = False, sto
     return dict(made.model.state_dict())
 
 
-def process(rank: int, count: int, there: int, place: Path, arguments: Any, more: Any) -> None:
-    """One process of several, which says what it ends with."""
+def process(rank: int, count: int, there: int, place: Path, work: Any, arguments: Any, more: Any) -> None:
+    """One process of several, which says what it ends with: what `work` returns."""
     os.environ.update(WORLD_SIZE=str(count), RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count),
                       MASTER_ADDR="127.0.0.1", MASTER_PORT=str(there), ACCELERATE_USE_CPU="true")
     torch.set_num_threads(1)
     try:
         if count > 1:
             launch.join("cpu")
-        torch.save(trained(*arguments, **more), place / f"{rank}.pt")
+        torch.save(work(*arguments, **more), place / f"{rank}.pt")
         launch.leave()
     except BaseException:
         (place / f"{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")
         raise
 
 
-def in_processes(count: int, folder: Path, *arguments: Any, **more: Any) -> list[dict[str, torch.Tensor]]:
-    """What each of so many processes ends with."""
+def in_processes(count: int, folder: Path, *arguments: Any, work: Any = trained, **more: Any) -> list[Any]:
+    """What each of so many processes ends with: what `work` returns for the folder and further arguments."""
     there, place = port(), folder.parent / f"{folder.name}-{count}-said"
     place.mkdir(exist_ok=True)
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["test_gradient", "test_launch"])
-    children = [server.Process(target=process, args=(rank, count, there, place, (folder, *arguments), more)) for rank in range(count)]
+    server.set_forkserver_preload(["test_gradient", "test_launch", *PRELOADED])
+    children = [server.Process(target=process, args=(rank, count, there, place, work, (folder, *arguments), more)) for rank in range(count)]
     for child in children:
         child.start()
     for child in children:

@@ -115,10 +115,10 @@ class Loop:
                     self.save(best)
                 if stop:
                     self.saver.wait()
-                    raise TrainingError(
+                    raise launch.once(TrainingError(
                         f"stopped after step {self.progress.step} of {self.steps}; everything up to there is saved.",
                         hint=f"Go on with: hubtune train --resume {self.work.folder}",
-                    )
+                    ))
         self.saver.wait()
         keeps_best = self.work.settings.keep == "best"
         self.learner.finish(self.checkpoints / "best" if keeps_best else None)
@@ -158,11 +158,11 @@ class Loop:
         learnt = self.learner.learn(step, step // self.epoch_steps, items)
         loss = sum(learnt.losses.values())
         if not math.isfinite(loss):
-            raise NonFiniteLoss(
+            raise launch.once(NonFiniteLoss(
                 f"the loss of step {step} is {loss}; its rows in train: {row_numbers(sorted(int(row) for row in rows))}.",
                 hint="Try a lower train.lr, or train.precision=fp32. The last good state: "
                 f"hubtune train --resume {self.work.folder}",
-            )
+            ))
         norm = self.learner.move(step)
         self.reserve()
         self.progress.step = step + 1
@@ -243,7 +243,7 @@ class Loop:
         if found is None:
             return 0
         if found.state["steps"] != self.steps:
-            raise ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite.")
+            raise launch.once(ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite."))
         self.learner.restore(found.tensors, found.state["learner"])
         self.progress = Progress(**found.state["progress"])
         return self.progress.step

@@ -145,6 +145,11 @@ def any_of(*values: bool) -> tuple[bool, ...]:
     return tuple(bool(count) for count in reduce(counts).tolist())
 
 
+def once(error: Exception) -> BaseException:
+    """What to raise where all processes have found the same: the error in the first, and a quiet end in the others."""
+    return error if is_first() else SystemExit(1)
+
+
 def leave() -> None:
     """Let go of the others: a process that ends without it takes them along."""
     if world() > 1:

@@ -75,7 +75,7 @@ class Learner:
         parameters = dict(self.module.named_parameters())
         self.trainable = sum(parameters[name].numel() for name in self.learned)
         if not self.trainable:
-            raise TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model.")
+            raise launch.once(TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model."))
         checkpoint.refuse_full_disk(work.folder, sum(p.numel() for p in parameters.values()), self.trainable)
         self.statistics = [part for name, part in self.module.named_modules() if self.keeps_statistics(name, part)]
         self.scaler = torch.amp.GradScaler(work.compute.device, enabled=work.compute.precision == "fp16")
@@ -104,8 +104,8 @@ class Learner:
         if reason is None and self.all_that_learns() != self.learned:
             reason = f"the strategy '{self.work.strategy.name}' holds on to weights that are no longer the model's"
         if reason is not None:
-            raise TrainingError(f"the weights cannot be shared out over processes: {reason}.",
-                                hint="Let each process hold all of them: --set train.shard=none")
+            raise launch.once(TrainingError(f"the weights cannot be shared out over processes: {reason}.",
+                                            hint="Let each process hold all of them: --set train.shard=none"))
 
     def loss_of_one(self) -> list[float]:
         """The loss of the shortest training example, without dropout."""
@@ -122,8 +122,8 @@ class Learner:
         processes = self.accelerator.num_processes
         self.features = features.find(self.work, self.module, self.learned, processes, watcher, self.had_features)
         if self.had_features and not self.features.cached:
-            raise ResumeError(f"the run began with features computed once, and now: {self.features.reason}.",
-                              hint="Its backbone had no dropout. Train anew with --overwrite.")
+            raise launch.once(ResumeError(f"the run began with features computed once, and now: {self.features.reason}.",
+                                          hint="Its backbone had no dropout. Train anew with --overwrite."))
         self.gradient.known = self.features.train
 
     def all_that_learns(self) -> frozenset[str]:
@@ -147,8 +147,8 @@ class Learner:
         groups = work.strategy.groups(self.module, work.settings.weight_decay or 0.0)
         optimizer = work.strategy.optimizer(groups, work.settings.lr or 0.0)
         if work.shard and sharding.strangers(self.module, optimizer):
-            raise TrainingError(f"the strategy '{work.strategy.name}' holds on to weights from before they were shared out.",
-                                hint="Let each process hold all of them: --set train.shard=none")
+            raise launch.once(TrainingError(f"the strategy '{work.strategy.name}' holds on to weights from before they were shared out.",
+                                            hint="Let each process hold all of them: --set train.shard=none"))
         self.model = self.module if work.shard else self.accelerator.prepare(self.module)
         self.optimizer = self.accelerator.prepare(optimizer)
         self.phase = index

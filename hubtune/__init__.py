@@ -20,6 +20,7 @@ from hubtune.contract import (
     Strategy,
     Task,
     hookimpl,
+    numbered,
     option,
 )
 from hubtune.errors import DataError, HubtuneError, ModelError
@@ -40,7 +41,7 @@ _LAZY = {
 __all__ = [
     "CONTRACT", "Base", "Batch", "Column", "DataError", "Draw", "Export", "HubtuneError", "Loss", "Metric", "Model",
     "ModelError", "Phase", "Plan", "Run", "Setup", "Strategy", "Task", "Watcher", "check", "exact", "hookimpl",
-    "label_config", "label_id", "label_space", "label_text", "load", "option", "plan", "resume", "row_numbers", "search", "show",
+    "label_config", "label_id", "label_space", "label_text", "load", "numbered", "option", "plan", "resume", "row_numbers", "search", "show",
     "train",
 ]
 

@@ -18,9 +18,12 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 
 from hubtune import sharding
+from hubtune.arrays import Place
 from hubtune.batching import by_size, share
-from hubtune.contract import Base, Batch, Example, Loss, Prediction, Rows, Task
+from hubtune.contract import Base, Batch, Loss, Prediction, Rows, Task
 from hubtune.encoding import Encoded
+from hubtune.examples import Examples, with_more
+from hubtune.store import Values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,13 +133,15 @@ def answer(
 
 def annotated(model: Module, task: Task[Any], base: Base, encoded: Encoded, uniform: bool) -> Encoded:
     """The examples with what the model as it is says of them: a frozen reference for what it will become."""
-    examples: list[Example] = list(encoded.examples)
+    place, order = Place(), np.zeros(len(encoded.examples), np.int64)
+    more = Values(place)
     with evaluating(model):
         for items in by_size(encoded.sizes.tolist(), LIMIT, MOST, uniform):
-            batch = batch_for(model, task, [examples[item] for item in items], base)
-            for item, found in zip(items, task.annotate(task.forward(model, batch), batch, base), strict=True):
-                examples[item] = {**examples[item], **found}
-    return replace(encoded, examples=examples)
+            batch = batch_for(model, task, [encoded.examples[item] for item in items], base)
+            order[items] = np.arange(len(more), len(more) + len(items))
+            more.extend(task.annotate(task.forward(model, batch), batch, base))
+    place.close()
+    return replace(encoded, examples=with_more(encoded.examples, Examples(more, order)))
 
 
 def as_terms(loss: Loss | list[Loss]) -> list[Loss]:

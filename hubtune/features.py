@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hubtune import checkpoint, evaluate
 from hubtune.backbone import Backbone, Refused, rebuilt, tensors_in
 from hubtune.batching import by_size
-from hubtune.contract import Batch, Draw, Strategy
+from hubtune.contract import Batch, Strategy
 from hubtune.encoding import Encoded
 from hubtune.fingerprint import of_rows
 from hubtune.flat import Field, Split, lengths_of, width_of
@@ -296,7 +296,7 @@ def refuse_drawn(work: Work, items: Sequence[int]) -> None:
     examples = [work.train.examples[item] for item in items]
     still = work.task.collate(examples, work.base, None).inputs
     for epoch in range(EPOCHS):
-        draws = [Draw(work.settings.seed, epoch, int(work.train.owner[item])) for item in items]
+        draws = [work.train.draw(work.settings.seed, epoch, item) for item in items]
         if not same(still, work.task.collate(examples, work.base, draws).inputs):
             raise Refused("the task draws its inputs anew in every epoch")
 

@@ -12,7 +12,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from hubtune import checkpoint, evaluate, features, launch, sharding, vocabulary
 from hubtune.batching import cut
-from hubtune.contract import Base, Draw, Plan, Rows, Strategy, Task
+from hubtune.contract import Base, Plan, Rows, Strategy, Task
 from hubtune.device import Compute
 from hubtune.encoding import Encoded
 from hubtune.errors import ResumeError, TrainingError
@@ -111,7 +111,7 @@ class Learner:
         """The loss of the shortest training example, without dropout."""
         work, item = self.work, int(self.work.train.sizes.argmin())
         with evaluate.evaluating(self.module):
-            batch = evaluate.batch_for(self.module, work.task, [work.train.examples[item]], work.base, [Draw(0, 0, item)])
+            batch = evaluate.batch_for(self.module, work.task, [work.train.examples[item]], work.base, [work.train.draw(0, 0, item)])
             found = [term.total for term in evaluate.as_terms(work.task.loss(work.task.forward(self.module, batch), batch))]
         if any(sharding.is_part(total) for total in found):
             raise ValueError("the model looks at weights beside the forward pass of their block")

@@ -19,8 +19,8 @@ class Graded:
     scores = ("spearman", "pearson")
     ranked = None
 
-    def carried(self, row, groups):
-        """What an example carries; groups: the encoded texts of each label."""
+    def carried(self, row):
+        """What an example carries to be learnt from."""
         return {"score": float(row["label"])} if row.get("label") is not None else {}
 
     def score(self, predictions, rows, ranks):
@@ -40,7 +40,7 @@ class Pairs(Graded):
     scores = ("recall@1", "recall@10", "ndcg@10", "mrr")
     ranked = staticmethod(ranked_pairs)
 
-    def carried(self, row, groups):
+    def carried(self, row):
         return {"keys": [key(row["text"]), key(row["text_pair"])]} if "text_pair" in row else {}
 
     def score(self, predictions, rows, ranks):
@@ -59,11 +59,8 @@ class Labels(Pairs):
     scores = ("recall@1", "recall@5", "ndcg@10")
     ranked = staticmethod(ranked_labels)
 
-    def carried(self, row, groups):
-        if "label" not in row:
-            return {}
-        label = label_text(row["label"])
-        return {"keys": [key(label)] * 2, "text": row["text"], "group": groups[label]}
+    def carried(self, row):
+        return {"keys": [key(label_text(row["label"]))] * 2} if "label" in row else {}
 
     def gold(self, row):
         return {"embedding": unit_vector(label_text(row["label"]))}

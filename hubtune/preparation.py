@@ -81,12 +81,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     if before and origin.commit != before["base"]["commit"]:
         raise ResumeError("the base model's files have changed since the run began.",
                           hint="Put the old files back to go on, or train anew with --overwrite.")
-    refuse_unsafe(origin)
-    refuse_code(origin)
-    base = models.open_base(origin, task)
-    models.refuse_misfit(origin, base, task, strategy)
-    setup = task.configure(facts, base)
-    base = models.configured(base, setup)
+    base, config = opened(origin, task, strategy, facts)
     noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
     shape = models.skeleton(base, task)
     if shard:
@@ -102,8 +97,20 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
         kind: {"plugin": found.name, "distribution": found.source, "version": found.version}
         for kind, found in (("task", plugins.origin(type(task))), ("strategy", plugins.origin(type(strategy))))
     }
-    return Prepared(recipe, task, strategy, described, data, facts, origin, base, dict(setup.config),
+    return Prepared(recipe, task, strategy, described, data, facts, origin, base, config,
                     strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings, shard)
+
+
+def opened(
+    origin: Origin, task: Task[Any], strategy: Strategy[Any], facts: Mapping[str, Any]
+) -> tuple[Base, dict[str, Any]]:
+    """The base as the task wants it, and what of its configuration that is; refused where task, strategy and model do not fit."""
+    refuse_unsafe(origin)
+    refuse_code(origin)
+    base = models.open_base(origin, task)
+    models.refuse_misfit(origin, base, task, strategy)
+    setup = task.configure(facts, base)
+    return models.configured(base, setup), dict(setup.config)
 
 
 def encode_splits(

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune import card, checkpoint, device, engine, evaluate, launch, learner, models, proof, sharding
+from hubtune import card, checkpoint, device, engine, evaluate, host, launch, learner, models, proof, sharding
 from hubtune.contract import CONTRACT, Task
 from hubtune.engine import Outcome
 from hubtune.learner import Work
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Watcher, *, resume: bool) -> None:
     """Train, score, save and prove; the folder is then a finished run. Of several processes, the first writes."""
     launch.join(device.kind())
+    host.clear()
     try:
         compute = launch.together(planned(prepared, record, resume) if launch.is_first() else None)
         assert compute is not None

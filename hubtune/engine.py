@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
-from hubtune import checkpoint, evaluate, launch
+from hubtune import checkpoint, evaluate, launch, sharding
 from hubtune.batching import steps_of_epoch
 from hubtune.checkpoint import Checkpoint
 from hubtune.encoding import Encoded
@@ -32,10 +32,6 @@ from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
     from torch.nn import Module
-
-
-AGREED = 8
-"""Steps after which several processes ask each other whether to stop."""
 
 
 @dataclass
@@ -60,6 +56,7 @@ class Outcome:
     best_step: int
     seconds: float
     trainable: int
+    learned: frozenset[str]
     early: bool
     features: dict[str, Any]
 
@@ -116,30 +113,34 @@ class Loop:
                 validated = validates(self.work.settings, self.progress.step, self.epoch_steps, self.steps)
                 if validated:
                     best = self.validate()
-                stop = self.asked_to_stop() and self.progress.step < self.steps
-                if validated or stop or time.monotonic() - self.saved > 60 * self.work.settings.save_minutes:
+                stop, due = self.asked()
+                if validated or stop or due:
                     self.save(best)
                 if stop:
                     self.saver.wait()
-                    raise TrainingError(
+                    raise launch.once(TrainingError(
                         f"stopped after step {self.progress.step} of {self.steps}; everything up to there is saved.",
                         hint=f"Go on with: hubtune train --resume {self.work.folder}",
-                    )
+                    ))
         self.saver.wait()
         keeps_best = self.work.settings.keep == "best"
         self.learner.finish(self.checkpoints / "best" if keeps_best else None)
         done = self.progress.step
         return Outcome(
             self.learner.module, done, done / self.epoch_steps, self.progress.best_step if keeps_best else done,
-            self.progress.seconds + time.monotonic() - self.begun, self.learner.trainable, self.progress.stopped,
+            self.progress.seconds + time.monotonic() - self.begun, self.learner.trainable,
+            self.learner.learned, self.progress.stopped,
             self.learner.features.described(),
         )
 
-    def asked_to_stop(self) -> bool:
-        """Whether Ctrl-C or SIGTERM came. Processes agree on the step, now and then, since one that stops alone leaves the others waiting."""
-        if self.accelerator.num_processes == 1:
-            return self.stop.is_set()
-        return self.progress.step % AGREED == 0 and launch.any_of(self.stop.is_set())
+    def asked(self) -> tuple[bool, bool]:
+        """Whether Ctrl-C or SIGTERM asked to stop before the end, and whether a save is due by the first process' clock.
+
+        Processes agree after every step: one that stops alone leaves the others waiting.
+        """
+        due = self.main and time.monotonic() - self.saved > 60 * self.work.settings.save_minutes
+        stop, due = launch.any_of(self.stop.is_set(), due)
+        return stop and self.progress.step < self.steps, due
 
     def rows_of(self, step: int) -> Any:
         """The rows of a step, from its number alone; of a stream, as rows of the window that is then at hand."""
@@ -170,11 +171,11 @@ class Loop:
         learnt = self.learner.learn(step, step // self.epoch_steps, items)
         loss = sum(learnt.losses.values())
         if not math.isfinite(loss):
-            raise NonFiniteLoss(
+            raise launch.once(NonFiniteLoss(
                 f"the loss of step {step} is {loss}; its rows in train: {row_numbers(sorted(self.work.train.first + int(row) for row in rows))}.",
                 hint="Try a lower train.lr, or train.precision=fp32. The last good state: "
                 f"hubtune train --resume {self.work.folder}",
-            )
+            ))
         norm = self.learner.move(step)
         self.reserve()
         self.progress.step = step + 1
@@ -233,6 +234,7 @@ class Loop:
     def save(self, best: Mapping[str, float] | None = None) -> None:
         """A checkpoint of this step, begun: the loop goes on once all is copied. best: scores, if its weights are the best."""
         if not self.main:
+            sharding.take_part(self.learner.state()[0])
             return
         self.saved = time.monotonic()
         self.log.flush()
@@ -255,7 +257,7 @@ class Loop:
         if found is None:
             return 0
         if found.state["steps"] != self.steps:
-            raise ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite.")
+            raise launch.once(ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite."))
         self.learner.restore(found.tensors, found.state["learner"])
         if self.work.windows is not None:
             self.work.windows.stream.restore(found.state["stream"])
@@ -266,7 +268,9 @@ class Loop:
 def tracked(work: Work) -> Accelerator:
     """Accelerate on the device that was chosen, with the tracker that the user wants."""
     settings = work.settings
-    accelerator = Accelerator(cpu=work.compute.device == "cpu", log_with=settings.track, project_dir=str(work.folder))
+    accelerator = Accelerator(  # a launcher's wishes for half precision and compilation would stay on the model, in evaluation too
+        cpu=work.compute.device == "cpu", mixed_precision="no", dynamo_backend="no", log_with=settings.track, project_dir=str(work.folder),
+    )
     if settings.track:
         accelerator.init_trackers("hubtune", config={k: v for k, v in vars(settings).items() if v is not None})
     return accelerator

@@ -18,6 +18,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
+from hubtune import sharding
 from hubtune.arrays import Place
 from hubtune.batching import by_size, share
 from hubtune.contract import Base, Batch, Loss, Prediction, Rows, Task
@@ -103,17 +104,23 @@ def answer(
     """
     generates = type(task).predict is not Task.predict
     world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
+    sharded = sharding.is_sharded(model)
+    if sharded and real and generates:
+        world, rank = 1, 0  # processes that each have a part of the weights take as many passes as the others: the same ones
     batches = batches_of(model, encoded.sizes, uniform)
     parts: list[tuple[int, Prediction]] = []
     sums: list[tuple[str, float, float]] = []
     with evaluating(model):
         for _, items in share(batches, world, rank):
+            if not (items or sharded):
+                continue
+            asked = items or batches[0][:1]
+            batch = batch_for(model, task, [encoded.examples[i] for i in asked], base)
+            judged = batch.targets is not None or not (real and generates)
+            with known(asked, batch):
+                outputs = task.forward(model, batch) if judged else None
             if not items:
                 continue
-            batch = batch_for(model, task, [encoded.examples[i] for i in items], base)
-            judged = batch.targets is not None or not (real and generates)
-            with known(items, batch):
-                outputs = task.forward(model, batch) if judged else None
             found = task.judge(outputs, batch, base) if judged else [{} for _ in items]
             if real and generates:
                 found = [{**one, **more} for one, more in zip(found, task.predict(model, batch, base), strict=True)]

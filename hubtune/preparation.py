@@ -38,6 +38,7 @@ class Prepared:
     parameters: int
     warnings: list[str]
     windows: Windows | None = None
+    shard: bool = False
 
     def described(self) -> dict[str, Any]:
         """What goes into `run.json` before step 0: everything needed to run it again."""
@@ -65,6 +66,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
     refuse_tracker(recipe.train.track)
     launch.refuse_lonely()
+    shard = launch.shards(recipe.train.shard)
     data = rows.gather(recipe.data, task.columns, source)
     if before and data.fingerprint != before["data"]["fingerprint"]:
         raise ResumeError(
@@ -82,14 +84,11 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     if before and origin.commit != before["base"]["commit"]:
         raise ResumeError("the base model's files have changed since the run began.",
                           hint="Put the old files back to go on, or train anew with --overwrite.")
-    refuse_unsafe(origin)
-    refuse_code(origin)
-    base = models.open_base(origin, task)
-    models.refuse_misfit(origin, base, task, strategy)
-    setup = task.configure(facts, base)
-    base = models.configured(base, setup)
+    base, config = opened(origin, task, strategy, facts)
     noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
     shape = models.skeleton(base, task)
+    if shard:
+        refuse_unshardable(strategy, shape)
     limit = models.length_limit(base, shape) if task.unit == "tokens" else None
     limit = limit and max(1, limit - strategy.positions())
     parameters = sum(parameter.numel() for parameter in shape.parameters())
@@ -107,8 +106,20 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
         kind: {"plugin": found.name, "distribution": found.source, "version": found.version}
         for kind, found in (("task", plugins.origin(type(task))), ("strategy", plugins.origin(type(strategy))))
     }
-    return Prepared(recipe, task, strategy, described, data, facts, origin, base, dict(setup.config),
-                    strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings, windows)
+    return Prepared(recipe, task, strategy, described, data, facts, origin, base, config,
+                    strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings, windows, shard)
+
+
+def opened(
+    origin: Origin, task: Task[Any], strategy: Strategy[Any], facts: Mapping[str, Any]
+) -> tuple[Base, dict[str, Any]]:
+    """The base as the task wants it, and what of its configuration that is; refused where task, strategy and model do not fit."""
+    refuse_unsafe(origin)
+    refuse_code(origin)
+    base = models.open_base(origin, task)
+    models.refuse_misfit(origin, base, task, strategy)
+    setup = task.configure(facts, base)
+    return models.configured(base, setup), dict(setup.config)
 
 
 def encode_splits(
@@ -156,6 +167,16 @@ def refuse_code(origin: Origin) -> None:
     if said_beside(origin).get("loads_with") == "code":
         raise ModelError("it loads with code that lies beside its weights, which is not run to tune it further.",
                          where=origin.repo, hint="Tune the model that it was made from.")
+
+
+def refuse_unshardable(strategy: Strategy[Any], shape: Any) -> None:
+    """Refuse what cannot be trained in parts, before weights are here."""
+    from hubtune import sharding  # it imports torch, which only those wait for who train in parts
+
+    reason = sharding.unfit_strategy(strategy) or sharding.unfit(shape, tuple(shape.modules()))
+    if reason:
+        raise RecipeError(f"the weights cannot be shared out over processes: {reason}.",
+                          hint="Let each process hold all of them: --set train.shard=none")
 
 
 def refuse_tracker(name: str | None) -> None:

@@ -66,6 +66,10 @@ class TrainPart:
     validations: int | None = option(None, "validations in an epoch; none: one")
     save_minutes: float = option(10.0, "minutes between checkpoints, beside the one at every validation")
     prove: bool = option(True, "compare the saved model with the trained one in a fresh process (always on publishing)")
+    shard: str = option(
+        "auto", "weights over several processes: full: each holds a part (FSDP2); none: each holds all (DDP); auto: as the launcher says",
+        choices=("auto", "none", "full"),
+    )
     track: str | None = option(None, "send the curve to a tracker", choices=("tensorboard", "wandb", "trackio"))
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, Module
 
-from hubtune import evaluate
+from hubtune import evaluate, sharding
 from hubtune.contract import Base, Strategy, Task
 from hubtune.encoding import Encoded
 from hubtune.examples import Examples
@@ -135,7 +135,9 @@ def widen(optimizer: Any, ids: Iterable[Tensor]) -> None:
     for weight, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.ndim == weight.ndim > 0 and value.shape != weight.shape:
-                state[name] = torch.zeros_like(weight).index_copy_(0, by_length[len(value)].to(weight.device), value)
+                table = torch.zeros(weight.shape, dtype=value.dtype, device=value.device)
+                table.index_copy_(0, by_length[len(value)].to(value.device), value)
+                state[name] = sharding.like(table, weight)
 
 
 def find(

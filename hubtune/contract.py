@@ -22,13 +22,11 @@ from hubtune.values import (
     Metric,
     NoOptions,
     Phase,
-    Piece,
     Plan,
     Prediction,
     Row,
     Rows,
     Setup,
-    numbered,
     option,
 )
 
@@ -50,7 +48,6 @@ __all__ = [
     "Metric",
     "NoOptions",
     "Phase",
-    "Piece",
     "Plan",
     "Plugin",
     "Prediction",
@@ -61,7 +58,6 @@ __all__ = [
     "Task",
     "hookimpl",
     "hookspec",
-    "numbered",
     "option",
 ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubtune.arrays import Place
-from hubtune.contract import Base, Draw, Example, Piece, Rows, Task
+from hubtune.contract import Base, Draw, Example, Rows, Task
 from hubtune.examples import Examples
+from hubtune.pieces import pieces
 from hubtune.store import Values
 
 OUTLIER = 2.0
 """Without a length from the user, only rows longer than this many times the 99th percentile are cut."""
-PIECE = 1024
-"""Rows that are encoded together."""
 SAID = "encoded.json"
+Advance = Callable[[int], None]
+"""Told how many rows have been encoded."""
 
 
 class Ranges(Sequence[range]):
@@ -54,6 +55,8 @@ class Encoded:
     rows: int
     lengths: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
+    first: int = 0
+    """The number of the first row in the data, of which these are some that follow each other."""
 
     def row_sizes(self) -> NDArray[np.int64]:
         """The cost of each row: that of all its examples."""
@@ -70,7 +73,7 @@ class Encoded:
             order, groups = self._ordered
             first, last = np.searchsorted(groups, self.groups[item], "left"), np.searchsorted(groups, self.groups[item], "right")
             others = picked(self.examples, order[first:last])
-        return Draw(seed, epoch, int(self.owner[item]), others)
+        return Draw(seed, epoch, self.first + int(self.owner[item]), others)
 
     @functools.cached_property
     def _ordered(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -122,8 +125,8 @@ class Table:
 class Encoder:
     """Rows of one split on their way to examples: all of them as they are, and then those that are too long once more."""
 
-    def __init__(self, task: Task[Any], rows: Rows, base: Base) -> None:
-        self.task, self.rows, self.base = task, rows, base
+    def __init__(self, task: Task[Any], rows: Rows, base: Base, advance: Advance) -> None:
+        self.task, self.rows, self.base, self.advance = task, rows, base, advance
         self.place = Place()
         self.values = Values(self.place)
         self.grouped = type(task).group is not Task.group
@@ -143,6 +146,7 @@ class Encoder:
             columns = ([len(one) for one in lists], [task.size(example) for example in examples], lengths,
                        [-1 if group is None else group for group in groups])
             found.append([np.array(column, np.int64) for column in columns])
+            self.advance(len(piece))
         empty = np.zeros(0, np.int64)
         counts, sizes, longs, among = (np.concatenate(column) for column in zip([empty] * 4, *found, strict=True))
         return Table(counts, sizes, longs if self.measured else sizes, among if self.grouped else None)
@@ -175,24 +179,14 @@ class Encoder:
         return Encoded(Examples(self.values, self.at), table.owner(), table.sizes, len(table.counts), table.lengths, table.groups)
 
 
-def encode(task: Task[Any], rows: Rows, base: Base, limit: int | None) -> Encoded:
+def encode(
+    task: Task[Any], rows: Rows, base: Base, limit: int | None, advance: Advance = lambda rows: None
+) -> Encoded:
     """All examples of the rows, those longer than the limit cut. Only these are encoded a second time."""
-    encoder = Encoder(task, rows, base)
+    encoder = Encoder(task, rows, base, advance)
     if limit is not None:
         encoder.cut(limit)
     return encoder.done()
-
-
-def pieces(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator[Piece]:
-    """All rows, or some, a piece at a time."""
-    numbers = range(len(rows)) if numbers is None else numbers
-    for start in range(0, len(numbers), PIECE):
-        chosen = numbers[start : start + PIECE]
-        if hasattr(rows, "column_names"):  # of `datasets`, which is slow row by row
-            columns: Any = rows[chosen]  # type: ignore[call-overload]
-            yield Piece([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], chosen)
-        else:
-            yield Piece([rows[number] for number in chosen], chosen)
 
 
 def picked(examples: Sequence[Example], items: NDArray[np.int64]) -> Sequence[Example]:
@@ -210,14 +204,14 @@ def some(encoded: Encoded, rows: Sequence[int]) -> Encoded:
 
 
 def encode_for_training(
-    task: Task[Any], rows: Rows, base: Base, wanted: int | None, limit: int | None
+    task: Task[Any], rows: Rows, base: Base, wanted: int | None, limit: int | None, advance: Advance = lambda rows: None
 ) -> tuple[Encoded, dict[str, Any]]:
     """Training examples, and what is said about their lengths before training.
 
     wanted: the length that the user chose. Without one, rows keep their length up to the model's limit, but
     for outliers, each of which would cost the memory and time of many others.
     """
-    encoder = Encoder(task, rows, base)
+    encoder = Encoder(task, rows, base, advance)
     whole = encoder.table
     longest = int(whole.lengths.max())
     length = wanted

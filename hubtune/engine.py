@@ -20,10 +20,13 @@ from accelerate import Accelerator
 from hubtune import checkpoint, evaluate, launch, sharding
 from hubtune.batching import steps_of_epoch
 from hubtune.checkpoint import Checkpoint
+from hubtune.contract import Plan
+from hubtune.encoding import Encoded
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
 from hubtune.journal import open_log, stopping
 from hubtune.labels import row_numbers
 from hubtune.learner import Learner, Work
+from hubtune.pieces import Lines
 from hubtune.saving import Saver
 from hubtune.schedule import steps_in, validates
 from hubtune.watch import Watcher
@@ -55,6 +58,7 @@ class Outcome:
     seconds: float
     trainable: int
     learned: frozenset[str]
+    plan: Plan
     early: bool
     features: dict[str, Any]
 
@@ -73,12 +77,13 @@ class Loop:
 
     def __init__(self, work: Work, watcher: Watcher) -> None:
         self.work, self.watcher = work, watcher
-        self.epoch_steps, self.steps = steps_in(work.settings, work.train.rows)
+        windows, rows = work.windows, work.train.rows
+        self.epoch_steps, self.steps = steps_in(work.settings, windows.rows if windows else rows)
+        self.window_steps = windows.size // (work.settings.batch_size or 1) if windows else self.epoch_steps
         self.accelerator = tracked(work)
         self.learner = Learner(work, self.accelerator, self.steps, self.steps / self.epoch_steps)
-        self.rows_examples = work.train.of_rows()
-        self.row_sizes = work.train.row_sizes()
-        self.planned: tuple[int, list[Any]] = (-1, [])
+        self.look_at(work.train)
+        self.planned: tuple[tuple[int, int], list[Any]] = ((-1, 0), [])
         self.progress = Progress()
         self.checkpoints = work.folder / "checkpoints"
         self.saver = Saver(self.checkpoints, work.folder / "log.jsonl")
@@ -126,7 +131,7 @@ class Loop:
         return Outcome(
             self.learner.module, done, done / self.epoch_steps, self.progress.best_step if keeps_best else done,
             self.progress.seconds + time.monotonic() - self.begun, self.learner.trainable,
-            self.learner.learned, self.progress.stopped,
+            self.learner.learned, self.learner.plan, self.progress.stopped,
             self.learner.features.described(),
         )
 
@@ -140,14 +145,24 @@ class Loop:
         return stop and self.progress.step < self.steps, due
 
     def rows_of(self, step: int) -> Any:
-        """The rows of a step, from its number alone."""
+        """The rows of a step, from its number alone; of a stream, as rows of the window that is then at hand."""
         epoch, place = divmod(step, self.epoch_steps)
-        if self.planned[0] != epoch:
+        window, place = divmod(place, self.window_steps)
+        if self.planned[0] != (epoch, window):
             settings = self.work.settings
-            self.planned = (epoch, steps_of_epoch(
-                self.row_sizes, settings.batch_size or 1, settings.order, settings.seed, epoch
+            if self.work.windows is not None:
+                self.look_at(self.work.windows.open(window))
+            number = epoch * -(-self.epoch_steps // self.window_steps) + window
+            self.planned = ((epoch, window), steps_of_epoch(
+                self.row_sizes, settings.batch_size or 1, settings.order, settings.seed, number
             ))
         return self.planned[1][place]
+
+    def look_at(self, train: Encoded) -> None:
+        """Have these examples as those that are trained on: all, or a window of a stream."""
+        self.work.train = train
+        self.rows_examples = train.of_rows()
+        self.row_sizes = train.row_sizes()
 
     def one_step(self) -> None:
         """The next step, and what is said of it."""
@@ -159,7 +174,7 @@ class Loop:
         loss = sum(learnt.losses.values())
         if not math.isfinite(loss):
             raise launch.once(NonFiniteLoss(
-                f"the loss of step {step} is {loss}; its rows in train: {row_numbers(sorted(int(row) for row in rows))}.",
+                f"the loss of step {step} is {loss}; its rows in train: {row_numbers(sorted(self.work.train.first + int(row) for row in rows))}.",
                 hint="Try a lower train.lr, or train.precision=fp32. The last good state: "
                 f"hubtune train --resume {self.work.folder}",
             ))
@@ -182,7 +197,7 @@ class Loop:
                 accelerator=self.accelerator, real=False, losses=True, uniform=work.compute.uniform,
                 known=self.learner.features.validation,
             )
-        scores = work.task.score(answers.predictions, list(work.validation_rows), work.base)
+        scores = work.task.score(answers.predictions, list(Lines(work.validation_rows)), work.base)
         metric = work.task.metric_of(work.base)
         sign = 1.0 if metric.higher_is_better else -1.0
         rank = [sign * scores[metric.name], -sum(answers.losses.values())]  # a tie goes to the lower loss
@@ -231,6 +246,7 @@ class Loop:
             made = {f"step-{progress.step:09d}": Checkpoint(tensors, {
                 "progress": {**vars(progress), "seconds": progress.seconds + time.monotonic() - self.begun},
                 "learner": plain, "compute": self.work.compute.as_dict(), "steps": self.steps,
+                "stream": self.work.windows and self.work.windows.position(),
             })}
             if best is not None and self.work.settings.keep == "best":
                 # Before the other: whoever goes on from there finds the weights that it calls the best.
@@ -245,6 +261,8 @@ class Loop:
         if found.state["steps"] != self.steps:
             raise launch.once(ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite."))
         self.learner.restore(found.tensors, found.state["learner"])
+        if self.work.windows is not None:
+            self.work.windows.stream.restore(found.state["stream"])
         self.progress = Progress(**found.state["progress"])
         return self.progress.step
 

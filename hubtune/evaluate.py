@@ -23,6 +23,7 @@ from hubtune.batching import by_size, share
 from hubtune.contract import Base, Batch, Loss, Prediction, Rows, Task
 from hubtune.encoding import Encoded
 from hubtune.examples import Examples, with_more
+from hubtune.pieces import Lines
 from hubtune.store import Values
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def answer(
     sharded = sharding.is_sharded(model)
     if sharded and real and generates:
         world, rank = 1, 0  # processes that each have a part of the weights take as many passes as the others: the same ones
-    batches = by_size(encoded.sizes.tolist(), LIMIT, MOST, uniform)
+    batches = by_size(encoded.sizes, LIMIT, MOST, uniform)
     parts: list[tuple[int, Prediction]] = []
     sums: list[tuple[str, float, float]] = []
     with evaluating(model):
@@ -122,7 +123,7 @@ def answer(
         parts, sums = gather_object(parts), gather_object(sums)
     by_example = dict(parts)  # by id, so that a row counted on two devices still counts once
     predictions = [
-        task.merge([by_example[i] for i in items], rows[row], base) for row, items in enumerate(encoded.of_rows())
+        task.merge([by_example[i] for i in items], row, base) for row, items in zip(Lines(rows), encoded.of_rows(), strict=True)
     ]
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for name, total, count in sums:
@@ -136,7 +137,7 @@ def annotated(model: Module, task: Task[Any], base: Base, encoded: Encoded, unif
     place, order = Place(), np.zeros(len(encoded.examples), np.int64)
     more = Values(place)
     with evaluating(model):
-        for items in by_size(encoded.sizes.tolist(), LIMIT, MOST, uniform):
+        for items in by_size(encoded.sizes, LIMIT, MOST, uniform):
             batch = batch_for(model, task, [encoded.examples[item] for item in items], base)
             order[items] = np.arange(len(more), len(more) + len(items))
             more.extend(task.annotate(task.forward(model, batch), batch, base))
@@ -154,8 +155,7 @@ def padding_matters(model: Module, task: Task[Any], base: Base, encoded: Encoded
 
     Rounding alone stays far below 1e-5 of it. A task that writes its answers to unlabelled rows is not asked.
     """
-    order = encoded.sizes.argsort().tolist()
-    short, long = order[0], order[-1]
+    short, long = int(encoded.sizes.argmin()), int(encoded.sizes.argmax())
     if encoded.sizes[short] == encoded.sizes[long]:
         return False
     found = []

@@ -189,7 +189,7 @@ class Features(Nothing):
 
     def computed(self, encoded: Encoded) -> Iterator[tuple[list[int], list[int], dict[str, Tensor]]]:
         """Batches by size: their examples, the tokens of each, and the tensors that are kept."""
-        for items in by_size(encoded.sizes.tolist(), evaluate.LIMIT, evaluate.MOST, self.work.compute.uniform):
+        for items in by_size(encoded.sizes, evaluate.LIMIT, evaluate.MOST, self.work.compute.uniform):
             batch = self.batch(encoded, items)
             with self.backbone.answering(None) as seen:
                 self.work.task.forward(self.model, batch)
@@ -271,6 +271,8 @@ def against(work: Work, model: Module, part: Any, learned: frozenset[str], proce
         return "train.kernels=plain"
     if processes > 1:
         return "there are several processes"
+    if work.windows is not None:
+        return "the data is streamed"
     if not isinstance(part, torch.nn.Module) or part is model:
         return "the model has no backbone of its own"
     inside = {id(parameter) for parameter in part.parameters()}

@@ -19,6 +19,7 @@ from hubtune.errors import ResumeError, TrainingError
 from hubtune.gradient import Gradient
 from hubtune.recipe import TrainPart
 from hubtune.schedule import boundaries, rate
+from hubtune.streams import Windows
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Work:
     compute: Compute
     folder: Path
     resume: bool = False
+    windows: Windows | None = None
+    """Of a stream: what `train` is a window of."""
     shard: bool = False
 
 
@@ -56,10 +59,10 @@ class Learnt:
     micro_batches: int
 
 
-def prepared(work: Work, steps: int, epochs: float) -> Module:
+def prepared(work: Work, plan: Plan) -> Module:
     """The model as the strategy makes it, the same at every call: what it adds starts from the seed, too."""
     torch.manual_seed(work.settings.seed % 2**63)
-    module = work.strategy.prepare(work.model, work.fresh, work.task, Plan(steps, epochs, work.settings.batch_size or 0))
+    module = work.strategy.prepare(work.model, work.fresh, work.task, plan)
     return module.double() if work.compute.precision == "fp64" else module
 
 
@@ -68,7 +71,8 @@ class Learner:
 
     def __init__(self, work: Work, accelerator: Accelerator, steps: int, epochs: float) -> None:
         self.work, self.accelerator, self.steps = work, accelerator, steps
-        self.module = prepared(work, steps, epochs)
+        self.plan = Plan(steps, epochs, work.settings.batch_size or 0)
+        self.module = prepared(work, self.plan)
         self.phases = work.strategy.phases()
         self.ends = boundaries([phase.share for phase in self.phases], steps)
         self.learned = self.all_that_learns()
@@ -82,7 +86,7 @@ class Learner:
         self.gradient = Gradient(work, accelerator, self.scaler)
         self.limit = work.compute.limit
         self.vocabularies = vocabulary.Vocabularies()
-        if accelerator.num_processes == 1 and work.settings.kernels == "auto":
+        if accelerator.num_processes == 1 and work.settings.kernels == "auto" and work.windows is None:
             self.vocabularies = vocabulary.find(self.module, work.strategy, work.task, work.base, self.learned, work.train)
         self.features = features.Nothing("nobody asked")
         self.had_features: bool | None = None

@@ -48,7 +48,7 @@ class Saved:
 
 def witness(model: Module, task: Task[Any], base: Base, encoded: Encoded, path: Path, uniform: bool) -> None:
     """Ask the trained model, and write down inputs and outputs in a file beside the run."""
-    order = sorted(range(len(encoded.examples)), key=lambda index: int(encoded.sizes[index]))
+    order = encoded.sizes.argsort(kind="stable").tolist()
     chosen = [order[round(k * (len(order) - 1) / max(1, min(EXAMPLES, len(order)) - 1))] for k in
               range(min(EXAMPLES, len(order)))]
     tensors: dict[str, torch.Tensor] = {}

@@ -35,6 +35,8 @@ class DataPart:
     validation: float | str = option(0.1, "the share cut from train when there is no validation split, or a source")
     limit: int | None = option(None, "use at most this many rows of each split")
     columns: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = option(False, "read the train split of a Hub data set while training, and keep no more than a buffer of it")
+    buffer: int = option(10_000, "rows of a stream that are shuffled together")
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
             raise RecipeError(f"[{name}] is a table of keys, not {table!r}.", where=where)
     if (limit := tables.get("data", {}).get("limit")) is not None and (not isinstance(limit, int) or limit < 4):
         raise RecipeError(f"data.limit is a whole number from 4, not {limit!r}.", where=where)
+    if not isinstance(buffer := tables.get("data", {}).get("buffer", 1), int) or buffer < 1:
+        raise RecipeError(f"data.buffer is a whole number from 1, not {buffer!r}.", where=where)
     task = dict(tables.get("task", {}))
     strategy = dict(tables.get("strategy", {}))
     model = dict(tables.get("model", {}))

@@ -15,9 +15,9 @@ from hubtune.contract import CONTRACT, Task
 from hubtune.engine import Outcome
 from hubtune.learner import Work
 from hubtune.origin import fetch
+from hubtune.pieces import Lines
 from hubtune.preparation import Prepared
 from hubtune.record import RECORD, write_record
-from hubtune.schedule import steps_in
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
@@ -87,9 +87,8 @@ def in_one(prepared: Prepared, work: Work, outcome: Outcome) -> Module:
     if not launch.is_first():
         return outcome.model
     found = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
-    an_epoch, steps = steps_in(work.settings, work.train.rows)
     state = prepared.strategy.state()
-    module = learner.prepared(dataclasses.replace(work, model=found.model, fresh=found.fresh), steps, steps / an_epoch)
+    module = learner.prepared(dataclasses.replace(work, model=found.model, fresh=found.fresh), outcome.plan)
     prepared.strategy.restore(state)
     checkpoint.put_back(module, learnt, outcome.learned)
     return module
@@ -108,7 +107,8 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
         })
     return prepared, Work(
         prepared.task, prepared.strategy, prepared.base, found.model, found.fresh, prepared.encoded["train"],
-        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.shard,
+        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,
+        prepared.shard,
     )
 
 
@@ -120,7 +120,7 @@ def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: 
         if split == "train":
             continue
         watcher.begin(f"evaluating {split}", len(encoded.examples))
-        listed = list(prepared.data.splits[split])
+        listed = list(Lines(prepared.data.splits[split]))
         answers = evaluate.answer(model, task, base, listed, encoded, accelerator=launch.state(), advance=watcher.advance,
                                   uniform=compute.uniform)
         watcher.end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,19 +32,6 @@ or `path`. audio: a path, such a dict, or one with `array` and `sampling_rate`. 
 LoadsWith = Literal["transformers", "peft", "code"]
 """What loads a published model: transformers alone; PEFT beside its base model; transformers, when the user trusts the
 code that lies beside the weights, at a commit."""
-
-
-class Piece(list[Row]):
-    """Some of many rows. numbers: which of them, from 0."""
-
-    def __init__(self, rows: Iterable[Row], numbers: Sequence[int]) -> None:
-        super().__init__(rows)
-        self.numbers = numbers
-
-
-def numbered(rows: Rows) -> Iterator[tuple[int, Row]]:
-    """Rows with their numbers in the data, from 0: `encode` is given some at a time."""
-    return zip(rows.numbers if isinstance(rows, Piece) else range(len(rows)), rows, strict=True)
 
 
 @dataclass(frozen=True)

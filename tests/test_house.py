@@ -21,9 +21,9 @@ REPO = Path(__file__).resolve().parent.parent
 CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 
 FLOORS = {
-    0: ("errors", "contract", "values", "batching", "labels", "precision", "fingerprint", "watch"),
+    0: ("errors", "contract", "values", "batching", "labels", "pieces", "precision", "fingerprint", "watch"),
     1: ("arrays", "recipe", "registry", "defaults", "schedule", "journal"),
-    2: ("rows", "sources", "folders", "models", "origin", "hub", "checkpoint", "saving", "sharding", "card", "encoding", "examples", "store", "device", "launch", "host", "kernels", "record"),
+    2: ("rows", "sources", "folders", "models", "origin", "hub", "checkpoint", "saving", "sharding", "card", "encoding", "examples", "store", "streams", "device", "launch", "host", "kernels", "record"),
     3: ("engine", "learner", "vocabulary", "features", "backbone", "flat", "gradient", "evaluate", "proof", "replay"),
     4: ("run", "costs", "preparation", "handover", "training", "loaded", "api", "scaffold"),
     5: ("", "cli", "cli_plugins", "__main__", "console", "listings", "output"),  # "" is hubtune itself: the door for users and plugins

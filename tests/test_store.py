@@ -15,8 +15,9 @@ import torch
 
 from hubtune import Base, Task, numbered
 from hubtune.arrays import Place
-from hubtune.encoding import PIECE, Encoded, encode, encode_for_training
+from hubtune.encoding import Encoded, encode, encode_for_training
 from hubtune.examples import Examples, with_more
+from hubtune.pieces import PIECE
 from hubtune.store import FORMS, Values
 from hubtune.vocabulary import ids_in
 

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hubtune.contract import Piece, Strategy, Task
+from hubtune.contract import Strategy, Task
 from hubtune.evaluate import batch_for, gap
+from hubtune.pieces import Piece
 from hubtune.testing.bench import ROWS, Bench, ensure, no_grad, same_tensors
 from hubtune.testing.checks import Conformance, Runs, same_weights
 from hubtune.testing.models import tiny_for

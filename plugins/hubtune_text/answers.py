@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from hubtune import exact
+from hubtune import cells, exact
 from hubtune_text.texts import refuse
 
 NOTHING = (0, 0)
@@ -28,7 +28,7 @@ def answers_of(value, context):
 
 def refuse_misplaced(rows, split, unanswerable):
     """Refuse questions without an answer, unless they may be so, and answers that are not where the data says."""
-    found = [(row["context"], answers_of(row["answers"], row["context"])) for row in rows]
+    found = cells(rows, "context", "answers", make=lambda context, value: (context, answers_of(value, context)))
     if not unanswerable:
         empty = [index for index, (_, answers) in enumerate(found) if not answers]
         refuse(empty, split, "questions have no answer", hint="If that is meant: --set task.unanswerable=true")

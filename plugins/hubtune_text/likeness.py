@@ -4,10 +4,10 @@ Each kind of rows says what it needs, what its examples carry to be learnt from,
 what perfect vectors are.
 """
 
-from hubtune_labels.kinds import numbers
+from hubtune_labels.kinds import refuse_words
 from hubtune_labels.scores import number_scores
 
-from hubtune import DataError, label_text
+from hubtune import DataError, cells, label_text
 from hubtune_text.contrast import key
 from hubtune_text.ranking import ranked_labels, ranked_pairs
 
@@ -89,7 +89,7 @@ def checked(rows, split, chosen):
         )
     if kind == "graded":
         try:
-            numbers([row["label"] for row in rows], split)
+            refuse_words(cells(rows, "label"), split)
         except DataError as error:
             raise DataError(error.message, hint="A score is a number. For pairs that all belong together: "
                             "--set task.kind=pairs") from None
@@ -99,8 +99,9 @@ def checked(rows, split, chosen):
 def refuse_flat(rows, kind):
     """Refuse training rows in which nothing differs, and labels of which none has two texts."""
     role = KINDS[kind].told
-    values = [label_text(row[role]) for row in rows]
-    if len(set(values)) < 2:
+    values = cells(rows, role, make=label_text)
+    first = values[0]
+    if all(value == first for value in values):
         raise DataError(f"every row of train has the same {role}, {values[0]!r}: nothing to tell apart.",
                         hint=f"Is this the right column? Choose another with: --set data.{role}=COLUMN")
     if kind == "labels" and len(set(values)) == len(values):

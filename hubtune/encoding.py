@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hubtune.arrays import Place
+from hubtune.arrays import Place, loaded
 from hubtune.contract import Base, Draw, Example, Rows, Task
 from hubtune.examples import Examples
 from hubtune.pieces import pieces
@@ -71,8 +71,8 @@ class Encoded:
         others: Sequence[Example] = ()
         if self.groups is not None and self.groups[item] >= 0:
             order, groups = self._ordered
-            first, last = np.searchsorted(groups, self.groups[item], "left"), np.searchsorted(groups, self.groups[item], "right")
-            others = picked(self.examples, order[first:last])
+            first, last = (np.searchsorted(groups, self.groups[item], side) for side in ("left", "right"))
+            others = Examples(self.examples, order[first:last])
         return Draw(seed, epoch, self.first + int(self.owner[item]), others)
 
     @functools.cached_property
@@ -96,7 +96,7 @@ class Encoded:
     def open(folder: Path) -> Encoded:
         """What was saved in a folder, mapped into memory. Raises ValueError or OSError where it is not whole."""
         said = json.loads((folder / SAID).read_text(encoding="utf-8"))
-        tables = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in TABLES if (folder / f"{name}.npy").exists()}
+        tables: dict[str, Any] = {name: loaded(folder / f"{name}.npy") for name in TABLES if (folder / f"{name}.npy").exists()}
         return Encoded(Examples.open(folder, said["examples"]), rows=said["rows"], **tables)
 
 

@@ -6,6 +6,7 @@ Rows are read and encoded some at a time, so that neither all rows nor all examp
 from __future__ import annotations
 
 import functools
+import gc
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hubtune.arrays import Place
+from hubtune.arrays import Place, loaded
 from hubtune.contract import Base, Draw, Example, Rows, Task
 from hubtune.examples import Examples
 from hubtune.pieces import pieces
@@ -71,8 +72,8 @@ class Encoded:
         others: Sequence[Example] = ()
         if self.groups is not None and self.groups[item] >= 0:
             order, groups = self._ordered
-            first, last = np.searchsorted(groups, self.groups[item], "left"), np.searchsorted(groups, self.groups[item], "right")
-            others = picked(self.examples, order[first:last])
+            first, last = (np.searchsorted(groups, self.groups[item], side) for side in ("left", "right"))
+            others = Examples(self.examples, order[first:last])
         return Draw(seed, epoch, self.first + int(self.owner[item]), others)
 
     @functools.cached_property
@@ -96,7 +97,7 @@ class Encoded:
     def open(folder: Path) -> Encoded:
         """What was saved in a folder, mapped into memory. Raises ValueError or OSError where it is not whole."""
         said = json.loads((folder / SAID).read_text(encoding="utf-8"))
-        tables = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in TABLES if (folder / f"{name}.npy").exists()}
+        tables: dict[str, Any] = {name: loaded(folder / f"{name}.npy") for name in TABLES if (folder / f"{name}.npy").exists()}
         return Encoded(Examples.open(folder, said["examples"]), rows=said["rows"], **tables)
 
 
@@ -136,20 +137,27 @@ class Encoder:
 
     def encoded(self, limit: int | None, rows: Sequence[int] | None = None) -> Table:
         """Make examples of all rows, or of some, that are cut at the limit."""
-        task, base, found = self.task, replace(self.base, max_length=limit), []
-        for piece in pieces(self.rows, rows):
-            lists = [list(examples) for examples in task.encode(piece, base)]
-            examples = [example for one in lists for example in one]
-            self.values.extend(examples)
-            lengths = [task.length(example) for example in examples] if self.measured else []
-            groups = [task.group(example) for example in examples] if self.grouped else []
-            columns = ([len(one) for one in lists], [task.size(example) for example in examples], lengths,
-                       [-1 if group is None else group for group in groups])
-            found.append([np.array(column, np.int64) for column in columns])
-            self.advance(len(piece))
+        base, found = replace(self.base, max_length=limit), []
+        gc.freeze()  # else the collector goes through all modules and models again and again: a third of the time
+        try:
+            for piece in pieces(self.rows, rows):
+                found.append(self.added([list(examples) for examples in self.task.encode(piece, base)]))
+                self.advance(len(piece))
+        finally:
+            gc.unfreeze()
         empty = np.zeros(0, np.int64)
         counts, sizes, longs, among = (np.concatenate(column) for column in zip([empty] * 4, *found, strict=True))
         return Table(counts, sizes, longs if self.measured else sizes, among if self.grouped else None)
+
+    def added(self, lists: list[list[Example]]) -> list[NDArray[np.int64]]:
+        """Store the examples of some rows; returns the columns of their table."""
+        task, examples = self.task, [example for one in lists for example in one]
+        self.values.extend(examples)
+        lengths = [task.length(example) for example in examples] if self.measured else []
+        groups = [task.group(example) for example in examples] if self.grouped else []
+        columns = ([len(one) for one in lists], [task.size(example) for example in examples], lengths,
+                   [-1 if group is None else group for group in groups])
+        return [np.array(column, np.int64) for column in columns]
 
     def cut(self, limit: int) -> None:
         """Encode rows that are longer anew."""

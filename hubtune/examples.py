@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hubtune.arrays import Place
+from hubtune.arrays import Place, loaded
 from hubtune.contract import Example
 from hubtune.store import Values
 
@@ -45,7 +45,7 @@ class Examples(Sequence[Example]):
     def save(self, folder: Path) -> dict[str, Any]:
         """Write them into a folder; returns what `open` needs, as JSON. Raises ValueError where something has no flat form."""
         assert isinstance(self.values, Values)
-        said = {"values": self.values.said(), "at": self.at is not None, "more": self.more and self.more.save(folder / "more")}
+        said = {"values": self.values.said(), "at": self.at is not None, "more": self.more.save(folder / "more") if self.more else None}
         self.values.place.save(folder)
         if self.at is not None:
             np.save(folder / "at.npy", self.at)
@@ -56,7 +56,7 @@ class Examples(Sequence[Example]):
         """What was saved in a folder, mapped into memory. Raises ValueError or OSError where it is not whole."""
         values = Values(Place(folder))
         values.open(said["values"])
-        at = np.load(folder / "at.npy", mmap_mode="r") if said["at"] else None
+        at = loaded(folder / "at.npy") if said["at"] else None
         return Examples(values, at, Examples.open(folder / "more", said["more"]) if said["more"] else None)
 
 

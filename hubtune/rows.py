@@ -56,7 +56,8 @@ def gather(part: DataPart, columns: Sequence[Column], source: Any = None) -> Dat
     train = raw.splits["train"]
     mapping = find_columns(train.head if isinstance(train, Stream) else train, columns, part.columns)
     labels = [column.role for column in columns if column.kind == "label" and column.role in mapping]
-    splits = {split: streamed(rows, mapping, labels) if isinstance(rows, Stream) else by_role(rows, mapping, split) for split, rows in raw.splits.items() if split in sources.SPLITS}
+    splits = {split: streamed(rows, mapping, labels) if isinstance(rows, Stream) else by_role(rows, mapping, split)
+              for split, rows in raw.splits.items() if split in sources.SPLITS}
     if isinstance(part.validation, str):
         other = sources.load(part.validation)
         splits["validation"] = by_role(next(iter(other.splits.values())), mapping, "validation")
@@ -230,7 +231,8 @@ def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: boo
     gaps: dict[str, list[int]] = {column.role: [] for column in looked}
     for number, values in enumerate(cells(rows, *gaps, make=lambda *values: values)):
         for column, value in zip(looked, values, strict=True):
-            if value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, list) and not value and column.kind != "label"):
+            if value is None or (isinstance(value, str) and not value.strip()) or (
+                    isinstance(value, list) and not value and column.kind != "label"):
                 gaps[column.role].append(number)
     for column in looked:
         if found := gaps[column.role]:

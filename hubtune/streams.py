@@ -91,7 +91,8 @@ class Stream(Sequence[Row]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self.part(index.start or 0, (len(self) if index.stop is None else index.stop) - (index.start or 0))
-        return self.head[index] if not self.first and 0 <= index < len(self.head) else self.part(index, 1)[0]
+        index = index + len(self) if index < 0 else index
+        return self.head[index] if not self.first and index < len(self.head) else self.part(index, 1)[0]
 
     def __iter__(self) -> Iterator[Row]:
         reader, kept, count = Reader(self.source, BEGIN), self.kept if self.counted is None else {}, 0

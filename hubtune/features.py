@@ -21,7 +21,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hubtune import checkpoint, evaluate
 from hubtune.backbone import Backbone, Refused, rebuilt, tensors_in
-from hubtune.batching import by_size
 from hubtune.contract import Batch, Strategy
 from hubtune.encoding import Encoded
 from hubtune.fingerprint import of_rows
@@ -189,7 +188,7 @@ class Features(Nothing):
 
     def computed(self, encoded: Encoded) -> Iterator[tuple[list[int], list[int], dict[str, Tensor]]]:
         """Batches by size: their examples, the tokens of each, and the tensors that are kept."""
-        for items in by_size(encoded.sizes, evaluate.LIMIT, evaluate.MOST, self.work.compute.uniform):
+        for items in evaluate.batches_of(self.model, encoded.sizes, self.work.compute.uniform):
             batch = self.batch(encoded, items)
             with self.backbone.answering(None) as seen:
                 self.work.task.forward(self.model, batch)

@@ -162,6 +162,12 @@ def extracted(extractor, waves):
     return {name: made[name] for name in names if name in made}
 
 
+def augmentation(config):
+    """SpecAugment hides the share of frames that the configuration names, and no more: the library's least number of masks,
+    two of ten frames each, would hide most of a spoken word, and a model would learn words with holes alone."""
+    return {"mask_time_min_masks": 0} if hasattr(config, "mask_time_min_masks") else {}
+
+
 def padded(inputs, config):
     """In training, room for one of SpecAugment's masks, whose making raises an error where a batch is shorter."""
     from torch.nn import functional as F

@@ -72,5 +72,5 @@ def take_over(recipe: Recipe, place: Path) -> Prepared | None:
     encoded = {split: Encoded.open(place / "examples" / split) for split in said["splits"]}
     return Prepared(
         recipe, task, strategy, {}, Data(rows, {}, "", "", None, None, {}), said["facts"], origin, replace(base, max_length=said["limit"]),
-        {}, "", encoded, said["lengths"], TrainPart(**said["settings"]), said["parameters"], [], None, said["shard"],
+        {}, "", encoded, said["lengths"], TrainPart(**said["settings"]), said["parameters"], warnings=[], shard=said["shard"],
     )

@@ -18,7 +18,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 
 from hubtune.batching import by_size, share
-from hubtune.contract import Base, Batch, Example, Loss, Prediction, Rows, Task
+from hubtune.contract import Base, Batch, Draw, Example, Loss, Prediction, Rows, Task
 from hubtune.encoding import Encoded
 
 if TYPE_CHECKING:
@@ -80,17 +80,17 @@ def unknown(items: Sequence[int], batch: Batch) -> AbstractContextManager[None]:
 def answer(
     model: Module, task: Task[Any], base: Base, rows: Rows, encoded: Encoded, *,
     accelerator: Accelerator | PartialState | None = None, real: bool = True, losses: bool = False, uniform: bool = False,
-    advance: Callable[[int], None] = lambda examples: None,
+    limit: int = LIMIT, advance: Callable[[int], None] = lambda examples: None,
     known: Callable[[Sequence[int], Batch], AbstractContextManager[None]] = unknown,
 ) -> Answers:
     """Predict all rows. `real`: also by the task's own `predict`, not only by the cheap `judge`; `losses`: also the loss;
-    `uniform`: only examples of one size meet; `known`: what is known of the examples of a batch.
+    `uniform`: only examples of one size meet; `limit`: padded tokens of a batch; `known`: what is known of the examples of a batch.
 
     Batches are made by size, so that padding is little; the order of the answers is that of the rows.
     """
     generates = type(task).predict is not Task.predict
     world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
-    batches = by_size(encoded.sizes.tolist(), LIMIT, MOST, uniform)
+    batches = by_size(encoded.sizes.tolist(), limit, MOST, uniform)
     parts: list[tuple[int, Prediction]] = []
     sums: list[tuple[str, float, float]] = []
     with evaluating(model):
@@ -119,6 +119,15 @@ def answer(
         totals[name][0] += total
         totals[name][1] += count
     return Answers(predictions, {name: total / count for name, (total, count) in totals.items() if count})
+
+
+def finite(model: Module, task: Task[Any], base: Base, encoded: Encoded) -> bool:
+    """Whether the loss of the longest example is a number, in the format that is computed in."""
+    item = int(encoded.sizes.argmax())
+    with evaluating(model):
+        batch = batch_for(model, task, [encoded.examples[item]], base, [Draw(0, 0, int(encoded.owner[item]))])
+        terms = as_terms(task.loss(task.forward(model, batch), batch))
+    return all(math.isfinite(float(term.total)) for term in terms)
 
 
 def annotated(model: Module, task: Task[Any], base: Base, encoded: Encoded, uniform: bool) -> Encoded:

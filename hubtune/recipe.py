@@ -54,6 +54,7 @@ class TrainPart:
         "auto", "the number format of training", choices=("auto", "fp32", "bf16", "fp16", "fp64")
     )
     kernels: str = option("auto", "auto: what is computed faster in the same mathematics, and frozen parts once; plain: torch's own, nothing computed once", choices=("auto", "plain"))
+    plan: str | None = option(None, "compute as another run did, named by its folder, and measure nothing: the same cuts, so the same dropout")
     order: str = option("random", "how rows meet in steps", choices=("random", "bucketed"))
     max_length: int | None = option(None, "tokens that longer training texts are cut to; none: from the data and the model")
     batch_norm: str = option(

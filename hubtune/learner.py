@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from hubtune import checkpoint, features, launch, vocabulary
+from hubtune import checkpoint, features, launch, optimizers, vocabulary
 from hubtune.batching import cut
 from hubtune.contract import Base, Plan, Rows, Strategy, Task
 from hubtune.device import Compute
@@ -80,7 +80,7 @@ class Learner:
         self.gradient = Gradient(work, accelerator, self.scaler)
         self.limit = work.compute.limit
         self.vocabularies = vocabulary.Vocabularies()
-        if accelerator.num_processes == 1 and work.settings.kernels == "auto":
+        if accelerator.num_processes == 1 and work.settings.kernels == "auto" and work.settings.optimizer == "adamw":
             self.vocabularies = vocabulary.find(self.module, work.strategy, work.task, work.base, self.learned, work.train)
         self.features = features.Nothing("nobody asked")
         self.had_features: bool | None = None
@@ -113,13 +113,21 @@ class Learner:
     def enter(self, index: int) -> None:
         """Begin a phase: what learns, its optimizer, and the model as devices wrap it."""
         work = self.work
-        if self.phase >= 0:
-            self.optimizer.optimizer.state.clear()  # Accelerate keeps every optimizer, and with it its memory
+        self.leave()
         work.strategy.enter(self.module, self.phases[index])
         groups = work.strategy.groups(self.module, work.settings.weight_decay or 0.0)
-        optimizer = work.strategy.optimizer(groups, work.settings.lr or 0.0)
+        optimizer = optimizers.made(work.settings.optimizer, work.strategy, groups, work.settings.lr or 0.0)
         self.model, self.optimizer = self.accelerator.prepare(self.module, optimizer)
         self.phase = index
+
+    def leave(self) -> None:
+        """Be in no phase: the optimizer's memory is let go, and what devices wrapped; Accelerate would keep both."""
+        if self.phase >= 0:
+            self.optimizer.optimizer.state.clear()
+            if self.accelerator.num_processes > 1:
+                del self.model
+                self.accelerator.free_memory()
+        self.phase = -1
 
     def begin(self, step: int) -> bool:
         """Be in the phase of a step, at its learning rate; whether a phase has begun."""

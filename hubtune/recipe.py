@@ -46,6 +46,7 @@ class TrainPart:
     batch_size: int | None = option(None, "rows a step, on all devices together; none: from the number of rows")
     lr: float | None = option(None, "the highest learning rate; none: from the strategy and the model's size")
     weight_decay: float | None = option(None, "AdamW's decay of matrices; none: the strategy's, else 0.01")
+    optimizer: str = option("adamw", "adamw: the strategy's own; adamw-8bit: its state in 8 bits, on NVIDIA GPUs", choices=("adamw", "adamw-8bit"))
     warmup: float = option(0.1, "the share of steps (below 1) or the steps until the highest rate")
     schedule: str = option("linear", "how the rate falls after the warmup", choices=("linear", "cosine", "constant"))
     clip: float = option(1.0, "the largest gradient norm; 0: do not clip")

@@ -9,20 +9,20 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from hubtune import evaluate, gradient, launch, memory, vocabulary
-from hubtune.estimate import Pace, Rung, fitting, ladder, overhead, pace
+from hubtune import launch, vocabulary
+from hubtune.estimate import Pace, Rung, overhead, pace
+from hubtune.footprint import Footprint
 from hubtune.learner import out_of_memory
 
 if TYPE_CHECKING:
     from hubtune.device import Compute
-    from hubtune.encoding import Encoded
     from hubtune.engine import Loop
     from hubtune.learner import Learner
 
@@ -36,11 +36,6 @@ TOKENS = 128
 """What the larger of the timed micro-batches holds: enough that its time is that of its tokens."""
 COUNTED = 200
 """Steps of an epoch whose micro-batches are counted; where there are more, the others are taken to be like these."""
-PIECES = 2
-"""On a CPU, how many times as much is held as is used: what is freed stays, in pieces of the sizes that it had. MiniLM held
-0.77 GB after an epoch, where its largest step used 0.4."""
-SHARE = 0.85
-"""The share of what memory is left that training may take."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ def measure(learner: Learner) -> Found:
                 found = Trial(learner).run()
     except Exception as error:  # whatever it is, step 0 will tell if it matters
         reason = " ".join(str(error).split())[:200]
-        found = replace(found, compute=replace(found.compute, trial={"reason": f"{type(error).__name__}: {reason}"}))
+        found = replace(found, compute=replace(learner.work.compute, trial={"reason": f"{type(error).__name__}: {reason}"}))
     learner.take(found.compute)
     return found
 
@@ -99,9 +94,7 @@ def untouched(learner: Learner) -> Iterator[None]:
     try:
         yield
     finally:
-        if learner.phase >= 0:
-            learner.optimizer.optimizer.state.clear()
-        learner.phase = -1
+        learner.leave()
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
@@ -130,16 +123,18 @@ class Trial:
         with untouched(learner):
             learner.enter(widths.index(max(widths)))
             learner.train_mode()
-            paces = self.paces()
-            if paces:
-                compute = replace(compute, overhead=overhead(paces[0]))
+            own, wall = self.paces()
+            if own:
+                compute = replace(compute, overhead=overhead(own))
             seconds = self.stepped()
-            compute, said, peak = self.remembered(compute, paces[1] if paces else None)
-        wall = {name: float(f"{value:.3g}") for name, value in asdict(paces[1]).items()} if paces else None
-        compute = replace(compute, trial={"seconds": wall, "optimizer_seconds": float(f"{seconds:.3g}"), "memory": said})
-        return Found(compute, paces[1] if paces else None, seconds, peak)
 
-    # ------------------------------------------------------------------------------------------------------------ time
+            def quick(rung: Rung) -> bool:
+                return self.short or (wall is not None and wall.of(1, rung[0] * rung[1]) < QUICK)
+
+            compute, said, peak = Footprint(learner, lambda rung: self.step([[self.example(rung[1])] * rung[0]]), quick).limits(compute)
+        figures = {name: float(f"{value:.3g}") for name, value in asdict(wall).items()} if wall else None
+        compute = replace(compute, trial={"seconds": figures, "optimizer_seconds": float(f"{seconds:.3g}"), "memory": said})
+        return Found(compute, wall, seconds, peak)
 
     def example(self, size: int) -> int:
         """An example that is at least so large."""
@@ -164,25 +159,26 @@ class Trial:
         wall = time.perf_counter() - wall
         return (time.process_time() - own if self.device == "cpu" else wall), wall
 
-    def paces(self) -> tuple[Pace, Pace] | None:
-        """The pace by the two clocks; None where one step is slow, or where memory is so short that even these do not fit."""
+    def paces(self) -> tuple[Pace | None, Pace | None]:
+        """The pace by the two clocks: the first is that of the overhead. None where memory is so short that even these do not fit."""
         try:
             return self.timed()
         except Exception as error:
             self.short = out_of_memory(error)
             if not self.short:
                 raise
-            return None
+            return None, None
 
-    def timed(self) -> tuple[Pace, Pace] | None:
-        """The same, each time the least of a few."""
+    def timed(self) -> tuple[Pace | None, Pace]:
+        """The same, each step's time the least of a few. A slow step has its time in its tokens, and is taken once."""
         item = int(self.sorted[len(self.sorted) // 10])
         size = max(1, int(self.work.train.sizes[item]))
         count = min(16, max(4, -(-TOKENS // size)))
         steps = ([[item]], [[item], [item]], [[item] * count])
         begun = time.perf_counter()
-        if launch.together(self.clocked(steps[0]))[1] > SLOW:  # which also prepares what is prepared once
-            return None
+        first = launch.together(self.clocked(steps[0]))[1]  # which also prepares what is prepared once
+        if first > SLOW:
+            return None, Pace(0.0, 0.0, first / size)
         least = np.full((len(steps), 2), np.inf)
         for _ in range(ROUNDS):
             for number, cuts in enumerate(steps):
@@ -211,84 +207,3 @@ class Trial:
             for weight, value in zip(weights, kept, strict=True):
                 weight.copy_(value)
         return seconds
-
-    # ---------------------------------------------------------------------------------------------------------- memory
-
-    def remembered(self, compute: Compute, found: Pace | None) -> tuple[Compute, dict[str, Any] | None, int | None]:
-        """The limits that memory suffices for; what was seen; and the most that training will hold. None where nobody says."""
-        memory.give_back(self.device)
-        room, held = launch.together((memory.room(self.device), memory.held(self.device)))
-        if room is None or held is None:
-            return compute, None, None
-        room = int(SHARE * room) - self.copies()
-        longest = self.work.train.row_sizes().argsort()[::-1][: self.work.settings.batch_size]
-        rungs = ladder(self.work.train.sizes, compute.limit, int(np.isin(self.work.train.owner, longest).sum()))
-        grads = sum(parameter.nbytes for parameter in self.learner.module.parameters() if parameter.requires_grad)
-        grads *= PIECES if self.device == "cpu" else 1
-
-        def quick(rung: Rung) -> bool:
-            return self.short or (found is not None and found.of(1, rung[0] * rung[1]) < QUICK)
-
-        def climbed() -> tuple[Rung | None, Rung | None, int]:
-            return fitting(rungs, lambda rung: self.used(held, rung), room, quick, grads)
-
-        fits, tried, taken = climbed()
-        if (fits is None or fits[1] < rungs[-1][1]) and not compute.recompute and gradient.recompute(self.learner.module):
-            compute = replace(compute, recompute=True)
-            self.learner.take(compute)
-            fits, tried, taken = climbed()
-        count, size = fits or (1, rungs[0][1])
-        if fits != rungs[-1]:
-            compute = replace(compute, limit=count * size)
-        compute = self.answered(compute, held, room, quick)
-        said = {"room": room, "used": taken, "examples": tried[0] if tried else 0, "size": tried[1] if tried else 0}
-        tokens = tried[0] * tried[1] if tried else count * size
-        peak = held + self.copies() + grads + int(max(0, taken - grads) * count * size / max(1, tokens))
-        return compute, said, peak
-
-    def copies(self) -> int:
-        """Bytes that saving takes of this memory beside the training: a copy of what learns, and of AdamW's two."""
-        if self.device != "cpu" or not self.learner.accelerator.is_main_process:
-            return 0
-        return 3 * sum(value.nbytes for name, value in self.learner.module.named_parameters() if name in self.learner.learned)
-
-    def used(self, held: int, rung: Rung) -> int | None:
-        """Bytes that the gradient of a micro-batch takes beyond what was held; None if they were not to be had."""
-        count, size = rung
-        return self.taken_by(held, lambda: self.step([[self.example(size)] * count]))
-
-    def taken_by(self, held: int, compute: Callable[[], None]) -> int | None:
-        """Bytes that something will hold at most, as the first process sees it."""
-        memory.begin(self.device)
-        try:
-            compute()
-        except Exception as error:
-            if not out_of_memory(error) or self.learner.accelerator.num_processes > 1:
-                raise
-            memory.give_back(self.device)
-            return None
-        return launch.together(max(0, memory.since(self.device) - held) * (PIECES if self.device == "cpu" else 1))
-
-    def answered(self, compute: Compute, held: int, room: int, quick: Callable[[Rung], bool]) -> Compute:
-        """The limit of evaluation batches."""
-        encoded = self.work.validation
-        rungs = ladder(encoded.sizes, compute.evaluation, evaluate.MOST)
-        with self.learner.vocabularies.whole():
-            fits, _, _ = fitting(rungs, lambda rung: self.taken_by(held, lambda: self.judged(encoded, rung)), room, quick)
-        if fits == rungs[-1]:
-            return compute
-        count, size = fits or (1, rungs[0][1])
-        return replace(compute, evaluation=count * size)
-
-    def judged(self, encoded: Encoded, rung: Rung) -> None:
-        """Answer some examples of a size, as a validation does."""
-        learner, work = self.learner, self.work
-        count, size = rung
-        items = [int(np.abs(encoded.sizes - size).argmin())] * count
-        with evaluate.evaluating(learner.module) as model:
-            batch = evaluate.batch_for(model, work.task, [encoded.examples[item] for item in items], work.base)
-            with learner.features.validation(items, batch):
-                outputs = work.task.forward(model, batch)
-            work.task.judge(outputs, batch, work.base)
-            if batch.targets is not None:
-                work.task.loss(outputs, batch)

@@ -25,13 +25,18 @@ class Pace:
         """Seconds of a step, without the optimizer's."""
         return self.step + micro_batches * self.micro_batch + padded * self.token
 
+    def times(self, factor: float) -> Pace:
+        """The pace by another clock."""
+        return Pace(factor * self.step, factor * self.micro_batch, factor * self.token)
+
 
 def pace(one: float, two: float, many: float, size: int, count: int) -> Pace:
     """From the seconds of three steps: a micro-batch of one example of this size; two of these; one of so many examples.
 
-    What the second micro-batch costs is what cutting costs: the first also makes room for the gradient.
+    What the second micro-batch costs is what cutting costs: the first also makes room for the gradient. Where the clock sees
+    nothing of the tokens, they cost a sixteenth of the last step's time.
     """
-    token = max(1e-12, (many - one) / ((count - 1) * size))
+    token = max(1e-12, many / (16 * count * size), (many - one) / ((count - 1) * size))
     micro_batch = max(0.0, two - one - token * size)
     return Pace(max(0.0, one - micro_batch - token * size), micro_batch, token)
 
@@ -65,18 +70,18 @@ def growth(one: Rung, other: Rung) -> float:
 
 def fitting(
     rungs: Sequence[Rung], used: Callable[[Rung], int | None], room: int, quick: Callable[[Rung], bool], fixed: int = 0
-) -> tuple[Rung | None, Rung | None, int]:
-    """The last rung that fits (none, if not even the first); and the last that was tried, with the bytes it used.
+) -> tuple[Rung | None, list[tuple[Rung, int]]]:
+    """The last rung that fits (none, if not even the first); and those that were tried and did, with the bytes they used.
 
     used: computes a rung and says the bytes that it took; None: they were not to be had. fixed: those of them that do not grow.
     After the first, a rung is only tried if what was taken so far leaves room for its growth: the largest quick one, else
     the next; and none, where there is room for all and no quick one is left.
     """
-    tried: Rung | None = None
-    taken, place, end = 0, 0, len(rungs)
+    tried: list[tuple[Rung, int]] = []
+    place, end = 0, len(rungs)
 
     def fits(rung: Rung) -> bool:
-        return tried is None or fixed + max(0, taken - fixed) * growth(tried, rung) <= room
+        return not tried or fixed + max(0, tried[-1][1] - fixed) * growth(tried[-1][0], rung) <= room
 
     while place < end:
         ahead = [number for number in range(place, end) if tried and quick(rungs[number]) and fits(rungs[number])]
@@ -85,7 +90,19 @@ def fitting(
         number = max(ahead, default=place)
         found = used(rungs[number]) if fits(rungs[number]) else None
         if found is not None and found <= room:
-            tried, taken, place = rungs[number], found, number + 1
+            tried.append((rungs[number], found))
+            place = number + 1
         else:
             end = number
-    return rungs[-1] if end == len(rungs) else tried, tried, taken
+    return rungs[-1] if end == len(rungs) else tried[-1][0] if tried else None, tried
+
+
+def bytes_of(rung: Rung, tried: Sequence[tuple[Rung, int]], fixed: int = 0) -> int:
+    """What a micro-batch will use, on the line through the first and the last that were tried, or through what is fixed."""
+    if not tried:
+        return fixed
+    (last, taken), (first, before) = tried[-1], tried[0]
+    tokens, fewer = last[0] * last[1], first[0] * first[1]
+    if len(tried) == 1:
+        fewer, before = 0, min(fixed, taken)
+    return taken + round((taken - before) / max(1, tokens - fewer) * max(0, rung[0] * rung[1] - tokens))

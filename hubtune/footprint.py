@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hubtune import evaluate, gradient, launch, memory
-from hubtune.estimate import Rung, fitting, ladder
+from hubtune.estimate import Rung, bytes_of, fitting, ladder
 from hubtune.learner import out_of_memory
 
 if TYPE_CHECKING:
@@ -48,21 +48,19 @@ class Footprint:
         longest = train.row_sizes().argsort()[::-1][: self.work.settings.batch_size]
         rungs = ladder(train.sizes, compute.limit, int(np.isin(train.owner, longest).sum()))
         grads = self.pieces * sum(value.nbytes for value in self.learner.module.parameters() if value.requires_grad)
-        fits, tried, taken = self.climbed(rungs, self.step, grads)
+        fits, tried = self.climbed(rungs, self.step, grads)
         if (fits is None or fits[1] < rungs[-1][1]) and not compute.recompute and gradient.recompute(self.learner.module):
             compute = replace(compute, recompute=True)
             self.learner.take(compute)
-            fits, tried, taken = self.climbed(rungs, self.step, grads)
+            fits, tried = self.climbed(rungs, self.step, grads)
         count, size = fits or (1, rungs[0][1])
         if fits != rungs[-1]:
             compute = replace(compute, limit=count * size)
         compute = replace(compute, evaluation=self.evaluation(compute.evaluation))
-        examples, each = tried or (0, 0)
-        grown = max(0, taken - grads) * count * size / max(1, examples * each)
-        said = {"room": room, "used": taken, "examples": examples, "size": each}
-        return compute, said, held + self.copies() + grads + int(grown)
+        said = {"room": room, "tried": [{"examples": rung[0], "size": rung[1], "bytes": used} for rung, used in tried]}
+        return compute, said, held + self.copies() + bytes_of((count, size), tried, grads)
 
-    def climbed(self, rungs: Sequence[Rung], compute: Callable[[Rung], None], fixed: int = 0) -> tuple[Rung | None, Rung | None, int]:
+    def climbed(self, rungs: Sequence[Rung], compute: Callable[[Rung], None], fixed: int = 0) -> tuple[Rung | None, list[tuple[Rung, int]]]:
         """As `fitting` says, from what is held now."""
         memory.give_back(self.device)
         held = memory.held(self.device) or 0
@@ -93,7 +91,7 @@ class Footprint:
         """The limit of batches that are only answered."""
         rungs = ladder(self.work.validation.sizes, limit, evaluate.MOST)
         with self.learner.vocabularies.whole():
-            fits, _, _ = self.climbed(rungs, self.judge)
+            fits, _ = self.climbed(rungs, self.judge)
         count, size = fits or (1, rungs[0][1])
         return limit if fits == rungs[-1] else count * size
 

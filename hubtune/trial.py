@@ -32,7 +32,7 @@ SLOW = 2.0
 """Seconds of the smallest step beyond which no more are taken: so large a model has its time in its tokens."""
 QUICK = 0.25
 """Seconds that the largest micro-batch may take to be tried, though all speaks for its fitting."""
-TOKENS = 128
+TOKENS, TOKENS_OF_A_GPU = 128, 4096
 """What the larger of the timed micro-batches holds: enough that its time is that of its tokens."""
 COUNTED = 200
 """Steps of an epoch whose micro-batches are counted; where there are more, the others are taken to be like these."""
@@ -113,7 +113,7 @@ class Trial:
     def __init__(self, learner: Learner) -> None:
         self.learner, self.work, self.device = learner, learner.work, learner.work.compute.device
         self.sorted = self.work.train.sizes.argsort(kind="stable")
-        self.short = False
+        self.short, self.rate = False, math.inf  # seconds of a token at most, with its share of all else
 
     def run(self) -> Found:
         """Time first, then memory, with the optimizer's state there as it will be."""
@@ -123,15 +123,16 @@ class Trial:
         with untouched(learner):
             learner.enter(widths.index(max(widths)))
             learner.train_mode()
-            own, wall = self.paces()
+            own, ratio = self.paced()
             if own:
                 compute = replace(compute, overhead=overhead(own))
             seconds = self.stepped()
 
             def quick(rung: Rung) -> bool:
-                return self.short or (wall is not None and wall.of(1, rung[0] * rung[1]) < QUICK)
+                return self.short or self.rate * rung[0] * rung[1] < QUICK
 
             compute, said, peak = Footprint(learner, lambda rung: self.step([[self.example(rung[1])] * rung[0]]), quick).limits(compute)
+        wall = own.times(ratio) if own else None if self.short else Pace(0.0, 0.0, self.rate)
         figures = {name: float(f"{value:.3g}") for name, value in asdict(wall).items()} if wall else None
         compute = replace(compute, trial={"seconds": figures, "optimizer_seconds": float(f"{seconds:.3g}"), "memory": said})
         return Found(compute, wall, seconds, peak)
@@ -159,34 +160,40 @@ class Trial:
         wall = time.perf_counter() - wall
         return (time.process_time() - own if self.device == "cpu" else wall), wall
 
-    def paces(self) -> tuple[Pace | None, Pace | None]:
-        """The pace by the two clocks: the first is that of the overhead. None where memory is so short that even these do not fit."""
+    def paced(self) -> tuple[Pace | None, float]:
+        """The pace by this process' own clock, and how many seconds of the wall's are one of it. None: it was not measured,
+        since a step is slow and has its time in its tokens, or since memory is so short that even these steps do not fit."""
         try:
             return self.timed()
         except Exception as error:
             self.short = out_of_memory(error)
             if not self.short:
                 raise
-            return None, None
+            return None, 1.0
 
-    def timed(self) -> tuple[Pace | None, Pace]:
-        """The same, each step's time the least of a few. A slow step has its time in its tokens, and is taken once."""
+    def timed(self) -> tuple[Pace | None, float]:
+        """The same, from the least of some times of each step."""
         item = int(self.sorted[len(self.sorted) // 10])
         size = max(1, int(self.work.train.sizes[item]))
-        count = min(16, max(4, -(-TOKENS // size)))
+        wanted = TOKENS if self.device == "cpu" else TOKENS_OF_A_GPU
+        count = max(4, min(-(-wanted // size), wanted // 8))
         steps = ([[item]], [[item], [item]], [[item] * count])
         begun = time.perf_counter()
         first = launch.together(self.clocked(steps[0]))[1]  # which also prepares what is prepared once
         if first > SLOW:
-            return None, Pace(0.0, 0.0, first / size)
-        least = np.full((len(steps), 2), np.inf)
+            self.rate = first / size
+            return None, 1.0
+        times = []
         for _ in range(ROUNDS):
-            for number, cuts in enumerate(steps):
-                least[number] = np.minimum(least[number], self.clocked(cuts))
+            times.append([self.clocked(cuts) for cuts in steps])
             if launch.together(time.perf_counter() - begun) > SECONDS:
                 break
-        own, wall = (pace(one, two, many, size, count) for one, two, many in launch.together(least).T.tolist())
-        return own, wall
+        found = np.array(launch.together(times))  # (rounds, steps, clocks)
+        one, two, many = found[:, :, 0].min(0).tolist()
+        own_seconds, wall_seconds = found.sum((0, 1)).tolist()
+        ratio = wall_seconds / max(own_seconds, 1e-9)
+        self.rate = many * ratio / (count * size)
+        return pace(one, two, many, size, count), ratio
 
     def stepped(self) -> float:
         """Seconds of the optimizer's step, the better of two, after which it has its state. The weights are put back."""

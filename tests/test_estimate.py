@@ -8,12 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hubtune.estimate import Pace, Rung, fitting, growth, ladder, overhead, pace
+from hubtune.estimate import Pace, Rung, bytes_of, fitting, growth, ladder, overhead, pace
 
 SIZES = np.array([5, 6, 8, 9, 17, 30, 61, 128])
 
 
-@pytest.mark.parametrize(("step", "micro_batch", "token"), [(0.0, 0.02, 0.0002), (0.3, 0.065, 0.0013), (0.001, 0.0, 1e-6)])
+@pytest.mark.parametrize(("step", "micro_batch", "token"), [(0.0, 0.02, 0.0002), (0.3, 0.065, 0.0013), (0.0001, 0.0, 1e-6)])
 def test_the_pace_is_that_of_the_machine(step: float, micro_batch: float, token: float) -> None:
     def seconds(micro_batches: int, tokens: int) -> float:
         return step + micro_batches * micro_batch + tokens * token
@@ -26,7 +26,7 @@ def test_the_pace_is_that_of_the_machine(step: float, micro_batch: float, token:
 def test_clocks_that_stand_still_or_go_backwards_give_a_plan_all_the_same() -> None:
     for one, two, many in ((0.0, 0.0, 0.0), (1.0, 0.5, 0.2), (1e-9, 5.0, 1e-9)):
         found = pace(one, two, many, 5, 4)
-        assert found.token > 0
+        assert min(found.token, found.times(2.0).token) > 0
         assert 4 <= overhead(found) <= 65536
 
 
@@ -62,48 +62,52 @@ def machine(fixed: int, token: int, square: int) -> Callable[[Rung], int]:
 @pytest.mark.parametrize("room", [0, 900, 3_000, 20_000, 60_000, 10**6, 10**8])
 @pytest.mark.parametrize("is_quick", [True, False])
 def test_nothing_is_tried_that_does_not_fit_and_what_fits_is_found(square: int, room: int, is_quick: bool) -> None:
-    bytes_of, rungs, tried = machine(500, 10, square), ladder(SIZES, 8192, 16), []
+    true, rungs, seen = machine(500, 10, square), ladder(SIZES, 8192, 16), []
 
     def used(rung: Rung) -> int:
-        tried.append(rung)
-        return bytes_of(rung)
+        seen.append(rung)
+        return true(rung)
 
-    fits, last, taken = fitting(rungs, used, room, lambda rung: is_quick, fixed=500)
-    assert all(bytes_of(rung) <= room for rung in tried[1:])  # the first cannot be known beforehand
+    fits, tried = fitting(rungs, used, room, lambda rung: is_quick, fixed=500)
+    assert all(true(rung) <= room for rung in seen[1:])  # the first cannot be known beforehand
+    assert tried == [(rung, true(rung)) for rung in seen if true(rung) <= room]
     if fits is None:
-        assert bytes_of(rungs[0]) > room
+        assert true(rungs[0]) > room
         return
-    assert bytes_of(fits) <= room
-    assert last is not None
-    assert taken == bytes_of(last)
+    assert true(fits) <= room
     if fits != rungs[-1]:  # at most one rung is given away to caution
         after = rungs[min(len(rungs) - 1, rungs.index(fits) + 2)]
-        assert bytes_of(after) > room or 500 + (bytes_of(fits) - 500) * growth(fits, after) > room
+        assert true(after) > room or 500 + (true(fits) - 500) * growth(fits, after) > room
+
+
+@pytest.mark.parametrize("rung", [(1, 128), (3, 61), (16, 128)])
+def test_what_a_micro_batch_will_use_is_on_the_line_through_those_that_were_tried(rung: Rung) -> None:
+    true = machine(700, 10, 0)
+    two = [(tried, true(tried)) for tried in ((1, 5), (2, 17))]
+    assert bytes_of(rung, two) == bytes_of(rung, two[1:], fixed=700) == true(rung)
+    assert bytes_of(rung, [], fixed=700) == 700
+    assert bytes_of((1, 1), two) == true((2, 17))  # memory that was held once is not less
 
 
 def test_with_plenty_of_memory_one_try_is_enough_and_a_quick_one_confirms_it() -> None:
-    rungs, tried = ladder(SIZES, 8192, 16), []
+    rungs = ladder(SIZES, 8192, 16)
 
     def used(rung: Rung) -> int:
-        tried.append(rung)
         return rung[0] * rung[1]
 
-    assert fitting(rungs, used, 10**9, lambda rung: False)[0] == rungs[-1]
-    assert tried == [rungs[0]]
-    tried.clear()
-    assert fitting(rungs, used, 10**9, lambda rung: rung[0] <= 4) == (rungs[-1], (4, 128), 512)
-    assert tried == [rungs[0], (4, 128)]
+    assert fitting(rungs, used, 10**9, lambda rung: False) == (rungs[-1], [(rungs[0], used(rungs[0]))])
+    assert fitting(rungs, used, 10**9, lambda rung: rung[0] <= 4) == (rungs[-1], [(rungs[0], used(rungs[0])), ((4, 128), 512)])
 
 
 def test_memory_that_is_not_to_be_had_sends_it_down_again() -> None:
     """A device that says there is room, and then has none: what did not fit is not tried again, nor what is larger."""
-    rungs, tried = ladder(SIZES, 8192, 16), []
+    rungs, seen = ladder(SIZES, 8192, 16), []
 
     def used(rung: Rung) -> int | None:
-        tried.append(rung)
+        seen.append(rung)
         return None if rung[0] > 2 else 1
 
-    fits, last, _ = fitting(rungs, used, 10**9, lambda rung: True)
-    assert fits == last == (2, 128)
-    assert len(tried) == len(set(tried))
-    assert fitting(rungs, lambda rung: None, 10**9, lambda rung: True) == (None, None, 0)
+    fits, tried = fitting(rungs, used, 10**9, lambda rung: True)
+    assert fits == tried[-1][0] == (2, 128)
+    assert len(seen) == len(set(seen))
+    assert fitting(rungs, lambda rung: None, 10**9, lambda rung: True) == (None, [])

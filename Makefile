@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench clean
+.PHONY: help demo test check docs bench figures clean
 .DELETE_ON_ERROR:
 
 help: ## Say what there is to make
@@ -25,6 +25,9 @@ docs: $(STAMP) ## Write the generated pages anew
 
 bench: $(STAMP) ## Measure beside other ways to train, and write docs/performance.md; BENCH=--help says how else
 	$(BIN)/python -m benchmarks $(BENCH)
+
+figures: $(STAMP) ## Train every task on real data, and write docs/figures.md; FIGURES=--help says how else
+	$(BIN)/python -m benchmarks.tasks $(FIGURES)
 
 clean: ## Delete what make and the tools made; runs stay
 	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache dist build

@@ -21,6 +21,7 @@ from typing import Any
 
 from benchmarks import accuracy, predicting, report, rows, starting, training
 from benchmarks.alone import Failed, alone
+from benchmarks.lines import each, read
 from benchmarks.measures import REPO, machine
 
 STAGES = ("training", "head", "predicting", "starting", "saving")
@@ -94,7 +95,7 @@ def timings(given: argparse.Namespace, data: list[str], kept: Path) -> int:
     for stage, arguments in planned(given, data):
         try:
             found.append({"stage": stage, **alone(stage, given.threads, **arguments)})
-            say(began, stage, arguments, found[-1])
+            say(time.monotonic() - began, stage, arguments, found[-1])
         except Failed as error:
             failed += 1
             print(f"failed: {stage} {arguments}\n{error}", file=sys.stderr)
@@ -105,36 +106,17 @@ def timings(given: argparse.Namespace, data: list[str], kept: Path) -> int:
 
 def trainings(given: argparse.Namespace, data: list[str], kept: Path) -> int:
     """Whole trainings, each of which leaves its line at once; how many failed."""
-    path, failed, began = kept / "accuracy.jsonl", 0, time.monotonic()
-    keys = ("data", "variant", "seed", "epochs")
-    for seed in given.seeds:
-        for name in (name for name in data if name in accuracy.DATA):
-            for variant in given.only or accuracy.VARIANTS:
-                arguments = {"variant": variant, "data": name, "epochs": given.epochs, "seed": seed}
-                if any(all(record[key] == arguments[key] for key in keys) for record in read(path)):
-                    continue
-                try:
-                    found = {**alone("accuracy", given.threads, **arguments), **machine()}
-                except Failed as error:
-                    failed += 1
-                    print(f"failed: {arguments}\n{error}", file=sys.stderr)
-                    continue
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(found) + "\n")
-                say(began, "accuracy", arguments, found)
-    return failed
+    planned = ({"variant": variant, "data": name, "epochs": given.epochs, "seed": seed} for seed in given.seeds
+               for name in data if name in accuracy.DATA for variant in given.only or accuracy.VARIANTS)
+    return each(kept / "accuracy.jsonl", planned, lambda arguments: {**alone("accuracy", given.threads, **arguments), "machine": machine()},
+                lambda seconds, found: say(seconds, "accuracy", found, found))
 
 
-def say(began: float, stage: str, arguments: dict[str, Any], found: dict[str, Any]) -> None:
+def say(seconds: float, stage: str, arguments: dict[str, Any], found: dict[str, Any]) -> None:
     """A line of what was measured."""
     shown = {key: round(found[key], 3) for key in ("cpu_ms", "wall_ms", "cpu", "stall_ms", "accuracy", "training_cpu") if key in found}
     named = [str(value) for key, value in arguments.items() if key in ("data", "variant", "way", "command", "seed")]
-    print(f"{time.monotonic() - began:6.0f} s  {stage}: {', '.join(named)}: {shown}", flush=True)
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The lines that measurements left."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    print(f"{seconds:6.0f} s  {stage}: {', '.join(named)}: {shown}", flush=True)
 
 
 if __name__ == "__main__":

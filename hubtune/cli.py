@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from hubtune import cli_plugins
+from hubtune import cli_plugins, host
 from hubtune.cli_plugins import AsJson, Debug, PluginFiles, screen, show_json
-from hubtune.errors import HubtuneError
+from hubtune.errors import HubtuneError, PluginError, RecipeError
 
 app = typer.Typer(
     name="hubtune", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
@@ -286,6 +286,8 @@ def main(arguments: list[str] | None = None) -> int:
     except HubtuneError as error:
         if "--debug" in given:
             raise
+        if isinstance(error, RecipeError | PluginError) and not host.is_first():
+            return 1  # all processes of a host have found the same, and the first one says it
         if "--json" in given:
             show_json(error.as_json())
         from hubtune.console import show_error

@@ -40,10 +40,10 @@ class Footprint:
     def limits(self, compute: Compute) -> tuple[Compute, dict[str, Any] | None, int | None]:
         """The limits that memory suffices for; what was seen; and the most that training will hold. None where nobody says."""
         memory.give_back(self.device)
-        room, held = launch.together((memory.room(self.device), memory.held(self.device)))
+        room, held, copies = launch.together((memory.room(self.device), memory.held(self.device), self.copies()))
         if room is None or held is None:
             return compute, None, None
-        self.room = int(SHARE * room) - self.copies()
+        self.room = int(SHARE * room) - copies
         train = self.work.train
         longest = train.row_sizes().argsort()[::-1][: self.work.settings.batch_size]
         rungs = ladder(train.sizes, compute.limit, int(np.isin(train.owner, longest).sum()))
@@ -58,7 +58,7 @@ class Footprint:
             compute = replace(compute, limit=count * size)
         compute = replace(compute, evaluation=self.evaluation(compute.evaluation))
         said = {"room": room, "tried": [{"examples": rung[0], "size": rung[1], "bytes": used} for rung, used in tried]}
-        return compute, said, held + self.copies() + bytes_of((count, size), tried, grads)
+        return compute, said, held + copies + bytes_of((count, size), tried, grads)
 
     def climbed(self, rungs: Sequence[Rung], compute: Callable[[Rung], None], fixed: int = 0) -> tuple[Rung | None, list[tuple[Rung, int]]]:
         """As `fitting` says, from what is held now."""
@@ -83,13 +83,13 @@ class Footprint:
 
     def copies(self) -> int:
         """Bytes that saving takes of this memory beside the training: a copy of what learns, and of AdamW's two."""
-        if self.device != "cpu" or not self.learner.accelerator.is_main_process:
+        if self.device != "cpu":
             return 0
         return 3 * sum(value.nbytes for name, value in self.learner.module.named_parameters() if name in self.learner.learned)
 
     def evaluation(self, limit: int) -> int:
         """The limit of batches that are only answered."""
-        rungs = ladder(self.work.validation.sizes, limit, evaluate.MOST)
+        rungs = ladder(self.work.validation.sizes, min(limit, evaluate.limit_on(self.device)), evaluate.MOST)
         with self.learner.vocabularies.whole():
             fits, _ = self.climbed(rungs, self.judge)
         count, size = fits or (1, rungs[0][1])

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 
 from hubtune import device, evaluate, kernels
 from hubtune.batching import share
-from hubtune.contract import Batch, Draw, Loss, Task
+from hubtune.contract import Batch, Loss, Task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -83,7 +83,7 @@ class Gradient:
         for index, items in share(cuts, accelerator.num_processes, accelerator.process_index):
             weight = 1.0 if items else 0.0
             items = items or cuts[0][:1]
-            draws = [Draw(work.settings.seed, epoch, int(work.train.owner[item])) for item in items]
+            draws = [work.train.draw(work.settings.seed, epoch, item) for item in items]
             examples = [work.train.examples[item] for item in items]
             batch = evaluate.batch_for(model, work.task, examples, work.base, draws)
             found.append(Part(index, weight, items, batch))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from hubtune import checkpoint, features, launch, optimizers, vocabulary
+from hubtune import checkpoint, evaluate, features, launch, optimizers, sharding, vocabulary
 from hubtune.batching import cut
 from hubtune.contract import Base, Plan, Rows, Strategy, Task
 from hubtune.device import Compute
@@ -19,6 +19,7 @@ from hubtune.errors import ResumeError, TrainingError
 from hubtune.gradient import Gradient, recompute
 from hubtune.recipe import TrainPart
 from hubtune.schedule import boundaries, rate
+from hubtune.streams import Windows
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class Work:
     compute: Compute
     folder: Path
     resume: bool = False
+    windows: Windows | None = None
+    """Of a stream: what `train` is a window of."""
+    shard: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,19 @@ class Learnt:
     micro_batches: int
 
 
+def prepared(work: Work, steps: int, epochs: float) -> Module:
+    """The model as the strategy makes it, the same at every call: what it adds starts from the seed, too."""
+    torch.manual_seed(work.settings.seed % 2**63)
+    module = work.strategy.prepare(work.model, work.fresh, work.task, Plan(steps, epochs, work.settings.batch_size or 0))
+    return module.double() if work.compute.precision == "fp64" else module
+
+
 class Learner:
     """The module and its optimizer, from phase to phase."""
 
     def __init__(self, work: Work, accelerator: Accelerator, steps: int, epochs: float) -> None:
         self.work, self.accelerator, self.steps = work, accelerator, steps
-        torch.manual_seed(work.settings.seed % 2**63)  # what a strategy adds starts from the seed, too
-        self.module = work.strategy.prepare(work.model, work.fresh, work.task, Plan(steps, epochs, work.settings.batch_size or 0))
-        if work.compute.precision == "fp64":
-            self.module = self.module.double()
+        self.module = prepared(work, steps, epochs)
         if work.compute.recompute:
             recompute(self.module)
         self.phases = work.strategy.phases()
@@ -73,27 +81,56 @@ class Learner:
         parameters = dict(self.module.named_parameters())
         self.trainable = sum(parameters[name].numel() for name in self.learned)
         if not self.trainable:
-            raise TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model.")
+            raise launch.once(TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model."))
         checkpoint.refuse_full_disk(work.folder, sum(p.numel() for p in parameters.values()), self.trainable)
         self.statistics = [part for name, part in self.module.named_modules() if self.keeps_statistics(name, part)]
         self.scaler = torch.amp.GradScaler(work.compute.device, enabled=work.compute.precision == "fp16")
         self.gradient = Gradient(work, accelerator, self.scaler)
         self.limit = work.compute.limit
         self.vocabularies = vocabulary.Vocabularies()
-        if accelerator.num_processes == 1 and work.settings.kernels == "auto" and work.settings.optimizer == "adamw":
+        if accelerator.num_processes == 1 and work.settings.kernels == "auto" and work.settings.optimizer == "adamw" and work.windows is None:
             self.vocabularies = vocabulary.find(self.module, work.strategy, work.task, work.base, self.learned, work.train)
         self.features = features.Nothing("nobody asked")
         self.had_features: bool | None = None
         self.phase = -1
         self.optimizer: Any = None
+        if work.shard:
+            self.share_out()
+
+    def share_out(self) -> None:
+        """Have the weights shared out over the processes, if the model then still gives the loss that it gave."""
+        reason = sharding.unfit(self.module, self.statistics)
+        if reason is None:
+            before = self.loss_of_one()
+            try:
+                sharding.shard(self.module, self.work.compute.device)
+                after = self.loss_of_one()
+                reason = None if evaluate.gap(before, after) < 1e-3 else f"its loss would be {after} in the place of {before}"
+            except Exception as error:  # a model may look at its weights in any way
+                reason = f"it failed with {type(error).__name__}: {error}"
+        if reason is None and self.all_that_learns() != self.learning:
+            reason = f"the strategy '{self.work.strategy.name}' holds on to weights that are no longer the model's"
+        if reason is not None:
+            raise launch.once(TrainingError(f"the weights cannot be shared out over processes: {reason}.",
+                                            hint="Let each process hold all of them: --set train.shard=none"))
+
+    def loss_of_one(self) -> list[float]:
+        """The loss of the shortest training example, without dropout."""
+        work, item = self.work, int(self.work.train.sizes.argmin())
+        with evaluate.evaluating(self.module):
+            batch = evaluate.batch_for(self.module, work.task, [work.train.examples[item]], work.base, [work.train.draw(0, 0, item)])
+            found = [term.total for term in evaluate.as_terms(work.task.loss(work.task.forward(self.module, batch), batch))]
+        if any(sharding.is_part(total) for total in found):
+            raise ValueError("the model looks at weights beside the forward pass of their block")
+        return [float(total) for total in found]
 
     def compute_once(self, watcher: Watcher) -> None:
         """Have the outputs of a backbone that stays as it is; after `restore`, which tells whether the run began so."""
         processes = self.accelerator.num_processes
         self.features = features.find(self.work, self.module, self.learned, processes, watcher, self.had_features)
         if self.had_features and not self.features.cached:
-            raise ResumeError(f"the run began with features computed once, and now: {self.features.reason}.",
-                              hint="Its backbone had no dropout. Train anew with --overwrite.")
+            raise launch.once(ResumeError(f"the run began with features computed once, and now: {self.features.reason}.",
+                                          hint="Its backbone had no dropout. Train anew with --overwrite."))
         self.gradient.known = self.features.train
 
     def all_that_learns(self) -> list[frozenset[str]]:
@@ -117,7 +154,11 @@ class Learner:
         work.strategy.enter(self.module, self.phases[index])
         groups = work.strategy.groups(self.module, work.settings.weight_decay or 0.0)
         optimizer = optimizers.made(work.settings.optimizer, work.strategy, groups, work.settings.lr or 0.0)
-        self.model, self.optimizer = self.accelerator.prepare(self.module, optimizer)
+        if work.shard and sharding.strangers(self.module, optimizer):
+            raise launch.once(TrainingError(f"the strategy '{work.strategy.name}' holds on to weights from before they were shared out.",
+                                            hint="Let each process hold all of them: --set train.shard=none"))
+        self.model = self.module if work.shard else self.accelerator.prepare(self.module)
+        self.optimizer = self.accelerator.prepare(optimizer)
         self.phase = index
 
     def leave(self) -> None:
@@ -205,7 +246,7 @@ class Learner:
         work = self.work
         self.scaler.unscale_(self.optimizer.optimizer)
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, work.settings.clip or float("inf")))
+        norm = float(sharding.whole(torch.nn.utils.clip_grad_norm_(trained, work.settings.clip or float("inf"))))
         self.scaler.step(self.optimizer.optimizer)
         self.scaler.update()
         self.vocabularies.stepped(self.optimizer)

@@ -35,6 +35,8 @@ class DataPart:
     validation: float | str = option(0.1, "the share cut from train when there is no validation split, or a source")
     limit: int | None = option(None, "use at most this many rows of each split")
     columns: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = option(False, "read the train split of a Hub data set while training, and keep no more than a buffer of it")
+    buffer: int = option(10_000, "rows of a stream that are shuffled together")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,10 @@ class TrainPart:
     validations: int | None = option(None, "validations in an epoch; none: one")
     save_minutes: float = option(10.0, "minutes between checkpoints, beside the one at every validation")
     prove: bool = option(True, "compare the saved model with the trained one in a fresh process (always on publishing)")
+    shard: str = option(
+        "auto", "weights over several processes: full: each holds a part (FSDP2); none: each holds all (DDP); auto: as the launcher says",
+        choices=("auto", "none", "full"),
+    )
     track: str | None = option(None, "send the curve to a tracker", choices=("tensorboard", "wandb", "trackio"))
 
 
@@ -173,6 +179,8 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
             raise RecipeError(f"[{name}] is a table of keys, not {table!r}.", where=where)
     if (limit := tables.get("data", {}).get("limit")) is not None and (not isinstance(limit, int) or limit < 4):
         raise RecipeError(f"data.limit is a whole number from 4, not {limit!r}.", where=where)
+    if not isinstance(buffer := tables.get("data", {}).get("buffer", 1), int) or buffer < 1:
+        raise RecipeError(f"data.buffer is a whole number from 1, not {buffer!r}.", where=where)
     task = dict(tables.get("task", {}))
     strategy = dict(tables.get("strategy", {}))
     model = dict(tables.get("model", {}))

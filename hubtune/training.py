@@ -11,13 +11,30 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune import card, device, engine, evaluate, launch, memory, models, probe, proof, trial
+from hubtune import (
+    card,
+    checkpoint,
+    device,
+    engine,
+    evaluate,
+    host,
+    launch,
+    learner,
+    memory,
+    models,
+    probe,
+    proof,
+    sharding,
+    trial,
+)
 from hubtune.contract import CONTRACT, Task
 from hubtune.engine import Outcome
 from hubtune.learner import Work
 from hubtune.origin import fetch
+from hubtune.pieces import Lines
 from hubtune.preparation import Prepared
 from hubtune.record import RECORD, write_record
+from hubtune.schedule import steps_in
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
@@ -26,8 +43,8 @@ if TYPE_CHECKING:
 
 def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Watcher, *, resume: bool) -> None:
     """Train, score, save and prove; the folder is then a finished run. Of several processes, the first writes."""
-    if launch.world() > 1:
-        launch.join(device.kind())
+    launch.join(device.kind())
+    host.clear()
     try:
         compute = launch.together(planned(prepared, record, resume) if launch.is_first() else None)
         assert compute is not None
@@ -70,8 +87,11 @@ def trained(
         "stopped_early": outcome.early, "features": outcome.features, "seconds": round(outcome.seconds, 3),
         "parameters": {"total": prepared.parameters, "trainable": outcome.trainable},
         "happened": {**outcome.pace, "peak_memory_bytes": memory.peak(compute.device)},
+        "processes": {"count": launch.world(), "shard": "full" if prepared.shard else "none"},
         **scored(prepared, outcome.model, compute, watcher),
     }
+    if prepared.shard:
+        outcome = dataclasses.replace(outcome, model=in_one(prepared, work, outcome))
     return outcome, compute
 
 
@@ -89,6 +109,23 @@ def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: engine
         write_record(folder, record)
 
 
+def in_one(prepared: Prepared, work: Work, outcome: Outcome) -> Module:
+    """The trained module with whole weights, in the first process: what was learnt, in the base as it is loaded.
+
+    FSDP knows no way back from parts; a strategy makes of the same base what it made before.
+    """
+    learnt = {name: sharding.whole(value.detach()).cpu() for name, value in checkpoint.moving(outcome.model, outcome.learned).items()}
+    if not launch.is_first():
+        return outcome.model
+    found = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
+    an_epoch, steps = steps_in(work.settings, work.train.rows)
+    state = prepared.strategy.state()
+    module = learner.prepared(dataclasses.replace(work, model=found.model, fresh=found.fresh), steps, steps / an_epoch)
+    prepared.strategy.restore(state)
+    checkpoint.put_back(module, learnt, outcome.learned)
+    return module
+
+
 def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bool) -> tuple[Prepared, Work]:
     """The model with its weights, and all that the loop needs; examples with what the model as it is says of them."""
     found = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
@@ -104,7 +141,8 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
         })
     return prepared, Work(
         prepared.task, prepared.strategy, prepared.base, found.model, found.fresh, prepared.encoded["train"],
-        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume,
+        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,
+        prepared.shard,
     )
 
 
@@ -127,7 +165,7 @@ def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: 
         if split == "train":
             continue
         watcher.begin(f"evaluating {split}", len(encoded.examples))
-        listed = list(prepared.data.splits[split])
+        listed = list(Lines(prepared.data.splits[split]))
         answers = evaluate.answer(model, task, base, listed, encoded, accelerator=launch.state(), advance=watcher.advance,
                                   uniform=compute.uniform, limit=compute.evaluation)
         watcher.end()

@@ -70,7 +70,7 @@ def measure(learner: Learner) -> Found:
 def counted(loop: Loop) -> tuple[float, float]:
     """Micro-batches and padded tokens of a step, as an epoch has them on average."""
     found = []
-    for step in range(min(loop.epoch_steps, COUNTED)):
+    for step in range(min(loop.epoch_steps, loop.window_steps, COUNTED)):
         cuts = loop.learner.cuts([example for row in loop.rows_of(step) for example in loop.rows_examples[int(row)]])
         found.append((len(cuts), sum(map(loop.learner.padded, cuts))))
     micro_batches, padded = np.mean(found, axis=0).tolist()

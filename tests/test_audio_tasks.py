@@ -191,6 +191,20 @@ def test_augmentation_follows_the_seed_of_the_step_and_bears_short_sounds(frames
     assert (len({loss(seed) for seed in range(4)}) > 1) is (frames > 10)
 
 
+@pytest.mark.parametrize("kind", [AudioClassification, SpeechRecognition])
+@pytest.mark.parametrize("model_type", ["wav2vec2", "wav2vec2-bert"])
+def test_augmentation_hides_the_share_that_the_model_s_configuration_says(model_type, kind, tiny):
+    """A spoken word has some 25 frames, of which the library's two masks at least would hide most in every step."""
+    task = kind()
+    model, base, _ = prepared(task, tiny(model_type), task.sample(3), torch.float32, mask_time_prob=0.05)
+    body = model.base_model.train()
+    torch.nn.init.ones_(body.masked_spec_embed)
+    np.random.seed(0)
+    with torch.no_grad():
+        hidden = [float(body._mask_hidden_states(torch.zeros(1, 25, base.config.hidden_size)).mean()) for _ in range(500)]
+    assert 0.03 < np.mean(hidden) < 0.07
+
+
 @pytest.mark.parametrize(("kind", "model_type", "steps"), [
     (AudioClassification, "hubert", 25), (SpeechRecognition, "wav2vec2-bert", 60),
 ])

@@ -1,15 +1,18 @@
-"""The parts of the benchmarks that time nothing: rows, plans, intervals and the page."""
+"""The parts of the benchmarks that time nothing: rows, plans, intervals and the pages."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import accuracy, measures, report, rows, training
+from benchmarks import accuracy, figures, figures_page, large, lines, measures, report, rows, tasks, training
+from benchmarks.alone import Failed
+from hubtune import registry
 
 
 def steps_of(norms: list[float]) -> measures.Steps:
@@ -120,3 +123,78 @@ def test_variants_take_turns() -> None:
 def test_what_is_compared_is_known() -> None:
     assert set(accuracy.VARIANTS) <= set(training.VARIANTS)
     assert set(accuracy.DATA) <= set(rows.DATA)
+
+
+def test_what_has_a_line_is_not_measured_again_and_a_failure_leaves_none(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def measure(arguments: lines.Record) -> lines.Record:
+        asked.append(arguments["name"])
+        if arguments["name"] == "bad":
+            raise Failed("no figures")
+        return {**arguments, "found": len(asked)}
+
+    planned = [{"name": name, "sets": {"lr": rate}} for name, rate in (("a", 1), ("bad", 1), ("b", 1), ("a", 2))]
+    assert lines.each(tmp_path / "kept.jsonl", planned, measure, lambda seconds, found: None) == 1
+    assert lines.each(tmp_path / "kept.jsonl", planned, measure, lambda seconds, found: None) == 1
+    assert asked == ["a", "bad", "b", "a", "bad"]
+    assert [record["found"] for record in lines.read(tmp_path / "kept.jsonl")] == [1, 3, 4]
+
+
+def test_every_task_of_our_own_has_a_figure_but_those_that_are_another_s_kind() -> None:
+    own = {name for found in registry.load().plugins if found.source == "hubtune" for name in found.tasks}
+    assert own - {figure.task for figure in figures.FIGURES} == {"text-classification", "sentiment"}  # docs/performance.md has these
+    assert len({figure.name for figure in figures.FIGURES}) == len(figures.FIGURES)
+
+
+def measured(figure: figures.Figure, **more: object) -> lines.Record:
+    scores = dict.fromkeys(figure.shown, 0.5)
+    said = {"metrics": scores, "intervals": {name: [0.4, 0.6] for name in scores}, "report": {}}
+    return {**tasks.arguments_of(figure), "before": said, "after": {**said, "split": "test", "rows": 16}, "losses": [8.0, 0.4],
+            "trained": {"rows": {"train": 100}, "steps": 9, "epochs": 3.0, "metrics": {"test": scores}, "peak_memory_bytes": 2**30,
+                        "parameters": {"total": 36_000}}, "training_cpu": 12.0, **measures.machine(), **more}
+
+
+def test_the_page_of_the_figures_has_each_once_as_it_was_measured_last() -> None:
+    every = [measured(figure) for figure in figures.FIGURES]
+    text = figures_page.page([{**every[0], "training_cpu": 99.0}, *every])
+    assert " 99 |" not in text
+    assert all(text.count(f"| {figure.name} |") == 1 for figure in figures.FIGURES)
+    assert "| 8 to 0.4 | 5.0% | 9 | 12 |" in text
+    assert str(measures.REPO.parent) not in text
+    assert "## Learnt" not in figures_page.page([])
+
+
+def test_the_loss_of_a_step_is_that_of_all_its_terms() -> None:
+    log = [{"step": step, "epoch": 1.0, "boxes": 4.0 / step, "classes": 1.0 / step, "lr": 1e-3, "grad_norm": 1.0, "rows": 16, "tokens": 9,
+            "padded_tokens": 9, "micro_batches": 1} for step in (1, 2)]
+    assert tasks.losses([*log, {"step": 2, "split": "validation", "validation_boxes": 9.0}]) == [5.0, 3.75]
+
+
+def test_plugins_are_counted_as_they_are_registered() -> None:
+    project = tomllib.loads((measures.REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]["hubtune"]
+    counted = {name.removesuffix(".py").replace("/", ".") for files in figures_page.sizes().values() for name in files}
+    assert counted == set(project.values())
+
+
+def test_rows_of_the_large_data_are_the_same_again(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    for name in ("one", "other"):
+        large.write(tmp_path / name, 50, cut=False)
+    one, other = (load_dataset("parquet", data_dir=str(tmp_path / name)) for name in ("one", "other"))
+    assert one.num_rows == {"train": 50, "validation": large.WARM}
+    assert one["train"][:] == other["train"][:] != one["validation"][:50]
+    assert set(one["train"][:]["label"]) == {"warm", "cold"}
+    assert all(6 <= len(text.split()) <= 14 for text in one["train"][:]["text"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells kinds of memory apart")
+def test_a_large_training_is_divided_into_stages() -> None:
+    stages = large.Stages()
+    with stages.watching():
+        stages.note("columns: text <- text")
+        stages.begin("training", 5)
+    assert [stage["stage"] for stage in stages.stages] == ["reading", "inspecting and splitting", "training"]
+    assert all(stage["seconds"] >= 0 for stage in stages.stages)
+    assert stages.peak()["resident"] >= stages.peak()["anonymous"] > 0

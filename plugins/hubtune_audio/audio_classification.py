@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from hubtune_labels.labelled import Labelled, LabelOptions
 
-from hubtune import Column, hookimpl, option
+from hubtune import Column, Setup, hookimpl, option
 from hubtune_audio.samples import labelled
-from hubtune_audio.sounds import AUDIO, FRAMES, SoundTask, examples_of, inputs_of
+from hubtune_audio.sounds import AUDIO, FRAMES, SoundTask, augmentation, examples_of, inputs_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class AudioClassification(Labelled, SoundTask):
         Column("label", ("label", "labels", "class", "category", "target", "command", "keyword", "intent", "emotion",
                          "genre", "language", "speaker", "speaker_id", "y"), kind="label", needed="train"),
     )
+
+    def configure(self, facts, base):
+        return Setup({**super().configure(facts, base).config, **augmentation(base.config)})
 
     def encode(self, rows, base):
         limits = [round(self.options.max_seconds * FRAMES), base.max_length]

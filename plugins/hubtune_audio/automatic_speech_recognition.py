@@ -6,7 +6,7 @@ from hubtune import Batch, Loss, Metric, Setup, hookimpl, option
 from hubtune_audio.characters import TEXT, error_rates, head_size, ids_of, in_case, processor_of, settled, spoken
 from hubtune_audio.ctc import ctc_losses, heard, learnable, likeliest, targets_of
 from hubtune_audio.samples import spelt
-from hubtune_audio.sounds import AUDIO, SoundTask, examples_of, frames_of, inputs_of
+from hubtune_audio.sounds import AUDIO, SoundTask, augmentation, examples_of, frames_of, inputs_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class SpeechRecognition(SoundTask):
         tokenizer, self.case, kept = settled(base, facts, self.options.casing)
         self.blank = tokenizer.pad_token_id
         size = head_size(tokenizer, base.config, kept)
-        return Setup({"pad_token_id": self.blank, "vocab_size": size}, processor_of(base, tokenizer))
+        extras = {"pad_token_id": self.blank, "vocab_size": size, **augmentation(base.config)}
+        return Setup(extras, processor_of(base, tokenizer))
 
     def written(self, text):
         """A transcription as the model is to write it."""

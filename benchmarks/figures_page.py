@@ -15,8 +15,8 @@ READ = """\
 Every figure is made by the command line alone: `hubtune train`, then `hubtune evaluate` and `hubtune predict` from the saved run, each a process of its own
 with one thread. The data are small cuts of public sets, beside this repository in `../shared/data`: no figure is one of a leaderboard.
 
-- **before**: the pretrained model, asked as it is; where its head for the task is new, the model with that head untrained (\\*). **guess**: the share of rows
-  that has the commonest label of train.
+- **before**: the pretrained model, asked as it is; where its head for the task is new, the model with that head untrained (\\*), or the
+  **guess**: the share of rows that have the commonest label of train.
 - **after**: with 95% intervals, by drawing the rows again (not for mAP). Rows of test, or of validation where there is no test split.
 - **CPU s**: of the whole command `hubtune train`, which also scores validation and test rows. **MiB**: the most memory that it held.
 - Pretrained: MiniLM-L6 (22.7 M parameters), mobilenet_v2_0.35_224 (0.4 M), stories260K (0.26 M). The others are made by the command, small and with random
@@ -83,8 +83,10 @@ def model_of(record: Record) -> str:
 
 
 def was(record: Record, name: str) -> str:
-    """A score before the training, with its interval; starred where the head was new."""
+    """A score before the training, with its interval; starred where the head was new; empty where a guess was scored instead."""
     before = record["before"]
+    if name not in before["metrics"]:
+        return ""
     return figure(before["metrics"][name]) + interval(before, name) + ("" if record["answers"] else " \\*")
 
 

@@ -28,6 +28,8 @@ from benchmarks.measures import REPO, machine
 MODELS = rows.FOLDER.parent / "models"
 ASKED = 8
 """Rows that `hubtune predict` answers."""
+WATCHED = 2
+"""Rows of those learnt by heart that are validated in training: an epoch is one step, and a validation comes with each."""
 STILL = {"train.steps": 1, "train.lr": 1e-12, "train.prove": False}
 """A training in which nothing moves: what it scores is the untrained model."""
 
@@ -80,7 +82,8 @@ def one(arguments: Record) -> Record:
         model = model_of(figure, data, folder)
         before = untrained(figure, model, data, folder)
         clock = children()
-        run = hubtune("train", figure.task, *source(figure, model, data), "--out", str(folder / "run"), *sets(figure.sets))
+        while_training = drawn(data, folder / "watched.jsonl", WATCHED, "train") if figure.heart else None
+        run = hubtune("train", figure.task, *source(model, data, while_training), "--out", str(folder / "run"), *sets(figure.sets))
         cpu = children() - clock
         after = hubtune("evaluate", run["run"], "--data", data, *split)
         asked = drawn(data, folder / "asked.jsonl", ASKED, split[1] if split else None)
@@ -104,9 +107,9 @@ def sets(values: dict[str, Any]) -> list[str]:
     return [word for key, value in values.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
 
-def source(figure: Figure, model: str, data: str) -> list[str]:
-    """Model and data, as arguments; what is learnt by heart is validated on itself."""
-    return ["--model", model, "--data", data, *(sets({"data.validation": data}) if figure.heart else [])]
+def source(model: str, data: str, validation: str | None) -> list[str]:
+    """Model and data, as arguments, and the validation rows where the data are not to have their own."""
+    return ["--model", model, "--data", data, *(sets({"data.validation": validation}) if validation else [])]
 
 
 def data_of(figure: Figure, folder: Path) -> tuple[str, list[str]]:
@@ -149,20 +152,20 @@ def text_columns(data: str) -> list[str]:
 
 
 def untrained(figure: Figure, model: str, data: str, folder: Path) -> Record:
-    """Scores of the model before its training, and of the simplest answer."""
+    """Scores of the model before its training, or of the simplest answer."""
     if figure.answers:
         found = hubtune("evaluate", model, "--task", figure.task, "--data", data, *(["--split", "train"] if figure.heart else []))
         return {"metrics": found["metrics"], "intervals": found["intervals"]}
-    hubtune("train", figure.task, *source(figure, model, data), "--out", str(folder / "still"), *sets(STILL))
+    if figure.guess:
+        return {"metrics": {}, "intervals": {}, "guess": guessed(figure, data)}
+    hubtune("train", figure.task, *source(model, data, data if figure.heart else None), "--out", str(folder / "still"), *sets(STILL))
     record = json.loads((folder / "still" / "run.json").read_text(encoding="utf-8"))
     split = "test" if "test" in record["metrics"] else "validation"
-    return {"metrics": record["metrics"][split], "intervals": record["intervals"][split], "guess": guessed(figure, data)}
+    return {"metrics": record["metrics"][split], "intervals": record["intervals"][split]}
 
 
-def guessed(figure: Figure, data: str) -> float | None:
-    """How many of the rows that are scored have the commonest value of train."""
-    if not figure.guess:
-        return None
+def guessed(figure: Figure, data: str) -> float:
+    """The share of test rows that have the commonest value of train."""
     from hubtune import sources
 
     found = sources.load(data).splits
@@ -185,7 +188,7 @@ def children() -> float:
 
 def say(seconds: float, found: Record) -> None:
     """A line of what was measured."""
-    scores = {name: [round(found[when]["metrics"].get(name, float("nan")), 4) for when in ("before", "after")] for name in found["shown"]}
+    scores = {name: [round(found[when]["metrics"][name], 4) for when in ("before", "after") if name in found[when]["metrics"]] for name in found["shown"]}
     print(f"{seconds:6.0f} s  {found['name']}: {scores}, loss {found['losses'][0]:.3g} to {found['losses'][1]:.3g}, {found['training_cpu']:.0f} CPU s", flush=True)
 
 

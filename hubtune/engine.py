@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from hubtune import checkpoint, evaluate, launch, sharding
 from hubtune.batching import steps_of_epoch
 from hubtune.checkpoint import Checkpoint
+from hubtune.contract import Plan
 from hubtune.encoding import Encoded
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
 from hubtune.journal import open_log, stopping
@@ -63,6 +64,7 @@ class Outcome:
     seconds: float
     trainable: int
     learned: frozenset[str]
+    plan: Plan
     early: bool
     features: dict[str, Any]
     pace: dict[str, Any]
@@ -136,7 +138,7 @@ class Loop:
         return Outcome(
             self.learner.module, done, done / self.epoch_steps, self.progress.best_step if keeps_best else done,
             self.progress.seconds + time.monotonic() - self.begun, self.learner.trainable,
-            self.learner.learned, self.progress.stopped,
+            self.learner.learned, self.learner.plan, self.progress.stopped,
             self.learner.features.described(), self.pace(),
         )
 

@@ -35,7 +35,10 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
 
 
 def hand_over(prepared: Prepared, place: Path) -> None:
-    """Write what the others need: examples, rows to score, and what was found. Nothing where examples have no flat form."""
+    """Write what the others need: examples, rows to score, and what was found. Nothing of a stream, which everyone reads for
+    himself, and where examples have no flat form."""
+    if prepared.windows is not None:
+        return
     try:
         for split, encoded in prepared.encoded.items():
             encoded.save(place / "examples" / split)
@@ -69,5 +72,5 @@ def take_over(recipe: Recipe, place: Path) -> Prepared | None:
     encoded = {split: Encoded.open(place / "examples" / split) for split in said["splits"]}
     return Prepared(
         recipe, task, strategy, {}, Data(rows, {}, "", "", None, None, {}), said["facts"], origin, replace(base, max_length=said["limit"]),
-        {}, "", encoded, said["lengths"], TrainPart(**said["settings"]), said["parameters"], [], said["shard"],
+        {}, "", encoded, said["lengths"], TrainPart(**said["settings"]), said["parameters"], [], None, said["shard"],
     )

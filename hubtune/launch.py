@@ -96,7 +96,7 @@ def parent() -> list[str]:
 
 
 def join(device: str) -> None:
-    """Be one of the processes: over gloo on CPUs, NCCL on GPUs.
+    """Be one of the processes: over gloo on CPUs, NCCL on GPUs. Returns when all are there.
 
     What a launcher says of FSDP has been read (`shards`), and is hidden from here on: on CPUs Accelerate would make DDP of
     it, and transformers would load weights in the first process alone.
@@ -107,10 +107,11 @@ def join(device: str) -> None:
         return
     from accelerate import PartialState
 
-    found = PartialState(cpu=device == "cpu").num_processes
-    if found != world():
-        raise RecipeError(f"{world()} processes were started, and {found} found each other.",
+    joined = PartialState(cpu=device == "cpu")
+    if joined.num_processes != world():
+        raise RecipeError(f"{world()} processes were started, and {joined.num_processes} found each other.",
                           hint="Start them with: torchrun --nproc-per-node N -m hubtune train ...")
+    joined.wait_for_everyone()
 
 
 def state() -> Any:

@@ -59,10 +59,10 @@ class Learnt:
     micro_batches: int
 
 
-def prepared(work: Work, steps: int, epochs: float) -> Module:
+def prepared(work: Work, plan: Plan) -> Module:
     """The model as the strategy makes it, the same at every call: what it adds starts from the seed, too."""
     torch.manual_seed(work.settings.seed % 2**63)
-    module = work.strategy.prepare(work.model, work.fresh, work.task, Plan(steps, epochs, work.settings.batch_size or 0))
+    module = work.strategy.prepare(work.model, work.fresh, work.task, plan)
     return module.double() if work.compute.precision == "fp64" else module
 
 
@@ -71,7 +71,8 @@ class Learner:
 
     def __init__(self, work: Work, accelerator: Accelerator, steps: int, epochs: float) -> None:
         self.work, self.accelerator, self.steps = work, accelerator, steps
-        self.module = prepared(work, steps, epochs)
+        self.plan = Plan(steps, epochs, work.settings.batch_size or 0)
+        self.module = prepared(work, self.plan)
         if work.compute.recompute:
             recompute(self.module)
         self.phases = work.strategy.phases()

@@ -34,7 +34,6 @@ from hubtune.origin import fetch
 from hubtune.pieces import Lines
 from hubtune.preparation import Prepared
 from hubtune.record import RECORD, write_record
-from hubtune.schedule import steps_in
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
@@ -118,9 +117,8 @@ def in_one(prepared: Prepared, work: Work, outcome: Outcome) -> Module:
     if not launch.is_first():
         return outcome.model
     found = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
-    an_epoch, steps = steps_in(work.settings, work.train.rows)
     state = prepared.strategy.state()
-    module = learner.prepared(dataclasses.replace(work, model=found.model, fresh=found.fresh), steps, steps / an_epoch)
+    module = learner.prepared(dataclasses.replace(work, model=found.model, fresh=found.fresh), outcome.plan)
     prepared.strategy.restore(state)
     checkpoint.put_back(module, learnt, outcome.learned)
     return module

@@ -95,6 +95,7 @@ def tiny_vision(model_type: str, folder: str | Path, *, seed: int = 0, **config:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = getattr(transformers, family.model)(getattr(transformers, family.config)(**{**family.sizes, **config}))
+        draw_tokens(model)
     model.save_pretrained(folder)
     settings = {
         "image_processor_type": family.processor, "do_resize": True, "size": family.size, "do_rescale": True,
@@ -102,3 +103,15 @@ def tiny_vision(model_type: str, folder: str | Path, *, seed: int = 0, **config:
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def draw_tokens(model: Any) -> None:
+    """Draw tokens and positions that transformers leaves at zero, as YOLOS' own code does (Fang et al., arXiv:2106.00666).
+
+    Detection tokens that are all alike answer alike, and a model needs hundreds of steps to tell them apart.
+    """
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if not name.endswith("weight") and parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.trunc_normal_(parameter, std=0.02)

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """Where a run is: with what the learner says of itself, everything a checkpoint holds."""
+    """Where a run is: with what the learner says of itself, everything a checkpoint holds.
+
+    seconds: in all; learning: of the steps alone. tokens, padded: what the steps have read, without and with padding.
+    """
 
     step: int = 0
     best: list[float] | None = None
@@ -45,6 +48,9 @@ class Progress:
     waited: int = 0
     stopped: bool = False
     seconds: float = 0.0
+    learning: float = 0.0
+    tokens: int = 0
+    padded: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Outcome:
     plan: Plan
     early: bool
     features: dict[str, Any]
+    pace: dict[str, Any]
 
 
 def fit(work: Work, watcher: Watcher) -> Outcome:
@@ -132,8 +139,18 @@ class Loop:
             self.learner.module, done, done / self.epoch_steps, self.progress.best_step if keeps_best else done,
             self.progress.seconds + time.monotonic() - self.begun, self.learner.trainable,
             self.learner.learned, self.learner.plan, self.progress.stopped,
-            self.learner.features.described(),
+            self.learner.features.described(), self.pace(),
         )
+
+    def pace(self) -> dict[str, Any]:
+        """What the steps have read, and how fast. Padding is no work: tokens a second are without it."""
+        progress, seconds = self.progress, max(1e-9, self.progress.learning)
+        return {
+            "tokens": progress.tokens, "padded_tokens": progress.padded,
+            "padding": round(1 - progress.tokens / max(1, progress.padded), 4),
+            "tokens_per_second": round(progress.tokens / seconds, 1),
+            "seconds_an_epoch": round(seconds / max(1, progress.step) * self.epoch_steps, 3),
+        }
 
     def asked(self) -> tuple[bool, bool]:
         """Whether Ctrl-C or SIGTERM asked to stop before the end, and whether a save is due by the first process' clock.
@@ -166,7 +183,8 @@ class Loop:
 
     def one_step(self) -> None:
         """The next step, and what is said of it."""
-        step, rows = self.progress.step, self.rows_of(self.progress.step)
+        begun, step = time.monotonic(), self.progress.step
+        rows = self.rows_of(step)
         if self.learner.begin(step):
             self.progress.waited = 0
         items = [example for row in rows for example in self.rows_examples[row]]
@@ -181,10 +199,13 @@ class Loop:
         norm = self.learner.move(step)
         self.reserve()
         self.progress.step = step + 1
+        self.progress.learning += time.monotonic() - begun
+        self.progress.tokens += learnt.tokens
+        self.progress.padded += learnt.padded
         self.record({
             "step": step + 1, "epoch": round((step + 1) / self.epoch_steps, 4), **learnt.losses, "lr": learnt.lr,
             "grad_norm": norm, "rows": len(rows), "tokens": learnt.tokens, "padded_tokens": learnt.padded,
-            "micro_batches": learnt.micro_batches,
+            "padding": round(1 - learnt.tokens / max(1, learnt.padded), 4), "micro_batches": learnt.micro_batches,
         })
         self.watcher.advance(1, loss=loss)
 
@@ -195,7 +216,7 @@ class Loop:
             answers = evaluate.answer(
                 self.learner.module, work.task, work.base, work.validation_rows, work.validation,
                 accelerator=self.accelerator, real=False, losses=True, uniform=work.compute.uniform,
-                known=self.learner.features.validation,
+                limit=work.compute.evaluation, known=self.learner.features.validation,
             )
         scores = work.task.score(answers.predictions, list(Lines(work.validation_rows)), work.base)
         metric = work.task.metric_of(work.base)
@@ -212,6 +233,7 @@ class Loop:
         record = {
             "step": progress.step, "epoch": round(progress.step / self.epoch_steps, 4), "split": "validation",
             **{f"validation_{name}": value for name, value in {**answers.losses, **scores}.items()}, "best": better,
+            "tokens_per_second": self.pace()["tokens_per_second"],
         }
         self.record(record)
         self.watcher.validated(record, better)

@@ -67,10 +67,14 @@ def batch_for(model: Module, task: Task[Any], examples: Sequence[Any], base: Bas
     return Batch(moved(batch.inputs, weight.device, wide), moved(batch.targets, weight.device, wide), batch.size)
 
 
-def batches_of(model: Module, sizes: Sequence[int] | NDArray[np.int64], uniform: bool, most: int = MOST) -> list[list[int]]:
-    """Examples of these sizes in batches that suit where the model is."""
-    limit = LIMITS.get(next(model.parameters()).device.type, LIMIT)
-    return by_size(sizes, limit, most, uniform)
+def batches_of(model: Module, sizes: Sequence[int] | NDArray[np.int64], uniform: bool, most: int = MOST, limit: int = LIMIT) -> list[list[int]]:
+    """Examples of these sizes in batches that suit where the model is, and that memory suffices for."""
+    return by_size(sizes, min(limit, limit_on(next(model.parameters()).device.type)), most, uniform)
+
+
+def limit_on(device: str) -> int:
+    """Padded tokens of an evaluation batch on a kind of device."""
+    return LIMITS.get(device, LIMIT)
 
 
 @contextmanager
@@ -94,11 +98,11 @@ def unknown(items: Sequence[int], batch: Batch) -> AbstractContextManager[None]:
 def answer(
     model: Module, task: Task[Any], base: Base, rows: Rows, encoded: Encoded, *,
     accelerator: Accelerator | PartialState | None = None, real: bool = True, losses: bool = False, uniform: bool = False,
-    advance: Callable[[int], None] = lambda examples: None,
+    limit: int = LIMIT, advance: Callable[[int], None] = lambda examples: None,
     known: Callable[[Sequence[int], Batch], AbstractContextManager[None]] = unknown,
 ) -> Answers:
     """Predict all rows. `real`: also by the task's own `predict`, not only by the cheap `judge`; `losses`: also the loss;
-    `uniform`: only examples of one size meet; `known`: what is known of the examples of a batch.
+    `uniform`: only examples of one size meet; `limit`: padded tokens of a batch; `known`: what is known of the examples of a batch.
 
     Batches are made by size, so that padding is little; the order of the answers is that of the rows.
     """
@@ -107,7 +111,7 @@ def answer(
     sharded = sharding.is_sharded(model)
     if sharded and real and generates:
         world, rank = 1, 0  # processes that each have a part of the weights take as many passes as the others: the same ones
-    batches = batches_of(model, encoded.sizes, uniform)
+    batches = batches_of(model, encoded.sizes, uniform, limit=limit)
     parts: list[tuple[int, Prediction]] = []
     sums: list[tuple[str, float, float]] = []
     with evaluating(model):
@@ -139,6 +143,15 @@ def answer(
         totals[name][0] += total
         totals[name][1] += count
     return Answers(predictions, {name: total / count for name, (total, count) in totals.items() if count})
+
+
+def finite(model: Module, task: Task[Any], base: Base, encoded: Encoded) -> bool:
+    """Whether the loss of the longest example is a number, in the format that is computed in."""
+    item = int(encoded.sizes.argmax())
+    with evaluating(model):
+        batch = batch_for(model, task, [encoded.examples[item]], base, [encoded.draw(0, 0, item)])
+        terms = as_terms(task.loss(task.forward(model, batch), batch))
+    return all(math.isfinite(float(term.total)) for term in terms)
 
 
 def annotated(model: Module, task: Task[Any], base: Base, encoded: Encoded, uniform: bool) -> Encoded:

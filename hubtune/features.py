@@ -221,7 +221,8 @@ class Features(Nothing):
         """What the features follow from."""
         work, backbone = self.work, self.backbone.module
         weights = [float(value.detach().sum(dtype=torch.float64)) for value in (*backbone.parameters(), *backbone.buffers())]
-        said = [work.base.repo, work.base.commit, work.strategy.name, vars(work.compute) | {"probe": None}, work.settings.seed, weights,
+        how = [getattr(work.compute, name) for name in ("device", "precision", "threads", "uniform", "onednn")]
+        said = [work.base.repo, work.base.commit, work.strategy.name, how, work.settings.seed, weights,
                 [str(field) for field in self.fields], versions(),
                 of_rows({name: encoded.examples for name, encoded in self.encoded.items()})]
         return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()

@@ -46,10 +46,12 @@ class Gradient:
         self.kernels = () if again else work.compute.kernels
 
     def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
-        """Add the step's gradient to the parameters; returns the mean of every term.
+        """Add the step's gradient to the parameters; returns the mean of every term."""
+        with device.learning(self.work.compute):
+            return self.over_micro_batches(model, step, epoch, cuts)
 
-        Denominators come first, over all micro-batches and devices; each micro-batch then adds its share.
-        """
+    def over_micro_batches(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
+        """Denominators come first, over all micro-batches and devices; each micro-batch then adds its share."""
         parts = self.parts(model, epoch, cuts)
         counts: dict[str, float] = defaultdict(float)
         for part in parts:
@@ -173,3 +175,14 @@ class Gradient:
             error.add_note(f"in step {step}, task '{work.task.name}', strategy '{work.strategy.name}', "
                            f"model type '{work.base.config.model_type}', inputs {shapes}")
             raise
+
+
+def recompute(model: Module) -> bool:
+    """Have the model compute its activations again in the backward pass, which saves most of their memory; whether it can."""
+    for part in model.modules():
+        if getattr(part, "supports_gradient_checkpointing", False):
+            # transformers 5.23 renamed it, and warns of the old name.
+            enable: Any = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+            return True
+    return False

@@ -128,7 +128,7 @@ class Model:
         watcher.begin(what, len(encoded.examples))
         uniform = len(encoded.examples) > 1 and evaluate.padding_matters(model, self.task, base, encoded)
         few = len(encoded.examples) <= evaluate.MOST  # looking at the device would take longer than they do
-        compute = device.plain(precision) if few and precision != "auto" else device.choose(precision)
+        compute = device.plain(precision) if few and precision != "auto" else device.choose(precision, allowed=("bf16",))
         if compute.precision != "fp32":
             watcher.note(f"{what} in {compute.precision}")
         with device.computing(compute), kernels.using(compute.kernels, 0), device.autocast(compute):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hubtune import card, defaults, encoding, hub, launch, models, registry, rows
+from hubtune import card, defaults, device, encoding, hub, launch, models, optimizers, registry, rows
 from hubtune.contract import Base, Strategy, Task
 from hubtune.encoding import Encoded
 from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
@@ -65,6 +65,9 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     plugins = registry.load()
     task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
     refuse_tracker(recipe.train.track)
+    optimizers.refuse(recipe.train.optimizer, strategy)
+    if recipe.train.plan and not before:
+        device.plan_of(recipe.train.plan, recipe.train.precision)
     launch.refuse_lonely()
     shard = launch.shards(recipe.train.shard)
     data = rows.gather(recipe.data, task.columns, source)

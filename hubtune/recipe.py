@@ -48,6 +48,7 @@ class TrainPart:
     batch_size: int | None = option(None, "rows a step, on all devices together; none: from the number of rows")
     lr: float | None = option(None, "the highest learning rate; none: from the strategy and the model's size")
     weight_decay: float | None = option(None, "AdamW's decay of matrices; none: the strategy's, else 0.01")
+    optimizer: str = option("adamw", "adamw: the strategy's own; adamw-8bit: its state in 8 bits, on NVIDIA GPUs", choices=("adamw", "adamw-8bit"))
     warmup: float = option(0.1, "the share of steps (below 1) or the steps until the highest rate")
     schedule: str = option("linear", "how the rate falls after the warmup", choices=("linear", "cosine", "constant"))
     clip: float = option(1.0, "the largest gradient norm; 0: do not clip")
@@ -56,6 +57,7 @@ class TrainPart:
         "auto", "the number format of training", choices=("auto", "fp32", "bf16", "fp16", "fp64")
     )
     kernels: str = option("auto", "auto: what is computed faster in the same mathematics, and frozen parts once; plain: torch's own, nothing computed once", choices=("auto", "plain"))
+    plan: str | None = option(None, "compute as another run did, named by its folder, and measure nothing: the same cuts, so the same dropout")
     order: str = option("random", "how rows meet in steps", choices=("random", "bucketed"))
     max_length: int | None = option(None, "tokens that longer training texts are cut to; none: from the data and the model")
     batch_norm: str = option(

@@ -90,12 +90,13 @@ class Vocabularies:
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
         """Every table as a whole, for a while."""
-        for vocabulary in self.found:
+        small = [vocabulary for vocabulary in self.found if vocabulary.small]
+        for vocabulary in small:
             vocabulary.expand()
         try:
             yield
         finally:
-            for vocabulary in self.found:
+            for vocabulary in small:
                 vocabulary.shrink()
 
     def release(self, optimizer: Any = None) -> None:

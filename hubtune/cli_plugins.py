@@ -68,7 +68,7 @@ def strategies(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug
 
 def plugins(
     names: Annotated[list[str] | None, typer.Argument(
-        metavar="[NAME]...", help="With --check: only these tasks and strategies.")] = None,
+        metavar="[NAME]...", help="With --check: only these tasks and strategies, each with all others.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Try every task with every strategy on tiny models (minutes).")] = False,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
@@ -103,7 +103,7 @@ def plugin(
         show_json(made)
         return
     sys.stdout.write("".join(f"{made['folder']}/{path}\n" for path in made["files"]))
-    sys.stdout.write(f"\nnext:   cd {made['folder']} && pip install -e '.[dev]' && pytest\n")
+    sys.stdout.write(f"\nnext:   cd {made['folder']} && pip install -e '.[dev]' && python -m pytest\n")
 
 
 def recipe(

@@ -56,6 +56,7 @@ def tasks(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = Fa
 
     found = listings.tasks()
     show_json(found) if as_json else listings.show(found["tasks"], ["name", "summary", "metric", "plugin"])
+    tell_of_set_apart()
 
 
 def strategies(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False) -> None:
@@ -64,6 +65,14 @@ def strategies(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug
 
     found = listings.strategies()
     show_json(found) if as_json else listings.show(found["strategies"], ["name", "summary", "paper", "reason"])
+    tell_of_set_apart()
+
+
+def tell_of_set_apart() -> None:
+    """On stderr, the plugins that a list lacks since they cannot be used."""
+    from hubtune import registry
+
+    sys.stderr.write("".join(f"not listed: {found.trouble}\n" for found in registry.load().set_apart()))
 
 
 def plugins(

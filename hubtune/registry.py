@@ -63,6 +63,11 @@ class Found:
         self.status, self.error = status, error
         self.reason = error.message if isinstance(error, HubtuneError) else f"{type(error).__name__}: {error}"
 
+    @property
+    def trouble(self) -> str:
+        """Why it is set apart, in one line."""
+        return f"{self.source or self.name} is {self.status}: {self.reason}"
+
 
 class Registry:
     """The tasks and strategies there are, by name, and the plugins they come from."""
@@ -125,6 +130,10 @@ class Registry:
         """The plugin that a class came from."""
         return self._origin[kind]
 
+    def set_apart(self) -> list[Found]:
+        """The plugins that somebody wants and nobody can use."""
+        return [found for found in self.plugins if found.error is not None]
+
     def task(self, chosen: Chosen) -> Task[Any]:
         """The task with its options, or an error that says what is wrong and what there is."""
         return self._make(self.tasks, chosen, "task", "tasks")
@@ -139,11 +148,10 @@ class Registry:
             for found in self.plugins:
                 if found.name == chosen.name and found.error is not None:
                     raise BrokenPlugin(
-                        f"the plugin '{found.name}' of {found.source} is {found.status}: {found.reason}",
+                        f"the plugin '{found.name}' of {found.trouble}",
                         hint="See all of them with: hubtune plugins",
                     ) from found.error
-            named = [f"{found.source} is {found.status}: {found.reason}" for found in self.plugins
-                     if found.error is not None and found.source.endswith(".py")]
+            named = [found.trouble for found in self.set_apart() if found.source.endswith(".py") or not found.source]
             raise UnknownPlugin(
                 f"no {kind} named '{chosen.name}'.{did_you_mean(chosen.name, table)}"
                 f" Installed: {listing(sorted(table), 30) or 'none'}.",
@@ -237,7 +245,8 @@ def load() -> Registry:
     for path in files():
         registry.add(path.stem, partial(from_file, path), version=fingerprint_of(path), source=path.name)
     for name in sorted((names or set()) - {found.name for found in registry.plugins}):
-        registry.plugins.append(Found(name, "", "", "refused", "HUBTUNE_PLUGINS names it, and it is not installed"))
+        registry.plugins.append(found := Found(name, "", ""))
+        found.set_apart("refused", UnknownPlugin("HUBTUNE_PLUGINS names it, and it is not installed"))
     return registry
 
 

@@ -157,12 +157,16 @@ def same_weights(one: Path, other: Path, look: str) -> None:
 
 
 class Conformance:
-    """What the kits for tasks and strategies share. `skips`: tests that do not apply, by name, each with the reason."""
+    """What the kits for tasks and strategies share."""
 
     plugin: ClassVar[Any]
+    """The class to be tested."""
     options: ClassVar[Mapping[str, Any]] = {}
+    """Of its `Options`, by name; the others keep their defaults."""
     model: ClassVar[str | None] = None
+    """The type of the tiny model that it is tried on, such as `roberta`; None: the first that fits the task."""
     skips: ClassVar[Mapping[str, str]] = {}
+    """Tests that do not apply: by name, each with the reason."""
     _place: ClassVar[Any]
     _made: ClassVar[dict[str, Any]]
 

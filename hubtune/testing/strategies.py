@@ -20,9 +20,6 @@ from hubtune.testing.watched import Declined, Learnt, learn
 class StrategyConformance(Conformance):
     """Every check that a strategy has to pass.
 
-    plugin: the strategy class. options: of its `Options`, by name. model: the type of a tiny model; none: the first that
-    fits the task. task, task_options: what it is tried on. skips: tests that do not apply, with the reason.
-
         class TestVectors(StrategyConformance):
             plugin = Vectors
             model = "roberta"
@@ -30,7 +27,9 @@ class StrategyConformance(Conformance):
 
     plugin: ClassVar[type[Strategy[Any]]]
     task: ClassVar[str] = "text-classification"
+    """The name of an installed task, which it is tried on."""
     task_options: ClassVar[Mapping[str, Any]] = {}
+    """Of that task's options, by name."""
 
     @classmethod
     def bench(cls) -> Bench:

@@ -22,11 +22,6 @@ NAMES = {"judged": "judge", "predicted": "predict"}
 class TaskConformance(Conformance):
     """Every check that a task has to pass.
 
-    plugin: the task class. options: of its `Options`, by name. model: the type of a tiny model (`hubtune.testing`
-    lists them); none: the first that fits. rows: how many rows `sample` is asked for. atol: the largest difference
-    that padding may make, relative to values above 1. steps, rate: how eight rows are learnt by heart. uniform: the
-    model has no mask, so only examples of one size meet. skips: tests that do not apply, with the reason.
-
         class TestLevels(TaskConformance):
             plugin = Levels
             options = {"order": ["low", "medium", "high"]}
@@ -34,10 +29,15 @@ class TaskConformance(Conformance):
 
     plugin: ClassVar[type[Task[Any]]]
     rows: ClassVar[int] = ROWS
+    """How many rows `sample` is asked for."""
     atol: ClassVar[float] = 1e-5
+    """The largest difference that padding may make, relative to values above 1."""
     steps: ClassVar[int] = 60
+    """In how many steps eight rows have to be learnt by heart."""
     rate: ClassVar[float] = 5e-3
+    """At which learning rate they are learnt."""
     uniform: ClassVar[bool] = False
+    """The model has no mask, so only examples of one size meet in a batch."""
 
     @classmethod
     def bench(cls) -> Bench:

@@ -95,7 +95,7 @@ class Levels(Task[LevelsOptions]):
 
     def sample(self, count):
         texts = ("all is well", "please look at it soon", "it broke, come at once")
-        known = self.options.order
+        known = self.options.order or ["low", "medium", "high"]
         return [{"text": f"{texts[n % 3]}, room {n}", "label": known[n % 3 * (len(known) - 1) // 2]} for n in range(count)]
 
     def gold(self, row, base):

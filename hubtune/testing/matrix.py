@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hubtune.contract import CONTRACT, Strategy, Task
-from hubtune.errors import HubtuneError, ProofError
+from hubtune.errors import DataError, HubtuneError, ProofError
 from hubtune.recipe import Chosen
 from hubtune.registry import Registry, unavailable
 from hubtune.testing.bench import Bench, calm
@@ -83,7 +83,7 @@ def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, watcher: W
                 continue
             bench = bench or set_up(plugins.task(Chosen(cell.task)), place)
             if isinstance(bench, Exception):
-                cell.set("fail", bench)
+                cell.set("not-applicable" if isinstance(bench, DataError) else "fail", bench)
                 continue
             cell.model = bench.base.config.model_type
             strategy = plugins.strategy(Chosen(cell.strategy))
@@ -103,7 +103,8 @@ def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, watcher: W
 
 
 def set_up(task: Task[Any], place: Path) -> Bench | Exception:
-    """The task on a tiny model, and its loss is a sum; or why it cannot be set up, which is the result of all its cells."""
+    """The task on a tiny model, and its loss is a sum; or why not, which is the result of all its cells. A DataError: it needs
+    options that nobody has given here."""
     from hubtune.testing.models import tiny_for
     from hubtune.testing.tasks import sums
 

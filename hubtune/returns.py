@@ -130,9 +130,10 @@ def described(value: Any) -> str:
     if value is None:
         return "None"
     kind = type(value).__name__
+    article = "an" if kind[0] in "aeiouAEIOU" else "a"
     inner = ""
     if isinstance(value, list | tuple | set) and value:
         inner = f" of {type(next(iter(value))).__name__}"
     said = repr(value)
     short = f" ({said})" if len(said) <= 40 and not hasattr(value, "shape") else ""
-    return f"a {kind}{inner}{short}"
+    return f"{article} {kind}{inner}{short}"

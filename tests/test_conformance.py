@@ -171,7 +171,7 @@ RETURNS: dict[str, tuple[Any, str]] = {
     "encode": (lambda self, rows, base: ({"input_ids": [1]} for _ in rows), "a dict .*; it has to return lists of examples, one list per row"),
     "size": (lambda self, example: 2.5, r"a float \(2.5\); it has to return a whole number"),
     "collate": (lambda self, examples, base, draws: ({}, None), "a tuple of dict .*; it has to return a Batch"),
-    "count": (lambda self, batch: batch.size, "a int .*; it has to return a dict of numbers"),
+    "count": (lambda self, batch: batch.size, "an int .*; it has to return a dict of numbers"),
     "loss": (lambda self, outputs, batch: outputs.logits.sum(), r"a Tensor; it has to return a Loss \(a sum and a count\)"),
     "judge": (lambda self, outputs, batch, base: ["yes"] * batch.size, "a list of str.*; it has to return a list with one dict per example"),
     "score": (lambda self, predictions, rows, base: 1.0, "a float .*; it has to return a dict of numbers by name"),

@@ -249,6 +249,19 @@ def attributes_of(node: ast.ClassDef) -> Iterable[tuple[str, str]]:
             yield ast.unparse(child), " ".join(str(note).split())
 
 
+def kit() -> str:
+    """What a test class of the conformance kit may say."""
+    rows = []
+    for module, who in (("checks", "both"), ("tasks", "tasks"), ("strategies", "strategies")):
+        body = ast.parse((HERE.parent / "hubtune" / "testing" / f"{module}.py").read_text(encoding="utf-8")).body
+        node = next(n for n in body if isinstance(n, ast.ClassDef) and n.name.endswith("Conformance"))
+        for line, note in attributes_of(node):
+            name, _, default = line.partition(" = ")
+            if note:
+                rows.append((f"`{name.partition(':')[0]}`", who, note, f"`{default}`" if default else "needed"))
+    return table(("attribute", "of", "what it is", "default"), rows).replace("`ROWS`", "`16`")
+
+
 def named(*names: str) -> Callable[[ast.stmt], bool]:
     """Whether a definition has one of these names."""
     return lambda node: getattr(node, "name", None) in names
@@ -272,7 +285,7 @@ def aliases() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands, "recipe-keys": recipe_keys, "task-list": task_list, "strategy-list": strategy_list,
-    "defaults-table": defaults_table, "error-kinds": error_kinds, "aliases": aliases,
+    "kit": kit, "defaults-table": defaults_table, "error-kinds": error_kinds, "aliases": aliases,
     "plugin": lambda: contract(named("Plugin", "option")), "task": lambda: contract(named("Task")),
     "strategy": lambda: contract(named("Strategy")), "values": lambda: contract(values),
     "hooks": lambda: contract(lambda node: isinstance(node, ast.FunctionDef) and node.name.startswith("hubtune_")),

@@ -22,9 +22,9 @@ TEMPLATE = """\
 
 | | |
 |---|---|
-| task | {{ record.task.name }} ({{ record.task.summary }}) |
+| task | {{ record.task.name }} ({{ record.task.summary }}{{ of_plugin(record, "task") }}) |
 | base model | {{ base_line }} |
-| strategy | {{ record.strategy.name }}: {{ record.strategy.summary }}{% if record.strategy.paper %} ({{ record.strategy.paper }}){% endif %} |
+| strategy | {{ record.strategy.name }}: {{ record.strategy.summary }}{{ of_plugin(record, "strategy") }}{% if record.strategy.paper %} ({{ record.strategy.paper }}){% endif %} |
 | data | {{ data_line }} |
 | licence | {{ license_line }} |
 {% if labels %}
@@ -73,7 +73,7 @@ def render(record: Mapping[str, Any], repo: str | None = None) -> str:
         base_line=base_line(record), data_line=data_line(record), license_line=license_of(record) or
         "**not known**: the base model's card names none. Find out before you use or share this model.",
         labels=", ".join(f"`{label}`" for label in record["facts"].get("labels", ())), snippet=snippet(record, repo),
-        interval=lambda split, name: interval(record["intervals"][split].get(name)), loader=LOADERS[record["loads_with"]],
+        of_plugin=of_plugin, interval=lambda split, name: interval(record["intervals"][split].get(name)), loader=LOADERS[record["loads_with"]],
         proof_line=proof_line(record), lengths_line=lengths_line(record), recipe=portable_recipe(record),
         versions=", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "hubtune"),
     )
@@ -83,6 +83,12 @@ def render(record: Mapping[str, Any], repo: str | None = None) -> str:
 def interval(found: list[float] | None) -> str:
     """From where to where; nothing for a metric that cannot be resampled."""
     return "{:.4f} to {:.4f}".format(*found) if found else ""
+
+
+def of_plugin(record: Mapping[str, Any], kind: str) -> str:
+    """Where a task or strategy came from, which whoever predicts with hubtune needs; nothing for hubtune's own."""
+    came = record.get("plugins", {}).get(kind)
+    return "" if not came or came["distribution"] == "hubtune" else f"; of {came['distribution']} {came['version']}"
 
 
 def summary(record: Mapping[str, Any]) -> str:

@@ -93,8 +93,9 @@ def show_check(found: dict[str, Any], as_json: bool) -> None:
     plan, settings = found["plan"], found["settings"]
     console.out(f"Everything fits. Training would take {plan['steps']} steps of {settings['batch_size']} rows "
                 f"({plan['steps_an_epoch']} an epoch) at a rate of {settings['lr']:g}.")
+    labels = ", ".join(found["facts"].get("labels", []))  # of a task that has any
     console.out(f"model: {found['base']['repo']} ({found['parameters']['total']:,} parameters), strategy: "
-                f"{found['strategy']['name']}, labels: {', '.join(found['facts'].get('labels', [])) or 'none'}")
+                f"{found['strategy']['name']}" + (f", labels: {labels}" if labels else ""))
 
 
 @app.command()

@@ -56,6 +56,7 @@ def tasks(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = Fa
 
     found = listings.tasks()
     show_json(found) if as_json else listings.show(found["tasks"], ["name", "summary", "metric", "plugin"])
+    tell_of_set_apart()
 
 
 def strategies(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False) -> None:
@@ -64,11 +65,19 @@ def strategies(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug
 
     found = listings.strategies()
     show_json(found) if as_json else listings.show(found["strategies"], ["name", "summary", "paper", "reason"])
+    tell_of_set_apart()
+
+
+def tell_of_set_apart() -> None:
+    """On stderr, the plugins that a list lacks since they cannot be used."""
+    from hubtune import registry
+
+    sys.stderr.write("".join(f"not listed: {found.trouble}\n" for found in registry.load().set_apart()))
 
 
 def plugins(
     names: Annotated[list[str] | None, typer.Argument(
-        metavar="[NAME]...", help="With --check: only these tasks and strategies.")] = None,
+        metavar="[NAME]...", help="With --check: only these tasks and strategies, each with all others.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Try every task with every strategy on tiny models (minutes).")] = False,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
@@ -103,7 +112,7 @@ def plugin(
         show_json(made)
         return
     sys.stdout.write("".join(f"{made['folder']}/{path}\n" for path in made["files"]))
-    sys.stdout.write(f"\nnext:   cd {made['folder']} && pip install -e '.[dev]' && pytest\n")
+    sys.stdout.write(f"\nnext:   cd {made['folder']} && pip install -e '.[dev]' && python -m pytest\n")
 
 
 def recipe(

@@ -111,12 +111,14 @@ class Task(Plugin[OptionsT]):
     def inspect(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         """Read the training data before any model is fetched: JSON facts such as the label space.
 
-        Raises DataError, with row numbers, for what cannot be learnt from. Kept in `run.json`.
+        Raises DataError, with row numbers, for what cannot be learnt from. Kept in `run.json`. A list under `labels` is shown by
+        `--check` and by the card. Rows that are evaluated or predicted later do not come here, but only to `encode`.
         """
         return {}
 
     def configure(self, facts: Mapping[str, Any], base: Base) -> Setup:
-        """What the model's configuration and processor need, given what `inspect` found; no facts: a tuned model."""
+        """What the model's configuration and processor need, given what `inspect` found; no facts: a model that was
+        tuned without hubtune."""
         return Setup(processor=base.processor)
 
     def metric_of(self, base: Base) -> Metric:
@@ -126,7 +128,7 @@ class Task(Plugin[OptionsT]):
     def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
         """Examples of many rows, one list per row (several: windows over it), cut at `base.max_length`.
 
-        Rows may lack their targets. Nothing is padded, decoded or moved to a device here. Of large data, this is called for
+        Rows may lack their targets; raises DataError for a target that the model does not know. Nothing is padded, decoded or moved to a device here. Of large data, this is called for
         some rows at a time; `numbered` says which these are. Examples are kept in flat arrays: a mapping comes back as a dict.
         """
         raise NotImplementedError
@@ -153,7 +155,7 @@ class Task(Plugin[OptionsT]):
         raise NotImplementedError
 
     def count(self, batch: Batch) -> dict[str, float]:
-        """The count that each loss term will have, before it is computed, by the term's name."""
+        """The count that each loss term will have, before it is computed, by the term's name. Default: `loss` counts the rows."""
         return {"loss": float(batch.size)}
 
     def forward(self, model: Module, batch: Batch) -> Any:
@@ -248,7 +250,10 @@ class Strategy(Plugin[OptionsT]):
         return 0
 
     def prepare(self, model: Module, fresh: frozenset[str], task: Task[Any], plan: Plan) -> Module:
-        """Freeze, wrap or add. `fresh`: names of parameters that make the head or were not pretrained."""
+        """Freeze, wrap or add. `fresh`: names of parameters that make the head or were not pretrained.
+
+        Raises ModelError where only the weights show that the method cannot apply; `refuse` says it earlier where it can.
+        """
         return model
 
     def phases(self) -> tuple[Phase, ...]:

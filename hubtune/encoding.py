@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hubtune.arrays import Place, loaded
 from hubtune.contract import Base, Draw, Example, Rows, Task
+from hubtune.errors import BrokenPlugin
 from hubtune.examples import Examples
 from hubtune.pieces import pieces
 from hubtune.store import Values
@@ -166,6 +167,11 @@ class Encoder:
         if not len(long):
             return
         new = self.encoded(limit, long.tolist())
+        if self.task.unit == "tokens" and new.lengths.max() > limit:
+            raise BrokenPlugin(
+                f"`encode` of the task '{self.task.name}' made an example of {new.lengths.max()} tokens, and base.max_length was {limit}.",
+                hint="`encode` has to cut there, as a processor does with truncation=True, max_length=base.max_length.",
+            )
         counts, anew = old.counts.copy(), np.zeros(len(old.counts), bool)
         counts[long], anew[long] = new.counts, True
         fresh = np.repeat(anew, counts)

@@ -122,6 +122,7 @@ class Features(Nothing):
         shortest = items[int(self.work.train.sizes[items].argmin())]
         tries = [(some, self.batch(self.work.train, some)) for some in (items, [shortest])]  # with padding and without
         with evaluate.evaluating(self.model):
+            self.refuse_led(tries[1][1])
             real = [self.try_out(tries[0][1])]
             with self.backbone.answering(None) as seen:
                 real.append(attempt(self.outcome, tries[1][1]))
@@ -171,6 +172,13 @@ class Features(Nothing):
         if not self.used or any(field.dtype not in (torch.float32, torch.float64) for field in self.used):
             raise Refused("the head uses nothing of what the backbone returns that could be kept")
         return real
+
+    def refuse_led(self, batch: Batch) -> None:
+        """Refuse where what learns stands before the backbone, as learnt prefixes do: its outputs would change with them."""
+        with torch.enable_grad(), self.backbone.answering(None) as seen:
+            attempt(self.work.task.forward, self.model, batch)
+        if any(value.requires_grad for output in seen for value in tensors_in(output).values()):
+            raise Refused("what learns stands before the backbone")
 
     def compute(self) -> None:
         """All examples of all splits through the backbone, each once, and a manifest when they are on the disk."""

@@ -37,6 +37,7 @@ from hubtune.errors import (
     listing,
 )
 from hubtune.recipe import Chosen, fill
+from hubtune.returns import looked_at
 
 GROUP = "hubtune"
 FILES = "HUBTUNE_PLUGIN_FILES"
@@ -61,6 +62,11 @@ class Found:
         """Keep the plugin out of everything, with the reason."""
         self.status, self.error = status, error
         self.reason = error.message if isinstance(error, HubtuneError) else f"{type(error).__name__}: {error}"
+
+    @property
+    def trouble(self) -> str:
+        """Why it is set apart, in one line."""
+        return f"{self.source or self.name} is {self.status}: {self.reason}"
 
 
 class Registry:
@@ -124,6 +130,10 @@ class Registry:
         """The plugin that a class came from."""
         return self._origin[kind]
 
+    def set_apart(self) -> list[Found]:
+        """The plugins that somebody wants and nobody can use."""
+        return [found for found in self.plugins if found.error is not None]
+
     def task(self, chosen: Chosen) -> Task[Any]:
         """The task with its options, or an error that says what is wrong and what there is."""
         return self._make(self.tasks, chosen, "task", "tasks")
@@ -138,11 +148,10 @@ class Registry:
             for found in self.plugins:
                 if found.name == chosen.name and found.error is not None:
                     raise BrokenPlugin(
-                        f"the plugin '{found.name}' of {found.source} is {found.status}: {found.reason}",
+                        f"the plugin '{found.name}' of {found.trouble}",
                         hint="See all of them with: hubtune plugins",
                     ) from found.error
-            named = [f"{found.source} is {found.status}: {found.reason}" for found in self.plugins
-                     if found.error is not None and found.source.endswith(".py")]
+            named = [found.trouble for found in self.set_apart() if found.source.endswith(".py") or not found.source]
             raise UnknownPlugin(
                 f"no {kind} named '{chosen.name}'.{did_you_mean(chosen.name, table)}"
                 f" Installed: {listing(sorted(table), 30) or 'none'}.",
@@ -151,7 +160,7 @@ class Registry:
         reason = unavailable(plugin)
         if reason:
             raise MissingExtra(f"the {kind} '{chosen.name}' cannot run here: {reason}")
-        return plugin(fill(plugin.Options, chosen.options, kind))
+        return cast(PluginT, looked_at(plugin(fill(plugin.Options, chosen.options, kind))))
 
 
 def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
@@ -170,6 +179,7 @@ def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
         raise BrokenPlugin(f"{label} lacks {listing(wrong)}.")
     if parent is Task and not all(isinstance(column, Column) for column in kind.columns):  # type: ignore[attr-defined]
         raise BrokenPlugin(f"{label}.columns holds something that is no hubtune.Column.")
+    refuse_lacking(kind, parent)
     if not (isinstance(kind.needs, tuple) and all(isinstance(name, str) and name for name in kind.needs)):
         raise BrokenPlugin(f"{label}.needs is no tuple of package names: {kind.needs!r}.")
     wishes = getattr(kind, "defaults", {})
@@ -182,6 +192,26 @@ def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
         typing.get_type_hints(kind.Options)
     except (TypeError, NameError) as error:
         raise BrokenPlugin(f"{label}.Options has an option without a default, or of an unknown type: {error}.") from error
+
+
+def refuse_lacking(kind: type[Plugin[Any]], parent: type[Plugin[Any]]) -> None:
+    """Refuse a task without a method that every run calls."""
+    if not issubclass(kind, Task):
+        return
+    needed = ["encode", "size", "collate", "judge", "score", *(["loss"] if kind.additive else ["represent", "loss_over"])]
+    lacking = [name for name in needed if getattr(kind, name) is getattr(parent, name)]
+    if lacking:
+        raise BrokenPlugin(f"{kind.__qualname__} lacks {listing(f'`{name}`' for name in lacking)}.{misspelt(kind, parent)}")
+
+
+def misspelt(kind: type[Plugin[Any]], parent: type[Plugin[Any]]) -> str:
+    """A method that the contract does not know, beside the one of nearly that name that the class does not have; or nothing."""
+    own = {name for made in kind.__mro__ if not issubclass(parent, made) for name in vars(made)} - set(dir(parent))
+    left = [name for name in vars(parent) if callable(getattr(parent, name)) and getattr(kind, name) is getattr(parent, name)]
+    for name in sorted(own):
+        if callable(getattr(kind, name)) and (near := did_you_mean(name, left, cutoff=0.8)):
+            return f" It has a method `{name}`, which hubtune never calls.{near}"
+    return ""
 
 
 def unavailable(plugin: type[Plugin[Any]]) -> str | None:
@@ -215,7 +245,8 @@ def load() -> Registry:
     for path in files():
         registry.add(path.stem, partial(from_file, path), version=fingerprint_of(path), source=path.name)
     for name in sorted((names or set()) - {found.name for found in registry.plugins}):
-        registry.plugins.append(Found(name, "", "", "refused", "HUBTUNE_PLUGINS names it, and it is not installed"))
+        registry.plugins.append(found := Found(name, "", ""))
+        found.set_apart("refused", UnknownPlugin("HUBTUNE_PLUGINS names it, and it is not installed"))
     return registry
 
 

@@ -236,7 +236,7 @@ def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: boo
                 gaps[column.role].append(number)
     for column in looked:
         if found := gaps[column.role]:
-            what = "a missing label" if column.kind == "label" else f"an empty {column.role}"
+            what = f"a missing {column.role}" if column.kind == "label" else f"an empty {column.role}"
             raise DataError(
                 f"{len(found)} of {len(rows)} rows have {what}: {row_numbers(found)} of {split}.",
                 hint="Fill them in or take these rows out, and run the same command again.",

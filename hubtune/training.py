@@ -188,10 +188,10 @@ def saved_and_proven(
     models.save(export, prepared.base, place, prepared.origin, prepared.task.files(prepared.base))
     (place / RECORD).write_text(json.dumps({
         "hubtune": version("hubtune"), "contract": CONTRACT,
-        "task": {"name": prepared.task.name, "options": dict(prepared.recipe.task.options)},
+        "task": {"name": prepared.task.name, "options": dict(prepared.recipe.task.options), "plugin": record["plugins"]["task"]},
         "strategy": {"name": prepared.strategy.name, "options": dict(prepared.recipe.strategy.options)},
-        "facts": record["facts"], "columns": record["data"]["columns"], "loads_with": export.loads_with,
-        "limit": record["lengths"]["limit"], "base": {name: record["base"][name] for name in ("repo", "commit", "local")},
+        "facts": record["facts"], "columns": record["data"]["columns"], "data": record["data"]["fingerprint"][:16],
+        "loads_with": export.loads_with, "limit": record["lengths"]["limit"], "base": {name: record["base"][name] for name in ("repo", "commit", "local")},
     }, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     found = None
     if prepared.settings.prove:

@@ -24,6 +24,14 @@ RECIPE = Recipe(
 )
 
 
+def test_the_card_says_which_plugin_a_task_is_of() -> None:
+    record = local()
+    assert "; of " not in card.render(record)
+    record["plugins"] = {"task": {"plugin": "stars", "distribution": "hubtune-stars", "version": "0.2"},
+                         "strategy": {"plugin": "lora", "distribution": "hubtune", "version": "0.1.0"}}
+    assert "| task | sentiment (negative, neutral or positive; of hubtune-stars 0.2) |" in card.render(record)
+
+
 def local() -> dict[str, Any]:
     """A run from a local model and a local file."""
     return copy.deepcopy({

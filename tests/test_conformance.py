@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from hubtune import Export, Loss, Phase, Setup, Strategy, option, scaffold
+from hubtune import Export, Loss, Phase, Setup, Strategy, option, registry, scaffold
+from hubtune.errors import BrokenPlugin, ModelError
 from hubtune.evaluate import gap
+from hubtune.recipe import Chosen
 from hubtune.testing import StrategyConformance, TaskConformance
 from hubtune.testing.bench import Failed, registered
 from hubtune.testing.checks import cheap, same_weights
@@ -131,6 +133,15 @@ FAULTS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], str]] = {
     "a loss without a gradient": ("it_learns_eight_rows_by_heart", lambda good: {
         "loss": lambda self, outputs, batch: Loss(0 * outputs.logits.sum() + 3 * batch.size, batch.size)}, "not learnt by heart"),
     "chance without draws": ("a_draw_fixes_the_batch", lambda good: {"collate": noisy(good)}, "draws differ"),
+    "a method misspelt": ("its_methods_are_those_of_the_contract", lambda good: {
+        "usagee": lambda self, repo, base: ""}, "a method `usagee`, which hubtune never calls. Did you mean 'usage'"),
+    "no truncation": ("a_long_row_is_cut_at_the_length_that_it_may_have", lambda good: {
+        "encode": lambda self, rows, base: good.encode(self, rows, dataclasses.replace(base, max_length=None))},
+        "`encode` of the task 'kit-task' made an example of .* tokens, and base.max_length was"),
+    "a label that trips it": ("a_label_that_the_model_does_not_know_is_an_error_with_a_message", lambda good: {
+        "encode": lambda self, rows, base: [(base.config.label2id[row["label"]] and one) or one for row, one in zip(
+            rows, good.encode(self, [{"text": row["text"], "label": "yes"} for row in rows], base), strict=True)]},
+        "a label that the model does not know, 'a label of nobody', gives a KeyError"),
     "no mask": ("neighbours_do_not_change_an_answer", lambda good: {"collate": no_mask(good)}, "beside longer rows"),
     "answers in another order": ("neighbours_do_not_change_an_answer", lambda good: {
         "judge": lambda self, outputs, batch, base: sorted(
@@ -152,6 +163,74 @@ def test_a_task_with_a_fault_fails_the_check_for_it(task: Callable[..., Any], te
     with pytest.raises(Failed, match=message) as caught:
         getattr(task(**faults(templates["task"].KitTask)), f"test_{name}")()
     assert "Look at: " in str(caught.value)
+
+
+RETURNS: dict[str, tuple[Any, str]] = {
+    "inspect": (lambda self, splits: {"labels": {"a", "b"}}, "a dict.*; it has to return a dict of JSON values"),
+    "configure": (lambda self, facts, base: {"num_labels": 2}, r"a dict \(\{'num_labels': 2\}\); it has to return a Setup"),
+    "encode": (lambda self, rows, base: ({"input_ids": [1]} for _ in rows), "a dict .*; it has to return lists of examples, one list per row"),
+    "size": (lambda self, example: 2.5, r"a float \(2.5\); it has to return a whole number"),
+    "collate": (lambda self, examples, base, draws: ({}, None), "a tuple of dict .*; it has to return a Batch"),
+    "count": (lambda self, batch: batch.size, "an int .*; it has to return a dict of numbers"),
+    "loss": (lambda self, outputs, batch: outputs.logits.sum(), r"a Tensor; it has to return a Loss \(a sum and a count\)"),
+    "judge": (lambda self, outputs, batch, base: ["yes"] * batch.size, "a list of str.*; it has to return a list with one dict per example"),
+    "score": (lambda self, predictions, rows, base: 1.0, "a float .*; it has to return a dict of numbers by name"),
+    "usage": (lambda self, repo, base: None, "None; it has to return a text"),
+}
+
+
+@pytest.mark.parametrize("method", RETURNS)
+def test_a_task_s_method_that_returns_something_else_is_named(task: Callable[..., Any], method: str) -> None:
+    wrong, message = RETURNS[method]
+    kit = task(**{method: wrong})
+
+    def use() -> None:
+        bench = kit.bench()
+        bench.losses(bench.plain, bench.whole)
+        bench.task.count(bench.batch(bench.whole))
+        bench.task.score(bench.answers(), bench.rows, bench.base)
+        bench.task.usage("me/model", bench.base)
+
+    with pytest.raises(BrokenPlugin, match=f"`{method}` of the task 'kit-task' returned {message}"):
+        use()
+
+
+@pytest.mark.parametrize(("method", "wrong", "message"), [
+    ("prepare", lambda self, model, fresh, task, plan: None, "returned None; it has to return the model"),
+    ("groups", lambda self, model, decay: list(model.parameters()), "a list of Parameter; it has to return a list of dicts"),
+    ("refuse", lambda self, task, config: True, r"a bool \(True\); it has to return the reason as a text, or None"),
+    ("export", lambda self, model: model, "; it has to return an Export"),
+])
+def test_a_strategy_s_method_that_returns_something_else_is_named(
+    strategy: Callable[..., Any], method: str, wrong: Any, message: str
+) -> None:
+    kit = strategy(**{method: wrong})
+    with pytest.raises(BrokenPlugin, match=f"`{method}` of the strategy 'kit-strategy' .*{message}"):
+        (kit.test_it_refuses_with_a_reason_or_not_at_all if method == "refuse" else kit.test_the_export_predicts_as_the_trained_model)()
+
+
+def test_a_method_is_looked_at_once_and_then_called_as_it_is(templates: dict[str, Any]) -> None:
+    plugins = registry.Registry()
+    assert registry.from_module(sys.modules["hubtune_kit_task"], plugins).status == "ok"
+    made = plugins.task(Chosen("kit-task"))
+    assert "size" in vars(made)
+    for _ in range(2):
+        assert made.size({"inputs": {"input_ids": [1, 2]}}) == 2
+        assert "size" not in vars(made)
+
+
+def test_an_exception_says_which_method_it_came_from(task: Callable[..., Any]) -> None:
+    bench = task(loss=lambda self, outputs, batch: outputs.nothing).bench()
+    with pytest.raises(AttributeError) as caught:
+        bench.losses(bench.plain, bench.whole)
+    assert caught.value.__notes__ == ["It came from `loss` of the task 'kit-task'."]
+
+
+def test_a_test_class_with_a_task_class_is_told_to_name_it(strategy: Callable[..., Any], templates: dict[str, Any]) -> None:
+    kit = type(strategy())
+    kit.task = templates["task"].KitTask
+    with pytest.raises(Failed, match="it is the name of an installed task"):
+        kit.bench()
 
 
 def test_a_heavy_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +260,10 @@ def meddling(self: Any, model: Any, step: int, steps: int) -> None:
         next(p for p in model.parameters() if not p.requires_grad).add_(1.0)
 
 
+def declining(self: Any, model: Any, fresh: Any, task: Any, plan: Any) -> Any:
+    raise ModelError("it has no batch norms")
+
+
 def without_head(self: Any, model: Any, fresh: Any, task: Any, plan: Any) -> Any:
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name.endswith("bias") and name not in fresh
@@ -206,10 +289,16 @@ def emptied(self: Any, model: Any) -> Export:
 WAYS: dict[str, tuple[str, dict[str, Any], str]] = {
     "no paper": ("it_names_its_paper_and_its_values", {"paper": None}, "names no paper"),
     "a refusal without a reason": ("it_refuses_with_a_reason_or_not_at_all", {
-        "refuse": lambda self, task, config: True if config.model_type == "t5" else None}, "says True of t5"),
+        "refuse": lambda self, task, config: " " if config.model_type == "t5" else None}, "says ' ' of t5"),
     "a refusal of everything": ("it_refuses_with_a_reason_or_not_at_all", {
         "refuse": lambda self, task, config: "never"}, "it refuses the model that it is tested on: never"),
     "phases of half a run": ("its_phases_share_the_run", {"phases": lambda self: (Phase("one", 0.5),)}, "do not make 1"),
+    "nothing frozen": ("frozen_weights_stay_and_fresh_weights_learn", {
+        "prepare": lambda self, model, fresh, task, plan: model}, "every weight learns, as if there were no strategy"),
+    "a model that it declines": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": declining},
+                                 "`prepare` declines the model that it is tested on: it has no batch norms"),
+    "a method nearly of the contract": ("its_methods_are_those_of_the_contract", {
+        "pennalty": lambda self, model: None}, "a method `pennalty`, which hubtune never calls. Did you mean 'penalty'"),
     "frozen weights that change": ("frozen_weights_stay_and_fresh_weights_learn", {"after_step": meddling}, "frozen weights changed"),
     "a head that stays random": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": without_head}, "fresh weight .* does not learn"),
     "pretrained weights overwritten": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": overwriting}, "prepare changed the values"),

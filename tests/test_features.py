@@ -148,6 +148,13 @@ class Bodiless(Reader):
     base_model_prefix = ""
 
 
+class Led(Reader):
+    """What learns stands before the backbone, as learnt prefixes do."""
+
+    def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+        return self.top(self.body(input_ids, attention_mask * (1 + self.top.bias.mean()))[:, 0])
+
+
 class Stacked(Reader):
     """Its backbone gives two entries per example."""
 
@@ -311,8 +318,8 @@ def test_the_backbone_computes_every_example_once(tmp_path: Path) -> None:
     made = work(tmp_path)
     loop = Loop(made, told := Told())
     rows = made.model.body.rows
-    assert rows[:2] == [features.TRIED, 1]
-    assert sum(rows[2:]) == ROWS
+    assert rows[:3] == [1, features.TRIED, 1]
+    assert sum(rows[3:]) == ROWS
     calls = len(rows)
     assert "computed once" in told.notes[0]
     loop.run()
@@ -350,6 +357,7 @@ def test_the_forward_comes_back_whatever_happens(tmp_path: Path) -> None:
     ({"task": Drawn()}, "draws its inputs"),
     ({"task": Left()}, "padded on the right"),
     ({"task": Twice()}, "called 2 times"),
+    ({"model": lambda: Led()}, "what learns stands before the backbone"),
     ({"model": lambda: Reader(table=True)}, "called 2 times"),
     ({"model": lambda: Reader(padding=True)}, "does not answer as on the real ones"),
     ({"model": lambda: with_body(Stacked(), StackedBody())}, "does not go by examples"),

@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parent.parent
 CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 
 FLOORS = {
-    0: ("errors", "contract", "values", "batching", "labels", "pieces", "precision", "fingerprint", "watch", "estimate"),
+    0: ("errors", "contract", "values", "returns", "batching", "labels", "pieces", "precision", "fingerprint", "watch", "estimate"),
     1: ("arrays", "recipe", "registry", "defaults", "schedule", "journal"),
     2: ("rows", "sources", "folders", "models", "origin", "hub", "checkpoint", "saving", "sharding", "card", "encoding", "examples", "store", "streams", "device", "probe", "memory", "optimizers", "launch", "host", "kernels", "record"),
     3: ("engine", "learner", "trial", "footprint", "vocabulary", "features", "backbone", "flat", "gradient", "evaluate", "proof", "replay"),

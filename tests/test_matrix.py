@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from hubtune import Export, Strategy, cli, registry
+from hubtune.errors import DataError, ModelError
 from hubtune.registry import Registry
 from hubtune.testing import matrix
 
@@ -91,3 +93,27 @@ def test_only_named_pairs_are_tried(plugins: Registry, monkeypatch: pytest.Monke
     monkeypatch.setattr(matrix, "check_task", look)
     matrix.check(plugins, names=["full", "raises"])
     assert tried == [("text-classification", "full"), ("text-classification", "raises")]
+
+
+def test_a_loss_that_is_no_sum_fails_with_every_strategy(plugins: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = plugins.tasks["text-classification"]
+    real = kind.loss
+    monkeypatch.setattr(kind, "loss", lambda self, outputs, batch: dataclasses.replace(
+        made := real(self, outputs, batch), total=made.total / batch.size))  # type: ignore[arg-type, union-attr]
+    [cell] = matrix.check(plugins, names=["full"])["cells"]
+    assert (cell["result"], "in two halves" in str(cell["reason"])) == ("fail", True)
+
+
+def test_a_task_that_needs_options_and_a_model_that_is_declined_do_not_apply(plugins: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def declining(self: Any, model: Any, fresh: Any, task: Any, plan: Any) -> Any:
+        raise ModelError("it has no batch norms")
+
+    def asking(self: Any, splits: Any) -> Any:
+        raise DataError("task.order names the levels.")
+
+    monkeypatch.setattr(plugins.strategies["raises"], "prepare", declining)
+    [cell] = matrix.check(plugins, names=["raises"])["cells"]
+    assert (cell["result"], cell["reason"]) == ("not-applicable", "it has no batch norms")
+    monkeypatch.setattr(plugins.tasks["text-classification"], "inspect", asking)
+    [cell] = matrix.check(plugins, names=["full"])["cells"]
+    assert (cell["result"], cell["reason"]) == ("not-applicable", "task.order names the levels.")

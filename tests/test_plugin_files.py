@@ -13,6 +13,7 @@ import pytest
 
 from hubtune import cli, registry
 from hubtune.errors import BrokenPlugin, UnknownPlugin
+from hubtune.loaded import recorded_task
 from hubtune.recipe import Chosen
 
 WAY = '''
@@ -129,6 +130,29 @@ def test_commands_take_plugin_files(
     assert cli.main([*command, "--plugin", "loose.py"]) == 0
     assert "way" in capsys.readouterr().out
     assert os.environ[registry.FILES] == str(tmp_path / "loose.py"), "child processes find it wherever they are"
+
+
+@pytest.mark.parametrize("command", ["tasks", "strategies"])
+def test_a_list_says_what_it_lacks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("HUBTUNE_PLUGINS", "full, ful")
+    assert cli.main([command, "--plugin", "nosuch.py"]) == 0
+    said = capsys.readouterr().err
+    assert "not listed: nosuch.py is refused: there is no file '" in said
+    assert "not listed: ful is refused: HUBTUNE_PLUGINS names it, and it is not installed" in said
+    with pytest.raises(UnknownPlugin) as caught:
+        registry.load().task(Chosen("sentiment"))
+    assert "ful is refused: HUBTUNE_PLUGINS names it" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("came", "way"), [
+    ("hubtune-stars", "pip install hubtune-stars"), ("stars.py", "--plugin stars.py"), (None, "hubtune tasks"),
+])
+def test_a_model_of_a_task_that_is_gone_says_where_the_task_came_from(came: str | None, way: str) -> None:
+    said = {"name": "stars", **({"plugin": {"plugin": "stars", "distribution": came, "version": "0.2"}} if came else {})}
+    with pytest.raises(UnknownPlugin) as caught:
+        recorded_task(registry.load(), said)
+    assert way in str(caught.value.hint)
+    assert came is None or f"the task 'stars' of {came} 0.2, which is not installed" in caught.value.message
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "show", "tasks", "strategies", "plugins", "recipe"])

@@ -18,10 +18,14 @@ from hubtune.registry import Registry, from_module, unavailable
 OWN_TASKS, OWN_STRATEGIES = ["sentiment", "text-classification"], ["full", "head", "lora"]
 
 
+METHODS = {name: lambda self, *arguments: None for name in ("encode", "size", "collate", "loss", "judge", "score")}
+"""What no task may lack."""
+
+
 def a_task(**attributes: Any) -> type[Task[Any]]:
     """A whole task class; None takes an attribute away."""
     said = {"contract": 1, "name": "good", "summary": "it is good", "columns": (Column("text", ("text",)),),
-            "metric": Metric("accuracy"), "model": "AutoModel", "pipeline_tag": "x", **attributes}
+            "metric": Metric("accuracy"), "model": "AutoModel", "pipeline_tag": "x", **METHODS, **attributes}
     return type("Made", (Task,), {key: value for key, value in said.items() if value is not None})
 
 
@@ -140,6 +144,9 @@ def test_a_plugin_that_gives_nothing_is_set_apart(plugins: Registry, module: Mod
     (a_strategy(), "Way is not a subclass of hubtune.Task."), (object(), "is not a subclass of hubtune.Task."),
     ("text", "'text' is not a subclass of hubtune.Task."),
     (a_task(metric=None, columns=None, name="other"), "Made lacks columns (a tuple), metric (a Metric)."),
+    (a_task(judge=None, jugde=METHODS["judge"], name="other"),
+     "Made lacks `judge`. It has a method `jugde`, which hubtune never calls. Did you mean 'judge'?"),
+    (a_task(additive=False, name="other"), "Made lacks `represent`, `loss_over`."),
     (a_task(name=None), "Made lacks name (a str)."), (a_task(summary=None, name="other"), "Made lacks summary (a str)."),
 ])
 def test_a_class_that_is_no_task_is_set_apart(plugins: Registry, kind: Any, reason: str) -> None:

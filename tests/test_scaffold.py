@@ -37,7 +37,7 @@ def test_a_whole_distribution_is_written(tmp_path: Path, capsys: pytest.CaptureF
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["project"]["entry-points"]["hubtune"] == {"toxic-spans": "hubtune_toxic_spans"}
     workflow = yaml.safe_load((folder / ".github/workflows/test.yml").read_text(encoding="utf-8"))
-    assert workflow["jobs"]["test"]["steps"][-1] == {"run": "pytest"}
+    assert workflow["jobs"]["test"]["steps"][-1] == {"run": "python -m pytest"}
     done = subprocess.run([sys.executable, "-m", "ruff", "check", str(folder), "--isolated", "--line-length", "120", "--select", "E,F,UP,B"],
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
@@ -48,7 +48,7 @@ def test_what_is_next_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert cli.main(["plugin", "new", "toxic-spans"]) == 0
     out = capsys.readouterr().out
     assert "hubtune-toxic-spans/hubtune_toxic_spans.py\n" in out
-    assert out.endswith("next:   cd hubtune-toxic-spans && pip install -e '.[dev]' && pytest\n")
+    assert out.endswith("next:   cd hubtune-toxic-spans && pip install -e '.[dev]' && python -m pytest\n")
 
 
 @pytest.mark.parametrize(("name", "message"), [

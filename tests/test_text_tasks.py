@@ -14,6 +14,7 @@ from hubtune.batching import cut
 from hubtune.errors import DataError
 from hubtune.origin import in_folder
 from hubtune.recipe import Chosen
+from hubtune.watch import Noted
 
 FAST = {"train.epochs": 1.0, "train.prove": False}
 
@@ -181,6 +182,13 @@ def test_a_label_that_the_model_does_not_know_is_refused_by_evaluate(tiny_model,
     run = hubtune.train("text-classification", model=tiny_model("bert"), data=rows, set=FAST, out=tmp_path / "run")
     with pytest.raises(DataError, match="none of the model's"):
         run.evaluate([{"text": "a text", "label": "furious"}])
+
+
+def test_who_evaluates_on_the_training_rows_is_warned(tiny_model, rows, tmp_path):
+    run = hubtune.train("text-classification", model=tiny_model("bert"), data=rows, set=FAST, out=tmp_path / "run")
+    for data, warned in ((rows, ["the model was trained on these rows: scores here flatter it."]), (rows[:8], [])):
+        run.evaluate(data, watcher=(told := Noted(hubtune.Watcher())))
+        assert told.warnings == warned
 
 
 def test_two_runs_of_one_recipe_are_one_and_the_same(tiny_model, rows, tmp_path):

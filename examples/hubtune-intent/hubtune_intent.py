@@ -5,7 +5,20 @@ After Larson et al., An Evaluation Dataset for Intent Classification and Out-of-
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, DataError, Loss, Metric, Setup, Task, hookimpl, label_space, option, row_numbers
+from hubtune import (
+    Batch,
+    Column,
+    DataError,
+    Loss,
+    Metric,
+    Setup,
+    Task,
+    hookimpl,
+    label_id,
+    label_space,
+    option,
+    row_numbers,
+)
 
 SAMPLES = (
     ("what is left on my account", "balance"), ("how much money do i have", "balance"), ("show me my balance", "balance"),
@@ -72,9 +85,12 @@ class IntentRecognition(Task[IntentOptions]):
         texts = [row["text"] for row in rows]
         encoded = base.processor(texts, truncation=base.max_length is not None, max_length=base.max_length, verbose=False)
         for index, row in enumerate(rows):
-            # Without oos among the labels, an oos row is evaluated, and has no part in the loss.
-            target = None if row.get("label") is None else base.config.label2id.get(str(row["label"]), -100)
+            target = None if row.get("label") is None else self.target(str(row["label"]), base.config)
             yield [{"inputs": {name: values[index] for name, values in encoded.items()}, "target": target}]
+
+    def target(self, label, config):
+        """The id of a label; -100 for an oos row where oos is not learnt: it is evaluated, and has no part in the loss."""
+        return -100 if label == self.options.oos and label not in config.label2id else label_id(label, config)
 
     def size(self, example):
         return len(example["inputs"]["input_ids"])

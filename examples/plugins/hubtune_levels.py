@@ -50,8 +50,12 @@ class Levels(Task[LevelsOptions]):
         cut = {"truncation": base.max_length is not None, "max_length": base.max_length}
         encoded = base.processor([row["text"] for row in rows], verbose=False, **cut)
         for row, ids in zip(rows, encoded["input_ids"], strict=True):
-            known = row.get("label") is not None
-            yield [{"input_ids": ids, "level": self.levels.index(row["label"]) if known else None}]
+            yield [{"input_ids": ids, "level": None if row.get("label") is None else self.level(row)}]
+
+    def level(self, row):
+        if row["label"] not in self.levels:
+            raise DataError(f"the level {row['label']!r} is none of the model's: {', '.join(self.levels)}.")
+        return self.levels.index(row["label"])
 
     def size(self, example):
         return len(example["input_ids"])
@@ -81,16 +85,21 @@ class Levels(Task[LevelsOptions]):
         ]
 
     def score(self, predictions, rows, base):
-        off = [abs(p["level"] - self.levels.index(row["label"])) for p, row in zip(predictions, rows, strict=True)]
+        off = [abs(p["level"] - self.level(row)) for p, row in zip(predictions, rows, strict=True)]
         return {"steps_off": sum(off) / len(off), "accuracy": sum(step == 0 for step in off) / len(off)}
+
+    def usage(self, repo, base):
+        return (f'from transformers import pipeline\n\npipe = pipeline("text-classification", model="{repo}", top_k=None)\n'
+                f'levels = {self.levels}\nfor found in pipe(["What a lovely day"]):\n'
+                '    print(levels[sum(step["score"] > 0.5 for step in found)])')
 
     def sample(self, count):
         texts = ("all is well", "please look at it soon", "it broke, come at once")
-        known = self.options.order
+        known = self.options.order or ["low", "medium", "high"]
         return [{"text": f"{texts[n % 3]}, room {n}", "label": known[n % 3 * (len(known) - 1) // 2]} for n in range(count)]
 
     def gold(self, row, base):
-        level = self.levels.index(row["label"])
+        level = self.level(row)
         return {"label": row["label"], "level": level, "expected": float(level)}
 
 

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 from hubtune.contract import CONTRACT, Plugin, Strategy, Task
 from hubtune.errors import RecipeError
 from hubtune.recipe import fill
-from hubtune.registry import check_class, unavailable
+from hubtune.registry import check_class, misspelt, unavailable
+from hubtune.returns import looked_at
 from hubtune.testing.bench import Failed, calm, ensure, registered
 from hubtune.watch import Watcher
 
@@ -156,12 +157,16 @@ def same_weights(one: Path, other: Path, look: str) -> None:
 
 
 class Conformance:
-    """What the kits for tasks and strategies share. `skips`: tests that do not apply, by name, each with the reason."""
+    """What the kits for tasks and strategies share."""
 
     plugin: ClassVar[Any]
+    """The class to be tested."""
     options: ClassVar[Mapping[str, Any]] = {}
+    """Of its `Options`, by name; the others keep their defaults."""
     model: ClassVar[str | None] = None
+    """The type of the tiny model that it is tried on, such as `roberta`; None: the first that fits the task."""
     skips: ClassVar[Mapping[str, str]] = {}
+    """Tests that do not apply: by name, each with the reason."""
     _place: ClassVar[Any]
     _made: ClassVar[dict[str, Any]]
 
@@ -199,12 +204,20 @@ class Conformance:
 
     @classmethod
     def made(cls) -> Any:
-        """An instance of the plugin with the options of the class."""
-        return cls.plugin(fill(cls.plugin.Options, cls.options, "options"))
+        """An instance of the plugin with the options of the class; what its methods return is looked at."""
+        return looked_at(cls.plugin(fill(cls.plugin.Options, cls.options, "options")), always=True)
 
     def test_it_is_documented(self) -> None:
         """The class, its summary and every option say what they are."""
         documented(self.plugin)
+
+    def test_its_methods_are_those_of_the_contract(self) -> None:
+        """No method has nearly the name of one that hubtune calls, and what the kit stands on is there."""
+        parent: Any = Task if issubclass(self.plugin, Task) else Strategy
+        said = misspelt(self.plugin, parent)
+        ensure(not said, f"{self.plugin.__name__} does not do what it seems to.{said}", "the names of the methods in docs/plugins.md")
+        lacking = [f"`{name}`" for name in ("sample", "gold") if getattr(self.plugin, name, None) is getattr(Task, name)]
+        ensure(not lacking, f"{self.plugin.__name__} lacks {', '.join(lacking)}.", "what the kit tries the task on: rows, and the right answers")
 
     def test_its_import_is_cheap(self) -> None:
         """Nothing heavy is imported before it works: `hubtune --help` imports every plugin."""

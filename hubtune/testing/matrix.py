@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hubtune.contract import CONTRACT, Strategy, Task
-from hubtune.errors import HubtuneError, ProofError
+from hubtune.errors import DataError, HubtuneError, ProofError
 from hubtune.recipe import Chosen
 from hubtune.registry import Registry, unavailable
 from hubtune.testing.bench import Bench, calm
+from hubtune.testing.watched import Declined
 from hubtune.watch import Watcher
 
 ROWS, STEPS = 12, 2
@@ -82,7 +83,7 @@ def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, watcher: W
                 continue
             bench = bench or set_up(plugins.task(Chosen(cell.task)), place)
             if isinstance(bench, Exception):
-                cell.set("fail", bench)
+                cell.set("not-applicable" if isinstance(bench, DataError) else "fail", bench)
                 continue
             cell.model = bench.base.config.model_type
             strategy = plugins.strategy(Chosen(cell.strategy))
@@ -91,6 +92,8 @@ def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, watcher: W
                 cell.set("not-applicable", reason)
                 continue
             saved.append((cell, trained(bench, strategy, place / cell.strategy)))
+        except Declined as error:
+            cell.set("not-applicable", error)
         except Exception as error:  # of a plugin or a library: it is this cell's result
             cell.set("fail", error)
         finally:
@@ -100,12 +103,16 @@ def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, watcher: W
 
 
 def set_up(task: Task[Any], place: Path) -> Bench | Exception:
-    """The task on a tiny model; or why it cannot be set up, which is the result of all its cells."""
+    """The task on a tiny model, and its loss is a sum; or why not, which is the result of all its cells. A DataError: it needs
+    options that nobody has given here."""
     from hubtune.testing.models import tiny_for
+    from hubtune.testing.tasks import sums
 
     try:
         rows = task.sample(ROWS)
-        return Bench(task, tiny_for(task, place / "tiny", rows=rows), rows)
+        bench = Bench(task, tiny_for(task, place / "tiny", rows=rows), rows)
+        sums(bench, bench.uniform)
+        return bench
     except Exception as error:  # of a plugin or a library
         return error
 

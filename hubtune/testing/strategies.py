@@ -12,16 +12,13 @@ from hubtune.contract import Strategy
 from hubtune.defaults import OPEN
 from hubtune.recipe import Chosen
 from hubtune.testing import models as tiny
-from hubtune.testing.bench import ROWS, Bench, ensure
+from hubtune.testing.bench import ROWS, Bench, Failed, ensure
 from hubtune.testing.checks import STEPS, Conformance, Runs, same_weights
-from hubtune.testing.watched import Learnt, learn
+from hubtune.testing.watched import Declined, Learnt, learn
 
 
 class StrategyConformance(Conformance):
     """Every check that a strategy has to pass.
-
-    plugin: the strategy class. options: of its `Options`, by name. model: the type of a tiny model; none: the first that
-    fits the task. task, task_options: what it is tried on. skips: tests that do not apply, with the reason.
 
         class TestVectors(StrategyConformance):
             plugin = Vectors
@@ -30,12 +27,16 @@ class StrategyConformance(Conformance):
 
     plugin: ClassVar[type[Strategy[Any]]]
     task: ClassVar[str] = "text-classification"
+    """The name of an installed task, which it is tried on."""
     task_options: ClassVar[Mapping[str, Any]] = {}
+    """Of that task's options, by name."""
 
     @classmethod
     def bench(cls) -> Bench:
         """The task on a tiny model, with its sample encoded."""
         def make() -> Bench:
+            ensure(isinstance(cls.task, str), f"the test class says task = {cls.task!r}: it is the name of an installed task, "
+                   "such as \"text-classification\".", "`task` of the test class")
             task = registry.load().task(Chosen(cls.task, cls.task_options))
             rows = task.sample(ROWS)
             folder = tiny.tiny_for(task, Path(cls._place.name) / "tiny", rows=rows, model_type=cls.model)
@@ -54,8 +55,14 @@ class StrategyConformance(Conformance):
     @classmethod
     def learnt(cls) -> Learnt:
         """A training in this process with the strategy under watch, made once."""
-        return cls.once("learnt", lambda: learn(  # type: ignore[no-any-return]
-            cls.bench(), cls.made(), STEPS, Path(cls._place.name) / "learnt"))
+        def make() -> Learnt:
+            try:
+                return learn(cls.bench(), cls.made(), STEPS, Path(cls._place.name) / "learnt")
+            except Declined as error:
+                raise Failed(f"`prepare` declines the model that it is tested on: {error.message}\n"
+                             "Look at: `model` and `task` of the test class") from error
+
+        return cls.once("learnt", make)  # type: ignore[no-any-return]
 
     @classmethod
     def trained(cls) -> Any:
@@ -95,7 +102,10 @@ class StrategyConformance(Conformance):
 
     def test_frozen_weights_stay_and_fresh_weights_learn(self) -> None:
         """In every phase each trainable parameter is in one group; the frozen stay bit for bit; the head learns."""
-        self.learnt().watched.check()
+        watched = self.learnt().watched
+        watched.check()
+        ensure(watched.differs(), "every weight learns, as if there were no strategy.",
+               "`prepare`, `enter`: do they set requires_grad to False? (or are `groups`, `optimizer`, `after_step` misspelt)")
 
     def test_the_export_predicts_as_the_trained_model(self) -> None:
         """`export` changes no output, and says truly what loads it."""

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hubtune.contract import Strategy, Task
+from hubtune.encoding import encode
+from hubtune.errors import BrokenPlugin, HubtuneError
 from hubtune.evaluate import batch_for, gap
 from hubtune.pieces import Piece
-from hubtune.testing.bench import ROWS, Bench, ensure, no_grad, same_tensors
+from hubtune.testing.bench import ROWS, Bench, Failed, ensure, no_grad, same_tensors
 from hubtune.testing.checks import Conformance, Runs, same_weights
 from hubtune.testing.models import tiny_for
+
+NAMES = {"judged": "judge", "predicted": "predict"}
 
 
 class TaskConformance(Conformance):
     """Every check that a task has to pass.
-
-    plugin: the task class. options: of its `Options`, by name. model: the type of a tiny model (`hubtune.testing`
-    lists them); none: the first that fits. rows: how many rows `sample` is asked for. atol: the largest difference
-    that padding may make, relative to values above 1. steps, rate: how eight rows are learnt by heart. uniform: the
-    model has no mask, so only examples of one size meet. skips: tests that do not apply, with the reason.
 
         class TestLevels(TaskConformance):
             plugin = Levels
@@ -30,10 +29,15 @@ class TaskConformance(Conformance):
 
     plugin: ClassVar[type[Task[Any]]]
     rows: ClassVar[int] = ROWS
+    """How many rows `sample` is asked for."""
     atol: ClassVar[float] = 1e-5
+    """The largest difference that padding may make, relative to values above 1."""
     steps: ClassVar[int] = 60
+    """In how many steps eight rows have to be learnt by heart."""
     rate: ClassVar[float] = 5e-3
+    """At which learning rate they are learnt."""
     uniform: ClassVar[bool] = False
+    """The model has no mask, so only examples of one size meet in a batch."""
 
     @classmethod
     def bench(cls) -> Bench:
@@ -124,47 +128,42 @@ class TaskConformance(Conformance):
             answers = bench.task.predict(bench.model, batch, bench.base)
         ensure(len(answers) == len(lists[0]), f"{len(lists[0])} examples got {len(answers)} answers.", "`predict`, `judge`")
 
+    def test_a_long_row_is_cut_at_the_length_that_it_may_have(self) -> None:
+        """No example is longer than `base.max_length`, which is below the longest here; rows are tokens."""
+        bench = self.bench()
+        if bench.task.unit != "tokens":
+            return
+        longest = int((bench.encoded.sizes if bench.encoded.lengths is None else bench.encoded.lengths).max())
+        try:
+            encode(bench.task, bench.rows, bench.base, longest - 1)
+        except BrokenPlugin as error:
+            raise Failed(f"{error.message}\nLook at: `encode`: truncate where base.max_length is not None") from error
+
+    def test_a_label_that_the_model_does_not_know_is_an_error_with_a_message(self) -> None:
+        """Rows that are evaluated are not inspected: `encode` (or `score`) has to say what is wrong with a label."""
+        bench = self.bench()
+        answers = bench.answers(real=False)
+        for role in [column.role for column in bench.task.columns if column.kind == "label" and column.role in bench.rows[0]]:
+            rows = [{**row, role: strange(row[role])} for row in bench.rows]
+            try:
+                for _ in bench.task.encode(rows, bench.base):
+                    pass
+                bench.task.score(answers, rows, bench.base)
+            except HubtuneError:
+                continue
+            except Exception as error:  # of the plugin, whatever it is
+                raise Failed(f"a {role} that the model does not know, {rows[0][role]!r}, gives a {type(error).__name__}: {error}\n"
+                             "Look at: `encode`: raise hubtune.DataError there; `inspect` sees only the training data") from error
+
     # ------------------------------------------------------------------------------------------------------- the loss
 
     def test_its_loss_is_a_sum(self) -> None:
         """loss(A + B) = loss(A) + loss(B), and padding is no part of it: so a step may be cut anyhow."""
-        bench = self.bench()
-        if not bench.task.additive:
-            return self.whole_loss(bench)
-        order = [bench.order()] if not self.uniform else one_size(bench)
-        for items in order:
-            middle = max(1, len(items) // 2)
-            if len(items) < 2:
-                continue
-            whole, first, second = (bench.losses(bench.model, part) for part in (items, items[:middle], items[middle:]))
-            for name, term in whole.items():
-                parts = float(first[name].total) + float(second[name].total)
-                ensure(gap(float(term.total), parts) <= self.tolerance(bench),
-                       f"the loss {name!r} of {len(items)} examples is {float(term.total):.8g}, and {parts:.8g} in two halves.",
-                       "`loss`: sum over targets, with `reduction=\"sum\"`, never a mean; padding must not count")
-                ensure(gap(term.count, first[name].count + second[name].count) <= 1e-9,
-                       "counts do not add up.", "`Loss.count` and `count`")
-        return None
-
-    def whole_loss(self, bench: Bench) -> None:
-        """A loss over a whole step is the same from representations that were made in parts."""
-        import torch
-
-        items = bench.order()
-        parts = [items, items[: len(items) // 2], items[len(items) // 2 :]]
-        with no_grad():
-            batches = [bench.batch(part, draws=True) for part in parts]
-            made = [bench.task.represent(bench.task.forward(bench.model, batch), batch) for batch in batches]
-            whole = bench.task.loss_over(made[0], batches[:1])
-            cut = bench.task.loss_over(torch.cat(made[1:]), batches[1:])
-        ensure(len(made[0]) == len(items), f"{len(items)} examples have {len(made[0])} representations.", "`represent`")
-        ensure(gap(float(whole.total), float(cut.total)) <= self.tolerance(bench),
-               f"the loss of a step is {float(whole.total):.8g}, and {float(cut.total):.8g} when it is cut in two.",
-               "`loss_over`: representations come in the order of the batches")
+        sums(self.bench(), self.uniform, self.atol)
 
     def tolerance(self, bench: Bench) -> float:
-        """What rounding may do: `atol`, and ten times as much where the task does not compute in fp64."""
-        return self.atol if bench.exact else 10 * self.atol
+        """What rounding may do."""
+        return rounding(bench, self.atol)
 
     def test_its_counts_are_known_before_the_forward_pass(self) -> None:
         """`count(batch)` names the same terms as `loss`, with the same counts."""
@@ -173,7 +172,8 @@ class TaskConformance(Conformance):
         said = bench.task.count(batch)
         real = {name: term.count for name, term in bench.losses(bench.model, bench.whole).items()}
         ensure(gap({k: float(v) for k, v in said.items()}, {k: float(v) for k, v in real.items()}) <= 1e-9,
-               f"count says {said}, and the loss has {real}.", "`count`, and the count of each `Loss`")
+               f"count says {said}, and the loss has {real}.",
+               "`count`: unless the task has its own, a loss counts the rows; it has to be the count of each `Loss`")
         ensure(all(float(count) > 0 for count in said.values()), f"a count is not above 0: {said}.", "`count`")
 
     def test_it_learns_eight_rows_by_heart(self) -> None:
@@ -228,7 +228,7 @@ class TaskConformance(Conformance):
                 together, backward = answer(items), answer(items[::-1])[::-1]
                 worst = gap(together, backward)
                 ensure(worst <= self.tolerance(bench), f"answers differ by {worst:.1e} when the order of a batch does.",
-                       f"`{answer.__name__[:-2]}`: one answer per example, in their order")
+                       f"`{NAMES[answer.__name__]}`: one answer per example, in their order")
                 for place in {0, len(items) // 2}:
                     worst = gap(answer([items[place]])[0], together[place])
                     ensure(worst <= self.tolerance(bench), f"an answer changes by {worst:.1e} beside longer rows.",
@@ -276,8 +276,9 @@ class TaskConformance(Conformance):
 
         run = self.trained()
         ensure(run.record["proof"], "the saved model was not proven.", "the run's record")
-        ensure("import hubtune" not in self.plugin.usage(self.made(), "me/model", self.bench().base),
-               "the card's usage needs hubtune.", "`usage`")
+        usage = self.bench().task.usage("me/model", self.bench().base)
+        ensure("import hubtune" not in usage, "the card's usage needs hubtune.", "`usage`")
+        compile(usage, "usage", "exec")
         with registered(self.plugin):
             hidden = {column.role for column in self.plugin.columns if column.target}
             rows = [{k: v for k, v in row.items() if k not in hidden} for row in self.bench().rows[:4]]
@@ -289,6 +290,57 @@ class TaskConformance(Conformance):
         whole, resumed = self.trained(), self.runs().resumed()
         same_weights(whole.folder / "model", resumed.folder / "model",
                      "randomness that does not come from draws; state that a task keeps between batches")
+
+
+def sums(bench: Bench, uniform: bool, atol: float = 1e-5) -> None:
+    """The loss of a step is the same however it is cut. uniform: only examples of one size meet."""
+    if not bench.task.additive:
+        whole_loss(bench, atol)
+        return
+    for items in [bench.order()] if not uniform else one_size(bench):
+        if len(items) < 2:
+            continue
+        middle = len(items) // 2
+        whole, first, second = (bench.losses(bench.model, part) for part in (items, items[:middle], items[middle:]))
+        for name, term in whole.items():
+            parts = float(first[name].total) + float(second[name].total)
+            ensure(gap(float(term.total), parts) <= rounding(bench, atol),
+                   f"the loss {name!r} of {len(items)} examples is {float(term.total):.8g}, and {parts:.8g} in two halves.",
+                   "`loss`: sum over targets, with `reduction=\"sum\"`, never a mean; padding must not count")
+            ensure(gap(term.count, first[name].count + second[name].count) <= 1e-9,
+                   "counts do not add up.", "`Loss.count` and `count`")
+
+
+def whole_loss(bench: Bench, atol: float) -> None:
+    """A loss over a whole step is the same from representations that were made in parts."""
+    import torch
+
+    items = bench.order()
+    parts = [items, items[: len(items) // 2], items[len(items) // 2 :]]
+    with no_grad():
+        batches = [bench.batch(part, draws=True) for part in parts]
+        made = [bench.task.represent(bench.task.forward(bench.model, batch), batch) for batch in batches]
+        whole = bench.task.loss_over(made[0], batches[:1])
+        cut = bench.task.loss_over(torch.cat(made[1:]), batches[1:])
+    ensure(len(made[0]) == len(items), f"{len(items)} examples have {len(made[0])} representations.", "`represent`")
+    ensure(gap(float(whole.total), float(cut.total)) <= rounding(bench, atol),
+           f"the loss of a step is {float(whole.total):.8g}, and {float(cut.total):.8g} when it is cut in two.",
+           "`loss_over`: representations come in the order of the batches")
+
+
+def rounding(bench: Bench, atol: float) -> float:
+    """What rounding may do: `atol`, and ten times as much where the task does not compute in fp64."""
+    return atol if bench.exact else 10 * atol
+
+
+NOBODYS = "a label of nobody"
+
+
+def strange(value: Any) -> Any:
+    """In place of a label, one of its kind that no model knows."""
+    if isinstance(value, list):
+        return [strange(item) for item in value]
+    return 987654321 if isinstance(value, int) and not isinstance(value, bool) else NOBODYS
 
 
 def one_size(bench: Bench, items: list[int] | None = None) -> list[list[int]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubtune.contract import Strategy
+from hubtune.errors import ModelError
 from hubtune.testing.bench import Bench, calm, ensure
 from hubtune.watch import Watcher
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from hubtune.engine import Outcome
+
+
+class Declined(ModelError):
+    """What `prepare` says of a model that the strategy cannot be used with, as only its weights show."""
 
 
 @dataclass
@@ -29,6 +34,7 @@ class Watched:
     reached: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
     module: Module | None = None
+    added: bool = False
 
     def __post_init__(self) -> None:
         strategy, watched = self.strategy, self
@@ -37,8 +43,12 @@ class Watched:
         def seen_prepare(model: Module, fresh: frozenset[str], task: Any, plan: Any) -> Module:
             before = {id(parameter): name for name, parameter in model.named_parameters()}
             values = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-            module = prepare(model, fresh, task, plan)
+            try:
+                module = prepare(model, fresh, task, plan)
+            except ModelError as error:
+                raise Declined(error.message, hint=error.hint, where=error.where) from error
             watched.module, watched.fresh = module, fresh
+            watched.added = any(id(parameter) not in before for parameter in module.parameters())
             watched.start = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
             for parameter in module.parameters():  # what `prepare` itself changed would be lost silently
                 old = before.get(id(parameter))
@@ -99,6 +109,15 @@ class Watched:
             ensure(standing, f"the fresh weight {name} is gone from the model.", "`prepare`")
         heads = [inside for inside in self.learned for name in self.fresh if holds(inside, name)]
         ensure(not self.fresh or any(inside in moved for inside in heads), "no fresh weight moved.", "`prepare`, `groups`")
+
+
+    def differs(self) -> bool:
+        """Whether the strategy does something that the plain class does not: it freezes, adds, or has a step of its own."""
+        own = [name for name in STEPS_OF_ITS_OWN if getattr(type(self.strategy), name) is not getattr(Strategy, name)]
+        return bool(own) or self.added or self.learned != set(self.start)
+
+
+STEPS_OF_ITS_OWN = ("load", "phases", "groups", "optimizer", "penalty", "after_step")
 
 
 def holds(name: str, fresh: str) -> bool:

@@ -112,7 +112,7 @@ class Number(One):
         return {}
 
     def target(self, value, names, config):
-        return float(value)
+        return number(value)
 
     def losses(self, logits, targets):
         from torch.nn import functional as F
@@ -123,10 +123,10 @@ class Number(One):
         return [{"value": value} for value in logits.squeeze(-1).tolist()]
 
     def gold(self, value, names, config):
-        return {"value": float(value)}
+        return {"value": number(value)}
 
     def score(self, predictions, values, names, config):
-        return scores.number_scores([float(value) for value in values], [p["value"] for p in predictions])
+        return scores.number_scores([number(value) for value in values], [p["value"] for p in predictions])
 
     def report(self, predictions, values, names, config):
         return {}
@@ -151,6 +151,14 @@ def kind_of(values):
 def kind_in(config):
     """What kind of labels a model was made for, by name; one, where it does not say."""
     return next((name for name, kind in KINDS.items() if kind.problem == getattr(config, "problem_type", None)), "one")
+
+
+def number(value):
+    """A label that is a number. Raises DataError for one that is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"the label {value!r} is no number, and the model gives numbers.") from None
 
 
 def refuse_words(values, split):

@@ -4,7 +4,7 @@ Each kind of rows says what it needs, what its examples carry to be learnt from,
 what perfect vectors are.
 """
 
-from hubtune_labels.kinds import refuse_words
+from hubtune_labels.kinds import number, refuse_words
 from hubtune_labels.scores import number_scores
 
 from hubtune import DataError, cells, label_text
@@ -21,16 +21,16 @@ class Graded:
 
     def carried(self, row):
         """What an example carries to be learnt from."""
-        return {"score": float(row["label"])} if row.get("label") is not None else {}
+        return {"score": number(row["label"])} if row.get("label") is not None else {}
 
     def score(self, predictions, rows, ranks):
         """The `scores`; ranks: what `ranking.remembered` gave, where there is `ranked`."""
-        found = number_scores([float(row["label"]) for row in rows], [p["similarity"] for p in predictions])
+        found = number_scores([number(row["label"]) for row in rows], [p["similarity"] for p in predictions])
         return {name: found[name] for name in self.scores}
 
     def gold(self, row):
         """The true score; or vectors that are equal where the texts match, and random else."""
-        return {"similarity": float(row["label"])}
+        return {"similarity": number(row["label"])}
 
 
 class Pairs(Graded):

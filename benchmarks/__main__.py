@@ -108,7 +108,7 @@ def trainings(given: argparse.Namespace, data: list[str], kept: Path) -> int:
     """Whole trainings, each of which leaves its line at once; how many failed."""
     planned = ({"variant": variant, "data": name, "epochs": given.epochs, "seed": seed} for seed in given.seeds
                for name in data if name in accuracy.DATA for variant in given.only or accuracy.VARIANTS)
-    return each(kept / "accuracy.jsonl", planned, lambda arguments: {**alone("accuracy", given.threads, **arguments), **machine()},
+    return each(kept / "accuracy.jsonl", planned, lambda arguments: {**alone("accuracy", given.threads, **arguments), "machine": machine()},
                 lambda seconds, found: say(seconds, "accuracy", found, found))
 
 

@@ -24,6 +24,7 @@ from hubtune.contract import (
 )
 from hubtune.errors import DataError, HubtuneError, ModelError
 from hubtune.labels import label_config, label_id, label_space, label_text, row_numbers
+from hubtune.pieces import cells, numbered
 from hubtune.precision import exact
 from hubtune.watch import Watcher
 
@@ -39,8 +40,8 @@ _LAZY = {
 
 __all__ = [
     "CONTRACT", "Base", "Batch", "Column", "DataError", "Draw", "Export", "HubtuneError", "Loss", "Metric", "Model",
-    "ModelError", "Phase", "Plan", "Run", "Setup", "Strategy", "Task", "Watcher", "check", "exact", "hookimpl",
-    "label_config", "label_id", "label_space", "label_text", "load", "option", "plan", "resume", "row_numbers", "search", "show",
+    "ModelError", "Phase", "Plan", "Run", "Setup", "Strategy", "Task", "Watcher", "cells", "check", "exact", "hookimpl",
+    "label_config", "label_id", "label_space", "label_text", "load", "numbered", "option", "plan", "resume", "row_numbers", "search", "show",
     "train",
 ]
 

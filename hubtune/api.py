@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hubtune import hub, loaded, models, recipe, registry, run
+from hubtune import hub, loaded, models, recipe, record, registry, run
 from hubtune.errors import ModelError
 from hubtune.loaded import Model
 from hubtune.origin import fetch, locate, parameters_of, weight_formats
@@ -97,7 +97,9 @@ def search(words: str, *, task: str | None = None, limit: int = 20) -> list[dict
 
 
 def show(model: str | Path) -> dict[str, Any]:
-    """What a model is, and which tasks and strategies fit it; weights are not fetched."""
+    """What a model is, and which tasks and strategies fit it; weights are not fetched. Of a run: what it expected, and what happened."""
+    if (Path(model).expanduser() / "run.json").is_file():
+        return record.shown(Path(model).expanduser())
     origin = locate(str(model))
     config = None
     problem: str | None = None

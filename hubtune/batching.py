@@ -67,20 +67,23 @@ def cut(
     return cuts[::-1]
 
 
-def by_size(sizes: Sequence[int], limit: int, most: int, uniform: bool = False) -> list[list[int]]:
+def by_size(sizes: Sequence[int] | NDArray[np.int64], limit: int, most: int, uniform: bool = False) -> list[list[int]]:
     """All examples, longest first, in batches of at most `most` examples and `limit` padded tokens.
 
     uniform: only examples of one size meet.
     """
-    order = sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))
+    falling = -np.asarray(sizes, np.int64)
+    order = np.argsort(falling, kind="stable")
+    falling = falling[order]
     batches: list[list[int]] = []
-    for index in order:
-        last = batches[-1] if batches else None
-        fits = last and len(last) < most and (len(last) + 1) * sizes[last[0]] <= limit
-        if last and fits and not (uniform and sizes[last[0]] != sizes[index]):
-            last.append(index)
-        else:
-            batches.append([index])
+    first = 0
+    while first < len(order):
+        size = -int(falling[first])
+        last = first + max(1, min(most, limit // max(1, size)))
+        if uniform:
+            last = min(last, int(np.searchsorted(falling, -size, "right")))
+        batches.append(order[first:last].tolist())
+        first = last
     return batches
 
 

@@ -149,7 +149,7 @@ def portable_recipe(record: Mapping[str, Any]) -> str:
     tables["data"]["source"] = f"{data['name']}@{data['commit']}" if data["repo"] else data["name"]
     if isinstance(tables["data"].get("validation"), str):
         tables["data"]["validation"] = "YOUR-VALIDATION-DATA"
-    tables["train"] = dict(record["settings"])
+    tables["train"] = {**record["settings"], "plan": None}
     return tomlkit.dumps(without_none(tables))
 
 

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from hubtune import sharding
 from hubtune.errors import ResumeError, TrainingError
 from hubtune.fingerprint import sha256_of
 
@@ -172,7 +173,7 @@ def put_back(model: Module, tensors: Mapping[str, Tensor], learned: frozenset[st
                           hint="It was made by another version of the strategy; train anew with --overwrite.")
     with torch.no_grad():
         for name, value in tensors.items():
-            own[name].copy_(value)
+            own[name].copy_(sharding.like(value, own[name]))
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -192,8 +193,11 @@ def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
     """Give an optimizer of the same groups its state back."""
     saved = optimizer.state_dict()
+    parameters = list(sharding.parameters_of(optimizer))
     state: dict[int, dict[str, Any]] = {}
     for name, value in {**tensors, **plain}.items():
         index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = value
+        own = parameters[int(index)]
+        beside = isinstance(value, Tensor) and value.shape == own.shape
+        state.setdefault(int(index), {})[key] = sharding.like(value, own) if beside else value
     optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})

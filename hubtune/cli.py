@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from hubtune import cli_plugins
+from hubtune import cli_plugins, host
 from hubtune.cli_plugins import AsJson, Debug, PluginFiles, screen, show_json
-from hubtune.errors import HubtuneError
+from hubtune.errors import HubtuneError, PluginError, RecipeError
 
 app = typer.Typer(
     name="hubtune", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
@@ -73,6 +73,7 @@ def finish(run: Any, as_json: bool) -> None:
     said, record = run.summary(), run.record
     console.metrics(said["metrics"], record["intervals"])
     console.out(f"\nrun:    {said['run']}   ({said['steps']} steps, {said['seconds']:.0f} s)")
+    console.out(f"pace:   {console.pace(record['happened'], run.task.unit)}")
     proven = "proven: a fresh process gives the same outputs" if record["proof"] else "not proven: train.prove is off"
     console.out(f"model:  {said['model']}   ({proven})")
     if said["published"]:
@@ -208,10 +209,10 @@ def publish(
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="A Hub id org/name[@revision], or a folder.")],
+    model: Annotated[str, typer.Argument(help="A Hub id org/name[@revision], a folder, or a run.")],
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Say what a model is, and which tasks and strategies fit it."""
+    """Say what a model is, and which tasks and strategies fit it; of a run, what it expected and what happened."""
     import hubtune
 
     found = hubtune.show(model)
@@ -220,6 +221,9 @@ def show(
         return
     from hubtune import console
 
+    if "run" in found:
+        console.run(found)
+        return
     for key, value in found.items():
         if key == "weights":
             value = ", ".join(f"{w['format']} ({w['files']} files, {w['bytes']:,} bytes)" for w in value)
@@ -282,6 +286,8 @@ def main(arguments: list[str] | None = None) -> int:
     except HubtuneError as error:
         if "--debug" in given:
             raise
+        if isinstance(error, RecipeError | PluginError) and not host.is_first():
+            return 1  # all processes of a host have found the same, and the first one says it
         if "--json" in given:
             show_json(error.as_json())
         from hubtune.console import show_error

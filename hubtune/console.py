@@ -123,6 +123,34 @@ def costs(found: dict[str, Any]) -> None:
         out(f"{name:9} {said}")
 
 
+def pace(found: dict[str, Any], unit: str) -> str:
+    """What the steps have read, and how fast."""
+    return f"{found['tokens_per_second']:,.0f} {unit} a second; of what was computed, {found['padding']:.0%} was padding"
+
+
+def run(found: dict[str, Any]) -> None:
+    """What `hubtune show` says of a run."""
+    compute, settings = found["compute"] or {}, found["settings"]
+    out(f"run       {found['run']}: {found['state']}")
+    out(f"what      {found['task']} by {found['strategy']}, on {found['base']['repo']} at {found['base']['commit'][:19]}")
+    out(f"steps     {found['plan']['steps']} of {settings['batch_size']} rows at most, {found['plan']['steps_an_epoch']} an epoch")
+    if compute:
+        again = "; activations are computed again" if compute["recompute"] else ""
+        out(f"compute   {compute['precision']} on {compute['device']} ({compute['why']}); a micro-batch costs {compute['overhead']} tokens beside "
+            f"its own, and has {compute['limit']} at most{again}")
+    expected, happened = found["expected"] or {}, found["happened"] or {}
+    out()
+    table(["", "expected", "happened"], [
+        ["seconds an epoch", *(said.get("seconds_an_epoch") for said in (expected, happened))],
+        ["memory at most", *(f"{said['peak_memory_bytes'] / 1e9:.2f} GB" if said.get("peak_memory_bytes") else None for said in (expected, happened))],
+        ["tokens a second", None, happened.get("tokens_per_second")],
+        ["padding", None, f"{happened['padding']:.1%}" if happened else None],
+    ])
+    if found["metrics"]:
+        out()
+        metrics(found["metrics"], {})
+
+
 def span(seconds: float) -> str:
     """A time as people say it."""
     if seconds < 90:

@@ -126,7 +126,8 @@ class Task(Plugin[OptionsT]):
     def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
         """Examples of many rows, one list per row (several: windows over it), cut at `base.max_length`.
 
-        Rows may lack their targets. Nothing is padded, decoded or moved to a device here.
+        Rows may lack their targets. Nothing is padded, decoded or moved to a device here. Of large data, this is called for
+        some rows at a time; `numbered` says which these are. Examples are kept in flat arrays: a mapping comes back as a dict.
         """
         raise NotImplementedError
 
@@ -138,6 +139,10 @@ class Task(Plugin[OptionsT]):
     def length(self, example: Example) -> int:
         """What `base.max_length` limits; default: the size. Less where several texts of a row are cut one by one."""
         return self.size(example)
+
+    def group(self, example: Example) -> int | None:
+        """A number that examples have in common of which one may be drawn for another: `Draw.others`. Default: none."""
+        return None
 
     def collate(self, examples: Sequence[Example], base: Base, draws: Sequence[Draw] | None) -> Batch:
         """Pad and stack; images and sound are decoded here. `draws` holds an example's randomness; None in evaluation."""

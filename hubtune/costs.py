@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hubtune import checkpoint, device, evaluate, models, training
+from hubtune import checkpoint, device, evaluate, memory, models, training, trial
 from hubtune.encoding import some
 from hubtune.engine import Loop
 from hubtune.preparation import Prepared
@@ -15,18 +15,18 @@ from hubtune.watch import Watcher
 
 STEPS = 4
 """Steps that are timed, after one of the longest rows, which takes the most memory and is not counted."""
-COUNTED = 200
-"""Steps of an epoch whose micro-batches are counted; where there are more, the others are taken to be like these."""
 
 
 def measure(prepared: Prepared) -> dict[str, Any]:
     """Load the model, take some steps on it, answer some rows, save it, and forget it all again."""
-    compute = device.choose(prepared.settings.precision, prepared.settings.kernels)
+    compute = training.planned(prepared, {}, resume=False)
     with tempfile.TemporaryDirectory() as temporary, device.computing(compute):
         folder = Path(temporary)
         prepared, work = training.loaded(folder, prepared, compute, resume=False)
         loop = Loop(work, Watcher())
         try:
+            if not prepared.settings.plan:
+                trial.measure(loop.learner)
             step_seconds = steps(loop)
             validation = answers(prepared, loop)
         finally:
@@ -41,7 +41,7 @@ def measure(prepared: Prepared) -> dict[str, Any]:
     return {
         "steps": loop.steps, "steps_an_epoch": loop.epoch_steps, "batch_size": prepared.settings.batch_size,
         "seconds": round(step_seconds * loop.steps + validation * validations, 3), "seconds_an_epoch": round(an_epoch, 3),
-        "seconds_a_validation": round(validation, 3), "peak_memory_bytes": device.peak_memory(compute.device),
+        "seconds_a_validation": round(validation, 3), "peak_memory_bytes": memory.peak(compute.device),
         "disk_bytes": checkpoint.disk_bytes(prepared.parameters, trainable), "upload_bytes": upload,
         "micro_batch": loop.learner.limit, "precision": compute.precision, "device": compute.device,
         "parameters": {"total": prepared.parameters, "trainable": trainable},
@@ -57,9 +57,8 @@ def steps(loop: Loop) -> float:
         items = items_of(loop, step % loop.steps)
         cost += costs(loop, items)
         taken(loop, step % loop.steps, items)
-    rate = (time.perf_counter() - begun) / cost
-    counted = range(min(loop.epoch_steps, COUNTED))
-    return rate * sum(costs(loop, items_of(loop, step)) for step in counted) / len(counted)
+    micro_batches, padded = trial.counted(loop)
+    return (time.perf_counter() - begun) / cost * (padded + micro_batches * loop.work.compute.overhead)
 
 
 def items_of(loop: Loop, step: int) -> list[int]:
@@ -89,6 +88,6 @@ def answers(prepared: Prepared, loop: Loop) -> float:
     with loop.learner.vocabularies.whole():
         begun = time.perf_counter()
         evaluate.answer(loop.learner.module, prepared.task, prepared.base, [rows[row] for row in chosen], part, real=False,
-                        losses=True, uniform=loop.work.compute.uniform)
+                        losses=True, uniform=loop.work.compute.uniform, limit=loop.work.compute.evaluation)
         seconds = time.perf_counter() - begun
     return seconds * float(encoded.sizes.sum()) / max(1.0, float(part.sizes.sum()))

@@ -6,14 +6,13 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hubtune.errors import RecipeError
-
-EXACT = 2e-6
-"""The largest relative error of a product that still counts as fp32; bf16's is a thousand times larger."""
+from hubtune.errors import RecipeError, ResumeError
+from hubtune.probe import HALVES, by_onednn, chosen, exact_route, measured, on_cuda
+from hubtune.record import read_record
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,9 @@ class Compute:
     precision: the format of matrix products; weights are fp32 (fp64 for fp64). threads: 0 leaves them alone.
     overhead: what a micro-batch costs beyond its padded tokens, in tokens. limit: the most padded tokens of one. uniform: only
     examples of one size meet, since the model's answers change with padding. onednn: fp32 products by oneDNN.
-    kernels: what `hubtune.kernels` computes. probe: GFLOP/s and relative error by format.
+    kernels: what `hubtune.kernels` computes. probe: GFLOP/s and relative error by format. evaluation: the most padded tokens
+    of a batch that is only answered. recompute: activations are computed again in the backward pass, to save memory.
+    why: what spoke for the precision. trial: what was tried before step 0: seconds and bytes.
     """
 
     device: str
@@ -35,6 +36,10 @@ class Compute:
     uniform: bool = False
     onednn: bool = False
     kernels: Sequence[str] = ()
+    evaluation: int = 8192
+    recompute: bool = False
+    why: str = ""
+    trial: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For `run.json`."""
@@ -50,30 +55,70 @@ def kind() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def choose(precision: str, kernels: str = "auto") -> Compute:
-    """Look at the device, and time a matrix product in the formats it may have."""
+def choose(precision: str, kernels: str = "auto", allowed: Sequence[str] = HALVES) -> Compute:
+    """Look at the device, and time a matrix product in the formats it may have. allowed: what `auto` may give beside fp32."""
     import torch
 
     from hubtune.kernels import KERNELS
 
     device = kind()
     threads = free_threads() if device == "cpu" else 0
-    if precision == "fp16" and device == "cpu":
-        raise RecipeError("train.precision=fp16 needs a GPU; this machine has none.", hint="Leave it at auto.")
-    if precision == "fp64" and device == "mps":
-        raise RecipeError("train.precision=fp64 is not known to this GPU.", hint="Leave it at auto.")
+    refuse_unknown(precision, device)
     if threads:
         torch.set_num_threads(threads)  # the probe measures what training will have
     probe = measured(device) if precision in ("auto", "fp32") else {}
-    onednn = chosen_route(probe) if kernels == "auto" else False
-    if precision == "auto":
-        fp32 = probe["fp32 by onednn" if onednn else "fp32"]["gflops"]
-        precision = "bf16" if probe["bf16"]["gflops"] > 1.5 * fp32 else "fp32"
-    # Measured with MiniLM on one core: 1.3 ms a token and 65 ms a micro-batch. On a GPU, where launches count,
-    # the figure is a guess on the side of few micro-batches.
+    found = chosen(precision, probe, kernels, allowed)
+    # Until a trial has measured it, the overhead is a guess; on a GPU on the side of few micro-batches, since launches count.
     overhead, limit = (64, 8192) if device == "cpu" else (4096, 16384)
-    return Compute(device, precision, threads, overhead, limit, probe, onednn=onednn,
+    return Compute(device, found.precision, threads, overhead, limit, probe, onednn=found.onednn, why=found.why,
                    kernels=KERNELS if device == "cpu" and kernels == "auto" else ())
+
+
+def refuse_unknown(precision: str, device: str) -> None:
+    """Refuse a number format that the device does not have."""
+    import torch
+
+    known = {"cpu": ("fp32", "bf16", "fp64"), "mps": ("fp32", "bf16", "fp16")}.get(device, ("fp32", "tf32", "bf16", "fp16", "fp64"))
+    hint = "Leave train.precision at auto."
+    if precision == "fp16" and device == "cpu":
+        raise RecipeError("train.precision=fp16 needs a GPU; this machine has none.", hint=hint)
+    if precision not in ("auto", *known):
+        raise RecipeError(f"{precision} is not known to this device ({device}); it has: {', '.join(known)}.", hint=hint)
+    if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RecipeError("train.precision=bf16 is not known to this GPU.", hint=hint)
+
+
+def plan_of(run: str, precision: str) -> Compute:
+    """The plan of another run, by its folder, for train.plan: refused with the reason where this machine cannot compute so."""
+    try:
+        said = read_record(Path(run).expanduser()).get("compute", {})
+    except ResumeError as error:
+        raise RecipeError(f"train.plan={run}: {error.message}", hint="It names the folder of a run, which has a run.json.") from None
+    reason = next(against(said, precision), None) if said else "it stopped before it had a plan"
+    if reason:
+        raise RecipeError(f"train.plan={run}: {reason}.", hint="Measure one here: leave train.plan out.")
+    found = Compute(**said)
+    refuse_unknown(found.precision, found.device)
+    return found
+
+
+def against(said: Mapping[str, Any], precision: str) -> Iterator[str]:
+    """What speaks against a plan on this machine, most basic first."""
+    from hubtune.kernels import KERNELS
+
+    if set(said) != {item.name for item in fields(Compute)}:
+        yield "its plan was written by another version of hubtune"
+    found, here, cores = Compute(**said), kind(), os.cpu_count() or 1
+    if found.device != here:
+        yield f"its plan is for the device {found.device}, and this is {here}"
+    if precision not in ("auto", found.precision):
+        yield f"its plan is for {found.precision}, and train.precision={precision}"
+    if strange := sorted(set(found.kernels) - set(KERNELS)):
+        yield f"it has kernels that are not here: {', '.join(strange)}"
+    if found.threads > cores:
+        yield f"it has {found.threads} threads, and this machine {cores} cores"
+    if found.onednn and not exact_route({**measured(here), "fp32": {"gflops": 0.0}}):
+        yield "oneDNN's fp32 products are not exact on this machine"
 
 
 def plain(precision: str) -> Compute:
@@ -92,10 +137,9 @@ def autocast(compute: Compute) -> contextlib.AbstractContextManager[Any]:
     return torch.autocast(compute.device, dtype) if dtype else contextlib.nullcontext()
 
 
-def chosen_route(probe: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether fp32 products go by oneDNN: where that is faster and as exact. On CPUs with AMX it is bf16 in disguise."""
-    ours = probe.get("fp32 by onednn")
-    return bool(ours and ours["error"] < EXACT and ours["gflops"] > 1.1 * probe["fp32"]["gflops"])
+def learning(compute: Compute) -> contextlib.AbstractContextManager[Any]:
+    """What holds for the steps of training alone, forward and backward: tf32. Answers are exact."""
+    return on_cuda("tf32") if compute.precision == "tf32" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -108,25 +152,12 @@ def computing(compute: Compute) -> Iterator[None]:
         torch.set_num_threads(compute.threads)
     if compute.device == "cpu":
         keep_freed_memory()
+    exactly = on_cuda("ieee") if compute.device == "cuda" else by_onednn() if compute.onednn else contextlib.nullcontext()
     try:
-        with by_onednn() if compute.onednn else contextlib.nullcontext():
+        with exactly:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def by_onednn() -> Iterator[None]:
-    """fp32 products by oneDNN's kernels, which the setting's name does not tell: true fp32 where the CPU has no AMX."""
-    import torch
-
-    products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = products.fp32_precision
-    products.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        products.fp32_precision = before
 
 
 def keep_freed_memory() -> None:
@@ -172,45 +203,3 @@ def free_threads() -> int:
     seconds(most)  # the first call starts the threads
     alone, together = (sorted(seconds(threads) for _ in range(5))[2] for threads in (1, most))
     return most if together < 0.8 * alone else 1
-
-
-def measured(device: str) -> dict[str, dict[str, float]]:
-    """GFLOP/s of a matrix product in the formats of training, the best of a few, and its error relative to the largest entry."""
-    import torch
-
-    draw = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(shape, generator=draw) for shape in ((256, 384), (384, 512)))
-    true = a.double() @ b.double()
-
-    def of(dtype: torch.dtype) -> dict[str, float]:
-        try:
-            x, y = a.to(device, dtype), b.to(device, dtype)
-            best = float("inf")
-            for _ in range(8):
-                start = time.perf_counter()
-                for _ in range(4):
-                    found = x @ y
-                found.sum().item()
-                best = min(best, time.perf_counter() - start)
-            error = float((found.double().cpu() - true).abs().max() / true.abs().max())
-            return {"gflops": round(4 * 2 * a.numel() * b.shape[1] / best / 1e9, 1), "error": float(f"{error:.2g}")}
-        except (RuntimeError, TypeError):
-            return {"gflops": 0.0, "error": float("inf")}
-
-    found = {"fp32": of(torch.float32), "bf16": of(torch.bfloat16)}
-    if device == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        with by_onednn():
-            found["fp32 by onednn"] = of(torch.float32)
-    return found
-
-
-def peak_memory(device: str) -> int:
-    """The most bytes this process has held: on the GPU where it computes on one, else resident memory."""
-    import resource
-    import sys
-
-    import torch
-
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

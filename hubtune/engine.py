@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
-from hubtune import checkpoint, evaluate, launch
+from hubtune import checkpoint, evaluate, launch, sharding
 from hubtune.batching import steps_of_epoch
 from hubtune.checkpoint import Checkpoint
+from hubtune.contract import Plan
+from hubtune.encoding import Encoded
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
 from hubtune.journal import open_log, stopping
 from hubtune.labels import row_numbers
 from hubtune.learner import Learner, Work
+from hubtune.pieces import Lines
 from hubtune.saving import Saver
 from hubtune.schedule import steps_in, validates
 from hubtune.watch import Watcher
@@ -32,13 +35,12 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-AGREED = 8
-"""Steps after which several processes ask each other whether to stop."""
-
-
 @dataclass
 class Progress:
-    """Where a run is: with what the learner says of itself, everything a checkpoint holds."""
+    """Where a run is: with what the learner says of itself, everything a checkpoint holds.
+
+    seconds: in all; learning: of the steps alone. tokens, padded: what the steps have read, without and with padding.
+    """
 
     step: int = 0
     best: list[float] | None = None
@@ -46,6 +48,9 @@ class Progress:
     waited: int = 0
     stopped: bool = False
     seconds: float = 0.0
+    learning: float = 0.0
+    tokens: int = 0
+    padded: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,11 @@ class Outcome:
     best_step: int
     seconds: float
     trainable: int
+    learned: frozenset[str]
+    plan: Plan
     early: bool
     features: dict[str, Any]
+    pace: dict[str, Any]
 
 
 def fit(work: Work, watcher: Watcher) -> Outcome:
@@ -76,12 +84,13 @@ class Loop:
 
     def __init__(self, work: Work, watcher: Watcher) -> None:
         self.work, self.watcher = work, watcher
-        self.epoch_steps, self.steps = steps_in(work.settings, work.train.rows)
+        windows, rows = work.windows, work.train.rows
+        self.epoch_steps, self.steps = steps_in(work.settings, windows.rows if windows else rows)
+        self.window_steps = windows.size // (work.settings.batch_size or 1) if windows else self.epoch_steps
         self.accelerator = tracked(work)
         self.learner = Learner(work, self.accelerator, self.steps, self.steps / self.epoch_steps)
-        self.rows_examples = work.train.of_rows()
-        self.row_sizes = work.train.row_sizes()
-        self.planned: tuple[int, list[Any]] = (-1, [])
+        self.look_at(work.train)
+        self.planned: tuple[tuple[int, int], list[Any]] = ((-1, 0), [])
         self.progress = Progress()
         self.checkpoints = work.folder / "checkpoints"
         self.saver = Saver(self.checkpoints, work.folder / "log.jsonl")
@@ -113,62 +122,90 @@ class Loop:
                 validated = validates(self.work.settings, self.progress.step, self.epoch_steps, self.steps)
                 if validated:
                     best = self.validate()
-                stop = self.asked_to_stop() and self.progress.step < self.steps
-                if validated or stop or time.monotonic() - self.saved > 60 * self.work.settings.save_minutes:
+                stop, due = self.asked()
+                if validated or stop or due:
                     self.save(best)
                 if stop:
                     self.saver.wait()
-                    raise TrainingError(
+                    raise launch.once(TrainingError(
                         f"stopped after step {self.progress.step} of {self.steps}; everything up to there is saved.",
                         hint=f"Go on with: hubtune train --resume {self.work.folder}",
-                    )
+                    ))
         self.saver.wait()
         keeps_best = self.work.settings.keep == "best"
         self.learner.finish(self.checkpoints / "best" if keeps_best else None)
         done = self.progress.step
         return Outcome(
             self.learner.module, done, done / self.epoch_steps, self.progress.best_step if keeps_best else done,
-            self.progress.seconds + time.monotonic() - self.begun, self.learner.trainable, self.progress.stopped,
-            self.learner.features.described(),
+            self.progress.seconds + time.monotonic() - self.begun, self.learner.trainable,
+            self.learner.learned, self.learner.plan, self.progress.stopped,
+            self.learner.features.described(), self.pace(),
         )
 
-    def asked_to_stop(self) -> bool:
-        """Whether Ctrl-C or SIGTERM came. Processes agree on the step, now and then, since one that stops alone leaves the others waiting."""
-        if self.accelerator.num_processes == 1:
-            return self.stop.is_set()
-        return self.progress.step % AGREED == 0 and launch.any_of(self.stop.is_set())
+    def pace(self) -> dict[str, Any]:
+        """What the steps have read, and how fast. Padding is no work: tokens a second are without it."""
+        progress, seconds = self.progress, max(1e-9, self.progress.learning)
+        return {
+            "tokens": progress.tokens, "padded_tokens": progress.padded,
+            "padding": round(1 - progress.tokens / max(1, progress.padded), 4),
+            "tokens_per_second": round(progress.tokens / seconds, 1),
+            "seconds_an_epoch": round(seconds / max(1, progress.step) * self.epoch_steps, 3),
+        }
+
+    def asked(self) -> tuple[bool, bool]:
+        """Whether Ctrl-C or SIGTERM asked to stop before the end, and whether a save is due by the first process' clock.
+
+        Processes agree after every step: one that stops alone leaves the others waiting.
+        """
+        due = self.main and time.monotonic() - self.saved > 60 * self.work.settings.save_minutes
+        stop, due = launch.any_of(self.stop.is_set(), due)
+        return stop and self.progress.step < self.steps, due
 
     def rows_of(self, step: int) -> Any:
-        """The rows of a step, from its number alone."""
+        """The rows of a step, from its number alone; of a stream, as rows of the window that is then at hand."""
         epoch, place = divmod(step, self.epoch_steps)
-        if self.planned[0] != epoch:
+        window, place = divmod(place, self.window_steps)
+        if self.planned[0] != (epoch, window):
             settings = self.work.settings
-            self.planned = (epoch, steps_of_epoch(
-                self.row_sizes, settings.batch_size or 1, settings.order, settings.seed, epoch
+            if self.work.windows is not None:
+                self.look_at(self.work.windows.open(window))
+            number = epoch * -(-self.epoch_steps // self.window_steps) + window
+            self.planned = ((epoch, window), steps_of_epoch(
+                self.row_sizes, settings.batch_size or 1, settings.order, settings.seed, number
             ))
         return self.planned[1][place]
 
+    def look_at(self, train: Encoded) -> None:
+        """Have these examples as those that are trained on: all, or a window of a stream."""
+        self.work.train = train
+        self.rows_examples = train.of_rows()
+        self.row_sizes = train.row_sizes()
+
     def one_step(self) -> None:
         """The next step, and what is said of it."""
-        step, rows = self.progress.step, self.rows_of(self.progress.step)
+        begun, step = time.monotonic(), self.progress.step
+        rows = self.rows_of(step)
         if self.learner.begin(step):
             self.progress.waited = 0
         items = [example for row in rows for example in self.rows_examples[row]]
         learnt = self.learner.learn(step, step // self.epoch_steps, items)
         loss = sum(learnt.losses.values())
         if not math.isfinite(loss):
-            raise NonFiniteLoss(
-                f"the loss of step {step} is {loss}; its rows in train: {row_numbers(sorted(int(row) for row in rows))}.",
+            raise launch.once(NonFiniteLoss(
+                f"the loss of step {step} is {loss}; its rows in train: {row_numbers(sorted(self.work.train.first + int(row) for row in rows))}.",
                 hint="Try a lower train.lr, or train.precision=fp32. The last good state: "
                 f"hubtune train --resume {self.work.folder}",
-            )
+            ))
         norm = self.learner.move(step)
         self.reserve()
         self.progress.step = step + 1
+        self.progress.learning += time.monotonic() - begun
+        self.progress.tokens += learnt.tokens
+        self.progress.padded += learnt.padded
         self.record({
             "step": step + 1, "epoch": round((step + 1) / self.epoch_steps, 4), **learnt.losses, "lr": learnt.lr,
             "grad_norm": norm, "rows": len(rows), "tokens": learnt.tokens, "padded_tokens": learnt.padded,
-            "micro_batches": learnt.micro_batches,
+            "padding": round(1 - learnt.tokens / max(1, learnt.padded), 4), "micro_batches": learnt.micro_batches,
         })
         self.watcher.advance(1, loss=loss)
 
@@ -179,9 +216,9 @@ class Loop:
             answers = evaluate.answer(
                 self.learner.module, work.task, work.base, work.validation_rows, work.validation,
                 accelerator=self.accelerator, real=False, losses=True, uniform=work.compute.uniform,
-                known=self.learner.features.validation,
+                limit=work.compute.evaluation, known=self.learner.features.validation,
             )
-        scores = work.task.score(answers.predictions, list(work.validation_rows), work.base)
+        scores = work.task.score(answers.predictions, list(Lines(work.validation_rows)), work.base)
         metric = work.task.metric_of(work.base)
         sign = 1.0 if metric.higher_is_better else -1.0
         rank = [sign * scores[metric.name], -sum(answers.losses.values())]  # a tie goes to the lower loss
@@ -196,6 +233,7 @@ class Loop:
         record = {
             "step": progress.step, "epoch": round(progress.step / self.epoch_steps, 4), "split": "validation",
             **{f"validation_{name}": value for name, value in {**answers.losses, **scores}.items()}, "best": better,
+            "tokens_per_second": self.pace()["tokens_per_second"],
         }
         self.record(record)
         self.watcher.validated(record, better)
@@ -220,6 +258,7 @@ class Loop:
     def save(self, best: Mapping[str, float] | None = None) -> None:
         """A checkpoint of this step, begun: the loop goes on once all is copied. best: scores, if its weights are the best."""
         if not self.main:
+            sharding.take_part(self.learner.state()[0])
             return
         self.saved = time.monotonic()
         self.log.flush()
@@ -229,6 +268,7 @@ class Loop:
             made = {f"step-{progress.step:09d}": Checkpoint(tensors, {
                 "progress": {**vars(progress), "seconds": progress.seconds + time.monotonic() - self.begun},
                 "learner": plain, "compute": self.work.compute.as_dict(), "steps": self.steps,
+                "stream": self.work.windows and self.work.windows.position(),
             })}
             if best is not None and self.work.settings.keep == "best":
                 # Before the other: whoever goes on from there finds the weights that it calls the best.
@@ -241,8 +281,10 @@ class Loop:
         if found is None:
             return 0
         if found.state["steps"] != self.steps:
-            raise ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite.")
+            raise launch.once(ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite."))
         self.learner.restore(found.tensors, found.state["learner"])
+        if self.work.windows is not None:
+            self.work.windows.stream.restore(found.state["stream"])
         self.progress = Progress(**found.state["progress"])
         return self.progress.step
 
@@ -250,7 +292,9 @@ class Loop:
 def tracked(work: Work) -> Accelerator:
     """Accelerate on the device that was chosen, with the tracker that the user wants."""
     settings = work.settings
-    accelerator = Accelerator(cpu=work.compute.device == "cpu", log_with=settings.track, project_dir=str(work.folder))
+    accelerator = Accelerator(  # a launcher's wishes for half precision and compilation would stay on the model, in evaluation too
+        cpu=work.compute.device == "cpu", mixed_precision="no", dynamo_backend="no", log_with=settings.track, project_dir=str(work.folder),
+    )
     if settings.track:
         accelerator.init_trackers("hubtune", config={k: v for k, v in vars(settings).items() if v is not None})
     return accelerator

@@ -21,8 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hubtune import checkpoint, evaluate
 from hubtune.backbone import Backbone, Refused, rebuilt, tensors_in
-from hubtune.batching import by_size
-from hubtune.contract import Batch, Draw, Strategy
+from hubtune.contract import Batch, Strategy
 from hubtune.encoding import Encoded
 from hubtune.fingerprint import of_rows
 from hubtune.flat import Field, Split, lengths_of, width_of
@@ -189,7 +188,7 @@ class Features(Nothing):
 
     def computed(self, encoded: Encoded) -> Iterator[tuple[list[int], list[int], dict[str, Tensor]]]:
         """Batches by size: their examples, the tokens of each, and the tensors that are kept."""
-        for items in by_size(encoded.sizes.tolist(), evaluate.LIMIT, evaluate.MOST, self.work.compute.uniform):
+        for items in evaluate.batches_of(self.model, encoded.sizes, self.work.compute.uniform):
             batch = self.batch(encoded, items)
             with self.backbone.answering(None) as seen:
                 self.work.task.forward(self.model, batch)
@@ -222,7 +221,8 @@ class Features(Nothing):
         """What the features follow from."""
         work, backbone = self.work, self.backbone.module
         weights = [float(value.detach().sum(dtype=torch.float64)) for value in (*backbone.parameters(), *backbone.buffers())]
-        said = [work.base.repo, work.base.commit, work.strategy.name, vars(work.compute) | {"probe": None}, work.settings.seed, weights,
+        how = [getattr(work.compute, name) for name in ("device", "precision", "threads", "uniform", "onednn")]
+        said = [work.base.repo, work.base.commit, work.strategy.name, how, work.settings.seed, weights,
                 [str(field) for field in self.fields], versions(),
                 of_rows({name: encoded.examples for name, encoded in self.encoded.items()})]
         return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
@@ -271,6 +271,8 @@ def against(work: Work, model: Module, part: Any, learned: frozenset[str], proce
         return "train.kernels=plain"
     if processes > 1:
         return "there are several processes"
+    if work.windows is not None:
+        return "the data is streamed"
     if not isinstance(part, torch.nn.Module) or part is model:
         return "the model has no backbone of its own"
     inside = {id(parameter) for parameter in part.parameters()}
@@ -296,7 +298,7 @@ def refuse_drawn(work: Work, items: Sequence[int]) -> None:
     examples = [work.train.examples[item] for item in items]
     still = work.task.collate(examples, work.base, None).inputs
     for epoch in range(EPOCHS):
-        draws = [Draw(work.settings.seed, epoch, int(work.train.owner[item])) for item in items]
+        draws = [work.train.draw(work.settings.seed, epoch, item) for item in items]
         if not same(still, work.task.collate(examples, work.base, draws).inputs):
             raise Refused("the task draws its inputs anew in every epoch")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hubtune import checkpoint
+from hubtune.arrays import Place, mapped
 from hubtune.backbone import Refused
 from hubtune.contract import Batch
 
@@ -42,25 +43,22 @@ class Split:
 
     def write(self, batches: Iterator[tuple[list[int], list[int], Mapping[str, Tensor]]], fields: Sequence[Field]) -> None:
         """Append what every batch gave: its examples, their tokens, and the used tensors."""
-        files = {field.name: self.path(field.name).open("wb") for field in fields}
-        try:
-            place = token = 0
-            for items, lengths, tensors in batches:
-                for item, length in zip(items, lengths, strict=True):
-                    self.table[item] = place, token, length
-                    place, token = place + 1, token + length
-                for field in fields:
-                    value = tensors[field.name]
-                    if field.long:
-                        tokens = torch.arange(value.shape[1])[None, :] < torch.tensor(lengths)[:, None]
-                        value = value[tokens.to(value.device)]
-                    value.detach().cpu().contiguous().numpy().tofile(files[field.name])
-        finally:
-            for file in files.values():
-                file.close()
-        with self.path("table.npy").open("wb") as file:
-            np.save(file, self.table)
-        for path in (self.path("table.npy"), *(self.path(field.name) for field in fields)):
+        files = Place(self.folder)
+        arrays = [files.array(kind_of(field), self.path(field.name).name) for field in fields]
+        place = token = 0
+        for items, lengths, tensors in batches:
+            for item, length in zip(items, lengths, strict=True):
+                self.table[item] = place, token, length
+                place, token = place + 1, token + length
+            for field, array in zip(fields, arrays, strict=True):
+                value = tensors[field.name]
+                if field.long:
+                    tokens = torch.arange(value.shape[1])[None, :] < torch.tensor(lengths)[:, None]
+                    value = value[tokens.to(value.device)]
+                array.append(value.detach().cpu().numpy().ravel())
+        files.close()
+        np.save(self.path("table.npy"), self.table)
+        for path in (self.path("table.npy"), *(array.path for array in arrays)):
             checkpoint.flush(path)
 
     def open(self, fields: Sequence[Field]) -> None:
@@ -69,8 +67,7 @@ class Split:
         tokens = int(self.table[:, 2].sum())
         for field in fields:
             shape = (tokens if field.long else len(self.table), *field.shape)
-            kind = np.float64 if field.dtype == torch.float64 else np.float32
-            self.flat[field.name] = np.memmap(self.path(field.name), kind, "r", shape=shape)
+            self.flat[field.name] = mapped(self.path(field.name), kind_of(field), shape)
 
     def read(self, field: Field, items: Sequence[int], width: int) -> Tensor:
         """A field of some examples: (examples, ...), or (examples, width, ...) with zeros where there is padding."""
@@ -82,6 +79,11 @@ class Split:
             kept = min(length, width)
             found[place, :kept] = flat[start : start + kept]
         return torch.from_numpy(found)
+
+
+def kind_of(field: Field) -> type[np.floating[Any]]:
+    """The numbers that are kept of a field."""
+    return np.float64 if field.dtype == torch.float64 else np.float32
 
 
 def width_of(batch: Batch) -> int | None:

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 
 from hubtune import device, evaluate, kernels
 from hubtune.batching import share
-from hubtune.contract import Batch, Draw, Loss, Task
+from hubtune.contract import Batch, Loss, Task
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,10 +46,12 @@ class Gradient:
         self.kernels = () if again else work.compute.kernels
 
     def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
-        """Add the step's gradient to the parameters; returns the mean of every term.
+        """Add the step's gradient to the parameters; returns the mean of every term."""
+        with device.learning(self.work.compute):
+            return self.over_micro_batches(model, step, epoch, cuts)
 
-        Denominators come first, over all micro-batches and devices; each micro-batch then adds its share.
-        """
+    def over_micro_batches(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
+        """Denominators come first, over all micro-batches and devices; each micro-batch then adds its share."""
         parts = self.parts(model, epoch, cuts)
         counts: dict[str, float] = defaultdict(float)
         for part in parts:
@@ -81,7 +83,7 @@ class Gradient:
         for index, items in share(cuts, accelerator.num_processes, accelerator.process_index):
             weight = 1.0 if items else 0.0
             items = items or cuts[0][:1]
-            draws = [Draw(work.settings.seed, epoch, int(work.train.owner[item])) for item in items]
+            draws = [work.train.draw(work.settings.seed, epoch, item) for item in items]
             examples = [work.train.examples[item] for item in items]
             batch = evaluate.batch_for(model, work.task, examples, work.base, draws)
             found.append(Part(index, weight, items, batch))
@@ -173,3 +175,14 @@ class Gradient:
             error.add_note(f"in step {step}, task '{work.task.name}', strategy '{work.strategy.name}', "
                            f"model type '{work.base.config.model_type}', inputs {shapes}")
             raise
+
+
+def recompute(model: Module) -> bool:
+    """Have the model compute its activations again in the backward pass, which saves most of their memory; whether it can."""
+    for part in model.modules():
+        if getattr(part, "supports_gradient_checkpointing", False):
+            # transformers 5.23 renamed it, and warns of the old name.
+            enable: Any = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+            return True
+    return False

@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,24 @@ def open_log(path: Path, step: int) -> Any:
     return path.open("a", encoding="utf-8")
 
 
+ECHO = 1.0
+"""Seconds in which a second signal is the first one once more: a launcher passes on what the terminal has sent to all."""
+
+
 @contextlib.contextmanager
 def stopping(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the step, save and stop; a second Ctrl-C stops at once."""
+    """Ctrl-C and SIGTERM end the step, save and stop; a second Ctrl-C, later than its echo, stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    first = 0.0
+
     def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
+        nonlocal first
+        if stop.is_set() and time.monotonic() - first > ECHO:
             raise KeyboardInterrupt
+        first = first or time.monotonic()
         stop.set()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,6 +1,7 @@
-"""What a CPU computes faster than torch's own way, in the same mathematics: dropout and the attention of short texts.
+"""What a CPU computes faster than torch's own way, in the same mathematics: dropout, the attention of short texts, and
+products with weights that do not learn.
 
-Both take the place of a function of `torch.nn.functional` while a step is computed, so that every architecture has them.
+Each takes the place of a function of `torch.nn.functional` while a step is computed, so that every architecture has them.
 Measured in docs/performance.md; `train.kernels=plain` does without.
 """
 
@@ -14,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.weak import WeakIdKeyDictionary
 
-KERNELS = ("attention", "dropout")
+KERNELS = ("attention", "dropout", "linear")
 LONGEST = 512
 """Keys up to which attention is computed as two matrix products; beyond, its scores take more memory than they save time."""
 LONGEST_WITHOUT_DROPOUT = 64
@@ -24,8 +26,12 @@ LONGEST_WITHOUT_DROPOUT = 64
 FORBIDDEN = -1e30
 """What is added to the score of a forbidden key: known to bf16 and fp32 alike."""
 
+MOST_KEPT = 2**30
+"""Bytes of frozen weights that are kept in half precision beside themselves; the others are cast anew in every pass."""
+
 own_attention = functional.scaled_dot_product_attention
 own_dropout = functional.dropout
+own_linear = functional.linear
 
 
 class Draws:
@@ -99,10 +105,41 @@ def product(a: Tensor, b: Tensor, added: Tensor | None) -> Tensor:
     return torch.bmm(a, b) if added is None else torch.baddbmm(added, a, b)
 
 
+class Frozen:
+    """Weights that do not learn, in half precision. Autocast keeps such a copy only of those that learn, and casts all others
+    anew in every forward pass."""
+
+    def __init__(self) -> None:
+        self.copies: Any = WeakIdKeyDictionary()
+
+    def of(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """The weight as autocast would cast it; itself where too many are kept already."""
+        state = (weight._version, weight.data_ptr(), dtype)
+        known: tuple[Any, Tensor] | None = self.copies.get(weight)
+        if known and known[0] == state:
+            return known[1]
+        self.copies.pop(weight, None)
+        if weight.numel() * dtype.itemsize + sum(kept.nbytes for _, kept in self.copies.values()) > MOST_KEPT:
+            return weight
+        copy = weight.detach().to(dtype)
+        self.copies[weight] = state, copy
+        return copy
+
+
+frozen = Frozen()
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear`, with a frozen weight cast once."""
+    cast = not weight.requires_grad and weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return own_linear(input, frozen.of(weight, torch.get_autocast_dtype("cpu")) if cast else weight, bias)
+
+
 @contextmanager
 def using(names: Sequence[str], seed: int) -> Iterator[None]:
     """Compute with these kernels; a global change, undone at the end, so only ever around one step."""
-    places: dict[str, Any] = {"attention": ("scaled_dot_product_attention", attention), "dropout": ("dropout", dropout)}
+    places: dict[str, Any] = {"attention": ("scaled_dot_product_attention", attention), "dropout": ("dropout", dropout),
+                              "linear": ("linear", linear)}
     draws.seed(seed)
     before = {place: getattr(functional, place) for place, _ in map(places.__getitem__, names)}
     for name in names:

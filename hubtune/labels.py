@@ -63,7 +63,8 @@ def label_space(splits: Mapping[str, Sequence[Sequence[str]]]) -> list[str]:
     splits: the labels of every row (a sequence, as a row may have several), by split. Raises DataError for
     near-equal spellings, for fewer than two labels, and for a label that the training split does not have.
     """
-    counts = Counter(label for rows in splits.values() for labels in rows for label in labels)
+    seen = {split: Counter(label for labels in rows for label in labels) for split, rows in splits.items()}
+    counts = sum(seen.values(), Counter())
     by_spelling = defaultdict(list)
     for label in counts:
         by_spelling[spelling(label)].append(label)
@@ -74,11 +75,11 @@ def label_space(splits: Mapping[str, Sequence[Sequence[str]]]) -> list[str]:
             f"labels that differ only in case, spaces or unicode form: {shown}.",
             hint="Spell each label one way in the data, and run the same command again.",
         )
-    known = {label for labels in splits["train"] for label in labels}
+    known = set(seen["train"])
     for split, rows in splits.items():
-        strange = [index for index, labels in enumerate(rows) if not known.issuperset(labels)]
-        if strange:
-            names = sorted({label for index in strange for label in rows[index]} - known, key=natural)
+        names = sorted(set(seen[split]) - known, key=natural)
+        if names:
+            strange = [index for index, labels in enumerate(rows) if not known.issuperset(labels)]
             raise DataError(
                 f"the {split} split has labels that the train split never shows: "
                 f"{listing([repr(name) for name in names])} in {row_numbers(strange)} of {split}.",

@@ -16,6 +16,13 @@ from hubtune.errors import RecipeError
 
 Value = TypeVar("Value")
 
+UNKNOWN = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a layout of devices of its own", "FSDP_OFFLOAD_PARAMS": "weights that wait in the CPU's memory",
+    "FSDP_ACTIVATION_CHECKPOINTING": "activations that are computed again",
+}
+"""Variables by which `accelerate launch` asks for what is not done here, and what that is: nobody shall believe that it was."""
+
 
 def world() -> int:
     """How many processes train together."""
@@ -42,6 +49,30 @@ def refuse_lonely() -> None:
                           hint="Start them with: torchrun --nproc-per-node N -m hubtune train ...")
 
 
+def shards(wanted: str) -> bool:
+    """Whether each process holds a part of the weights only. wanted: `train.shard`; `accelerate launch` may ask for it, too."""
+    asked = is_on("ACCELERATE_USE_FSDP")
+    for name, what in UNKNOWN.items():
+        if is_on(name) and (asked or not name.startswith("FSDP_")):
+            raise RecipeError(f"accelerate launch was configured for {what}, which hubtune does not do.",
+                              hint="Answer no to it in: accelerate config")
+    if asked and os.environ.get("FSDP_VERSION", "1") != "2":
+        raise RecipeError(
+            "accelerate launch was configured for FSDP 1, which makes one tensor of all weights of a block: what a strategy "
+            "freezes, or gives a rate of its own, would be lost in it.",
+            hint="Set fsdp_version: 2 in accelerate's configuration, or: accelerate launch --use_fsdp --fsdp_version 2 ...",
+        )
+    if asked and wanted == "none":
+        raise RecipeError("accelerate launch was configured for FSDP, and the recipe says train.shard=none.",
+                          hint="Leave train.shard at auto, or launch without FSDP.")
+    return world() > 1 and (asked or wanted == "full")
+
+
+def is_on(name: str) -> bool:
+    """Whether a launcher has set a variable to true."""
+    return os.environ.get(name, "").lower() in ("1", "true", "yes")
+
+
 def asked_of(command: list[str], environment: Mapping[str, str]) -> tuple[str, int] | None:
     """The launcher that started this process and how many it was asked for, where that is more than one."""
     words = " ".join(command)
@@ -65,13 +96,22 @@ def parent() -> list[str]:
 
 
 def join(device: str) -> None:
-    """Be one of the processes: over gloo on CPUs, NCCL on GPUs."""
+    """Be one of the processes: over gloo on CPUs, NCCL on GPUs. Returns when all are there.
+
+    What a launcher says of FSDP has been read (`shards`), and is hidden from here on: on CPUs Accelerate would make DDP of
+    it, and transformers would load weights in the first process alone.
+    """
+    if is_on("ACCELERATE_USE_FSDP"):
+        os.environ["ACCELERATE_USE_FSDP"] = "false"
+    if world() == 1:
+        return
     from accelerate import PartialState
 
-    found = PartialState(cpu=device == "cpu").num_processes
-    if found != world():
-        raise RecipeError(f"{world()} processes were started, and {found} found each other.",
+    joined = PartialState(cpu=device == "cpu")
+    if joined.num_processes != world():
+        raise RecipeError(f"{world()} processes were started, and {joined.num_processes} found each other.",
                           hint="Start them with: torchrun --nproc-per-node N -m hubtune train ...")
+    joined.wait_for_everyone()
 
 
 def state() -> Any:
@@ -95,13 +135,20 @@ def together(value: Value) -> Value:
     return said
 
 
-def any_of(value: bool) -> bool:
-    """Whether it is so in any process."""
+def any_of(*values: bool) -> tuple[bool, ...]:
+    """Of each of these, whether it is so in any process."""
     if world() == 1:
-        return value
-    from accelerate.utils import gather_object
+        return values
+    import torch
+    from accelerate.utils import reduce
 
-    return any(gather_object([value]))
+    counts = torch.tensor(values, dtype=torch.float32, device=state().device)
+    return tuple(bool(count) for count in reduce(counts).tolist())
+
+
+def once(error: Exception) -> BaseException:
+    """What to raise where all processes have found the same: the error in the first, and a quiet end in the others."""
+    return error if is_first() else SystemExit(1)
 
 
 def leave() -> None:

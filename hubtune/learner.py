@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from hubtune import checkpoint, features, launch, vocabulary
+from hubtune import checkpoint, evaluate, features, launch, optimizers, sharding, vocabulary
 from hubtune.batching import cut
 from hubtune.contract import Base, Plan, Rows, Strategy, Task
 from hubtune.device import Compute
 from hubtune.encoding import Encoded
 from hubtune.errors import ResumeError, TrainingError
-from hubtune.gradient import Gradient
+from hubtune.gradient import Gradient, recompute
 from hubtune.recipe import TrainPart
 from hubtune.schedule import boundaries, rate
+from hubtune.streams import Windows
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class Work:
     compute: Compute
     folder: Path
     resume: bool = False
+    windows: Windows | None = None
+    """Of a stream: what `train` is a window of."""
+    shard: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,50 +59,88 @@ class Learnt:
     micro_batches: int
 
 
+def prepared(work: Work, plan: Plan) -> Module:
+    """The model as the strategy makes it, the same at every call: what it adds starts from the seed, too."""
+    torch.manual_seed(work.settings.seed % 2**63)
+    module = work.strategy.prepare(work.model, work.fresh, work.task, plan)
+    return module.double() if work.compute.precision == "fp64" else module
+
+
 class Learner:
     """The module and its optimizer, from phase to phase."""
 
     def __init__(self, work: Work, accelerator: Accelerator, steps: int, epochs: float) -> None:
         self.work, self.accelerator, self.steps = work, accelerator, steps
-        torch.manual_seed(work.settings.seed % 2**63)  # what a strategy adds starts from the seed, too
-        self.module = work.strategy.prepare(work.model, work.fresh, work.task, Plan(steps, epochs, work.settings.batch_size or 0))
-        if work.compute.precision == "fp64":
-            self.module = self.module.double()
+        self.plan = Plan(steps, epochs, work.settings.batch_size or 0)
+        self.module = prepared(work, self.plan)
+        if work.compute.recompute:
+            recompute(self.module)
         self.phases = work.strategy.phases()
         self.ends = boundaries([phase.share for phase in self.phases], steps)
-        self.learned = self.all_that_learns()
+        self.learning = self.all_that_learns()
+        self.learned = frozenset().union(*self.learning)
         parameters = dict(self.module.named_parameters())
         self.trainable = sum(parameters[name].numel() for name in self.learned)
         if not self.trainable:
-            raise TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model.")
+            raise launch.once(TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model."))
         checkpoint.refuse_full_disk(work.folder, sum(p.numel() for p in parameters.values()), self.trainable)
         self.statistics = [part for name, part in self.module.named_modules() if self.keeps_statistics(name, part)]
         self.scaler = torch.amp.GradScaler(work.compute.device, enabled=work.compute.precision == "fp16")
         self.gradient = Gradient(work, accelerator, self.scaler)
         self.limit = work.compute.limit
         self.vocabularies = vocabulary.Vocabularies()
-        if accelerator.num_processes == 1 and work.settings.kernels == "auto":
+        if accelerator.num_processes == 1 and work.settings.kernels == "auto" and work.settings.optimizer == "adamw" and work.windows is None:
             self.vocabularies = vocabulary.find(self.module, work.strategy, work.task, work.base, self.learned, work.train)
         self.features = features.Nothing("nobody asked")
         self.had_features: bool | None = None
         self.phase = -1
+        self.optimizer: Any = None
+        if work.shard:
+            self.share_out()
+
+    def share_out(self) -> None:
+        """Have the weights shared out over the processes, if the model then still gives the loss that it gave."""
+        reason = sharding.unfit(self.module, self.statistics)
+        if reason is None:
+            before = self.loss_of_one()
+            try:
+                sharding.shard(self.module, self.work.compute.device)
+                after = self.loss_of_one()
+                reason = None if evaluate.gap(before, after) < 1e-3 else f"its loss would be {after} in the place of {before}"
+            except Exception as error:  # a model may look at its weights in any way
+                reason = f"it failed with {type(error).__name__}: {error}"
+        if reason is None and self.all_that_learns() != self.learning:
+            reason = f"the strategy '{self.work.strategy.name}' holds on to weights that are no longer the model's"
+        if reason is not None:
+            raise launch.once(TrainingError(f"the weights cannot be shared out over processes: {reason}.",
+                                            hint="Let each process hold all of them: --set train.shard=none"))
+
+    def loss_of_one(self) -> list[float]:
+        """The loss of the shortest training example, without dropout."""
+        work, item = self.work, int(self.work.train.sizes.argmin())
+        with evaluate.evaluating(self.module):
+            batch = evaluate.batch_for(self.module, work.task, [work.train.examples[item]], work.base, [work.train.draw(0, 0, item)])
+            found = [term.total for term in evaluate.as_terms(work.task.loss(work.task.forward(self.module, batch), batch))]
+        if any(sharding.is_part(total) for total in found):
+            raise ValueError("the model looks at weights beside the forward pass of their block")
+        return [float(total) for total in found]
 
     def compute_once(self, watcher: Watcher) -> None:
         """Have the outputs of a backbone that stays as it is; after `restore`, which tells whether the run began so."""
         processes = self.accelerator.num_processes
         self.features = features.find(self.work, self.module, self.learned, processes, watcher, self.had_features)
         if self.had_features and not self.features.cached:
-            raise ResumeError(f"the run began with features computed once, and now: {self.features.reason}.",
-                              hint="Its backbone had no dropout. Train anew with --overwrite.")
+            raise launch.once(ResumeError(f"the run began with features computed once, and now: {self.features.reason}.",
+                                          hint="Its backbone had no dropout. Train anew with --overwrite."))
         self.gradient.known = self.features.train
 
-    def all_that_learns(self) -> frozenset[str]:
-        """Names of the parameters that learn in any phase: what checkpoints hold."""
-        found: set[str] = set()
+    def all_that_learns(self) -> list[frozenset[str]]:
+        """Names of the parameters that learn in each phase; checkpoints hold those of any."""
+        found = []
         for phase in self.phases:
             self.work.strategy.enter(self.module, phase)
-            found |= {name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
-        return frozenset(found)
+            found.append(frozenset(name for name, parameter in self.module.named_parameters() if parameter.requires_grad))
+        return found
 
     def keeps_statistics(self, name: str, part: Module) -> bool:
         """Whether a batch norm's running statistics are pretrained: a few small batches would overwrite them."""
@@ -109,11 +151,25 @@ class Learner:
     def enter(self, index: int) -> None:
         """Begin a phase: what learns, its optimizer, and the model as devices wrap it."""
         work = self.work
+        self.leave()
         work.strategy.enter(self.module, self.phases[index])
         groups = work.strategy.groups(self.module, work.settings.weight_decay or 0.0)
-        optimizer = work.strategy.optimizer(groups, work.settings.lr or 0.0)
-        self.model, self.optimizer = self.accelerator.prepare(self.module, optimizer)
+        optimizer = optimizers.made(work.settings.optimizer, work.strategy, groups, work.settings.lr or 0.0)
+        if work.shard and sharding.strangers(self.module, optimizer):
+            raise launch.once(TrainingError(f"the strategy '{work.strategy.name}' holds on to weights from before they were shared out.",
+                                            hint="Let each process hold all of them: --set train.shard=none"))
+        self.model = self.module if work.shard else self.accelerator.prepare(self.module)
+        self.optimizer = self.accelerator.prepare(optimizer)
         self.phase = index
+
+    def leave(self) -> None:
+        """Be in no phase: the optimizer's memory is let go, and what devices wrapped; Accelerate would keep both."""
+        if self.phase >= 0:
+            self.optimizer.optimizer.state.clear()
+            if self.accelerator.num_processes > 1:
+                del self.model
+                self.accelerator.free_memory()
+        self.phase = -1
 
     def begin(self, step: int) -> bool:
         """Be in the phase of a step, at its learning rate; whether a phase has begun."""
@@ -121,15 +177,27 @@ class Learner:
         entered = phase != self.phase
         if entered:
             self.enter(phase)
-        self.model.train()
-        for part in self.statistics:
-            part.eval()
+        self.train_mode()
         start, end = (0, *self.ends)[phase], self.ends[phase]
         factor = self.phases[phase].rate * rate(self.work.settings, step - start, end - start)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"] * group.get("rate", 1.0))
             group["lr"] = group["initial_lr"] * factor
         return entered
+
+    def train_mode(self) -> None:
+        """With dropout; what keeps its statistics as if it only answered."""
+        self.model.train()
+        for part in self.statistics:
+            part.eval()
+
+    def take(self, compute: Compute) -> None:
+        """Compute so from now on."""
+        self.work.compute, self.limit = compute, compute.limit
+        if compute.recompute:
+            recompute(self.module)
+        known, self.gradient = self.gradient.known, Gradient(self.work, self.accelerator, self.scaler)
+        self.gradient.known = known
 
     def learn(self, step: int, epoch: int, items: Sequence[int]) -> Learnt:
         """Forward and backward over every micro-batch of a step; `move` is next.
@@ -145,7 +213,7 @@ class Learner:
             except vocabulary.Unmet:
                 self.vocabularies.release(self.optimizer.optimizer)
             except Exception as error:
-                if not should_reduce_batch_size(error) or self.accelerator.num_processes > 1:
+                if not out_of_memory(error) or self.accelerator.num_processes > 1:
                     raise
                 self.reduce(cuts, error)
             self.optimizer.zero_grad(set_to_none=True)
@@ -163,8 +231,11 @@ class Learner:
         return len(items) * max(int(self.work.train.sizes[item]) for item in items)
 
     def reduce(self, cuts: list[list[int]], error: Exception) -> None:
-        """Half as many tokens in a micro-batch from now on."""
+        """Half as many tokens in a micro-batch from now on; where it holds one example, activations that are computed again."""
         if max(len(part) for part in cuts) == 1:
+            if not self.work.compute.recompute and recompute(self.module):
+                self.take(replace(self.work.compute, recompute=True, limit=self.limit))
+                return
             raise TrainingError(
                 f"the memory does not suffice for one example of {max(map(self.padded, cuts))} {self.work.task.unit}.",
                 hint="Cut the texts with --set train.max_length=N, or train fewer weights: --strategy lora",
@@ -176,7 +247,7 @@ class Learner:
         work = self.work
         self.scaler.unscale_(self.optimizer.optimizer)
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, work.settings.clip or float("inf")))
+        norm = float(sharding.whole(torch.nn.utils.clip_grad_norm_(trained, work.settings.clip or float("inf"))))
         self.scaler.step(self.optimizer.optimizer)
         self.scaler.update()
         self.vocabularies.stepped(self.optimizer)
@@ -194,7 +265,7 @@ class Learner:
         return {"model": self.moving(), "optimizer": tensors, "vocabularies": self.vocabularies.ids()}, {
             "strategy": self.work.strategy.state(), "optimizer": plain, "scaler": self.scaler.state_dict(),
             "phase": self.phase, "limit": self.limit, "vocabularies": self.vocabularies.state(),
-            "features": self.features.cached,
+            "features": self.features.cached, "recompute": self.work.compute.recompute,
         }
 
     def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> None:
@@ -208,6 +279,8 @@ class Learner:
             vocabulary.widen(self.optimizer.optimizer, tensors["vocabularies"].values())
         self.scaler.load_state_dict(state["scaler"])
         self.work.strategy.restore(state["strategy"])
+        if state["recompute"] and not self.work.compute.recompute:
+            self.take(replace(self.work.compute, recompute=True))
         self.limit = state["limit"]
         self.had_features = state.get("features", False)
 
@@ -220,3 +293,8 @@ class Learner:
         if found is None:
             raise ResumeError("the best weights cannot be read back.", hint="Train anew with --overwrite.")
         checkpoint.put_back(self.module, found.tensors["model"], self.learned)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory did not suffice, on whatever device."""
+    return bool(should_reduce_batch_size(error))

@@ -12,6 +12,7 @@ from hubtune import models, registry, rows
 from hubtune.contract import Base, Prediction, Strategy, Task
 from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.origin import Origin, fetch, locate, refuse_unsafe, said_beside
+from hubtune.pieces import Lines
 from hubtune.recipe import Chosen
 from hubtune.watch import Watcher
 
@@ -127,7 +128,7 @@ class Model:
         watcher.begin(what, len(encoded.examples))
         uniform = len(encoded.examples) > 1 and evaluate.padding_matters(model, self.task, base, encoded)
         few = len(encoded.examples) <= evaluate.MOST  # looking at the device would take longer than they do
-        compute = device.plain(precision) if few and precision != "auto" else device.choose(precision)
+        compute = device.plain(precision) if few and precision != "auto" else device.choose(precision, allowed=("bf16",))
         if compute.precision != "fp32":
             watcher.note(f"{what} in {compute.precision}")
         with device.computing(compute), kernels.using(compute.kernels, 0), device.autocast(compute):
@@ -148,7 +149,7 @@ class Model:
         name, labelled = next(iter(found.splits.items()))
         model, base = self.ready()
         predictions = self._answer(model, base, labelled, "evaluating", watcher)
-        listed = list(labelled)
+        listed = list(Lines(labelled))
         return {
             "model": self.name, "task": self.task.name, "split": name, "rows": len(listed),
             "metric": self.task.metric_of(base).name, "metrics": self.task.score(predictions, listed, base),
@@ -160,7 +161,7 @@ class Model:
 def unlabelled(found: Any, task: Task[Any]) -> Any:
     """Rows without what a prediction must not see (and may not know)."""
     found = found.remove_columns([c.role for c in task.columns if c.target and c.role in found.column_names])
-    return found if type(task).question is Task.question else [task.question(row) for row in found]
+    return found if type(task).question is Task.question else [task.question(row) for row in Lines(found)]
 
 
 def on_best_device(model: Module) -> Module:

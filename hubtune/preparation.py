@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hubtune import card, defaults, encoding, hub, launch, models, registry, rows
+from hubtune import card, defaults, device, encoding, hub, launch, models, optimizers, registry, rows
 from hubtune.contract import Base, Strategy, Task
 from hubtune.encoding import Encoded
-from hubtune.errors import MissingExtra, ModelError, ResumeError
+from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
 from hubtune.origin import Origin, locate, refuse_unsafe, said_beside
+from hubtune.pieces import Lines
 from hubtune.recipe import Recipe, TrainPart
 from hubtune.schedule import steps_in
+from hubtune.streams import Stream, Windows
 from hubtune.watch import Noted, Watcher
 
 
@@ -35,10 +37,12 @@ class Prepared:
     settings: TrainPart
     parameters: int
     warnings: list[str]
+    windows: Windows | None = None
+    shard: bool = False
 
     def described(self) -> dict[str, Any]:
         """What goes into `run.json` before step 0: everything needed to run it again."""
-        an_epoch, steps = steps_in(self.settings, self.encoded["train"].rows)
+        an_epoch, steps = steps_in(self.settings, len(self.data.splits["train"]))
         return {
             "recipe": self.recipe.as_dict(),
             "task": {
@@ -61,7 +65,11 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     plugins = registry.load()
     task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
     refuse_tracker(recipe.train.track)
+    optimizers.refuse(recipe.train.optimizer, strategy)
+    if recipe.train.plan and not before:
+        device.plan_of(recipe.train.plan, recipe.train.precision)
     launch.refuse_lonely()
+    shard = launch.shards(recipe.train.shard)
     data = rows.gather(recipe.data, task.columns, source)
     if before and data.fingerprint != before["data"]["fingerprint"]:
         raise ResumeError(
@@ -70,7 +78,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
             hint="Put the old data back to go on, or train anew with --overwrite.",
         )
     noted.note("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
-    facts = task.inspect(data.splits)
+    facts = task.inspect({split: Lines(found) for split, found in data.splits.items()})
     data = rows.for_training(data, recipe.data, task.columns, recipe.train.seed, noted.warn)
     noted.note("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
     if recipe.publish.repo:
@@ -79,38 +87,59 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     if before and origin.commit != before["base"]["commit"]:
         raise ResumeError("the base model's files have changed since the run began.",
                           hint="Put the old files back to go on, or train anew with --overwrite.")
+    base, config = opened(origin, task, strategy, facts)
+    noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
+    shape = models.skeleton(base, task)
+    if shard:
+        refuse_unshardable(strategy, shape)
+    limit = models.length_limit(base, shape) if task.unit == "tokens" else None
+    limit = limit and max(1, limit - strategy.positions())
+    parameters = sum(parameter.numel() for parameter in shape.parameters())
+    settings = TrainPart(**before["settings"]) if before else defaults.settle(
+        recipe.train, strategy.defaults, len(data.splits["train"]), parameters
+    )
+    stream, size = data.splits["train"], len(data.splits["train"])
+    if isinstance(stream, Stream):
+        refuse_unstreamed(task)
+        size = max(1, recipe.data.buffer // (settings.batch_size or 1)) * (settings.batch_size or 1)
+        noted.warn(f"streamed: {recipe.data.buffer} rows that follow each other are shuffled together, so rows that are sorted stay so.")
+    encoded, lengths, base = encode_splits(task, data, base, limit, recipe.train, noted, size)
+    windows = Windows(task, stream, base, lengths["max_length"], size, (0, encoded["train"])) if isinstance(stream, Stream) else None
+    described = {
+        kind: {"plugin": found.name, "distribution": found.source, "version": found.version}
+        for kind, found in (("task", plugins.origin(type(task))), ("strategy", plugins.origin(type(strategy))))
+    }
+    return Prepared(recipe, task, strategy, described, data, facts, origin, base, config,
+                    strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings, windows, shard)
+
+
+def opened(
+    origin: Origin, task: Task[Any], strategy: Strategy[Any], facts: Mapping[str, Any]
+) -> tuple[Base, dict[str, Any]]:
+    """The base as the task wants it, and what of its configuration that is; refused where task, strategy and model do not fit."""
     refuse_unsafe(origin)
     refuse_code(origin)
     base = models.open_base(origin, task)
     models.refuse_misfit(origin, base, task, strategy)
     setup = task.configure(facts, base)
-    base = models.configured(base, setup)
-    noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
-    shape = models.skeleton(base, task)
-    limit = models.length_limit(base, shape) if task.unit == "tokens" else None
-    limit = limit and max(1, limit - strategy.positions())
-    encoded, lengths, base = encode_splits(task, data, base, limit, recipe.train, noted)
-    parameters = sum(parameter.numel() for parameter in shape.parameters())
-    settings = TrainPart(**before["settings"]) if before else defaults.settle(
-        recipe.train, strategy.defaults, encoded["train"].rows, parameters
-    )
-    described = {
-        kind: {"plugin": found.name, "distribution": found.source, "version": found.version}
-        for kind, found in (("task", plugins.origin(type(task))), ("strategy", plugins.origin(type(strategy))))
-    }
-    return Prepared(recipe, task, strategy, described, data, facts, origin, base, dict(setup.config),
-                    strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings)
+    return models.configured(base, setup), dict(setup.config)
 
 
 def encode_splits(
-    task: Task[Any], data: rows.Data, base: Base, limit: int | None, train: TrainPart, noted: Noted
+    task: Task[Any], data: rows.Data, base: Base, limit: int | None, train: TrainPart, noted: Noted, size: int
 ) -> tuple[dict[str, Encoded], dict[str, Any], Base]:
-    """Examples of every split. Training rows are cut at the training length; others only where they must be."""
+    """Examples of every split. Training rows are cut at the training length; others only where they must be.
+
+    size: of a stream, how many rows of it.
+    """
     models.state_limit(base, limit)
     if train.max_length is not None and limit is not None and train.max_length > limit:
         noted.warn(f"train.max_length={train.max_length} is more than the model takes: {limit} tokens.")
     wanted = min(train.max_length, limit) if train.max_length and limit else train.max_length
-    first, lengths = encoding.encode_for_training(task, data.splits["train"], base, wanted, limit)
+    learnt = data.splits["train"]
+    learnt = learnt.part(0, size) if isinstance(learnt, Stream) else learnt
+    noted.begin("encoding train", len(learnt))
+    first, lengths = encoding.encode_for_training(task, learnt, base, wanted, limit, noted.advance)
     unit = task.unit
     if lengths["rows_cut"]:
         noted.warn(
@@ -123,8 +152,17 @@ def encode_splits(
     base = replace(base, max_length=limit)
     encoded = {"train": first}
     for split in [name for name in data.splits if name != "train"]:
-        encoded[split] = encoding.encode(task, data.splits[split], base, base.max_length)
+        noted.begin(f"encoding {split}", len(data.splits[split]))
+        encoded[split] = encoding.encode(task, data.splits[split], base, base.max_length, noted.advance)
+    noted.end()
     return encoded, lengths, base
+
+
+def refuse_unstreamed(task: Task[Any]) -> None:
+    """Refuse to stream for a task that has to see all examples before step 0."""
+    if type(task).annotate is not Task.annotate:
+        raise RecipeError(f"'{task.name}' asks the untouched model about every row before step 0, so its data cannot be streamed.",
+                          hint="Leave data.stream out.")
 
 
 def refuse_code(origin: Origin) -> None:
@@ -132,6 +170,16 @@ def refuse_code(origin: Origin) -> None:
     if said_beside(origin).get("loads_with") == "code":
         raise ModelError("it loads with code that lies beside its weights, which is not run to tune it further.",
                          where=origin.repo, hint="Tune the model that it was made from.")
+
+
+def refuse_unshardable(strategy: Strategy[Any], shape: Any) -> None:
+    """Refuse what cannot be trained in parts, before weights are here."""
+    from hubtune import sharding  # it imports torch, which only those wait for who train in parts
+
+    reason = sharding.unfit_strategy(strategy) or sharding.unfit(shape, tuple(shape.modules()))
+    if reason:
+        raise RecipeError(f"the weights cannot be shared out over processes: {reason}.",
+                          hint="Let each process hold all of them: --set train.shard=none")
 
 
 def refuse_tracker(name: str | None) -> None:

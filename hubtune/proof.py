@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from hubtune.batching import by_size
 from hubtune.contract import Base, Task
 from hubtune.encoding import Encoded
 from hubtune.errors import ProofError
-from hubtune.evaluate import LIMIT, batch_for, evaluating
+from hubtune.evaluate import batch_for, batches_of, evaluating
 from hubtune.replay import compared
 
 if TYPE_CHECKING:
@@ -48,13 +47,13 @@ class Saved:
 
 def witness(model: Module, task: Task[Any], base: Base, encoded: Encoded, path: Path, uniform: bool) -> None:
     """Ask the trained model, and write down inputs and outputs in a file beside the run."""
-    order = sorted(range(len(encoded.examples)), key=lambda index: int(encoded.sizes[index]))
+    order = encoded.sizes.argsort(kind="stable").tolist()
     chosen = [order[round(k * (len(order) - 1) / max(1, min(EXAMPLES, len(order)) - 1))] for k in
               range(min(EXAMPLES, len(order)))]
     tensors: dict[str, torch.Tensor] = {}
     with evaluating(model):
         sizes = [int(encoded.sizes[index]) for index in chosen]
-        for number, items in enumerate(by_size(sizes, LIMIT, 16, uniform)):
+        for number, items in enumerate(batches_of(model, sizes, uniform, most=16)):
             batch = batch_for(model, task, [encoded.examples[chosen[i]] for i in items], base)
             inputs = {name: value for name, value in batch.inputs.items() if isinstance(value, torch.Tensor)}
             tensors |= {f"in.{number}.{name}": value.cpu() for name, value in inputs.items()}

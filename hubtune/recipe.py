@@ -35,6 +35,8 @@ class DataPart:
     validation: float | str = option(0.1, "the share cut from train when there is no validation split, or a source")
     limit: int | None = option(None, "use at most this many rows of each split")
     columns: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = option(False, "read the train split of a Hub data set while training, and keep no more than a buffer of it")
+    buffer: int = option(10_000, "rows of a stream that are shuffled together")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class TrainPart:
     batch_size: int | None = option(None, "rows a step, on all devices together; none: from the number of rows")
     lr: float | None = option(None, "the highest learning rate; none: from the strategy and the model's size")
     weight_decay: float | None = option(None, "AdamW's decay of matrices; none: the strategy's, else 0.01")
+    optimizer: str = option("adamw", "adamw: the strategy's own; adamw-8bit: its state in 8 bits, on NVIDIA GPUs", choices=("adamw", "adamw-8bit"))
     warmup: float = option(0.1, "the share of steps (below 1) or the steps until the highest rate")
     schedule: str = option("linear", "how the rate falls after the warmup", choices=("linear", "cosine", "constant"))
     clip: float = option(1.0, "the largest gradient norm; 0: do not clip")
@@ -54,6 +57,7 @@ class TrainPart:
         "auto", "the number format of training", choices=("auto", "fp32", "bf16", "fp16", "fp64")
     )
     kernels: str = option("auto", "auto: what is computed faster in the same mathematics, and frozen parts once; plain: torch's own, nothing computed once", choices=("auto", "plain"))
+    plan: str | None = option(None, "compute as another run did, named by its folder, and measure nothing: the same cuts, so the same dropout")
     order: str = option("random", "how rows meet in steps", choices=("random", "bucketed"))
     max_length: int | None = option(None, "tokens that longer training texts are cut to; none: from the data and the model")
     batch_norm: str = option(
@@ -64,6 +68,10 @@ class TrainPart:
     validations: int | None = option(None, "validations in an epoch; none: one")
     save_minutes: float = option(10.0, "minutes between checkpoints, beside the one at every validation")
     prove: bool = option(True, "compare the saved model with the trained one in a fresh process (always on publishing)")
+    shard: str = option(
+        "auto", "weights over several processes: full: each holds a part (FSDP2); none: each holds all (DDP); auto: as the launcher says",
+        choices=("auto", "none", "full"),
+    )
     track: str | None = option(None, "send the curve to a tracker", choices=("tensorboard", "wandb", "trackio"))
 
 
@@ -171,6 +179,8 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
             raise RecipeError(f"[{name}] is a table of keys, not {table!r}.", where=where)
     if (limit := tables.get("data", {}).get("limit")) is not None and (not isinstance(limit, int) or limit < 4):
         raise RecipeError(f"data.limit is a whole number from 4, not {limit!r}.", where=where)
+    if not isinstance(buffer := tables.get("data", {}).get("buffer", 1), int) or buffer < 1:
+        raise RecipeError(f"data.buffer is a whole number from 1, not {buffer!r}.", where=where)
     task = dict(tables.get("task", {}))
     strategy = dict(tables.get("strategy", {}))
     model = dict(tables.get("model", {}))

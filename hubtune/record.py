@@ -63,6 +63,17 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     aside.replace(folder / "run.json")
 
 
+def shown(folder: Path) -> dict[str, Any]:
+    """What a run is: how it computes, what it expected of that before step 0, and what happened; these are null until they are known."""
+    found = read_record(folder)
+    return {
+        "run": str(folder), "state": found["state"], "task": found["task"]["name"], "strategy": found["strategy"]["name"],
+        "base": {name: found["base"][name] for name in ("repo", "commit")}, "plan": found["plan"], "settings": found["settings"],
+        "compute": found.get("compute"), "expected": found.get("expected"), "happened": found.get("happened"),
+        "metrics": found.get("metrics"), "seconds": found.get("seconds"),
+    }
+
+
 def versions() -> dict[str, str]:
     """The packages that a result depends on."""
     found = {"python": platform.python_version()}

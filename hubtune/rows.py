@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hubtune import sources
 from hubtune.contract import Column, Rows
 from hubtune.errors import DataError, did_you_mean, listing
 from hubtune.labels import row_numbers
+from hubtune.pieces import cells
 from hubtune.recipe import DataPart
+from hubtune.streams import Stream, in_memory
 
 Warn = Callable[[str], None]
 
@@ -44,11 +50,14 @@ class Data:
 
 def gather(part: DataPart, columns: Sequence[Column], source: Any = None) -> Data:
     """The splits as they are given, by role, without gaps: what a task inspects, under the row numbers of the data."""
-    raw = sources.load(part.source if source is None else source)
+    raw = sources.load(part.source if source is None else source, part.stream)
     if "train" not in raw.splits:
         raise DataError(f"there is no train split; splits: {listing(raw.splits)}.", where=raw.name)
-    mapping = find_columns(raw.splits["train"], columns, part.columns)
-    splits = {split: by_role(rows, mapping, split) for split, rows in raw.splits.items() if split in sources.SPLITS}
+    train = raw.splits["train"]
+    mapping = find_columns(train.head if isinstance(train, Stream) else train, columns, part.columns)
+    labels = [column.role for column in columns if column.kind == "label" and column.role in mapping]
+    splits = {split: streamed(rows, mapping, labels) if isinstance(rows, Stream) else by_role(rows, mapping, split)
+              for split, rows in raw.splits.items() if split in sources.SPLITS}
     if isinstance(part.validation, str):
         other = sources.load(part.validation)
         splits["validation"] = by_role(next(iter(other.splits.values())), mapping, "validation")
@@ -67,8 +76,13 @@ def for_training(data: Data, part: DataPart, columns: Sequence[Column], seed: in
     if "validation" not in splits:
         labelled = next((c.role for c in columns if c.kind == "label" and c.role in data.columns), None)
         splits["train"], splits["validation"] = cut_validation(splits["train"], part.validation, seed, labelled)
-        checks["validation"] = f"cut from train ({part.validation:g}, seed {seed})"
-    checks["duplicates"] = duplicates(splits, [c.role for c in columns if not c.target])
+        first = isinstance(splits["train"], Stream)
+        checks["validation"] = f"the first {len(splits['validation'])} rows of train" if first else (
+            f"cut from train ({part.validation:g}, seed {seed})")
+    if isinstance(splits["train"], Stream):
+        checks["stream"] = f"order: {part.buffer} rows that follow each other are shuffled together; duplicates in train: not looked for"
+    kept = {split: rows for split, rows in splits.items() if not isinstance(rows, Stream)}
+    checks["duplicates"] = duplicates(kept, [c.role for c in columns if not c.target])
     for pair, count in checks["duplicates"].items():
         if count:
             warn(f"{count} rows of {pair.replace('/', ' stand word for word in ')}: scores there flatter the model.")
@@ -76,6 +90,8 @@ def for_training(data: Data, part: DataPart, columns: Sequence[Column], seed: in
     return dataclasses.replace(data, splits=ordered, checks=checks)
 
 
+MOST_OF_STREAM = 5_000
+"""Rows of a stream that are held out at most: they are kept in memory."""
 HELD_OUT = ("test", "validation")
 """What is answered and scored where nobody names a split: not what a model was trained on, if there is anything else."""
 
@@ -167,9 +183,16 @@ def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     for role in mapping:
         feature = rows.features[role]
         if holds_labels(feature):
-            values = [named(feature, value) for value in rows[role]]
+            values = [named(feature, value) for value in cells(rows, role)]
             rows = rows.remove_columns(role).add_column(role, values)
     return rows
+
+
+def streamed(rows: Stream, mapping: Mapping[str, str], kept: Sequence[str]) -> Stream:
+    """The same of a stream. kept: roles that are kept as its rows are counted."""
+    features = {role: rows.head.features[name] for role, name in mapping.items()}
+    return rows.made(by_role(rows.head, mapping, "train"), lambda row: {
+        role: named(features[role], row[name]) if holds_labels(features[role]) else row[name] for role, name in mapping.items()}, kept)
 
 
 def holds_labels(feature: Any) -> bool:
@@ -193,26 +216,29 @@ def named(feature: Any, value: Any) -> Any:
 
 
 def sample(rows: Any, most: int, seed: int) -> Any:
-    """At most so many rows, drawn by the seed, in their order."""
+    """At most so many rows, drawn by the seed, in their order; of a stream, the first."""
     if len(rows) <= most:
         return rows
+    if isinstance(rows, Stream):
+        return rows.between(0, most)
     return rows.select(sorted(random.Random(f"limit/{seed}").sample(range(len(rows)), most)))
 
 
 def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: bool) -> None:
     """Refuse empty texts and missing labels, with their row numbers."""
-    for column in columns:
-        if column.role not in rows.column_names or (column.needed != "always" and not training):  # type: ignore[attr-defined]
-            continue
-        if column.gaps:
-            continue
-        values = rows[column.role]  # type: ignore[call-overload]
-        gaps = [i for i, v in enumerate(values) if v is None or (isinstance(v, str) and not v.strip())
-                or (isinstance(v, list) and not v and column.kind != "label")]
-        if gaps:
+    looked = [column for column in columns if column.role in rows.column_names and not column.gaps  # type: ignore[attr-defined]
+              and (column.needed == "always" or training)]
+    gaps: dict[str, list[int]] = {column.role: [] for column in looked}
+    for number, values in enumerate(cells(rows, *gaps, make=lambda *values: values)):
+        for column, value in zip(looked, values, strict=True):
+            if value is None or (isinstance(value, str) and not value.strip()) or (
+                    isinstance(value, list) and not value and column.kind != "label"):
+                gaps[column.role].append(number)
+    for column in looked:
+        if found := gaps[column.role]:
             what = "a missing label" if column.kind == "label" else f"an empty {column.role}"
             raise DataError(
-                f"{len(gaps)} of {len(rows)} rows have {what}: {row_numbers(gaps)} of {split}.",
+                f"{len(found)} of {len(rows)} rows have {what}: {row_numbers(found)} of {split}.",
                 hint="Fill them in or take these rows out, and run the same command again.",
             )
 
@@ -224,17 +250,21 @@ def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) 
     """
     if isinstance(share, str) or not 0 < share < 1:
         raise DataError(f"data.validation is a share between 0 and 1, or a source, not {share!r}.")
-    groups: dict[Any, list[int]] = defaultdict(list)
-    for index, value in enumerate(rows[label] if label else [None] * len(rows)):
+    if isinstance(rows, Stream):
+        wanted = max(1, min(MOST_OF_STREAM, round(share * len(rows))))
+        return rows.between(wanted, len(rows)), in_memory(rows, wanted)
+    groups: dict[Any, array[int]] = defaultdict(lambda: array("q"))
+    for index, value in enumerate(cells(rows, label)) if label else ():
         groups[value if isinstance(value, str | int | bool) else None].append(index)
-    if len(groups) > len(rows) // 4:  # labels that are numbers, or all but unique: nothing to stratify
-        groups = {None: list(range(len(rows)))}
+        if len(groups) > len(rows) // 4:  # labels that are numbers, or all but unique: nothing to stratify
+            break
+    if not label or len(groups) > len(rows) // 4:
+        groups = {None: array("q", range(len(rows)))}
     if len(rows) < 4:
         raise DataError(f"{len(rows)} rows are too few to train on and to validate with.", hint="Add rows.")
     draw = random.Random(f"validation/{seed}")
     wanted = max(1, round(share * len(rows)))
-    held: list[int] = []
-    left: list[int] = []
+    held, left = array("q"), array("q")
     for value in sorted(groups, key=str):
         members = groups[value]
         draw.shuffle(members)
@@ -243,20 +273,21 @@ def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) 
         left += members[take:-1]  # one row of each label always stays in train
     draw.shuffle(left)
     held += left[: max(0, wanted - len(held))]
-    chosen = set(held)
-    return rows.select([i for i in range(len(rows)) if i not in chosen]), rows.select(sorted(chosen))
+    chosen = np.zeros(len(rows), bool)
+    chosen[np.asarray(held)] = True
+    return rows.select(np.flatnonzero(~chosen)), rows.select(np.flatnonzero(chosen))
 
 
 def duplicates(splits: Mapping[str, Rows], roles: Sequence[str]) -> dict[str, int]:
     """How many rows of validation and test stand in train too, and of test in validation."""
-    def keys(rows: Any) -> list[int]:
+    def keys(rows: Any) -> NDArray[np.int64]:
         present = [role for role in roles if role in rows.column_names]
-        return [hash(repr(values)) for values in zip(*(rows[role] for role in present), strict=True)]
+        found = cells(rows, *present, make=lambda *values: hash(repr(values)))
+        return np.fromiter(found if present else (), np.int64)
 
     hashed = {split: keys(rows) for split, rows in splits.items()}
     counts = {}
     for one, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
         if one in hashed and other in hashed:
-            seen = set(hashed[other])
-            counts[f"{one}/{other}"] = sum(key in seen for key in hashed[one])
+            counts[f"{one}/{other}"] = int(np.isin(hashed[one], hashed[other]).sum())
     return counts

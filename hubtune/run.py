@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hubtune import card, hub, launch, preparation, recipe, registry
+from hubtune import card, handover, hub, launch, preparation, recipe, registry
 from hubtune.contract import CONTRACT
 from hubtune.errors import ProofError, ResumeError
 from hubtune.fingerprint import sha256_of
@@ -29,9 +29,9 @@ def train(made: Recipe, *, out: str | Path | None = None, overwrite: bool = Fals
     Of several processes that a launcher started, the first returns; the others end with their part of the work.
     """
     if not launch.is_first():
-        return followed(Path(out or "runs"), preparation.prepare(made, Watcher(), source), {}, resume=False)
+        return followed(Path(out or "runs"), handover.prepare(made, Watcher(), source), {}, resume=False)
     folder = new_folder(made, out, overwrite)
-    prepared = preparation.prepare(made, watcher or Watcher(), source)
+    prepared = handover.prepare(made, watcher or Watcher(), source)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.toml").write_text(made.as_toml(), encoding="utf-8")
     record = {
@@ -50,7 +50,7 @@ def resume(folder: str | Path, *, source: Any = None, watcher: Watcher | None = 
     if record["state"] != "started":
         raise ResumeError(f"'{folder}' is already {record['state']}.", hint=f"Use it with: hubtune predict {folder} TEXT")
     made = recipe.build(record["recipe"])
-    prepared = preparation.prepare(made, watcher or Watcher() if launch.is_first() else Watcher(), source, before=record)
+    prepared = handover.prepare(made, watcher or Watcher() if launch.is_first() else Watcher(), source, before=record)
     if not launch.is_first():
         return followed(folder, prepared, record, resume="compute" in record)
     return finished(folder, prepared, record, watcher or Watcher(), resume="compute" in record)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hubtune import checkpoint
+from hubtune import checkpoint, sharding
 from hubtune.checkpoint import Checkpoint
 from hubtune.errors import TrainingError
 
@@ -75,7 +75,7 @@ class Saver:
         pinned = False
         for group, tensors in groups.items():
             for name, value in tensors.items():
-                self.buffers[group, name].copy_(value.detach(), non_blocking=value.is_cuda)
+                self.buffers[group, name].copy_(sharding.whole(value.detach()), non_blocking=value.is_cuda)
                 pinned |= value.is_cuda
         if pinned:
             torch.cuda.synchronize()

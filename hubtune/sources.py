@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hubtune import fingerprint, folders, hub
+from hubtune import fingerprint, folders, hub, streams
 from hubtune.errors import DataError, did_you_mean, listing
 from hubtune.folders import SPLITS as SPLITS
 from hubtune.folders import split_of
+from hubtune.pieces import Lines
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?$")
@@ -33,21 +34,24 @@ class Source:
     files: dict[str, str] = field(default_factory=dict)
 
 
-def load(source: Any) -> Source:
-    """The splits of a file, a folder, a Hub data set `org/name[:config][@revision]`, or of Python rows."""
+def load(source: Any, stream: bool = False) -> Source:
+    """The splits of a file, a folder, a Hub data set `org/name[:config][@revision]`, or of Python rows. stream: the train split of
+    a Hub data set is only read as it is gone through."""
     if not isinstance(source, str | Path):
+        refuse_stream(stream, "rows in memory")
         return from_memory(source)
     if not str(source):
         raise DataError("no data: name a file, a folder or a Hub data set.", hint="With --data SOURCE.")
     path = Path(source).expanduser()
     if path.is_dir() or path.is_file():
+        refuse_stream(stream, path.name)
         special = folders.load(path, read) if path.is_dir() else folders.load_file(path)
         if special:
             return from_media(*special, path.resolve().name)
         return from_files(folder_splits(path) if path.is_dir() else {"train": [path]}, path.resolve().name)
     match = HUB_ID.match(str(source))
     if match and path.suffix not in FORMATS and not str(source).startswith("."):
-        return from_hub(match["repo"], match["config"], match["revision"])
+        return from_hub(match["repo"], match["config"], match["revision"], stream)
     near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
     raise DataError(
         f"there is no file or folder '{source}', and it is not a Hub data set of the form org/name.{near}",
@@ -76,14 +80,14 @@ def from_memory(source: Any) -> Source:
                 f"rows from Python are dicts, not {type(source).__name__}: {' '.join(str(error).split())[:200]}",
                 hint='For example: data=[{"text": "What a lovely day", "label": "positive"}, ...]',
             ) from error
-    return Source(made, "rows in memory", fingerprint.of_rows(made))
+    return Source(made, "rows in memory", fingerprint.of_rows({split: Lines(rows) for split, rows in made.items()}))
 
 
 def as_stored(rows: Any) -> Any:
     """Rows whose images and sounds stay the bytes or paths that they are stored as: decoding is for tasks."""
     from datasets import Audio, Image
 
-    for column, feature in rows.features.items():
+    for column, feature in (rows.features or {}).items():  # of a stream of text files, they are not known
         if isinstance(feature, Image | Audio):
             rows = rows.cast_column(column, type(feature)(decode=False))
     return rows
@@ -209,16 +213,26 @@ def header(path: Path) -> tuple[list[str], str]:
     return names, delimiter
 
 
-def from_hub(repo: str, config: str | None, revision: str | None) -> Source:
+def refuse_stream(stream: bool, name: str) -> None:
+    """Refuse to stream what is here."""
+    if stream:
+        raise DataError("only a data set of the Hub is streamed: what is here is read a piece at a time as it is.", where=name,
+                        hint="Leave data.stream out.")
+
+
+def from_hub(repo: str, config: str | None, revision: str | None, stream: bool) -> Source:
     """A data set of the Hub at one commit, read by `datasets`."""
     pinned = hub.resolve(repo, revision, kind="dataset")
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        made = datasets.load_dataset(repo, config, revision=pinned.commit)
+        made = datasets.load_dataset(repo, config, revision=pinned.commit, streaming=stream)
     except ValueError as error:
         raise DataError(' '.join(str(error).split())[:400], where=repo, hint="Choose with: --data org/name:config") from error
     splits = {split_of(str(split)) or str(split): as_stored(rows) for split, rows in made.items()}
+    if stream:
+        splits = {split: streams.of(rows) if split == "train" else streams.in_memory(rows) for split, rows in splits.items()
+                  if split in SPLITS}
     name = f"{repo}:{config}" if config else repo
     return Source(splits, name, pinned.commit, repo=repo, commit=pinned.commit)

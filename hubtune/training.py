@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -10,11 +11,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune import card, device, engine, evaluate, launch, models, proof
+from hubtune import (
+    card,
+    checkpoint,
+    device,
+    engine,
+    evaluate,
+    host,
+    launch,
+    learner,
+    memory,
+    models,
+    probe,
+    proof,
+    sharding,
+    trial,
+)
 from hubtune.contract import CONTRACT, Task
 from hubtune.engine import Outcome
 from hubtune.learner import Work
 from hubtune.origin import fetch
+from hubtune.pieces import Lines
 from hubtune.preparation import Prepared
 from hubtune.record import RECORD, write_record
 from hubtune.watch import Watcher
@@ -25,8 +42,8 @@ if TYPE_CHECKING:
 
 def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Watcher, *, resume: bool) -> None:
     """Train, score, save and prove; the folder is then a finished run. Of several processes, the first writes."""
-    if launch.world() > 1:
-        launch.join(device.kind())
+    launch.join(device.kind())
+    host.clear()
     try:
         compute = launch.together(planned(prepared, record, resume) if launch.is_first() else None)
         assert compute is not None
@@ -37,7 +54,7 @@ def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Wa
             record |= saved_and_proven(folder, prepared, outcome, record, compute, watcher)
     finally:
         launch.leave()
-    record["peak_memory_bytes"] = device.peak_memory(compute.device)
+    record["peak_memory_bytes"] = memory.peak(compute.device)
     record["state"] = "trained"
     write_record(folder, record)
     (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
@@ -46,9 +63,11 @@ def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Wa
 
 
 def planned(prepared: Prepared, record: Mapping[str, Any], resume: bool) -> device.Compute:
-    """How steps are computed: measured now, or as the run began."""
+    """How steps are computed: as the run began, as another run did, or as is measured now; what only a model can tell is open."""
     if resume:
         return device.Compute(**record["compute"])
+    if prepared.settings.plan:
+        return device.plan_of(prepared.settings.plan, prepared.settings.precision)
     return device.choose(prepared.settings.precision, prepared.settings.kernels)
 
 
@@ -57,21 +76,52 @@ def trained(
 ) -> tuple[Outcome, device.Compute]:
     """Train and score, in every process; what was found goes into the record."""
     prepared, work = loaded(folder, prepared, compute, resume)
+    with contextlib.closing(engine.Loop(work, watcher)) as loop:
+        if not resume:
+            begun(folder, prepared, record, loop)
+        outcome = loop.run()
     compute = work.compute
-    if not resume:
-        record["compute"] = compute.as_dict()
-        if compute.uniform:
-            watcher.warn("this model's answers change with padding, so only rows of one length meet in a batch.")
-        if launch.is_first():
-            write_record(folder, record)
-    outcome = engine.fit(work, watcher)
     record |= {
         "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
         "stopped_early": outcome.early, "features": outcome.features, "seconds": round(outcome.seconds, 3),
         "parameters": {"total": prepared.parameters, "trainable": outcome.trainable},
+        "happened": {**outcome.pace, "peak_memory_bytes": memory.peak(compute.device)},
+        "processes": {"count": launch.world(), "shard": "full" if prepared.shard else "none"},
         **scored(prepared, outcome.model, compute, watcher),
     }
+    if prepared.shard:
+        outcome = dataclasses.replace(outcome, model=in_one(prepared, work, outcome))
     return outcome, compute
+
+
+def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: engine.Loop) -> None:
+    """Before step 0: try what a step costs unless another run's plan says so, and write down how this one computes."""
+    work, watcher = loop.work, loop.watcher
+    if not prepared.settings.plan:
+        record["expected"] = trial.expected(loop, trial.measure(loop.learner))
+    record["compute"] = work.compute.as_dict()
+    if work.compute.uniform:
+        watcher.warn("this model's answers change with padding, so only rows of one length meet in a batch.")
+    if work.compute.recompute:
+        watcher.note("memory is short: activations are computed again in the backward pass, which takes about a third more time.")
+    if launch.is_first():
+        write_record(folder, record)
+
+
+def in_one(prepared: Prepared, work: Work, outcome: Outcome) -> Module:
+    """The trained module with whole weights, in the first process: what was learnt, in the base as it is loaded.
+
+    FSDP knows no way back from parts; a strategy makes of the same base what it made before.
+    """
+    learnt = {name: sharding.whole(value.detach()).cpu() for name, value in checkpoint.moving(outcome.model, outcome.learned).items()}
+    if not launch.is_first():
+        return outcome.model
+    found = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
+    state = prepared.strategy.state()
+    module = learner.prepared(dataclasses.replace(work, model=found.model, fresh=found.fresh), outcome.plan)
+    prepared.strategy.restore(state)
+    checkpoint.put_back(module, learnt, outcome.learned)
+    return module
 
 
 def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bool) -> tuple[Prepared, Work]:
@@ -80,6 +130,8 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
     if not resume:
         compute = dataclasses.replace(compute, uniform=launch.together(evaluate.padding_matters(
             found.model, prepared.task, prepared.base, prepared.encoded["train"])))
+        if compute.precision == "fp16" and prepared.settings.precision == "auto":
+            compute = launch.together(careful(compute, found.model, prepared))
     if type(prepared.task).annotate is not Task.annotate:
         prepared = dataclasses.replace(prepared, encoded={
             split: evaluate.annotated(found.model, prepared.task, prepared.base, encoded, compute.uniform)
@@ -87,8 +139,20 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
         })
     return prepared, Work(
         prepared.task, prepared.strategy, prepared.base, found.model, found.fresh, prepared.encoded["train"],
-        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume,
+        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,
+        prepared.shard,
     )
+
+
+def careful(compute: device.Compute, model: Module, prepared: Prepared) -> device.Compute:
+    """fp32 instead of fp16 for a model whose numbers are too large for it: by its family, or as it turns out."""
+    reason = probe.overflows(model)
+    if reason is None:
+        model.to(compute.device)
+        with device.autocast(compute):
+            fine = evaluate.finite(model, prepared.task, prepared.base, prepared.encoded["train"])
+        reason = None if fine else "its loss in fp16 is no number"
+    return compute if reason is None else dataclasses.replace(compute, precision="fp32", why=f"not fp16: {reason}")
 
 
 def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: Watcher) -> dict[str, Any]:
@@ -99,9 +163,9 @@ def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: 
         if split == "train":
             continue
         watcher.begin(f"evaluating {split}", len(encoded.examples))
-        listed = list(prepared.data.splits[split])
+        listed = list(Lines(prepared.data.splits[split]))
         answers = evaluate.answer(model, task, base, listed, encoded, accelerator=launch.state(), advance=watcher.advance,
-                                  uniform=compute.uniform)
+                                  uniform=compute.uniform, limit=compute.evaluation)
         watcher.end()
         found["metrics"][split] = task.score(answers.predictions, listed, base)
         found["intervals"][split] = evaluate.intervals(task, answers.predictions, listed, base)

@@ -131,6 +131,8 @@ class Draw:
     seed: int
     epoch: int
     row: int
+    others: Sequence[Example] = ()
+    """Examples of the same `Task.group`, this one among them."""
 
     def random(self) -> random.Random:
         """A fresh generator for this row and epoch."""

@@ -10,16 +10,22 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Embedding, Module
 
-from hubtune import evaluate
-from hubtune.contract import Base, Draw, Strategy, Task
+from hubtune import evaluate, sharding
+from hubtune.contract import Base, Strategy, Task
 from hubtune.encoding import Encoded
+from hubtune.examples import Examples
 
 SMALLEST = 2_000_000
 """Weights of an embedding below which nothing is gained."""
+IDS = "input_ids"
+"""How keys of token ids end."""
+BLOCK = 1 << 20
+"""Numbers that are looked through at a time."""
 SPARED = 0.5
 """The share of the rows that must be out of use."""
 
@@ -84,12 +90,13 @@ class Vocabularies:
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
         """Every table as a whole, for a while."""
-        for vocabulary in self.found:
+        small = [vocabulary for vocabulary in self.found if vocabulary.small]
+        for vocabulary in small:
             vocabulary.expand()
         try:
             yield
         finally:
-            for vocabulary in self.found:
+            for vocabulary in small:
                 vocabulary.shrink()
 
     def release(self, optimizer: Any = None) -> None:
@@ -129,7 +136,9 @@ def widen(optimizer: Any, ids: Iterable[Tensor]) -> None:
     for weight, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.ndim == weight.ndim > 0 and value.shape != weight.shape:
-                state[name] = torch.zeros_like(weight).index_copy_(0, by_length[len(value)].to(weight.device), value)
+                table = torch.zeros(weight.shape, dtype=value.dtype, device=value.device)
+                table.index_copy_(0, by_length[len(value)].to(value.device), value)
+                state[name] = sharding.like(table, weight)
 
 
 def find(
@@ -161,7 +170,7 @@ def is_plain(embedding: Embedding) -> bool:
 def same_loss(vocabularies: Vocabularies, model: Module, task: Task[Any], base: Base, train: Encoded) -> bool:
     """Whether small tables give the loss of whole ones: not so where a model uses the weights elsewhere, too."""
     shortest = train.sizes.argsort()[:2].tolist()
-    draws = [Draw(0, 0, item) for item in shortest]  # as in training: some losses need what is drawn
+    draws = [train.draw(0, 0, item) for item in shortest]  # as in training: some losses need what is drawn
 
     def terms() -> list[float]:
         batch = evaluate.batch_for(model, task, [train.examples[item] for item in shortest], base, draws)
@@ -197,8 +206,14 @@ def inputs_of(model: Module) -> list[Embedding]:
 
 def ids_in(value: Any, inside: bool = False) -> set[int]:
     """Every number under a key `...input_ids`, however deep."""
+    if isinstance(value, Examples):
+        under = [(any(name.endswith(IDS) for name in names), found) for names, found in value.leaves()]
+        return set().union(*(ids_in(found, inner) for inner, found in under))
+    if isinstance(value, np.ndarray):
+        blocks = range(0, len(value) if inside and value.dtype.kind in "iu" else 0, BLOCK)
+        return set().union(*(np.unique(value[start : start + BLOCK]).tolist() for start in blocks))
     if isinstance(value, Mapping):
-        return set().union(*(ids_in(item, inside or str(key).endswith("input_ids")) for key, item in value.items()))
+        return set().union(*(ids_in(item, inside or str(key).endswith(IDS)) for key, item in value.items()))
     if isinstance(value, Tensor):
         return set(value.flatten().tolist()) if inside else set()
     if isinstance(value, list | tuple):

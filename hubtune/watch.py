@@ -40,3 +40,12 @@ class Noted(Watcher):
     def warn(self, text: str) -> None:
         self.warnings.append(text)
         self.watcher.warn(text)
+
+    def begin(self, what: str, total: int) -> None:
+        self.watcher.begin(what, total)
+
+    def advance(self, units: int, **shown: float) -> None:
+        self.watcher.advance(units, **shown)
+
+    def end(self) -> None:
+        self.watcher.end()

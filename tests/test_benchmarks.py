@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import accuracy, figures, figures_page, lines, measures, report, rows, tasks, training
+from benchmarks import accuracy, figures, figures_page, large, lines, measures, report, rows, tasks, training
 from benchmarks.alone import Failed
 from hubtune import registry
 
@@ -175,3 +175,26 @@ def test_plugins_are_counted_as_they_are_registered() -> None:
     project = tomllib.loads((measures.REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]["hubtune"]
     counted = {name.removesuffix(".py").replace("/", ".") for files in figures_page.sizes().values() for name in files}
     assert counted == set(project.values())
+
+
+def test_rows_of_the_large_data_are_the_same_again(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    for name in ("one", "other"):
+        large.write(tmp_path / name, 50, cut=False)
+    one, other = (load_dataset("parquet", data_dir=str(tmp_path / name)) for name in ("one", "other"))
+    assert one.num_rows == {"train": 50, "validation": large.WARM}
+    assert one["train"][:] == other["train"][:] != one["validation"][:50]
+    assert set(one["train"][:]["label"]) == {"warm", "cold"}
+    assert all(6 <= len(text.split()) <= 14 for text in one["train"][:]["text"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells kinds of memory apart")
+def test_a_large_training_is_divided_into_stages() -> None:
+    stages = large.Stages()
+    with stages.watching():
+        stages.note("columns: text <- text")
+        stages.begin("training", 5)
+    assert [stage["stage"] for stage in stages.stages] == ["reading", "inspecting and splitting", "training"]
+    assert all(stage["seconds"] >= 0 for stage in stages.stages)
+    assert stages.peak()["resident"] >= stages.peak()["anonymous"] > 0

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from hubtune_text.fill_mask import IGNORED, FillMask, MaskOptions
+from hubtune_text.fill_mask import FillMask, MaskOptions
+from hubtune_text.pieces import IGNORED
 from transformers import pipeline
 
 import hubtune

@@ -114,18 +114,53 @@ def test_dropout_of_nothing_and_of_all_is_torchs() -> None:
     assert kernels.dropout(values, 1.0).sum() == 0
 
 
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_frozen_weight_that_is_cast_once_gives_what_one_that_is_cast_each_time_gives(learns: bool) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(6, 5)
+    layer.weight.requires_grad_(learns)
+    found = []
+    for names in ((), ("linear",)):
+        inputs = torch.arange(18.0).view(3, 6).requires_grad_()
+        layer.zero_grad()
+        with kernels.using(names, 0), torch.autocast("cpu", torch.bfloat16):
+            output = layer(inputs)
+        output.float().square().sum().backward()
+        assert layer.bias.grad is not None
+        found.append([output, inputs.grad, layer.bias.grad, *([layer.weight.grad] if learns else [])])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert (layer.weight in kernels.frozen.copies) is not learns
+
+
+def test_a_weight_that_was_changed_is_cast_anew() -> None:
+    weight = torch.nn.Parameter(torch.ones(2, 2), requires_grad=False)
+    assert torch.equal(kernels.frozen.of(weight, torch.bfloat16), weight)
+    with torch.no_grad():
+        weight.mul_(2)
+    assert torch.equal(kernels.frozen.of(weight, torch.bfloat16), weight)
+    weight.data = torch.zeros(2, 2)
+    assert torch.equal(kernels.frozen.of(weight, torch.bfloat16), weight)
+
+
+def test_no_more_than_so_many_casts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "MOST_KEPT", 0)
+    weight = torch.nn.Parameter(torch.ones(2, 2), requires_grad=False)
+    assert kernels.frozen.of(weight, torch.bfloat16) is weight
+
+
 def test_torchs_functions_are_back_whatever_happens() -> None:
-    before = functional.dropout, functional.scaled_dot_product_attention
+    before = functional.dropout, functional.scaled_dot_product_attention, functional.linear
 
     def step() -> None:
         with kernels.using(kernels.KERNELS, 0):
             assert functional.dropout is kernels.dropout
             assert functional.scaled_dot_product_attention is kernels.attention
+            assert functional.linear is kernels.linear
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         step()
-    assert (functional.dropout, functional.scaled_dot_product_attention) == before
+    assert (functional.dropout, functional.scaled_dot_product_attention, functional.linear) == before
 
 
 def test_predictions_in_half_precision_are_near_and_are_said(tiny_model: Any, tmp_path: Any) -> None:

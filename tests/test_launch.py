@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,14 @@ import pytest
 import torch
 from test_gradient import Contrast, Numbers, Penalised, Plain, work
 
-from hubtune import launch
+from hubtune import checkpoint, launch
 from hubtune.engine import Loop
 from hubtune.errors import RecipeError
 from hubtune.watch import Watcher
 
 forks = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="processes are not forked on this system")
+PRELOADED = ("torch.distributed.fsdp", "hubtune.training", "datasets", "sklearn.metrics", "peft", "transformers.models.bert.modeling_bert")
+"""What processes would each wait for, if they were not forked from one that has it."""
 SETTINGS: dict[str, Any] = {"batch_size": 5, "keep": "best", "epochs": 3.0, "batch_norm": "frozen"}
 
 
@@ -38,9 +44,12 @@ def port() -> int:
         return int(found.getsockname()[1])
 
 
-def trained(folder: Path, task: Any, strategy: Any, *, resume: bool = False, stop: int | None = None) -> dict[str, torch.Tensor]:
+def trained(
+    folder: Path, task: Any, strategy: Any, *, resume: bool = False, stop: int | None = None, shard: bool = False
+) -> dict[str, torch.Tensor]:
     folder.mkdir(exist_ok=True)
     made = work(folder, task(), strategy(), **SETTINGS)
+    made.shard = shard
     made.fresh = frozenset()
     made.resume = resume
     loop = Loop(made, Watcher())
@@ -56,28 +65,28 @@ def trained(folder: Path, task: Any, strategy: Any, *, resume: bool = False, sto
     return dict(made.model.state_dict())
 
 
-def process(rank: int, count: int, there: int, place: Path, arguments: Any, more: Any) -> None:
-    """One process of several, which says what it ends with."""
+def process(rank: int, count: int, there: int, place: Path, work: Any, arguments: Any, more: Any) -> None:
+    """One process of several, which says what it ends with: what `work` returns."""
     os.environ.update(WORLD_SIZE=str(count), RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count),
                       MASTER_ADDR="127.0.0.1", MASTER_PORT=str(there), ACCELERATE_USE_CPU="true")
     torch.set_num_threads(1)
     try:
         if count > 1:
             launch.join("cpu")
-        torch.save(trained(*arguments, **more), place / f"{rank}.pt")
+        torch.save(work(*arguments, **more), place / f"{rank}.pt")
         launch.leave()
     except BaseException:
         (place / f"{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")
         raise
 
 
-def in_processes(count: int, folder: Path, *arguments: Any, **more: Any) -> list[dict[str, torch.Tensor]]:
-    """What each of so many processes ends with."""
+def in_processes(count: int, folder: Path, *arguments: Any, work: Any = trained, **more: Any) -> list[Any]:
+    """What each of so many processes ends with: what `work` returns for the folder and further arguments."""
     there, place = port(), folder.parent / f"{folder.name}-{count}-said"
     place.mkdir(exist_ok=True)
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["test_gradient", "test_launch"])
-    children = [server.Process(target=process, args=(rank, count, there, place, (folder, *arguments), more)) for rank in range(count)]
+    server.set_forkserver_preload(["test_gradient", "test_launch", *PRELOADED])
+    children = [server.Process(target=process, args=(rank, count, there, place, work, (folder, *arguments), more)) for rank in range(count)]
     for child in children:
         child.start()
     for child in children:
@@ -120,18 +129,66 @@ def test_a_run_saved_by_two_goes_on_with_another_number(count: int, tmp_path: Pa
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
 
 
-def test_torchrun_trains_one_model_and_says_so_once(tiny_model: Any, tmp_path: Path) -> None:
-    rows = tmp_path / "rows.csv"
+def rows_file(folder: Path) -> str:
+    rows = folder / "rows.csv"
     rows.write_text("text,label\n" + "".join(f"{'good' if n % 2 else 'bad'} thing {n},{'yes' if n % 2 else 'no'}\n" for n in range(24)),
                     encoding="utf-8")
+    return str(rows)
+
+
+def test_torchrun_trains_one_model_and_says_so_once(tiny_model: Any, tmp_path: Path) -> None:
     done = subprocess.run(
-        [*TORCHRUN, str(port()), "-m", "hubtune", "train", "text-classification", "--model", str(tiny_model("bert")), "--data", str(rows),
+        [*TORCHRUN, str(port()), "-m", "hubtune", "train", "text-classification", "--model", str(tiny_model("bert")), "--data", rows_file(tmp_path),
          "--out", str(tmp_path / "run"), "--json", "--set", "train.epochs=2", "--set", "train.precision=fp32"],
         capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["steps"] == len([line for line in losses(tmp_path / "run") if "loss" in line])
     assert done.stderr.count("proving: ") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_launcher_saves_once_and_says_so_once(number: int, tiny_model: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [*TORCHRUN, str(port()), "-m", "hubtune", "train", "text-classification", "--model", str(tiny_model("bert")), "--data",
+               rows_file(tmp_path), "--out", str(out), "--set", "train.epochs=2000", "--set", "train.patience=0", "--set", "train.precision=fp32"]
+    with (tmp_path / "said.txt").open("w") as said:
+        running = subprocess.Popen(command, stderr=said, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until and running.poll() is None and not list(out.glob("checkpoints/step-*")):
+            time.sleep(0.1)
+        if number == signal.SIGINT:
+            os.killpg(running.pid, number)  # as a terminal does: to all, and the launcher passes it on
+        else:
+            running.send_signal(number)
+        assert running.wait(60) != 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+    told = (tmp_path / "said.txt").read_text()
+    assert told.count("everything up to there is saved") == 1, told[-3000:]
+    stopped = int(re.search(r"stopped after step (\d+)", told)[1])  # type: ignore[index]
+    assert checkpoint.newest(out / "checkpoints").state["progress"]["step"] == stopped  # type: ignore[union-attr]
+
+
+class Broken(Numbers):
+    """Fails in one process alone."""
+
+    def collate(self, examples: Any, base: Any, draws: Any) -> Any:
+        if launch.world() > 1 and not launch.is_first() and draws and draws[0].epoch == 1:
+            raise ValueError("this process has failed")
+        return super().collate(examples, base, draws)
+
+
+@forks
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_process_that_fails_does_not_leave_the_others_waiting(shard: bool, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(AssertionError, match="this process has failed") as found:
+        in_processes(2, tmp_path / "many", Broken, Plain, shard=shard)
+    assert "-9" not in str(found.value).splitlines()[0]  # none of them had to be killed
+    assert time.monotonic() - begun < 100
 
 
 @pytest.mark.parametrize(("command", "environment", "launcher"), [

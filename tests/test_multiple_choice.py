@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from hubtune_text.multiple_choice import MultipleChoice, right, texts_of
+from hubtune_text.choices import named, texts_of
+from hubtune_text.multiple_choice import MultipleChoice
 from tiny import answers, losses_add_up, prepared
 
 import hubtune
@@ -48,7 +49,7 @@ def test_losses_and_answers_do_not_depend_on_the_batch(model_type, tiny_model):
     (-1, ["x", "y"], None),
 ])
 def test_labels_are_read_in_every_form(label, choices, index):
-    assert right({"label": label, "choices": choices}) == index
+    assert named({"label": label, "choices": choices}) == index
 
 
 def test_rows_that_cannot_be_learnt_are_named():

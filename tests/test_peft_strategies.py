@@ -204,16 +204,16 @@ def test_adalora_resumed_is_adalora_uninterrupted(after, tmp_path, tiny_model, r
                 raise MemoryError("stopped on purpose")
 
     with pytest.raises(MemoryError):
-        run(tmp_path / "run", tiny_model, reviews, watcher=Stop())
+        run(tmp_path / "run", tiny_model, reviews, plan=str(whole_run.folder), watcher=Stop())
     again = hubtune.resume(tmp_path / "run")
     one, other = (load_file(r.folder / "model" / "model.safetensors") for r in (whole_run, again))
     assert [name for name in one if not one[name].equal(other[name])] == []
 
 
-def run(out, tiny_model, reviews, **more):
+def run(out, tiny_model, reviews, plan=None, **more):
     return hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, strategy="adalora", out=out, set={
         "train.epochs": 3.0, "train.batch_size": 8, "data.limit": 40, "train.patience": 0, "train.save_minutes": 0.0,
-        "train.prove": False, "train.lr": 0.01, "train.keep": "last"}, **more)
+        "train.prove": False, "train.lr": 0.01, "train.keep": "last", "train.plan": plan}, **more)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from hubtune_text.answers import answers_of, squad
-from hubtune_text.question_answering import NOTHING, AnsweringOptions, QuestionAnswering
+from hubtune_text.answers import NOTHING, answers_of, squad
+from hubtune_text.question_answering import AnsweringOptions, QuestionAnswering
 from tiny import answers, losses_add_up, prepared
 
 import hubtune

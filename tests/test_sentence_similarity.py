@@ -126,11 +126,11 @@ def test_graded_pairs_are_compared_by_order():
 def test_a_label_s_partner_is_another_text_of_it_and_changes_with_the_epoch(tiny_model):
     task = SentenceSimilarity()
     _, base = opened(tiny_model("bert"), task, {"kind": "labels"})
-    examples = encoded(task, LABELS, base)
+    made = hubtune.encoding.encode(task, LABELS, base, None)
 
     def partners(epoch, rows=range(12)):
-        draws = [hubtune.Draw(seed=0, epoch=epoch, row=row) for row in rows]
-        ids = task.collate([examples[row] for row in rows], base, draws).inputs["input_ids"]
+        draws = [made.draw(0, epoch, row) for row in rows]
+        ids = task.collate([made.examples[row] for row in rows], base, draws).inputs["input_ids"]
         return base.processor.batch_decode(ids.unflatten(0, (len(rows), 2))[:, 1], skip_special_tokens=True)
 
     first = partners(0)
@@ -147,7 +147,7 @@ def test_long_partners_are_the_cut_ones(tiny_model):
     rows = [{"text": f"day {'walk ' * length}", "label": "one"} for length in (1, 60)] + [{"text": "seat", "label": "two"}] * 2
     found = hubtune.encoding.encode(task, rows, base, 20)
     assert max(map(task.length, found.examples)) == 20
-    batch = task.collate([found.examples[0]], base, DRAWS[:1])
+    batch = task.collate([found.examples[0]], base, [found.draw(1, 0, 0)])
     assert batch.inputs["input_ids"].shape == (2, 20)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hubtune import Base, Batch, Loss, Metric, Strategy, Task, vocabulary
+from hubtune import Base, Batch, Loss, Metric, Strategy, Task, trial, vocabulary
 from hubtune.device import Compute
 from hubtune.encoding import Encoded
 from hubtune.engine import Loop
@@ -51,6 +52,16 @@ class NewWords(Bag):
     def collate(self, examples: Any, base: Any, draws: Any) -> Batch:
         batch = super().collate(examples, base, draws)
         if draws and draws[0].epoch == 1:
+            batch.inputs["ids"][0, 0] = WORDS - 1
+        return batch
+
+
+class OneNewWord(Bag):
+    """Draws it for examples that are computed alone."""
+
+    def collate(self, examples: Any, base: Any, draws: Any) -> Batch:
+        batch = super().collate(examples, base, draws)
+        if draws and len(draws) == 1:
             batch.inputs["ids"][0, 0] = WORDS - 1
         return batch
 
@@ -164,6 +175,21 @@ def test_a_word_that_no_text_has_begins_the_step_anew_with_the_whole_table(tmp_p
     for name, value in trained(small).items():
         torch.testing.assert_close(value, end[name], rtol=1e-12, atol=1e-12)
     assert len(small.model.words.weight) == WORDS  # type: ignore[union-attr, arg-type]
+
+
+@pytest.mark.parametrize("task", [Bag, NewWords, OneNewWord])
+def test_a_trial_leaves_small_tables_as_they_were(task: Any, tmp_path: Path) -> None:
+    """Also where it meets a word that the table lacks."""
+    end = trained(work(tmp_path / "plain", task()))
+    made = work(tmp_path / "tried", task())
+    plan = made.compute
+    with contextlib.closing(Loop(made, Watcher())) as loop:
+        trial.measure(loop.learner)
+        assert len(made.model.words.weight) < 20  # type: ignore[union-attr, arg-type]
+        loop.learner.take(plan)
+        loop.run()
+    for name, value in made.model.state_dict().items():
+        assert torch.equal(value, end[name]), name
 
 
 @pytest.mark.parametrize("case", [

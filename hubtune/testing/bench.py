@@ -149,7 +149,7 @@ class Bench:
 
     def draws(self, items: Sequence[int], epoch: int = 0) -> list[Draw]:
         """The randomness of examples, as the engine hands it out: by row."""
-        return [Draw(0, epoch, int(self.encoded.owner[item])) for item in items]
+        return [self.encoded.draw(0, epoch, item) for item in items]
 
     def batch(self, items: Sequence[int], model: Module | None = None, draws: bool = False) -> Batch:
         """The examples of these numbers as a batch for a model."""

@@ -125,10 +125,11 @@ class Runs:
 
     @calm()
     def resumed(self) -> Any:
-        """The same run, killed after half its steps, and resumed."""
+        """The same run with the plan of the whole one, which is there; killed after half its steps, and resumed."""
         import hubtune
 
-        arguments = self.arguments("resumed", **{"train.save_minutes": 0.0, "train.prove": False})
+        arguments = self.arguments("resumed", **{
+            "train.save_minutes": 0.0, "train.prove": False, "train.plan": str(self.place / "whole")})
         with registered(self.task, self.strategy):
             try:
                 hubtune.train(self.task.name, watcher=Stop(STEPS // 2), **arguments)

@@ -128,6 +128,6 @@ class StrategyConformance(Conformance):
 
     def test_a_resumed_run_is_the_uninterrupted_one(self) -> None:
         """Killed in the middle and resumed, a run ends with the same weights, bit for bit."""
-        resumed = self.runs().resumed()
-        same_weights(self.trained().folder / "model", resumed.folder / "model",
+        whole, resumed = self.trained(), self.runs().resumed()
+        same_weights(whole.folder / "model", resumed.folder / "model",
                      "what the method keeps beside the weights: `state` and `restore`; drawing from a generator of its own")

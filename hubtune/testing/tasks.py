@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from hubtune.contract import Strategy, Task
 from hubtune.evaluate import batch_for, gap
+from hubtune.pieces import Piece
 from hubtune.testing.bench import ROWS, Bench, ensure, no_grad, same_tensors
 from hubtune.testing.checks import Conformance, Runs, same_weights
 from hubtune.testing.models import tiny_for
@@ -101,6 +102,13 @@ class TaskConformance(Conformance):
                f"an example of {max(sizes)} tokens is longer than base.max_length={limit}.", "`encode`: cut there")
         again = [list(found) for found in bench.task.encode(bench.rows, bench.base)]
         ensure(same_tensors(lists, again), "a second call encodes differently.", "randomness belongs into `collate`")
+        halves = [Piece([bench.rows[row] for row in half], half) for half in (range(8), range(8, len(bench.rows)))]
+        parted = [list(found) for half in halves for found in bench.task.encode(half, bench.base)]
+        ensure(same_tensors(lists, parted), "rows are encoded differently when they come some at a time.",
+               "`encode`: what a row becomes depends on that row alone, and its number is what `numbered` says")
+        kept = [[bench.encoded.examples[item] for item in items] for items in bench.encoded.of_rows()]
+        ensure(same_tensors(lists, kept), "examples are not the same once they were kept.",
+               "`encode`: plain dicts of numbers, texts, lists and arrays are kept as they are")
 
     def test_rows_without_targets_are_encoded_and_answered(self) -> None:
         """Rows to predict lack their targets: they are encoded, collated without targets, and answered."""
@@ -278,8 +286,8 @@ class TaskConformance(Conformance):
 
     def test_a_resumed_run_is_the_uninterrupted_one(self) -> None:
         """Killed in the middle and resumed, a run ends with the same weights, bit for bit."""
-        resumed = self.runs().resumed()
-        same_weights(self.trained().folder / "model", resumed.folder / "model",
+        whole, resumed = self.trained(), self.runs().resumed()
+        same_weights(whole.folder / "model", resumed.folder / "model",
                      "randomness that does not come from draws; state that a task keeps between batches")
 
 

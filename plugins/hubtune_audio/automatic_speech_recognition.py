@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hubtune import Batch, Loss, Metric, Setup, hookimpl, option
-from hubtune_audio.characters import TEXT, error_rates, head_size, ids_of, in_case, processor_of, settled, spoken
+from hubtune_audio.characters import TEXT, error_rates, ids_of, in_case, processor_of, settled, spoken
 from hubtune_audio.ctc import ctc_losses, heard, learnable, likeliest, targets_of
 from hubtune_audio.samples import spelt
 from hubtune_audio.sounds import AUDIO, SoundTask, augmentation, examples_of, frames_of, inputs_of
@@ -35,15 +35,13 @@ class SpeechRecognition(SoundTask):
         return {"characters": sorted(set("".join(texts)) - {" "})}
 
     def configure(self, facts, base):
-        tokenizer, self.case, kept = settled(base, facts, self.options.casing)
+        tokenizer, self.case, size = settled(base, facts, self.options.casing)
         self.blank = tokenizer.pad_token_id
-        size = head_size(tokenizer, base.config, kept)
-        extras = {"pad_token_id": self.blank, "vocab_size": size, **augmentation(base.config)}
-        return Setup(extras, processor_of(base, tokenizer))
+        head = {"pad_token_id": self.blank, "vocab_size": size}
+        return Setup({**head, **augmentation(base.config)}, processor_of(base, tokenizer))
 
     def written(self, text):
-        """A transcription as the model is to write it."""
-        return in_case(spoken(text, self.options.punctuation), self.case)
+        return in_case(spoken(text, self.options.punctuation), self.case)  # as the model is to write it
 
     def encode(self, rows, base):
         for row, example in zip(rows, examples_of(rows, base), strict=True):

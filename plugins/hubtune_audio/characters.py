@@ -78,23 +78,27 @@ def processor_of(base, tokenizer):
 
 
 def settled(base, facts, casing):
-    """Tokenizer, casing, and whether the tokenizer is the model's own: where that can write the characters found."""
+    """Tokenizer, casing and the size of the head. The tokenizer is the model's own where that can write the characters found."""
     own, characters = found_tokenizer(base), facts.get("characters")
     if characters is None:
         if own is None:
             raise ModelError("it has no tokenizer, so that it cannot write what it hears.", where=base.repo)
-        return own, case_of(own, "a", casing) or "keep", True
+        return own, case_of(own, "a", casing) or "keep", head_size(own, base.config)
     case = case_of(own, characters, casing)
     if case:
-        return own, case, True
+        return own, case, head_size(own, base.config)
     case = "lower" if casing == "auto" else casing
-    return made_tokenizer(characters, case), case, False
+    made = made_tokenizer(characters, case)
+    return made, case, letters(made)
 
 
-def head_size(tokenizer, config, kept):
-    """How many characters the model's head has room for; a trained head keeps its size, which may leave out added tokens."""
-    if kept and config.vocab_size >= tokenizer.vocab_size:
-        return config.vocab_size
+def head_size(tokenizer, config):
+    """How many characters a head has room for that was trained for this tokenizer; added tokens may be left out of it."""
+    return config.vocab_size if config.vocab_size >= tokenizer.vocab_size else letters(tokenizer)
+
+
+def letters(tokenizer):
+    """How many characters a head needs to write all that a tokenizer reads."""
     return max(tokenizer.get_vocab().values()) + 1
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hubtune import DataError, label_id, label_space, label_text, row_numbers
+from hubtune import DataError, cells, label_id, label_space, label_text, row_numbers
 from hubtune_labels import scores
 
 
@@ -15,9 +15,9 @@ class One:
     def __init__(self, options):
         self.options = options
 
-    def facts(self, values, name):
-        """The label space of raw values by split. name: what the raw labels are called, as a dict, given the labels."""
-        raw = {split: [self.labels(value) for value in found] for split, found in values.items()}
+    def facts(self, splits, name):
+        """The label space of the rows by split. name: what the raw labels are called, as a dict, given the labels."""
+        raw = {split: cells(rows, "label", make=self.labels) for split, rows in splits.items()}
         labels = label_space(raw)
         names = name(labels)
         ordered = list(dict.fromkeys(names[label] for label in labels))
@@ -106,9 +106,9 @@ class Number(One):
     problem = "regression"
     metric = "pearson"
 
-    def facts(self, values, name):
-        for split, found in values.items():
-            numbers(found, split)
+    def facts(self, splits, name):
+        for split, rows in splits.items():
+            refuse_words(cells(rows, "label"), split)
         return {}
 
     def target(self, value, names, config):
@@ -141,7 +141,7 @@ def kind_of(values):
         return "several"
     if all(isinstance(value, float) or (isinstance(value, str) and "." in value) for value in values):
         try:
-            numbers(values, "train")
+            refuse_words(values, "train")
             return "number"
         except DataError:
             return "one"
@@ -153,19 +153,17 @@ def kind_in(config):
     return next((name for name, kind in KINDS.items() if kind.problem == getattr(config, "problem_type", None)), "one")
 
 
-def numbers(values, split):
-    """The values as floats, or an error with the rows that are none."""
+def refuse_words(values, split):
+    """Refuse values that are no numbers, by their rows."""
     import math
 
-    def read(value):
+    def fine(value):
         try:
-            return float(value)
+            return math.isfinite(float(value))
         except (TypeError, ValueError):
-            return math.nan
+            return False
 
-    found = [read(value) for value in values]
-    bad = [index for index, value in enumerate(found) if not math.isfinite(value)]
+    bad = [index for index, value in enumerate(values) if not fine(value)]
     if bad:
         raise DataError(f"{values[bad[0]]!r} is not a number: {row_numbers(bad)} of {split}.",
                         hint="For labels instead: --set task.kind=one")
-    return found

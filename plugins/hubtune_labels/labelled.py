@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Loss, Metric, Setup, Task, exact, label_config, option
+from hubtune import Batch, Loss, Metric, Setup, Task, cells, exact, label_config, option
 from hubtune_labels.kinds import KINDS, kind_in
 
 
@@ -29,9 +29,8 @@ class Labelled(Task):
         return {label: label for label in labels}
 
     def inspect(self, splits):
-        values = {split: [row["label"] for row in rows] for split, rows in splits.items()}
-        kind = self.which(values["train"])
-        return {"kind": kind, **KINDS[kind](self.options).facts(values, self.names_of)}
+        kind = self.which(cells(splits["train"], "label"))
+        return {"kind": kind, **KINDS[kind](self.options).facts(splits, self.names_of)}
 
     def configure(self, facts, base):
         kind = facts.get("kind") or kind_in(base.config)

@@ -2,8 +2,9 @@
 
 from functools import lru_cache
 
-from hubtune import exact
+from hubtune import cells, exact
 from hubtune_text.texts import refuse
+from hubtune_text.windows import windows
 
 NOTHING = (0, 0)
 """The place of the answer that a window has none: at the classification token, or the first where there is no such."""
@@ -28,7 +29,7 @@ def answers_of(value, context):
 
 def refuse_misplaced(rows, split, unanswerable):
     """Refuse questions without an answer, unless they may be so, and answers that are not where the data says."""
-    found = [(row["context"], answers_of(row["answers"], row["context"])) for row in rows]
+    found = cells(rows, "context", "answers", make=lambda context, value: (context, answers_of(value, context)))
     if not unanswerable:
         empty = [index for index, (_, answers) in enumerate(found) if not answers]
         refuse(empty, split, "questions have no answer", hint="If that is meant: --set task.unanswerable=true")
@@ -36,6 +37,22 @@ def refuse_misplaced(rows, split, unanswerable):
              if any(start < 0 or context[start : start + len(text)] != text for text, start in answers)]
     refuse(wrong, split, "answers do not stand where they should in their context", hint="An answer is a string of the "
            'context, or {"text": [...], "answer_start": [...]}, counted in characters from 0.')
+
+
+def windowed(base, rows, stride):
+    """Windows over each row's context; `target`: the first and the last token of the answer, where the row has one. The
+    places of tokens that may answer have their characters, that of no answer NOTHING.
+    """
+    questions, contexts = [row["question"].strip() for row in rows], [row["context"] for row in rows]
+    for row, examples in zip(rows, windows(base, questions, contexts, stride), strict=True):
+        right = None if row.get("answers") is None else answers_of(row["answers"], row["context"])
+        for example in examples:
+            ids, places = list(example["input_ids"]), example["places"]
+            null = ids.index(base.processor.cls_token_id) if base.processor.cls_token_id in ids else 0
+            if right is not None:
+                example["target"] = (right and span_in(places, *right[0])) or (null, null)
+            places[null] = NOTHING
+        yield examples
 
 
 def span_in(places, text, start):
@@ -75,6 +92,24 @@ def likeliest(places, start, end, longest):
     spans = spans.masked_fill(~allowed, float("-inf"))
     first, last = divmod(int(spans.argmax()), len(places))
     return {"start": places[first][0], "end": places[last][1], "log": float(spans[first, last]), "null": nothing}
+
+
+def best_of(parts, context, threshold):
+    """The likeliest span of all windows, against the window where no answer is least likely.
+
+    threshold: how much likelier, as a difference of log-probabilities, no answer must be; None: there is one.
+    """
+    best, null = max(parts, key=lambda part: part["log"]), min(part["null"] for part in parts)
+    if threshold is not None and null - best["log"] > threshold:
+        return no_answer(null)
+    return answer(context, best["start"], best["end"], best["log"])
+
+
+def sure(row):
+    """The answer of whoever knows."""
+    for text, start in answers_of(row["answers"], row["context"]):
+        return answer(row["context"], start, start + len(text), 0.0)
+    return no_answer(0.0)
 
 
 def answer(context, start, end, log):

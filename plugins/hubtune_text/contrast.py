@@ -1,6 +1,4 @@
-"""Losses over all pairs of a step, and what they need: who matches whom, and a label's texts to draw a partner from."""
-
-from hubtune import label_text
+"""Losses over all pairs of a step, and what they need: who matches whom, and a partner out of a label's texts."""
 
 
 def key(text):
@@ -51,21 +49,12 @@ def match_loss(first, second, keys):
     return torch.nn.functional.cross_entropy(cosines, torch.arange(len(keys), device=cosines.device))
 
 
-def gathered(groups, rows, encoded, whole):
-    """The encoded texts of each label, shared by their examples, so that a draw can be any of them without a copy.
-
-    whole: whether texts are not cut. Rows that are too long are encoded a second time, cut: they replace the first
-    ones, in every example.
-    """
-    labels = [label_text(row["label"]) for row in rows]
-    if whole or any(row["text"] not in groups.get(label, ()) for row, label in zip(rows, labels, strict=True)):
-        groups = {label: {} for label in labels}
-    for row, label, tokens in zip(rows, labels, encoded, strict=True):
-        groups[label][row["text"]] = tokens
-    return groups
-
-
 def partner(example, draw):
     """Another text of the example's label, drawn by a `Draw`; the text itself where it is the only one."""
-    others = [text for text in example["group"] if text != example["text"]]
-    return example["group"][draw.random().choice(others)] if others else example["texts"][0]
+    own = example["texts"][0]
+    first = draw.random().randrange(len(draw.others)) if draw.others else 0
+    for step in range(len(draw.others)):
+        other = draw.others[(first + step) % len(draw.others)]["texts"][0]
+        if other != own:
+            return other
+    return own

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, DataError, Metric, ModelError, hookimpl, option
+from hubtune import Batch, Column, Metric, hookimpl, option
 from hubtune_text import masking, samples, usages
-from hubtune_text.pieces import IGNORED, PieceTask, piece_targets
+from hubtune_text.pieces import PieceTask, piece_targets
 from hubtune_text.texts import pad
 from hubtune_text.windows import framed_windows
 
@@ -32,12 +32,7 @@ class FillMask(PieceTask):
                                "comment", "tweet", "passage", "title", "sentence1", "question")),)
 
     def configure(self, facts, base):
-        if base.processor.mask_token_id is None:
-            raise ModelError("its tokenizer has no mask token, so it was not trained to find hidden words.",
-                             where=base.repo, hint="Take an encoder such as BERT, or: hubtune train text-generation")
-        if not 0 < self.options.probability < 1:
-            raise DataError(f"task.probability is a share between 0 and 1, not {self.options.probability}.",
-                            hint="BERT's is 0.15.")
+        masking.refuse_unfit(base, self.options.probability)
         return super().configure(facts, base)
 
     def encode(self, rows, base):
@@ -48,13 +43,9 @@ class FillMask(PieceTask):
 
     def collate(self, examples, base, draws):
         """targets (examples, longest): the piece to be found, -100 elsewhere."""
-        made = []
-        for index, example in enumerate(examples):
-            ids, draw = example["input_ids"], None if draws is None else draws[index].random()
-            if example["asked"] and draw is None:  # a mask of the user's is answered, and no other set
-                made.append((ids, [IGNORED] * len(ids)))
-            else:
-                made.append(masking.hidden(ids, base, self.options.probability, draw))
+        drawn = [None] * len(examples) if draws is None else [draw.random() for draw in draws]
+        made = [masking.hidden(example, base, self.options.probability, draw)
+                for example, draw in zip(examples, drawn, strict=True)]
         inputs = pad(base, [{"input_ids": shown} for shown, _ in made])
         return Batch(inputs, piece_targets(inputs, [targets for _, targets in made]), len(examples))
 
@@ -63,11 +54,7 @@ class FillMask(PieceTask):
         return [masking.found(*row, base.processor) for row in rows]
 
     def merge(self, parts, row, base):
-        whole = {name: sum(part[name] for part in parts) for name in ("nll", "tokens", "hits")}
-        fills = [fill for part in parts for fill in part.get("fills", ())]
-        if not fills:
-            return whole
-        return {**whole, "fills": fills, "text": masking.filled(row["text"], str(base.processor.mask_token), fills)}
+        return masking.joined(parts, row["text"], str(base.processor.mask_token))
 
     def show(self, prediction):
         """The fills; for a text without masks, how well its pieces were found."""
@@ -76,9 +63,6 @@ class FillMask(PieceTask):
         return masking.totals([prediction]) if prediction["tokens"] else {}
 
     def score(self, predictions, rows, base):
-        if not any(prediction["tokens"] for prediction in predictions):
-            raise DataError("no text has a piece that could be hidden and asked for.",
-                            hint="Evaluation hides pieces itself: take texts without masks.")
         return masking.totals(predictions)
 
     def usage(self, repo, base):

@@ -4,10 +4,10 @@ Each kind of rows says what it needs, what its examples carry to be learnt from,
 what perfect vectors are.
 """
 
-from hubtune_labels.kinds import numbers
+from hubtune_labels.kinds import refuse_words
 from hubtune_labels.scores import number_scores
 
-from hubtune import DataError, label_text
+from hubtune import DataError, cells, label_text
 from hubtune_text.contrast import key
 from hubtune_text.ranking import ranked_labels, ranked_pairs
 
@@ -19,8 +19,8 @@ class Graded:
     scores = ("spearman", "pearson")
     ranked = None
 
-    def carried(self, row, groups):
-        """What an example carries; groups: the encoded texts of each label."""
+    def carried(self, row):
+        """What an example carries to be learnt from."""
         return {"score": float(row["label"])} if row.get("label") is not None else {}
 
     def score(self, predictions, rows, ranks):
@@ -40,7 +40,7 @@ class Pairs(Graded):
     scores = ("recall@1", "recall@10", "ndcg@10", "mrr")
     ranked = staticmethod(ranked_pairs)
 
-    def carried(self, row, groups):
+    def carried(self, row):
         return {"keys": [key(row["text"]), key(row["text_pair"])]} if "text_pair" in row else {}
 
     def score(self, predictions, rows, ranks):
@@ -59,11 +59,8 @@ class Labels(Pairs):
     scores = ("recall@1", "recall@5", "ndcg@10")
     ranked = staticmethod(ranked_labels)
 
-    def carried(self, row, groups):
-        if "label" not in row:
-            return {}
-        label = label_text(row["label"])
-        return {"keys": [key(label)] * 2, "text": row["text"], "group": groups[label]}
+    def carried(self, row):
+        return {"keys": [key(label_text(row["label"]))] * 2} if "label" in row else {}
 
     def gold(self, row):
         return {"embedding": unit_vector(label_text(row["label"]))}
@@ -92,7 +89,7 @@ def checked(rows, split, chosen):
         )
     if kind == "graded":
         try:
-            numbers([row["label"] for row in rows], split)
+            refuse_words(cells(rows, "label"), split)
         except DataError as error:
             raise DataError(error.message, hint="A score is a number. For pairs that all belong together: "
                             "--set task.kind=pairs") from None
@@ -102,8 +99,9 @@ def checked(rows, split, chosen):
 def refuse_flat(rows, kind):
     """Refuse training rows in which nothing differs, and labels of which none has two texts."""
     role = KINDS[kind].told
-    values = [label_text(row[role]) for row in rows]
-    if len(set(values)) < 2:
+    values = cells(rows, role, make=label_text)
+    first = values[0]
+    if all(value == first for value in values):
         raise DataError(f"every row of train has the same {role}, {values[0]!r}: nothing to tell apart.",
                         hint=f"Is this the right column? Choose another with: --set data.{role}=COLUMN")
     if kind == "labels" and len(set(values)) == len(values):

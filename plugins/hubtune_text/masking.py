@@ -1,19 +1,32 @@
 """Hiding pieces of a text: which they are, what the model sees instead, and how well they were found."""
 
-from hubtune import exact
+from hubtune import DataError, ModelError, exact
 from hubtune_text.pieces import IGNORED
 
 
-def hidden(ids, base, share, draw=None):
-    """What the model sees of a window of ids, and per piece what it is to find.
+def refuse_unfit(base, share):
+    """Refuse a model that cannot hide pieces, and a share of them that is none."""
+    if base.processor.mask_token_id is None:
+        raise ModelError("its tokenizer has no mask token, so it was not trained to find hidden words.",
+                         where=base.repo, hint="Take an encoder such as BERT, or: hubtune train text-generation")
+    if not 0 < share < 1:
+        raise DataError(f"task.probability is a share between 0 and 1, not {share}.", hint="BERT's is 0.15.")
+
+
+def hidden(example, base, share, draw=None):
+    """What the model sees of a window, and per piece what it is to find.
 
     A share of the pieces, one at least, is chosen: 80% of these are masked, 10% replaced by a random piece and 10% left
-    (Devlin et al., BERT, arXiv:1810.04805). Without a `draw`, a random.Random, they are drawn from the window itself.
+    (Devlin et al., BERT, arXiv:1810.04805). Without a `draw`, a random.Random, they are drawn from the window itself, but
+    for one with masks of the user's: these are answered, and no others set.
     """
     from random import Random
 
-    draw = draw or Random(",".join(map(str, ids)))
+    ids = example["input_ids"]
     shown, targets = list(ids), [IGNORED] * len(ids)
+    if draw is None and example["asked"]:
+        return shown, targets
+    draw = draw or Random(",".join(map(str, ids)))
     special = set(base.processor.all_special_ids)
     pieces = [place for place, piece in enumerate(ids) if piece not in special]
     words = min(len(base.processor), base.config.get_text_config().vocab_size)
@@ -43,6 +56,13 @@ def fills(logits, processor):
     return [{"token": processor.decode([piece]).strip(), "probability": probability} for probability, piece in best]
 
 
+def joined(parts, text, mask):
+    """What the windows of a text say together: sums, and the text with its masks filled, where it has any."""
+    whole = {name: sum(part[name] for part in parts) for name in ("nll", "tokens", "hits")}
+    words = [fill for part in parts for fill in part.get("fills", ())]
+    return {**whole, "fills": words, "text": filled(text, mask, words)} if words else whole
+
+
 def filled(text, mask, fills):
     """A text with its masks filled, as far as there are fills."""
     from itertools import zip_longest
@@ -56,5 +76,8 @@ def totals(predictions):
     from math import exp
 
     nll, pieces, hits = (sum(prediction[name] for prediction in predictions) for name in ("nll", "tokens", "hits"))
+    if not pieces:
+        raise DataError("no text has a piece that could be hidden and asked for.",
+                        hint="Evaluation hides pieces itself: take texts without masks.")
     loss = nll / pieces
     return {"loss": loss, "perplexity": exp(min(loss, 700.0)), "accuracy": hits / pieces}

@@ -1,8 +1,7 @@
 """Multiple choice: which of a few texts fits best."""
 
-from hubtune import Batch, Column, DataError, Loss, Metric, hookimpl
-from hubtune_text import samples, usages
-from hubtune_text.choices import choice_logits, refuse_unclear, right, stacked, texts_of
+from hubtune import Batch, Column, Loss, Metric, hookimpl
+from hubtune_text import choices, samples, usages
 from hubtune_text.texts import TextTask, targets_of, tokenise
 
 
@@ -25,20 +24,14 @@ class MultipleChoice(TextTask):
 
     def inspect(self, splits):
         for split, rows in splits.items():
-            refuse_unclear(rows, split)
+            choices.refuse_unclear(rows, split)
         return {}
 
     def encode(self, rows, base):
         for row in rows:
-            choices, context = texts_of(row["choices"]), row.get("context")
-            first = row["question"] if context is None else context
-            seconds = choices if context is None else [f"{row['question']} {choice}" for choice in choices]
-            example = {"choices": tokenise(base, [first] * len(choices), seconds)}
-            if row.get("label") is not None:
-                example["target"] = right(row)
-                if example["target"] is None:
-                    raise DataError(f"the label {row['label']!r} is none of the choices {choices}.")
-            yield [example]
+            firsts, seconds = choices.pairs(row)
+            target = {} if row.get("label") is None else {"target": choices.right(row)}
+            yield [{"choices": tokenise(base, firsts, seconds), **target}]
 
     def size(self, example):
         return len(example["choices"]) * self.length(example)
@@ -47,36 +40,30 @@ class MultipleChoice(TextTask):
         return max(len(choice["input_ids"]) for choice in example["choices"])
 
     def collate(self, examples, base, draws):
-        return Batch(stacked(base, [example["choices"] for example in examples]), targets_of(examples), len(examples))
+        inputs = choices.stacked(base, [example["choices"] for example in examples])
+        return Batch(inputs, targets_of(examples), len(examples))
 
     def forward(self, model, batch):
-        """Logits as (all choices of all rows, 1), whatever number each row has."""
-        outputs = super().forward(model, batch)
-        outputs.logits = outputs.logits.reshape(-1, 1)
-        return outputs
+        """Logits (rows, most choices): minus infinity where a row has fewer."""
+        return choices.choice_logits(super().forward(model, batch).logits, batch.inputs["choices"])
 
     def loss(self, outputs, batch):
         from torch.nn.functional import cross_entropy
 
-        logits = choice_logits(outputs.logits, batch.inputs["choices"])
-        return Loss(cross_entropy(logits, batch.targets, reduction="sum"), batch.size)
+        return Loss(cross_entropy(outputs, batch.targets, reduction="sum"), batch.size)
 
     def judge(self, outputs, batch, base):
-        counts = batch.inputs["choices"]
-        rows = zip(choice_logits(outputs.logits, counts).softmax(-1).tolist(), counts, strict=True)
-        return [{"label": max(range(count), key=row.__getitem__), "probability": max(row), "probabilities": row[:count]}
-                for row, count in rows]
+        rows = zip(outputs.softmax(-1).tolist(), batch.inputs["choices"], strict=True)
+        return [choices.answer(row[:count]) for row, count in rows]
 
     def merge(self, parts, row, base):
-        return {**parts[0], "choice": texts_of(row["choices"])[parts[0]["label"]]}
+        return {**parts[0], "choice": choices.texts_of(row["choices"])[parts[0]["label"]]}
 
     def score(self, predictions, rows, base):
-        from sklearn.metrics import accuracy_score
-
-        return {"accuracy": float(accuracy_score([right(row) for row in rows], [p["label"] for p in predictions]))}
+        return choices.scores(predictions, rows)
 
     def report(self, predictions, rows, base):
-        return {"chance": sum(1 / len(texts_of(row["choices"])) for row in rows) / len(rows)}
+        return {"chance": choices.chance(rows)}
 
     def usage(self, repo, base):
         return usages.choosing(repo)
@@ -85,9 +72,7 @@ class MultipleChoice(TextTask):
         return samples.chosen(count)
 
     def gold(self, row, base):
-        index, count = right(row), len(texts_of(row["choices"]))
-        sure = {"label": index, "probability": 1.0, "probabilities": [float(n == index) for n in range(count)]}
-        return self.merge([sure], row, base)
+        return self.merge([choices.sure(row)], row, base)
 
 
 @hookimpl

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from hubtune import Batch, Column, Loss, Metric, hookimpl, option
 from hubtune_text import answers, samples, usages
-from hubtune_text.answers import NOTHING, answers_of
 from hubtune_text.texts import TextTask, targets_of
-from hubtune_text.windows import padded_windows, windows
+from hubtune_text.windows import padded_windows
 
 
 @dataclass(frozen=True)
@@ -41,17 +40,7 @@ class QuestionAnswering(TextTask):
         return {}
 
     def encode(self, rows, base):
-        rows = list(rows)
-        questions, contexts = [row["question"].strip() for row in rows], [row["context"] for row in rows]
-        for row, examples in zip(rows, windows(base, questions, contexts, self.options.stride), strict=True):
-            right = None if row.get("answers") is None else answers_of(row["answers"], row["context"])
-            for example in examples:
-                ids, places = list(example["input_ids"]), example["places"]
-                null = ids.index(base.processor.cls_token_id) if base.processor.cls_token_id in ids else 0
-                if right is not None:
-                    example["target"] = (right and answers.span_in(places, *right[0])) or (null, null)
-                places[null] = NOTHING
-            yield examples
+        return answers.windowed(base, list(rows), self.options.stride)
 
     def collate(self, examples, base, draws):
         inputs, targets = padded_windows(base, examples), targets_of(examples)
@@ -74,11 +63,7 @@ class QuestionAnswering(TextTask):
         return [answers.likeliest(places, start[mask], end[mask], most) for places, mask, start, end in rows]
 
     def merge(self, parts, row, base):
-        """The likeliest span of all windows, against the window where no answer is least likely."""
-        best, null = max(parts, key=lambda part: part["log"]), min(part["null"] for part in parts)
-        if self.options.unanswerable and null - best["log"] > self.options.null_threshold:
-            return answers.no_answer(null)
-        return answers.answer(row["context"], best["start"], best["end"], best["log"])
+        return answers.best_of(parts, row["context"], self.options.null_threshold if self.options.unanswerable else None)
 
     def score(self, predictions, rows, base):
         return answers.squad_scores(predictions, rows)
@@ -90,9 +75,7 @@ class QuestionAnswering(TextTask):
         return samples.asked(count)
 
     def gold(self, row, base):
-        for text, start in answers_of(row["answers"], row["context"]):
-            return answers.answer(row["context"], start, start + len(text), 0.0)
-        return answers.no_answer(0.0)
+        return answers.sure(row)
 
 
 @hookimpl

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hubtune import Batch, Column, DataError, Loss, Metric, hookimpl, option
 from hubtune_text import samples
-from hubtune_text.contrast import gathered, partner, step_loss, told
+from hubtune_text.contrast import partner, step_loss, told
 from hubtune_text.embeddings import Embedding, padded_texts
 from hubtune_text.likeness import KINDS, checked, kind_of, refuse_flat
 from hubtune_text.ranking import remembered
@@ -49,8 +49,6 @@ class SentenceSimilarity(Embedding):
     )
     kind = None
     """What the rows teach: of the run, or those that were encoded last; None where none said it."""
-    groups: dict = {}
-    """The encoded texts of each label of the rows that were encoded last."""
     ranks: dict = {}
     """What score found for a prediction, by its id, and the prediction."""
 
@@ -75,18 +73,20 @@ class SentenceSimilarity(Embedding):
         self.kind = kind or self.kind
         sides = ["text", "text_pair"] if kind != "labels" and "text_pair" in rows[0] else ["text"]
         encoded = [tokenise(base, [row[side] for row in rows], None) for side in sides]
-        if kind == "labels" and "label" in rows[0]:
-            self.groups = gathered(self.groups, rows, encoded[0], whole=base.max_length is None)
         for row, *texts in zip(rows, *encoded, strict=True):
-            yield [{"texts": texts, **(KINDS[kind].carried(row, self.groups) if kind else {})}]
+            yield [{"texts": texts, **(KINDS[kind].carried(row) if kind else {})}]
 
     def size(self, example):
         return 2 * self.length(example)
 
+    def group(self, example):
+        """The label, of a text that has one."""
+        return example["keys"][0] if len(example["texts"]) == 1 and "keys" in example else None
+
     def collate(self, examples, base, draws):
         """The texts of all examples in one batch: (examples * 2, longest), an example's two after each other."""
         texts = [example["texts"] for example in examples]
-        if draws is not None and "group" in examples[0]:
+        if draws is not None and self.group(examples[0]) is not None:
             texts = [[*example["texts"], partner(example, draw)] for example, draw in zip(examples, draws, strict=True)]
         return Batch(padded_texts(base, texts), told(examples, texts), len(examples))
 

@@ -38,8 +38,7 @@ class TokenClassification(PieceTask):
     def inspect(self, splits):
         for split, rows in splits.items():
             words.refuse_untagged(rows, split)
-        return words.facts({split: [listed(row["tags"]) for row in rows] for split, rows in splits.items()},
-                           self.options.scheme)
+        return words.facts(splits, self.options.scheme)
 
     def configure(self, facts, base):
         self.scheme = facts.get("scheme") or scheme_of(base.config.id2label.values())

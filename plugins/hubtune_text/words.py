@@ -1,6 +1,6 @@
 """Words and their tags as cells of data, as pieces of windows, and as one answer from all windows of a row."""
 
-from hubtune import DataError, label_space
+from hubtune import DataError, cells, label_space
 from hubtune_text.tags import learnt, listed, scheme_of, spans
 from hubtune_text.texts import refuse
 from hubtune_text.windows import first_pieces, windows
@@ -16,24 +16,29 @@ def refuse_wordless(texts, split):
 
 def refuse_untagged(rows, split):
     """Refuse rows that have not one tag for every word."""
-    cells = [(listed(row["tokens"]), listed(row["tags"])) for row in rows]
-    refuse_wordless([words for words, _ in cells], split)
-    refuse([index for index, (words, tags) in enumerate(cells) if len(words) != len(tags) or not all(tags)], split,
+    refuse_wordless(cells(rows, "tokens", make=listed), split)
+    both = cells(rows, "tokens", "tags", make=lambda tokens, tags: (listed(tokens), listed(tags)))
+    refuse([index for index, (words, tags) in enumerate(both) if len(words) != len(tags) or not all(tags)], split,
            "rows have another number of tags than of words, or a word without a tag", HINT)
 
 
-def facts(raw, scheme):
-    """The scheme of lists of tags by split, auto: as they look, and the ordered labels that a model learns for them.
+def facts(splits, scheme):
+    """The scheme of the rows' tags, auto: as they look, and the ordered labels that a model learns for them.
 
     Of spans these are O and then B- and I- of each type.
     """
+    raw = {split: cells(rows, "tags", make=listed) for split, rows in splits.items()}
     if scheme == "auto":
         scheme = scheme_of({tag for tags in raw["train"] for tag in tags})
     if scheme == "words":
         return {"scheme": scheme, "labels": label_space(raw)}
-    types = label_space({split: [["O", *(kind for kind, _, _ in spans(tuple(learnt(tags, scheme))))] for tags in rows]
-                         for split, rows in raw.items()})
+    types = label_space({split: cells(rows, "tags", make=lambda cell: kinds_in(listed(cell), scheme)) for split, rows in splits.items()})
     return {"scheme": scheme, "labels": ["O", *(f"{part}-{kind}" for kind in types if kind != "O" for part in "BI")]}
+
+
+def kinds_in(tags, scheme):
+    """O, and the type of every span."""
+    return ["O", *(kind for kind, _, _ in spans(tuple(learnt(tags, scheme))))]
 
 
 def known(tags, ids):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hubtune_labels.labelled import Labelled, LabelOptions
 
-from hubtune import Column, Setup, hookimpl
+from hubtune import Column, Setup, hookimpl, numbered
 from hubtune_vision.base import IMAGE, ImageOptions, ImageTask
 from hubtune_vision.images import decoded, fitted, patches, pixels, sizes_of
 from hubtune_vision.samples import in_one_colour
@@ -38,7 +38,7 @@ class ImageClassification(Labelled, ImageTask):
 
     def encode(self, rows, base):
         cost = patches(base.processor, self.grid, self.grid)
-        for index, row in enumerate(rows):
+        for index, row in numbered(rows):
             yield [self.with_target({"image": row["image"], "row": index, "patches": cost}, row, base)]
 
     def collate(self, examples, base, draws):

@@ -52,7 +52,7 @@ def taken(place: Path, model: Path) -> dict[str, Any]:
         (place.parent / "opened").touch()
         while host.folder().exists():
             time.sleep(0.01)
-        assert isinstance(prepared.encoded["train"].owner, np.memmap)
+        assert isinstance(prepared.encoded["train"].owner.base, np.memmap)
     return described(prepared)
 
 

@@ -17,6 +17,8 @@ REFERENCE_RATE = 5e-5
 """The rate of a strategy that names none."""
 OPEN = tuple(f"train.{item.name}" for item in dataclasses.fields(TrainPart) if item.default is None)
 """What a strategy may have wishes for: the keys that a recipe leaves open."""
+GROWTH, GROWTH_OF_STILL = 10.0, 2.5
+"""How many times the rate may grow for a small model; and for one whose batch norms keep their statistics, and so cannot follow."""
 WEIGHT_DECAY = 0.01
 """The decay where neither the user nor the strategy names one."""
 
@@ -33,16 +35,19 @@ def batch_size(rows: int) -> int:
     return int(max(1, min(largest, rows // 8)))
 
 
-def learning_rate(reference: float, parameters: int) -> float:
-    """A strategy's rate for this model: smaller models take larger steps, by the root of their size."""
+def learning_rate(reference: float, parameters: int, still: bool = False) -> float:
+    """A strategy's rate for this model: smaller models take larger steps, by the root of their size.
+
+    still: whether the model has batch norms that keep their statistics.
+    """
     factor = (REFERENCE_PARAMETERS / max(1, parameters)) ** 0.5
-    return float(f"{reference * min(10.0, max(0.2, factor)):.2g}")
+    return float(f"{reference * min(GROWTH_OF_STILL if still else GROWTH, max(0.2, factor)):.2g}")
 
 
-def settle(train: TrainPart, strategy: Mapping[str, Any], rows: int, parameters: int) -> TrainPart:
+def settle(train: TrainPart, strategy: Mapping[str, Any], rows: int, parameters: int, still: bool = False) -> TrainPart:
     """The settings of a run with nothing left open: the user's, else the strategy's, else from the sizes."""
     wishes = {key.removeprefix("train."): value for key, value in strategy.items()}
-    wishes["lr"] = learning_rate(wishes.get("lr", REFERENCE_RATE), parameters)
+    wishes["lr"] = learning_rate(wishes.get("lr", REFERENCE_RATE), parameters, still)
     wishes = {"batch_size": batch_size(rows), "epochs": epochs(rows), "weight_decay": WEIGHT_DECAY, **wishes}
     if train.steps is not None or train.epochs is not None:
         wishes.pop("steps", None)

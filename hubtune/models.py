@@ -122,6 +122,13 @@ def skeleton(base: Base, task: Task[Any]) -> Module:
     return model
 
 
+def has_batch_norms(model: Module) -> bool:
+    """Whether a model has norms whose statistics are those of the data that it was trained on."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return any(isinstance(part, _BatchNorm) and part.track_running_stats for part in model.modules())
+
+
 def length_limit(base: Base, shape: Module) -> int | None:
     """The most tokens that the model takes: by its tokenizer, its configuration and its position table."""
     import torch

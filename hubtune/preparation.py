@@ -96,7 +96,8 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     limit = limit and max(1, limit - strategy.positions())
     parameters = sum(parameter.numel() for parameter in shape.parameters())
     settings = TrainPart(**before["settings"]) if before else defaults.settle(
-        recipe.train, strategy.defaults, len(data.splits["train"]), parameters
+        recipe.train, strategy.defaults, len(data.splits["train"]), parameters,
+        still=recipe.train.batch_norm == "frozen" and models.has_batch_norms(shape),
     )
     stream, size = data.splits["train"], len(data.splits["train"])
     if isinstance(stream, Stream):

@@ -50,7 +50,7 @@ FIGURES = (
            {**HEART, "train.steps": 400, "train.batch_size": 16, "train.lr": 5e-3}, heart=16, answers=True),
     Figure("text2text-generation", "scitldr", "t5", ("rouge1", "rouge2", "rougeL", "chrf"),
            {**HEART, "train.steps": 400, "train.batch_size": 16, "train.lr": 5e-3}, heart=16, answers=True),
-    Figure("image-classification", "digits_png", MOBILENET, ("accuracy", "f1_macro"), {"train.epochs": 5}, guess="label"),
+    Figure("image-classification", "digits_png", MOBILENET, ("accuracy", "f1_macro"), {"train.epochs": 8}, guess="label"),
     Figure("object-detection", "bccd_detection", "yolos", ("map", "map_50"),
            {**HEART, "train.steps": 1000, "train.batch_size": 16, "train.lr": 3e-3}, SEES, heart=16),
     Figure("image-segmentation", "nuclei_segmentation", "segformer", ("mean_iou", "pixel_accuracy"),
@@ -64,7 +64,7 @@ FIGURES = (
            {**HEART, "train.steps": 200, "train.batch_size": 8, "train.lr": 3e-3}, HEARS, heart=8, note="all rows that there are"),
     Figure("sentence-similarity", "sts2016", MINILM, ("spearman", "pearson"), {"train.epochs": 3}, answers=True),
     Figure("sentence-similarity", "banking77", MINILM, ("recall@1", "recall@5", "ndcg@10"), {"train.epochs": 1}, answers=True),
-    Figure("multiple-choice", "codah", MINILM, ("accuracy",), {"train.epochs": 1, "train.lr": 1e-4}, guess="label"),
+    Figure("multiple-choice", "codah", MINILM, ("accuracy",), {"train.epochs": 2, "train.lr": 1e-4}, guess="label"),
     Figure("token-classification", "wnut17", MINILM, ("f1", "precision", "recall"), {"train.epochs": 2, "train.lr": 1e-4}),
-    Figure("question-answering", "xquad_en", MINILM, ("exact_match", "f1"), {"train.epochs": 1, "train.lr": 2e-4}),
+    Figure("question-answering", "xquad_en", MINILM, ("exact_match", "f1"), {"train.epochs": 3, "train.lr": 2e-4}),
 )

@@ -38,6 +38,7 @@ class Figure:
 HEART = {"train.keep": "last", "train.patience": 0, "train.schedule": "cosine"}
 """Who learns by heart goes on to the end."""
 SEES = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_detection_tokens": 30, "patch_size": 32}
+SEGMENTS = {"hidden_sizes": [16, 32, 64, 64], "decoder_hidden_size": 64}
 HEARS = {"hidden_size": 64, "intermediate_size": 128}
 
 FIGURES = (
@@ -49,12 +50,12 @@ FIGURES = (
     Figure("text2text-generation", "tatoeba_en_zh", "t5", ("chrf", "bleu"),
            {**HEART, "train.steps": 400, "train.batch_size": 16, "train.lr": 5e-3}, heart=16, answers=True),
     Figure("text2text-generation", "scitldr", "t5", ("rouge1", "rouge2", "rougeL", "chrf"),
-           {**HEART, "train.steps": 400, "train.batch_size": 16, "train.lr": 5e-3}, heart=16, answers=True),
+           {**HEART, "train.steps": 800, "train.batch_size": 16, "train.lr": 5e-3}, heart=16, answers=True),
     Figure("image-classification", "digits_png", MOBILENET, ("accuracy", "f1_macro"), {"train.epochs": 8}, guess="label"),
     Figure("object-detection", "bccd_detection", "yolos", ("map", "map_50"),
            {**HEART, "train.steps": 1000, "train.batch_size": 16, "train.lr": 3e-3}, SEES, heart=16),
     Figure("image-segmentation", "nuclei_segmentation", "segformer", ("mean_iou", "pixel_accuracy"),
-           {**HEART, "train.steps": 300, "train.batch_size": 16, "train.lr": 5e-3}, heart=16),
+           {**HEART, "train.steps": 500, "train.batch_size": 16, "train.lr": 5e-3}, SEGMENTS, heart=16),
     Figure("audio-classification", "spoken_digits", "wav2vec2-bert", ("accuracy", "f1_macro"), {"train.epochs": 10, "train.lr": 2e-3},
            HEARS, guess="label"),
     Figure("automatic-speech-recognition", "spoken_digits", "wav2vec2-bert", ("wer", "cer"), {"train.epochs": 30, "train.lr": 3e-3}, HEARS),

@@ -44,11 +44,19 @@ def learning_rate(reference: float, parameters: int, still: bool = False) -> flo
     return float(f"{reference * min(GROWTH_OF_STILL if still else GROWTH, max(0.2, factor)):.2g}")
 
 
-def settle(train: TrainPart, strategy: Mapping[str, Any], rows: int, parameters: int, still: bool = False) -> TrainPart:
-    """The settings of a run with nothing left open: the user's, else the strategy's, else from the sizes."""
+def order(additive: bool) -> str:
+    """How rows meet: those of similar size, which saves a third of a step and holds the accuracy; anyhow where a loss compares
+    the rows of a step, so that which rows these are is a part of what is learnt."""
+    return "bucketed" if additive else "random"
+
+
+def settle(
+    train: TrainPart, strategy: Mapping[str, Any], rows: int, parameters: int, *, still: bool = False, additive: bool = True
+) -> TrainPart:
+    """The settings of a run with nothing left open: the user's, else the strategy's, else from the sizes and the loss."""
     wishes = {key.removeprefix("train."): value for key, value in strategy.items()}
     wishes["lr"] = learning_rate(wishes.get("lr", REFERENCE_RATE), parameters, still)
-    wishes = {"batch_size": batch_size(rows), "epochs": epochs(rows), "weight_decay": WEIGHT_DECAY, **wishes}
+    wishes = {"batch_size": batch_size(rows), "epochs": epochs(rows), "weight_decay": WEIGHT_DECAY, "order": order(additive), **wishes}
     if train.steps is not None or train.epochs is not None:
         wishes.pop("steps", None)
     if train.steps is not None or "steps" in wishes:

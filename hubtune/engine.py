@@ -171,7 +171,7 @@ class Loop:
                 self.look_at(self.work.windows.open(window))
             number = epoch * -(-self.epoch_steps // self.window_steps) + window
             self.planned = ((epoch, window), steps_of_epoch(
-                self.row_sizes, settings.batch_size or 1, settings.order, settings.seed, number
+                self.row_sizes, settings.batch_size or 1, settings.order or "random", settings.seed, number
             ))
         return self.planned[1][place]
 

@@ -97,7 +97,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     parameters = sum(parameter.numel() for parameter in shape.parameters())
     settings = TrainPart(**before["settings"]) if before else defaults.settle(
         recipe.train, strategy.defaults, len(data.splits["train"]), parameters,
-        still=recipe.train.batch_norm == "frozen" and models.has_batch_norms(shape),
+        still=recipe.train.batch_norm == "frozen" and models.has_batch_norms(shape), additive=task.additive,
     )
     stream, size = data.splits["train"], len(data.splits["train"])
     if isinstance(stream, Stream):

@@ -58,7 +58,8 @@ class TrainPart:
     )
     kernels: str = option("auto", "auto: what is computed faster in the same mathematics, and frozen parts once; plain: torch's own, nothing computed once", choices=("auto", "plain"))
     plan: str | None = option(None, "compute as another run did, named by its folder, and measure nothing: the same cuts, so the same dropout")
-    order: str = option("random", "how rows meet in steps", choices=("random", "bucketed"))
+    order: str | None = option(None, "how rows meet in steps: anyhow, or those of similar size; none: bucketed, where a loss is a sum over rows",
+                               choices=("random", "bucketed"))
     max_length: int | None = option(None, "tokens that longer training texts are cut to; none: from the data and the model")
     batch_norm: str = option(
         "frozen", "the running statistics of pretrained batch norms stay, or follow the data", choices=("frozen", "train")

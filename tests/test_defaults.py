@@ -47,7 +47,7 @@ def test_nothing_is_left_open(rows: int, parameters: int, wishes: dict[str, floa
 
 def test_what_the_user_set_stays() -> None:
     wishes = {"train.lr": 1e-3, "train.epochs": 20.0, "train.weight_decay": 0.0, "train.batch_size": 64, "train.warmup": 0.5}
-    mine = TrainPart(lr=7e-6, epochs=2.5, weight_decay=0.3, batch_size=3, warmup=0.2)
+    mine = TrainPart(lr=7e-6, epochs=2.5, weight_decay=0.3, batch_size=3, warmup=0.2, order="random")
     assert settle(mine, wishes, 1000, 10**6) == mine
 
 
@@ -97,3 +97,8 @@ def test_a_small_model_whose_batch_norms_stay_learns_no_faster_than_it_stands() 
     assert (moving, still) == (4e-4, 1e-4)
     assert settle(TrainPart(), {}, 500, large, still=True).lr == settle(TrainPart(), {}, 500, large).lr
     assert settle(TrainPart(lr=1e-3), {}, 500, small, still=True).lr == 1e-3
+
+
+def test_rows_of_similar_size_meet_unless_the_loss_compares_the_rows_of_a_step() -> None:
+    assert [settle(TrainPart(), {}, 500, 10**6, additive=additive).order for additive in (True, False)] == ["bucketed", "random"]
+    assert settle(TrainPart(order="random"), {}, 500, 10**6).order == "random"

@@ -61,7 +61,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--page", type=Path, default=REPO / "docs" / "performance.md")
-    parser.add_argument("--results", type=Path, default=REPO / "runs" / "bench")
+    parser.add_argument("--results", type=Path, default=REPO / "benchmarks" / "results")
     parser.add_argument("--page-only", action="store_true")
     return parser.parse_args()
 

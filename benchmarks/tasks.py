@@ -42,7 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="tasks or data sets")
     parser.add_argument("--page", type=Path, default=REPO / "docs" / "figures.md")
-    parser.add_argument("--results", type=Path, default=REPO / "runs" / "figures")
+    parser.add_argument("--results", type=Path, default=REPO / "benchmarks" / "results")
     parser.add_argument("--page-only", action="store_true")
     given = parser.parse_args()
     kept = given.results / "figures.jsonl"

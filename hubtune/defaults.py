@@ -17,8 +17,8 @@ REFERENCE_RATE = 5e-5
 """The rate of a strategy that names none."""
 OPEN = tuple(f"train.{item.name}" for item in dataclasses.fields(TrainPart) if item.default is None)
 """What a strategy may have wishes for: the keys that a recipe leaves open."""
-GROWTH, GROWTH_OF_STILL = 10.0, 2.5
-"""How many times the rate may grow for a small model; and for one whose batch norms keep their statistics, and so cannot follow."""
+GROWTH = 10.0
+"""How many times the rate may grow for a small model."""
 WEIGHT_DECAY = 0.01
 """The decay where neither the user nor the strategy names one."""
 
@@ -38,10 +38,10 @@ def batch_size(rows: int) -> int:
 def learning_rate(reference: float, parameters: int, still: bool = False) -> float:
     """A strategy's rate for this model: smaller models take larger steps, by the root of their size.
 
-    still: whether the model has batch norms that keep their statistics.
+    still: whether the model has batch norms that keep their statistics, which cannot follow such steps.
     """
     factor = (REFERENCE_PARAMETERS / max(1, parameters)) ** 0.5
-    return float(f"{reference * min(GROWTH_OF_STILL if still else GROWTH, max(0.2, factor)):.2g}")
+    return float(f"{reference * min(1.0 if still else GROWTH, max(0.2, factor)):.2g}")
 
 
 def order(additive: bool) -> str:

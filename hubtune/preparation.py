@@ -64,12 +64,49 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     noted = Noted(watcher)
     plugins = registry.load()
     task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
-    refuse_tracker(recipe.train.track)
-    optimizers.refuse(recipe.train.optimizer, strategy)
-    if recipe.train.plan and not before:
-        device.plan_of(recipe.train.plan, recipe.train.precision)
-    launch.refuse_lonely()
+    refuse_settings(recipe.train, strategy, before)
     shard = launch.shards(recipe.train.shard)
+    data, facts = inspected(recipe, task, source, before, noted)
+    if recipe.publish.repo:
+        hub.check_push(recipe.publish.repo, recipe.publish.pr)
+    origin = located(recipe.model, before)
+    base, config = opened(origin, task, strategy, facts)
+    noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
+    shape = models.skeleton(base, task)
+    if shard:
+        refuse_unshardable(strategy, shape)
+    limit = models.length_limit(base, shape) if task.unit == "tokens" else None
+    limit = limit and max(1, limit - strategy.positions())
+    parameters = sum(parameter.numel() for parameter in shape.parameters())
+    train = data.splits["train"]
+    settings = TrainPart(**before["settings"]) if before else defaults.settle(
+        recipe.train, strategy.defaults, len(train), parameters,
+        still=recipe.train.batch_norm == "frozen" and models.has_batch_norms(shape), additive=task.additive,
+    )
+    size = window_of(train, recipe.data.buffer, settings.batch_size or 1, task, noted) if isinstance(train, Stream) else len(train)
+    encoded, lengths, base = encode_splits(task, data, base, limit, recipe.train, noted, size)
+    windows = Windows(task, train, base, lengths["max_length"], size, (0, encoded["train"])) if isinstance(train, Stream) else None
+    described = {
+        kind: {"plugin": found.name, "distribution": found.source, "version": found.version}
+        for kind, found in (("task", plugins.origin(type(task))), ("strategy", plugins.origin(type(strategy))))
+    }
+    return Prepared(recipe, task, strategy, described, data, facts, origin, base, config,
+                    strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings, windows, shard)
+
+
+def refuse_settings(train: TrainPart, strategy: Strategy[Any], before: Mapping[str, Any] | None) -> None:
+    """Refuse what this machine, this strategy or this launcher cannot do, before any row is read."""
+    refuse_tracker(train.track)
+    optimizers.refuse(train.optimizer, strategy)
+    if train.plan and not before:
+        device.plan_of(train.plan, train.precision)
+    launch.refuse_lonely()
+
+
+def inspected(
+    recipe: Recipe, task: Task[Any], source: Any, before: Mapping[str, Any] | None, noted: Noted
+) -> tuple[rows.Data, dict[str, Any]]:
+    """The rows of all splits, and what the task finds in them; refused where they are others than those the run began with."""
     data = rows.gather(recipe.data, task.columns, source)
     if before and data.fingerprint != before["data"]["fingerprint"]:
         raise ResumeError(
@@ -81,37 +118,23 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     facts = task.inspect({split: Lines(found) for split, found in data.splits.items()})
     data = rows.for_training(data, recipe.data, task.columns, recipe.train.seed, noted.warn)
     noted.note("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
-    if recipe.publish.repo:
-        hub.check_push(recipe.publish.repo, recipe.publish.pr)
-    origin = locate(recipe.model, before["base"]["commit"] if before and not before["base"]["local"] else None)
+    return data, facts
+
+
+def located(model: str, before: Mapping[str, Any] | None) -> Origin:
+    """Where the base model is, at the commit that the run began with."""
+    origin = locate(model, before["base"]["commit"] if before and not before["base"]["local"] else None)
     if before and origin.commit != before["base"]["commit"]:
         raise ResumeError("the base model's files have changed since the run began.",
                           hint="Put the old files back to go on, or train anew with --overwrite.")
-    base, config = opened(origin, task, strategy, facts)
-    noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
-    shape = models.skeleton(base, task)
-    if shard:
-        refuse_unshardable(strategy, shape)
-    limit = models.length_limit(base, shape) if task.unit == "tokens" else None
-    limit = limit and max(1, limit - strategy.positions())
-    parameters = sum(parameter.numel() for parameter in shape.parameters())
-    settings = TrainPart(**before["settings"]) if before else defaults.settle(
-        recipe.train, strategy.defaults, len(data.splits["train"]), parameters,
-        still=recipe.train.batch_norm == "frozen" and models.has_batch_norms(shape), additive=task.additive,
-    )
-    stream, size = data.splits["train"], len(data.splits["train"])
-    if isinstance(stream, Stream):
-        refuse_unstreamed(task)
-        size = max(1, recipe.data.buffer // (settings.batch_size or 1)) * (settings.batch_size or 1)
-        noted.warn(f"streamed: {recipe.data.buffer} rows that follow each other are shuffled together, so rows that are sorted stay so.")
-    encoded, lengths, base = encode_splits(task, data, base, limit, recipe.train, noted, size)
-    windows = Windows(task, stream, base, lengths["max_length"], size, (0, encoded["train"])) if isinstance(stream, Stream) else None
-    described = {
-        kind: {"plugin": found.name, "distribution": found.source, "version": found.version}
-        for kind, found in (("task", plugins.origin(type(task))), ("strategy", plugins.origin(type(strategy))))
-    }
-    return Prepared(recipe, task, strategy, described, data, facts, origin, base, config,
-                    strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings, windows, shard)
+    return origin
+
+
+def window_of(stream: Stream, buffer: int, batch_size: int, task: Task[Any], noted: Noted) -> int:
+    """How many rows of a stream are shuffled together: whole steps of them."""
+    refuse_unstreamed(task)
+    noted.warn(f"streamed: {buffer} rows that follow each other are shuffled together, so rows that are sorted stay so.")
+    return max(1, buffer // batch_size) * batch_size
 
 
 def opened(

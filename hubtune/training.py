@@ -26,6 +26,7 @@ from hubtune import (
     proof,
     sharding,
     trial,
+    ways,
 )
 from hubtune.contract import CONTRACT, Task
 from hubtune.engine import Outcome
@@ -83,8 +84,7 @@ def trained(
     compute = work.compute
     record |= {
         "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
-        "stopped_early": outcome.early, "features": outcome.features, "padding_free": outcome.padding_free,
-        "seconds": round(outcome.seconds, 3),
+        "stopped_early": outcome.early, "features": outcome.features, "seconds": round(outcome.seconds, 3),
         "parameters": {"total": prepared.parameters, "trainable": outcome.trainable},
         "happened": {**outcome.pace, "peak_memory_bytes": memory.peak(compute.device)},
         "processes": {"count": launch.world(), "shard": "full" if prepared.shard else "none"},
@@ -98,8 +98,12 @@ def trained(
 def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: engine.Loop) -> None:
     """Before step 0: try what a step costs unless another run's plan says so, and write down how this one computes."""
     work, watcher = loop.work, loop.watcher
-    if not prepared.settings.plan:
-        trial.padding(loop)
+    if prepared.settings.plan:
+        used = {"padding_free": work.compute.padding < 1, "compiled": work.compute.compiled}
+        record |= {name: {"used": value, "reason": f"train.plan={prepared.settings.plan}"} for name, value in used.items()}
+    else:
+        record["padding_free"] = ways.padding(loop)
+        record["compiled"] = ways.compilation(loop)
         record["expected"] = trial.expected(loop, trial.measure(loop.learner))
     record["compute"] = work.compute.as_dict()
     if work.compute.uniform:

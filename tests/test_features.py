@@ -18,7 +18,7 @@ from hubtune_text.text_classification import TextClassification
 from hubtune_text.token_classification import TokenClassification
 
 import hubtune
-from hubtune import Base, Batch, Loss, Metric, Phase, Strategy, Task, encoding, features, models
+from hubtune import Base, Batch, Loss, Metric, Phase, Strategy, Task, encoding, features, frozen, models
 from hubtune.device import Compute
 from hubtune.encoding import Encoded
 from hubtune.engine import Loop
@@ -318,7 +318,7 @@ def test_the_backbone_computes_every_example_once(tmp_path: Path) -> None:
     made = work(tmp_path)
     loop = Loop(made, told := Told())
     rows = made.model.body.rows
-    assert rows[:3] == [1, features.TRIED, 1]
+    assert rows[:3] == [1, frozen.TRIED, 1]
     assert sum(rows[3:]) == ROWS
     calls = len(rows)
     assert "computed once" in told.notes[0]

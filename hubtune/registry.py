@@ -1,29 +1,25 @@
 """Finds plugins, checks them and names them, and keeps a broken one apart from the others.
 
 Plugins come through the entry points of the group `hubtune`, one module each; the first-party ones too.
-`HUBTUNE_PLUGINS` chooses among them: `none`, `own`, or names with commas. `HUBTUNE_PLUGIN_FILES` names Python files
-that are plugins without being installed; `--plugin FILE` adds to it, so that child processes have them too.
+`HUBTUNE_PLUGINS` chooses among them: `none`, `own`, or names with commas. Beside them stand loose files (`plugin_files`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import os
-import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import pluggy
 
-from hubtune import contract
+from hubtune import contract, plugin_files
 from hubtune.contract import CONTRACT, Column, Metric, Plugin, Strategy, Task
 from hubtune.defaults import OPEN
 from hubtune.errors import (
@@ -40,8 +36,6 @@ from hubtune.recipe import Chosen, fill
 from hubtune.returns import looked_at
 
 GROUP = "hubtune"
-FILES = "HUBTUNE_PLUGIN_FILES"
-"""The environment variable with the plugin files of this process and its children, as PATH is written."""
 PluginT = TypeVar("PluginT", bound=Plugin[Any])
 
 
@@ -242,52 +236,12 @@ def load() -> Registry:
             registry.plugins.append(Found(point.name, version, source, "off", f"HUBTUNE_PLUGINS={wanted}"))
         else:
             registry.add(point.name, point.load, version=version, source=source)
-    for path in files():
-        registry.add(path.stem, partial(from_file, path), version=fingerprint_of(path), source=path.name)
+    for path in plugin_files.named():
+        registry.add(path.stem, partial(plugin_files.load, path), version=plugin_files.version_of(path), source=path.name)
     for name in sorted((names or set()) - {found.name for found in registry.plugins}):
         registry.plugins.append(found := Found(name, "", ""))
         found.set_apart("refused", UnknownPlugin("HUBTUNE_PLUGINS names it, and it is not installed"))
     return registry
-
-
-def files() -> list[Path]:
-    """The plugin files that were named, each once."""
-    return list(dict.fromkeys(Path(name) for name in os.environ.get(FILES, "").split(os.pathsep) if name))
-
-
-def use_files(paths: Sequence[str | Path]) -> None:
-    """Load these Python files as plugins too, in this process and in those that it starts."""
-    found = [str(path) for path in files()]
-    found += [str(Path(path).expanduser().resolve()) for path in paths]
-    if found:
-        os.environ[FILES] = os.pathsep.join(dict.fromkeys(found))
-
-
-def fingerprint_of(path: Path) -> str:
-    """What stands for a version: the first digits of the file's sha256."""
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" if path.is_file() else ""
-
-
-def from_file(path: Path) -> ModuleType:
-    """The module in a file, imported once in a process as long as the file stays as it is."""
-    if not path.is_file():
-        raise BrokenPlugin(f"there is no file '{path}'.")
-    if path.suffix != ".py":
-        raise BrokenPlugin(f"'{path.name}' is no Python file.")
-    name = f"hubtune_file_{hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise BrokenPlugin(f"'{path.name}' cannot be imported.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look themselves up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def is_own(point: EntryPoint) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file
 from test_gradient import Numbers, Penalised, Plain, work
@@ -17,9 +18,7 @@ from torch import nn
 
 import hubtune
 from hubtune import Phase, Strategy, launch, sharding
-from hubtune.engine import Loop
 from hubtune.errors import RecipeError, TrainingError
-from hubtune.watch import Watcher
 
 
 class Block(nn.Module):
@@ -91,21 +90,10 @@ class Holding(Strategy[Any]):
 
 def trained(folder: Path, task: Any, strategy: Any, *, shard: bool = False, resume: bool = False, stop: int | None = None,
             model: Any = Stack) -> dict[str, torch.Tensor]:
-    folder.mkdir(exist_ok=True)
-    made = work(folder, task(), strategy(), batch_size=5, epochs=3.0, weight_decay=0.1, clip=0.5)
     torch.manual_seed(0)
-    made.model = model(3 if task is Scored else 1).double()
-    made.resume, made.shard = resume, shard
-    loop = Loop(made, Watcher())
-    try:
-        if stop is None:
-            loop.run()
-        else:
-            for _ in range(stop):
-                loop.one_step()
-            loop.save()
-    finally:
-        loop.close()
+    made = work(folder, task(), strategy(), model(3 if task is Scored else 1), resume=resume, shard=shard, batch_size=5, epochs=3.0,
+                weight_decay=0.1, clip=0.5)
+    tiny.trained(made, stop)
     return {name: sharding.whole(value.detach()) for name, value in made.model.state_dict().items()}
 
 

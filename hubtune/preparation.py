@@ -66,6 +66,8 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
     refuse_settings(recipe.train, strategy, before)
     shard = launch.shards(recipe.train.shard)
+    if alone := launch.nobody_to_share_with(recipe.train.shard):  # who only looks, or goes on with fewer processes, may be alone
+        noted.warn(alone.message)
     data, facts = inspected(recipe, task, source, before, noted)
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)

@@ -28,6 +28,8 @@ def train(made: Recipe, *, out: str | Path | None = None, overwrite: bool = Fals
 
     Of several processes that a launcher started, the first returns; the others end with their part of the work.
     """
+    if error := launch.nobody_to_share_with(made.train.shard):
+        raise error
     if not launch.is_first():
         return followed(Path(out or "runs"), handover.prepare(made, Watcher(), source), {}, resume=False)
     folder = new_folder(made, out, overwrite)

@@ -22,7 +22,7 @@ CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 
 FLOORS = {
     0: ("errors", "contract", "values", "returns", "batching", "labels", "pieces", "precision", "fingerprint", "watch", "estimate"),
-    1: ("arrays", "recipe", "registry", "plugin_files", "defaults", "schedule", "journal"),
+    1: ("arrays", "scratch", "recipe", "registry", "plugin_files", "defaults", "schedule", "journal"),
     2: ("rows", "sources", "folders", "coco", "conll", "models", "origin", "hub", "checkpoint", "saving", "sharding", "card", "encoding", "examples", "store", "forms", "streams", "device", "probe", "memory", "optimizers", "launch", "host", "kernels", "record"),
     3: ("engine", "learner", "trial", "footprint", "vocabulary", "features", "frozen", "backbone", "flat", "gradient", "evaluate", "proof", "replay"),
     4: ("run", "costs", "preparation", "handover", "training", "loaded", "api", "scaffold"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from hubtune.additive import refuse_mean
 from hubtune.evaluate import gap
 from hubtune.testing.bench import Bench, ensure, no_grad
 
 
 def sums(bench: Bench, uniform: bool, atol: float = 1e-5) -> None:
-    """The loss of a step is the same however it is cut. uniform: only examples of one size meet."""
+    """The loss of a step is the same however it is cut, and a training asks nothing more. uniform: only examples of one size meet."""
     if not bench.task.additive:
         whole_loss(bench, atol)
         return
@@ -23,6 +24,7 @@ def sums(bench: Bench, uniform: bool, atol: float = 1e-5) -> None:
                    "`loss`: sum over targets, with `reduction=\"sum\"`, never a mean; padding must not count")
             ensure(gap(term.count, first[name].count + second[name].count) <= 1e-9,
                    "counts do not add up.", "`Loss.count` and `count`")
+    refuse_mean(bench.model, bench.task, bench.base, bench.annotated)
 
 
 def whole_loss(bench: Bench, atol: float) -> None:

@@ -147,7 +147,7 @@ class Model:
         chosen = {**self._record.get("columns", {}), **(columns or {})}
         found = rows.for_evaluation(data, split, self.task.columns, chosen, needs_labels=True)
         name, labelled = next(iter(found.splits.items()))
-        if watcher and name == "train" and self._record.get("data") == found.fingerprint[:16]:
+        if watcher and name in ("train", found.name) and self._record.get("data") == found.fingerprint[:16]:
             watcher.warn("the model was trained on these rows: scores here flatter it.")
         model, base = self.ready()
         predictions = self._answer(model, base, labelled, "evaluating", watcher)

@@ -128,15 +128,16 @@ class Registry:
         """The plugins that somebody wants and nobody can use."""
         return [found for found in self.plugins if found.error is not None]
 
-    def task(self, chosen: Chosen) -> Task[Any]:
-        """The task with its options, or an error that says what is wrong and what there is."""
-        return self._make(self.tasks, chosen, "task", "tasks")
+    def task(self, chosen: Chosen, came: Mapping[str, str] | None = None) -> Task[Any]:
+        """The task with its options, or an error that says what is wrong and what there is. came: of a run or a model, where its
+        record says that the plugin came from."""
+        return self._make(self.tasks, chosen, "task", "tasks", came)
 
-    def strategy(self, chosen: Chosen) -> Strategy[Any]:
-        """The strategy with its options, or an error that says what is wrong and what there is."""
-        return self._make(self.strategies, chosen, "strategy", "strategies")
+    def strategy(self, chosen: Chosen, came: Mapping[str, str] | None = None) -> Strategy[Any]:
+        """The strategy, likewise."""
+        return self._make(self.strategies, chosen, "strategy", "strategies", came)
 
-    def _make(self, table: dict[str, type[PluginT]], chosen: Chosen, kind: str, kinds: str) -> PluginT:
+    def _make(self, table: dict[str, type[PluginT]], chosen: Chosen, kind: str, kinds: str, came: Mapping[str, str] | None) -> PluginT:
         plugin = table.get(chosen.name)
         if plugin is None:
             for found in self.plugins:
@@ -146,15 +147,27 @@ class Registry:
                         hint="See all of them with: hubtune plugins",
                     ) from found.error
             named = [found.trouble for found in self.set_apart() if found.source.endswith(".py") or not found.source]
-            raise UnknownPlugin(
-                f"no {kind} named '{chosen.name}'.{did_you_mean(chosen.name, table)}"
-                f" Installed: {listing(sorted(table), 30) or 'none'}.",
-                hint="\n".join([*named, f"See what each does with: hubtune {kinds}"]),
-            )
+            wrong, ways = self._gone(f"the {kind} '{chosen.name}'", came) if came and came["version"] else (
+                f"no {kind} named '{chosen.name}'.{did_you_mean(chosen.name, table)} Installed: {listing(sorted(table), 30) or 'none'}.", [])
+            raise UnknownPlugin(wrong, hint="\n".join([*ways, *named, f"See what each does with: hubtune {kinds}"]))
         reason = unavailable(plugin)
         if reason:
             raise MissingExtra(f"the {kind} '{chosen.name}' cannot run here: {reason}")
         return cast(PluginT, looked_at(plugin(fill(plugin.Options, chosen.options, kind))))
+
+    def _gone(self, what: str, came: Mapping[str, str]) -> tuple[str, list[str]]:
+        """What to say of a plugin that was here when a record was written, and how to get it back."""
+        source, version = came["distribution"], came["version"]
+        made = f"this was made with {what} of {source} {version}, which"
+        if source.endswith(".py"):
+            return f"{made} is not installed.", [f"Name that file with: --plugin {source}"]
+        here = [found for found in self.plugins if found.source == source]
+        if not here:
+            return f"{made} is not installed.", [f"Install it with: pip install {source}=={version}"]
+        found = next((found for found in here if found.name == came["plugin"]), here[0])
+        if found.status != "ok":
+            return f"{made} is {found.status}: {found.reason}", []
+        return f"{made} has none of that name in version {found.version}.", [f"Install the other with: pip install {source}=={version}"]
 
 
 def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:

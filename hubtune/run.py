@@ -106,7 +106,7 @@ class Run(Model):
             raise ResumeError(f"'{folder}' was not finished.", hint=f"Go on with: hubtune train --resume {folder}")
         origin = in_folder(self.folder / "model")
         said = json.loads((self.folder / "model" / RECORD).read_text(encoding="utf-8"))
-        task = registry.load().task(Chosen(said["task"]["name"], said["task"]["options"]))
+        task = registry.load().task(Chosen(said["task"]["name"], said["task"]["options"]), said["task"].get("plugin"))
         super().__init__(origin, said, task, str(folder), base=self.record["recipe"]["model"]["id"])
 
     @property

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+import hubtune
 from hubtune import cli, plugin_files, registry
 from hubtune.errors import BrokenPlugin, UnknownPlugin
-from hubtune.loaded import recorded_task
 from hubtune.recipe import Chosen
 
 WAY = '''
@@ -148,11 +148,52 @@ def test_a_list_says_what_it_lacks(capsys: pytest.CaptureFixture[str], monkeypat
     ("hubtune-stars", "pip install hubtune-stars"), ("stars.py", "--plugin stars.py"), (None, "hubtune tasks"),
 ])
 def test_a_model_of_a_task_that_is_gone_says_where_the_task_came_from(came: str | None, way: str) -> None:
-    said = {"name": "stars", **({"plugin": {"plugin": "stars", "distribution": came, "version": "0.2"}} if came else {})}
     with pytest.raises(UnknownPlugin) as caught:
-        recorded_task(registry.load(), said)
+        registry.load().task(Chosen("stars"), {"plugin": "stars", "distribution": came, "version": "0.2"} if came else None)
     assert way in str(caught.value.hint)
     assert came is None or f"the task 'stars' of {came} 0.2, which is not installed" in caught.value.message
+
+
+@pytest.mark.parametrize(("plugins", "came", "message", "way"), [
+    ("none", {"plugin": "full", "version": "0.1"}, "of hubtune 0.1, which is off: HUBTUNE_PLUGINS=none", None),
+    ("", {"plugin": "full", "version": "0.0.1"}, "of hubtune 0.0.1, which has none of that name in version", "pip install hubtune==0.0.1"),
+    ("", {"plugin": "full", "version": ""}, "no strategy named 'fuller'. Did you mean 'full'?", None),  # of a class, by no plugin
+])
+def test_a_plugin_that_is_here_without_what_a_run_needs_is_told_apart(
+    plugins: str, came: dict[str, str], message: str, way: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUBTUNE_PLUGINS", plugins)
+    with pytest.raises(UnknownPlugin) as caught:
+        registry.load().strategy(Chosen("fuller"), {**came, "distribution": "hubtune"})
+    assert message in caught.value.message
+    assert "pip install" not in str(caught.value.hint) if way is None else way in str(caught.value.hint)
+
+
+def test_a_run_whose_plugin_is_gone_says_where_it_came_from(tmp_path: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both a run that is to go on and one that has ended."""
+    plugin_files.use([written(tmp_path)])
+    rows = [{"text": f"{'good' if n % 2 else 'bad'} film {n}", "label": "yes" if n % 2 else "no"} for n in range(24)]
+    folder = tmp_path / "run"
+    run = hubtune.train("text-classification", model=str(tiny_model("bert")), data=rows, strategy="way", out=str(folder),
+                        set=["train.epochs=1", "train.prove=false"])
+    monkeypatch.setenv(plugin_files.VARIABLE, "")
+    record = run.record
+    (folder / "run.json").write_text(json.dumps({**record, "state": "started"}), encoding="utf-8")
+    with pytest.raises(UnknownPlugin, match=r"made with the strategy 'way' of loose.py sha256:\w+, which is not installed") as caught:
+        hubtune.resume(folder, data=rows)
+    assert "--plugin loose.py" in str(caught.value.hint)
+    came = {"plugin": "stars", "distribution": "hubtune-stars", "version": "0.2"}
+    gone = {"recipe": {**record["recipe"], "task": {"name": "stars"}}, "plugins": {**record["plugins"], "task": came}}
+    (folder / "run.json").write_text(json.dumps({**record, **gone, "state": "started"}), encoding="utf-8")
+    with pytest.raises(UnknownPlugin, match=r"made with the task 'stars' of hubtune-stars 0\.2, which is not installed") as caught:
+        hubtune.resume(folder, data=rows)
+    assert "pip install hubtune-stars==0.2" in str(caught.value.hint)
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    beside = json.loads((folder / "model" / "hubtune.json").read_text(encoding="utf-8"))
+    (folder / "model" / "hubtune.json").write_text(json.dumps({**beside, "task": {"name": "stars", "options": {}, "plugin": came}}), encoding="utf-8")
+    for model in (folder, folder / "model"):
+        with pytest.raises(UnknownPlugin, match=r"made with the task 'stars' of hubtune-stars 0\.2, which is not installed"):
+            hubtune.load(model)
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "show", "tasks", "strategies", "plugins", "recipe"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubtune import (
+    additive,
     card,
     checkpoint,
     device,
@@ -143,6 +144,8 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
             split: evaluate.annotated(found.model, prepared.task, prepared.base, encoded, compute.uniform)
             for split, encoded in prepared.encoded.items()
         })
+    if not resume:
+        additive.refuse_mean(found.model, prepared.task, prepared.base, prepared.encoded["train"])
     return prepared, Work(
         prepared.task, prepared.strategy, prepared.base, found.model, found.fresh, prepared.encoded["train"],
         prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,

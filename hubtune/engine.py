@@ -25,11 +25,12 @@ from hubtune.encoding import Encoded
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
 from hubtune.journal import open_log, stopping
 from hubtune.labels import row_numbers
-from hubtune.learner import Learner, Work
+from hubtune.learner import Learner
 from hubtune.pieces import Lines
 from hubtune.saving import Saver
 from hubtune.schedule import steps_in, validates
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 if TYPE_CHECKING:
     from torch.nn import Module

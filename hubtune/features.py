@@ -31,7 +31,7 @@ from hubtune.watch import Watcher
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from hubtune.learner import Work
+    from hubtune.work import Work
 
 SHARE = 0.25
 """The share of the free disk that features may take."""

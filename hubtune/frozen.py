@@ -18,7 +18,7 @@ from hubtune.flat import Field, width_of
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from hubtune.learner import Work
+    from hubtune.work import Work
 
 TRIED = 8
 """Examples that are tried before anything is kept."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from hubtune.learner import Work
+    from hubtune.work import Work
 
 
 @dataclass(frozen=True)

@@ -24,40 +24,17 @@ from hubtune import (
     vocabulary,
 )
 from hubtune.batching import cut, places
-from hubtune.contract import Base, Plan, Rows, Strategy, Task
+from hubtune.contract import Plan
 from hubtune.device import Compute
-from hubtune.encoding import Encoded
 from hubtune.errors import ResumeError, TrainingError
 from hubtune.gradient import Gradient, recompute
-from hubtune.recipe import TrainPart
 from hubtune.schedule import boundaries, rate
-from hubtune.streams import Windows
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.nn import Module
-
-
-@dataclass
-class Work:
-    """All that the loop needs, as plain values."""
-
-    task: Task[Any]
-    strategy: Strategy[Any]
-    base: Base
-    model: Module
-    fresh: frozenset[str]
-    train: Encoded
-    validation: Encoded
-    validation_rows: Rows
-    settings: TrainPart
-    compute: Compute
-    folder: Path
-    resume: bool = False
-    windows: Windows | None = None
-    """Of a stream: what `train` is a window of."""
-    shard: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from transformers import AttentionInterface
 from hubtune import comparison, device, evaluate, launch, sharding
 
 if TYPE_CHECKING:
-    from hubtune.learner import Work
+    from hubtune.work import Work
 
 WORTH = 0.15
 """The share of a step's cost that has to be saved. Joining examples and taking them apart costs something: MiniLM on a CPU, short

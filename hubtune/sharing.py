@@ -11,7 +11,7 @@ from hubtune.errors import TrainingError
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from hubtune.learner import Work
+    from hubtune.work import Work
 
 
 def share_out(work: Work, module: Module, still: Collection[Module], learning: Callable[[], list[frozenset[str]]]) -> None:

@@ -31,12 +31,12 @@ from hubtune import (
 )
 from hubtune.contract import CONTRACT, Task
 from hubtune.engine import Outcome
-from hubtune.learner import Work
 from hubtune.origin import fetch
 from hubtune.pieces import Lines
 from hubtune.preparation import Prepared
 from hubtune.record import RECORD, write_record
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -20,9 +20,9 @@ import hubtune
 from hubtune import Batch, Loss, Metric, Phase, Strategy, Task, encoding, features, frozen, models
 from hubtune.engine import Loop
 from hubtune.errors import ResumeError
-from hubtune.learner import Work
 from hubtune.origin import in_folder
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 ROWS = 20
 

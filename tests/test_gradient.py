@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from hubtune import Batch, Loss, Metric, Phase, Strategy, Task
 from hubtune.engine import Loop
 from hubtune.gradient import Gradient
-from hubtune.learner import Work
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 ROWS = 12
 

@@ -18,9 +18,9 @@ import hubtune
 from hubtune import device, memory, trial
 from hubtune.device import Compute
 from hubtune.engine import Loop
-from hubtune.learner import Work
 from hubtune.testing import checks
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 ROWS = [{"text": "good " * (1 + n % 9) if n % 2 else "bad " * (2 + n % 7), "label": "yes" if n % 2 else "no"} for n in range(40)]
 SET = {"train.epochs": 2.0, "train.batch_size": 8, "train.precision": "fp32", "train.prove": False, "train.keep": "last"}

@@ -14,9 +14,9 @@ import torch
 
 from hubtune import Base, Batch, Loss, Metric, Strategy, Task, trial, vocabulary
 from hubtune.engine import Loop
-from hubtune.learner import Work
 from hubtune.recipe import TrainPart
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 ROWS, WORDS = 12, 50
 

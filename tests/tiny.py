@@ -11,10 +11,10 @@ from hubtune import Base, encoding, evaluate, models
 from hubtune.device import Compute
 from hubtune.encoding import Encoded
 from hubtune.engine import Loop
-from hubtune.learner import Work
 from hubtune.origin import in_folder
 from hubtune.recipe import TrainPart
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 
 def work(folder, task, strategy, model, train, validation=None, rows=None, *, base=None, fresh=frozenset(), compute=None,

@@ -238,11 +238,12 @@ def test_it_stays_where_activations_are_computed_again_but_not_where_weights_are
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_run_is_that_of_plain_kernels(recompute: bool, tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
+    from dataclasses import replace
 
-    from hubtune import learner
+    from hubtune import device
 
-    if recompute:
-        monkeypatch.setattr(learner.Learner, "train_mode", lambda self: (learner.recompute(self.module), self.model.train())[1])
+    choose = device.choose
+    monkeypatch.setattr(device, "choose", lambda *given: replace(choose(*given), recompute=recompute))
     rows, own = task_for("gpt2").sample(24), losses.cross_entropy
     found = {}
     for way in ("plain", "auto"):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-from hubtune import checkpoint, device, evaluate, memory, models, training, trial
+from hubtune import checkpoint, device, evaluate, memory, models, scratch, training, trial
 from hubtune.encoding import some
 from hubtune.engine import Loop
 from hubtune.preparation import Prepared
@@ -20,8 +18,7 @@ STEPS = 4
 def measure(prepared: Prepared) -> dict[str, Any]:
     """Load the model, take some steps on it, answer some rows, save it, and forget it all again."""
     compute = training.planned(prepared, {}, resume=False)
-    with tempfile.TemporaryDirectory() as temporary, device.computing(compute):
-        folder = Path(temporary)
+    with scratch.Folder() as folder, device.computing(compute):
         prepared, work = training.loaded(folder, prepared, compute, resume=False)
         loop = Loop(work, Watcher())
         try:
@@ -57,8 +54,7 @@ def steps(loop: Loop) -> float:
         items = items_of(loop, step % loop.steps)
         cost += costs(loop, items)
         taken(loop, step % loop.steps, items)
-    micro_batches, padded = trial.counted(loop)
-    return (time.perf_counter() - begun) / cost * (padded + micro_batches * loop.work.compute.overhead)
+    return (time.perf_counter() - begun) / cost * trial.cost(loop)
 
 
 def items_of(loop: Loop, step: int) -> list[int]:
@@ -69,7 +65,7 @@ def items_of(loop: Loop, step: int) -> list[int]:
 def costs(loop: Loop, items: list[int]) -> float:
     """What a step costs, in tokens: its padded ones, and the overhead of its micro-batches."""
     cuts = loop.learner.cuts(items)
-    return float(sum(loop.learner.padded(part) + loop.work.compute.overhead for part in cuts))
+    return float(sum(loop.learner.places(part) + loop.work.compute.overhead for part in cuts))
 
 
 def taken(loop: Loop, step: int, items: list[int]) -> None:

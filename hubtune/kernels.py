@@ -138,9 +138,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return own_linear(input, frozen.of(weight, torch.get_autocast_dtype("cpu")) if cast else weight, bias)
 
 
+linear_later, own_linear_later = logits.put_off(linear), logits.put_off(own_linear)
+
+
 def fitting(names: Sequence[str], again: bool, shared: bool) -> Sequence[str]:
-    """Those of the kernels that can be used. again: activations are computed again in the backward pass, without kernels, so that what
-    is drawn has to be drawn by torch, whose generator is put back for it; shared: weights are there in their block's pass alone."""
+    """Those of the kernels that can be used. again: blocks are compiled, or computed again in the backward pass, and what is drawn in
+    them has to be drawn by torch, which knows how; shared: weights are there in their block's pass alone."""
     return [name for name in names if not (shared if name == "logits" else again)]
 
 
@@ -148,7 +151,7 @@ def fitting(names: Sequence[str], again: bool, shared: bool) -> Sequence[str]:
 def using(names: Sequence[str], seed: int) -> Iterator[None]:
     """Compute with these kernels; a global change, undone at the end, so only ever around one step."""
     places: dict[str, Any] = {"attention": ("scaled_dot_product_attention", attention), "dropout": ("dropout", dropout),
-                              "linear": ("linear", linear), "logits": ("linear", logits.put_off(linear if "linear" in names else own_linear))}
+                              "linear": ("linear", linear), "logits": ("linear", linear_later if "linear" in names else own_linear_later)}
     draws.seed(seed)
     before = {place: getattr(functional, place) for place, _ in map(places.__getitem__, names)}
     for name in names:

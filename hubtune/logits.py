@@ -85,7 +85,7 @@ def put_off(linear: Linear) -> Linear:
 
     def later(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         learns = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
-        if not learns or len(weight) < SMALLEST or not {type(input), type(weight)} <= {Tensor, Parameter}:
+        if not learns or torch.compiler.is_compiling() or len(weight) < SMALLEST or not {type(input), type(weight)} <= {Tensor, Parameter}:
             return linear(input, weight, bias)
         kind = input.device.type
         half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and input.dtype != torch.float64 else None

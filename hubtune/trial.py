@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hubtune import launch, vocabulary
+from hubtune import comparison, device, launch, vocabulary
 from hubtune.estimate import Pace, Rung, overhead, pace
 from hubtune.footprint import Footprint
 from hubtune.learner import out_of_memory
@@ -68,13 +68,19 @@ def measure(learner: Learner) -> Found:
 
 
 def counted(loop: Loop) -> tuple[float, float]:
-    """Micro-batches and padded tokens of a step, as an epoch has them on average."""
+    """Micro-batches of a step and what they compute, in tokens, as an epoch has them on average."""
     found = []
     for step in range(min(loop.epoch_steps, loop.window_steps, COUNTED)):
         cuts = loop.learner.cuts([example for row in loop.rows_of(step) for example in loop.rows_examples[int(row)]])
-        found.append((len(cuts), sum(map(loop.learner.padded, cuts))))
-    micro_batches, padded = np.mean(found, axis=0).tolist()
-    return micro_batches, padded
+        found.append((len(cuts), sum(map(loop.learner.places, cuts))))
+    micro_batches, places = np.mean(found, axis=0).tolist()
+    return micro_batches, places
+
+
+def cost(loop: Loop) -> float:
+    """What a step costs, in tokens."""
+    micro_batches, places = counted(loop)
+    return places + micro_batches * loop.work.compute.overhead
 
 
 def expected(loop: Loop, found: Found) -> dict[str, Any] | None:
@@ -118,10 +124,8 @@ class Trial:
     def run(self) -> Found:
         """Time first, then memory, with the optimizer's state there as it will be."""
         learner, compute = self.learner, self.work.compute
-        widths = [sum(value.numel() for name, value in learner.module.named_parameters() if name in names)
-                  for names in learner.learning]
         with untouched(learner):
-            learner.enter(widths.index(max(widths)))
+            learner.enter(self.widest())
             learner.train_mode()
             own, ratio = self.paced()
             if own:
@@ -136,6 +140,26 @@ class Trial:
         figures = {name: float(f"{value:.3g}") for name, value in asdict(wall).items()} if wall else None
         compute = replace(compute, trial={"seconds": figures, "optimizer_seconds": float(f"{seconds:.3g}"), "memory": said})
         return Found(compute, wall, seconds, peak)
+
+    def compared(self) -> tuple[list[torch.Tensor], float]:
+        """What a few examples give, without dropout, and the seconds of a token in a micro-batch of many, the better of two."""
+        learner, work = self.learner, self.work
+        items = comparison.spread(work.train, 8)
+        with untouched(learner):
+            learner.enter(self.widest())
+            with learner.vocabularies.whole(), learner.blocks(), device.autocast(work.compute):
+                found = [] if work.shard else comparison.learnt(work.task, work.base, work.train, learner.module, items)
+            learner.train_mode()
+            size = max(1, int(work.train.sizes[items[-1]]))
+            many = [items[-1]] * max(1, min(len(work.train.sizes), work.compute.limit // size, 4 * TOKENS_OF_A_GPU // size))
+            seconds = min(launch.together(self.clocked([many]))[0] for _ in range(3))
+        return found, seconds / (size * len(many))
+
+    def widest(self) -> int:
+        """The phase in which the most weights learn."""
+        widths = [sum(value.numel() for name, value in self.learner.module.named_parameters() if name in names)
+                  for names in self.learner.learning]
+        return widths.index(max(widths))
 
     def example(self, size: int) -> int:
         """An example that is at least so large."""

@@ -26,31 +26,37 @@ Linear = Callable[..., Tensor]
 
 
 class Logits(Tensor):
-    """What `head` makes of `hidden`; `numbers`: the same as an ordinary tensor, once somebody needed it."""
+    """What `head` makes of `hidden`. numbers: the same as an ordinary tensor, once somebody needed it; part_of: what this is a view of,
+    and its place there: what is changed in the one is changed in the other."""
 
     hidden: Tensor
     head: Head
     numbers: Tensor | None
+    part_of: tuple[Logits, Any] | None
 
     @staticmethod
     def __new__(cls, hidden: Tensor, head: Head) -> Logits:
         shape = (*hidden.shape[:-1], len(head.weight))
         made: Logits = Tensor._make_wrapper_subclass(cls, shape, dtype=head.dtype, device=hidden.device)
-        made.hidden, made.head, made.numbers = hidden, head, None
+        made.hidden, made.head, made.numbers, made.part_of = hidden, head, None, None
         return made
 
     def computed(self) -> Tensor:
         """An ordinary tensor, the same at every call, so that what is changed in place stays changed."""
         if self.numbers is None:
-            self.numbers = self.head(self.hidden)
+            self.numbers = self.part_of[0].computed()[self.part_of[1]] if self.part_of else self.head(self.hidden)
         return self.numbers
+
+    def is_put_off(self) -> bool:
+        """Whether nobody has seen these numbers, and so changed them."""
+        return self.numbers is None and (self.part_of is None or self.part_of[0].is_put_off())
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in KNOWN:
             return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
         answer = ANSWERS.get(func)
-        if answer and isinstance(args[0], Logits) and args[0].numbers is None:
+        if answer and isinstance(args[0], Logits) and args[0].is_put_off():
             found = answer(*args, **(kwargs or {}))
             if found is not NotImplemented:
                 return found
@@ -96,9 +102,9 @@ def put_off(linear: Linear) -> Linear:
     return later
 
 
-def made(head: Head, hidden: Tensor) -> Tensor:
+def made(head: Head, hidden: Tensor) -> Logits:
     """Logits of these hidden states."""
-    found: Tensor = Later.apply(head, hidden, *head.parts())  # type: ignore[no-untyped-call]
+    found: Logits = Later.apply(head, hidden, *head.parts())  # type: ignore[no-untyped-call]
     return found
 
 
@@ -113,7 +119,12 @@ def chosen(logits: Logits, index: Any) -> Any:
     parts = index if isinstance(index, tuple) else (index,)
     known = all(isinstance(part, slice | int) or type(part) is Tensor for part in parts)
     taken = sum(part.ndim if isinstance(part, Tensor) and part.dtype == torch.bool else 1 for part in parts)
-    return made(logits.head, logits.hidden[index]) if known and taken < logits.ndim else NotImplemented
+    if not known or taken >= logits.ndim:
+        return NotImplemented
+    found = made(logits.head, logits.hidden[index])
+    if not any(isinstance(part, Tensor) for part in parts):
+        found.part_of = logits, index
+    return found
 
 
 def widened(logits: Logits, dtype: Any = torch.float32, *more: Any, **named: Any) -> Any:
@@ -134,8 +145,8 @@ def shifted(logits: Logits, added: Any, **named: Any) -> Any:
 
 
 def same(logits: Logits, *named: Any) -> Any:
-    """Logits in one piece of memory, as they will be."""
-    return NotImplemented if named else logits
+    """Logits in one piece of memory, as they will be unless they are a view."""
+    return NotImplemented if named or logits.part_of else logits
 
 
 def cross_entropy(

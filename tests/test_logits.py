@@ -87,6 +87,14 @@ def masked(found: Tensor, labels: Tensor) -> Tensor:
     return asked(found, labels, reduction="sum")
 
 
+def through_a_view(found: Tensor, labels: Tensor) -> Tensor:
+    """Logits that are changed through a part of them, and a part of what was changed."""
+    last, first = found[:, -1], found[:, :3]
+    last.mul_(0.5)
+    found[..., 0] = -9.0
+    return torch.stack([asked(found, labels, reduction="sum"), functional.cross_entropy(first[:, 1], labels[:, 1], reduction="sum")])
+
+
 OTHERS: dict[str, Callable[[Any, Any], Tensor]] = {
     "capped": lambda found, labels: asked(torch.tanh(found / 5) * 5, labels, reduction="sum"),
     "some words": lambda found, labels: found[..., :5].exp(),
@@ -98,6 +106,7 @@ OTHERS: dict[str, Callable[[Any, Any], Tensor]] = {
     "joined": lambda found, labels: torch.cat([found, found[:1]]).square(),
     "of one place each": lambda found, labels: asked(found + found.detach()[:, :1], labels, reduction="none"),
     "changed in place": masked,
+    "changed through a view": through_a_view,
     "a function of one's own": lambda found, labels: asked(Double.apply(found), labels, reduction="sum"),
     "computed again": lambda found, labels: checkpoint(lambda given: given.logsumexp(-1), found, use_reentrant=True),
 }

@@ -74,7 +74,7 @@ def choose(precision: str, kernels: str = "auto", allowed: Sequence[str] = HALVE
     # Until a trial has measured it, the overhead is a guess; on a GPU on the side of few micro-batches, since launches count.
     overhead, limit = (64, 8192) if device == "cpu" else (4096, 16384)
     return Compute(device, found.precision, threads, overhead, limit, probe, onednn=found.onednn, why=found.why,
-                   kernels=KERNELS if device == "cpu" and kernels == "auto" else ())
+                   kernels=KERNELS.get(device, ()) if kernels == "auto" else ())
 
 
 def refuse_unknown(precision: str, device: str) -> None:
@@ -116,7 +116,7 @@ def against(said: Mapping[str, Any], precision: str) -> Iterator[str]:
         yield f"its plan is for the device {found.device}, and this is {here}"
     if precision not in ("auto", found.precision):
         yield f"its plan is for {found.precision}, and train.precision={precision}"
-    if strange := sorted(set(found.kernels) - set(KERNELS)):
+    if strange := sorted(set(found.kernels) - set(KERNELS.get(here, ()))):
         yield f"it has kernels that are not here: {', '.join(strange)}"
     if found.threads > cores:
         yield f"it has {found.threads} threads, and this machine {cores} cores"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 
 from hubtune import checkpoint, evaluate, launch, sharding
 from hubtune.batching import steps_of_epoch
@@ -293,8 +294,10 @@ class Loop:
 def tracked(work: Work) -> Accelerator:
     """Accelerate on the device that was chosen, with the tracker that the user wants."""
     settings = work.settings
+    # Buffers are sent after a step (`Learner.move`): in a forward pass processes would wait for one that has no memory for it.
+    plainly = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(  # a launcher's wishes for half precision and compilation would stay on the model, in evaluation too
-        cpu=work.compute.device == "cpu", mixed_precision="no", dynamo_backend="no", log_with=settings.track, project_dir=str(work.folder),
+        cpu=work.compute.device == "cpu", mixed_precision="no", dynamo_backend="no", kwargs_handlers=[plainly], log_with=settings.track, project_dir=str(work.folder),
     )
     if settings.track:
         accelerator.init_trackers("hubtune", config={k: v for k, v in vars(settings).items() if v is not None})

@@ -14,7 +14,7 @@ import numpy as np
 
 from hubtune import evaluate, gradient, launch, memory
 from hubtune.estimate import Rung, bytes_of, fitting, ladder
-from hubtune.learner import out_of_memory
+from hubtune.gradient import out_of_memory
 
 if TYPE_CHECKING:
     from hubtune.device import Compute
@@ -73,7 +73,7 @@ class Footprint:
         try:
             compute(rung)
         except Exception as error:
-            if not out_of_memory(error) or self.learner.accelerator.num_processes > 1:
+            if not out_of_memory(error) or self.work.shard:
                 raise
             fine = False
         if not fine:  # the error is gone, and with it what it held

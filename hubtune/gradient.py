@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from accelerate.utils.memory import should_reduce_batch_size
 
-from hubtune import device, evaluate, kernels
+from hubtune import device, evaluate, kernels, launch
 from hubtune.batching import share
 from hubtune.contract import Batch, Loss, Task
 
@@ -64,20 +65,44 @@ class Gradient:
         cut_up = len(parts) > 1 or self.accelerator.num_processes > 1
         caches = self.cached(model, step, parts) if self.whole and cut_up else None
         means: dict[str, float] = defaultdict(float)
-        for position, part in enumerate(parts):
-            last = position == len(parts) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                if caches is None:
-                    objective = self.mean_of(model, step, part, counts, len(cuts), means)
-                else:
-                    objective = self.through_cache(model, step, part, caches[1][position])
-                if last:
-                    objective = objective + self.penalty(model, means)
-                # DDP averages gradients over devices; this undoes it.
-                self.scaler.scale(objective * self.accelerator.num_processes).backward()
+
+        def backward(position: int) -> Callable[[], None]:
+            part = parts[position]
+            if caches is None:
+                objective = self.mean_of(model, step, part, counts, len(cuts), means)
+            else:
+                objective = self.through_cache(model, step, part, caches[1][position])
+            if position == len(parts) - 1:
+                objective = objective + self.penalty(model, means)
+            # DDP averages gradients over devices; this undoes it.
+            scaled: Tensor = self.scaler.scale(objective * self.accelerator.num_processes)
+            return scaled.backward
+
+        with self.agreeing(), self.accelerator.no_sync(model):
+            for position in range(len(parts) - 1):
+                backward(position)()
+            last = backward(len(parts) - 1)
+        with self.accelerator.trigger_sync_in_backward(model):  # processes wait for each other in it: agreed on before
+            last()
         if caches is not None:
             means["loss"] += caches[0] / self.accelerator.num_processes  # each has found the same
         return self.over_devices(means)
+
+    @contextlib.contextmanager
+    def agreeing(self) -> Iterator[None]:
+        """Around what a process computes by itself: where one has not enough memory, all of them say so and begin again.
+
+        Parts of the weights are no such case: processes wait for each other in every block.
+        """
+        alone, failed = self.accelerator.num_processes == 1 or self.work.shard, None
+        try:
+            yield
+        except Exception as error:
+            if alone or not out_of_memory(error):
+                raise
+            failed = error
+        if not alone and launch.any_of(failed is not None)[0]:
+            raise failed or RuntimeError("another process is out of memory.")
 
     def parts(self, model: Module, epoch: int, cuts: list[list[int]]) -> list[Part]:
         """The micro-batches that this device computes. Every device has as many as the others."""
@@ -133,7 +158,7 @@ class Gradient:
 
     def cached(self, model: Module, step: int, parts: list[Part]) -> tuple[float, list[Tensor]]:
         """The mean loss over the whole step, and its gradient by each micro-batch's representations (GradCache)."""
-        with torch.no_grad():
+        with self.agreeing(), torch.no_grad():
             own = [(part.index, self.represented(model, step, part).detach(), part.batch) for part in parts]
         every = self.everywhere([found for found, part in zip(own, parts, strict=True) if part.weight])
         together = torch.cat([found for _, found, _ in every]).requires_grad_()
@@ -178,6 +203,11 @@ class Gradient:
             error.add_note(f"in step {step}, task '{work.task.name}', strategy '{work.strategy.name}', "
                            f"model type '{work.base.config.model_type}', inputs {shapes}")
             raise
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory did not suffice, on whatever device."""
+    return bool(should_reduce_batch_size(error))
 
 
 def recompute(model: Module) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
+from accelerate.utils import broadcast
 
 from hubtune import (
     checkpoint,
@@ -27,7 +27,7 @@ from hubtune.batching import cut, places
 from hubtune.contract import Plan
 from hubtune.device import Compute
 from hubtune.errors import ResumeError, TrainingError
-from hubtune.gradient import Gradient, recompute
+from hubtune.gradient import Gradient, out_of_memory, recompute
 from hubtune.schedule import boundaries, rate
 from hubtune.watch import Watcher
 from hubtune.work import Work
@@ -200,7 +200,7 @@ class Learner:
             except vocabulary.Unmet:
                 self.vocabularies.release(self.optimizer.optimizer)
             except Exception as error:
-                if not out_of_memory(error) or self.accelerator.num_processes > 1:
+                if not out_of_memory(error) or self.work.shard:
                     raise
                 self.reduce(cuts, error)
             self.optimizer.zero_grad(set_to_none=True)
@@ -241,6 +241,8 @@ class Learner:
         self.scaler.step(self.optimizer.optimizer)
         self.scaler.update()
         self.vocabularies.stepped(self.optimizer)
+        if self.accelerator.num_processes > 1 and not work.shard:
+            broadcast(list(self.module.buffers()))  # statistics are those of what the first process saw
         work.strategy.after_step(self.module, step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         return norm
@@ -284,8 +286,3 @@ class Learner:
         if found is None:
             raise ResumeError("the best weights cannot be read back.", hint="Train anew with --overwrite.")
         checkpoint.put_back(self.module, found.tensors["model"], self.learned)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory did not suffice, on whatever device."""
-    return bool(should_reduce_batch_size(error))

@@ -19,7 +19,7 @@ import torch
 from hubtune import comparison, device, launch, vocabulary
 from hubtune.estimate import Pace, Rung, overhead, pace
 from hubtune.footprint import Footprint
-from hubtune.learner import out_of_memory
+from hubtune.gradient import out_of_memory
 
 if TYPE_CHECKING:
     from hubtune.device import Compute

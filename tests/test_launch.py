@@ -20,6 +20,7 @@ import pytest
 import tiny
 import torch
 from test_gradient import Contrast, Numbers, Penalised, Plain, work
+from test_memory import Tight
 
 from hubtune import checkpoint, launch
 from hubtune.errors import RecipeError
@@ -100,6 +101,28 @@ def test_so_many_processes_train_as_one_does(count: int, task: Any, strategy: An
             torch.testing.assert_close(state[name], value, rtol=1e-9, atol=1e-9)
     for line, other in zip(losses(tmp_path / "one"), losses(tmp_path / "many"), strict=True):
         assert other == pytest.approx(line, rel=1e-9)
+
+
+class ShortOfMemory(Tight):
+    """In one of several processes memory does not suffice."""
+
+    def forward(self, model: Any, batch: Any) -> Any:
+        return super().forward(model, batch) if os.environ["RANK"] == "0" else Numbers.forward(self, model, batch)
+
+
+class ScoredShortOfMemory(ShortOfMemory, Scored):
+    """The same where the loss is over the whole step."""
+
+
+@forks
+@pytest.mark.parametrize(("task", "short"), [(Numbers, ShortOfMemory), (Scored, ScoredShortOfMemory)])
+def test_where_one_process_has_too_little_memory_all_cut_smaller(task: Any, short: Any, tmp_path: Path) -> None:
+    alone = trained(tmp_path / "one", task, Plain)
+    for state in in_processes(2, tmp_path / "many", short, Plain):
+        for name, value in alone.items():
+            torch.testing.assert_close(state[name], value, rtol=1e-9, atol=1e-9)
+    counts = [json.loads(line).get("micro_batches") for line in (tmp_path / "many" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert max(filter(None, counts[-4:])) > max(filter(None, counts[:2]))
 
 
 @forks

@@ -28,7 +28,8 @@ class Listener:
             raise
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
-            app, http="h11", lifespan="off", log_level="error", proxy_headers=False, timeout_graceful_shutdown=1
+            app, http="h11", lifespan="off", log_level="error", proxy_headers=False, timeout_graceful_shutdown=1,
+            timeout_keep_alive=600,  # a client that comes back to a connection just as it is closed would see it reset
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="loopback", daemon=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,13 +179,16 @@ def load(
     import transformers
 
     folder = fetch(origin, [*origin.small, *origin.weights])
-    seed_all(seed)  # right before the load, or the new head depends on whatever drew before it
-    arguments = {"dtype": torch.float32, **strategy.load()}
+    arguments = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, **strategy.load()}
+
+    def made(kind: Any, place: Path | None, **more: Any) -> Any:
+        seed_all(seed)  # right before the load, or the new head depends on whatever drew before it
+        return kind.from_pretrained(place, config=base.config, output_loading_info=True, ignore_mismatched_sizes=True, **arguments, **more)
+
     try:
-        model, report = getattr(transformers, task.model).from_pretrained(
-            folder, config=base.config, use_safetensors=True, output_loading_info=True, local_files_only=True,
-            ignore_mismatched_sizes=True, trust_remote_code=code, **arguments,
-        )
+        model, report = made(getattr(transformers, task.model), folder, trust_remote_code=code)
+        if names := other_prefix(model, report):
+            model, report = made(type(model), None, state_dict=renamed(folder, origin, *names))
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"its weights cannot be loaded: {first_line(error)}", where=origin.repo) from error
     missing = {str(name) for name in report["missing_keys"]}
@@ -201,6 +205,27 @@ def load(
             "from nothing.", where=origin.repo, hint="The checkpoint is damaged or was saved by another library.",
         )
     return Loaded(model, frozenset(missing | head), frozenset(missing))
+
+
+def other_prefix(model: Any, report: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What the names of a checkpoint's backbone begin with, and what they should begin with, where that is all that is wrong.
+
+    Some of transformers' own classes call the same backbone otherwise, and it would start from nothing: Llama's for question
+    answering says `transformer` for what all others call `model`.
+    """
+    prefix = f"{model.base_model_prefix}."
+    lost = [str(name).removeprefix(prefix) for name in report["missing_keys"] if str(name).startswith(prefix)]
+    found = Counter(key.removesuffix(name) for key in map(str, report["unexpected_keys"]) for name in lost if key.endswith(f".{name}"))
+    (best, count), *_ = found.most_common(1) or [("", 0)]
+    return (best, prefix) if count and count >= 0.5 * len(lost) else None
+
+
+def renamed(folder: Path, origin: Origin, before: str, after: str) -> dict[str, Any]:
+    """The tensors of a checkpoint with another beginning of their names."""
+    from safetensors.torch import load_file
+
+    tensors = {name: value for file in origin.weights if file.endswith(".safetensors") for name, value in load_file(folder / file).items()}
+    return {after + name.removeprefix(before) if name.startswith(before) else name: value for name, value in tensors.items()}
 
 
 def writes(model: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from hubtune import device, evaluate, kernels
+from hubtune import device, evaluate, fitness, kernels
 from hubtune.batching import share
 from hubtune.contract import Batch, Loss, Task
 
@@ -168,7 +168,8 @@ class Gradient:
     def placed(self, step: int, batch: Batch) -> Any:
         """What a plugin or a model raises says where it happened."""
         try:
-            yield
+            with fitness.naming(self.work.task, self.work.base):
+                yield
         except Exception as error:
             work = self.work
             shapes = {name: tuple(getattr(value, "shape", ())) for name, value in batch.inputs.items()}

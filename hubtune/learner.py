@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 
-from hubtune import checkpoint, evaluate, features, launch, optimizers, sharding, vocabulary
+from hubtune import checkpoint, evaluate, features, launch, optimizers, sharding, vocabulary, wide
 from hubtune.batching import cut
 from hubtune.contract import Base, Plan, Rows, Strategy, Task
 from hubtune.device import Compute
 from hubtune.encoding import Encoded
 from hubtune.errors import ResumeError, TrainingError
+from hubtune.fitness import out_of_memory
 from hubtune.gradient import Gradient, recompute
 from hubtune.recipe import TrainPart
 from hubtune.schedule import boundaries, rate
@@ -63,7 +63,7 @@ def prepared(work: Work, plan: Plan) -> Module:
     """The model as the strategy makes it, the same at every call: what it adds starts from the seed, too."""
     torch.manual_seed(work.settings.seed % 2**63)
     module = work.strategy.prepare(work.model, work.fresh, work.task, plan)
-    return module.double() if work.compute.precision == "fp64" else module
+    return wide.model(module) if work.compute.precision == "fp64" else module
 
 
 class Learner:
@@ -293,8 +293,3 @@ class Learner:
         if found is None:
             raise ResumeError("the best weights cannot be read back.", hint="Train anew with --overwrite.")
         checkpoint.put_back(self.module, found.tensors["model"], self.learned)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory did not suffice, on whatever device."""
-    return bool(should_reduce_batch_size(error))

@@ -111,16 +111,24 @@ def configured(base: Base, setup: Setup) -> Base:
 
 
 def skeleton(base: Base, task: Task[Any]) -> Module:
-    """The model without memory behind it: its shape is known before its weights are here."""
+    """The model without memory behind it: its shape is known before its weights are here.
+
+    Refused is one that could be trained and saved but not loaded again: a part of the model, whose configuration no class is for.
+    """
     import torch
     import transformers
 
+    auto = getattr(transformers, task.model)
     try:
         with torch.device("meta"):
-            model: Module = getattr(transformers, task.model).from_config(base.config)
+            model: Any = auto.from_config(base.config)
     except Exception as error:  # a model's constructor may raise anything
         raise ModelError(f"its architecture cannot be built: {first_line(error)}", where=base.repo) from error
-    return model
+    if type(model.config) not in auto._model_mapping:
+        raise ModelError(f"the class for '{task.name}' takes a part of it, '{model.config.model_type}', which transformers cannot load "
+                         "by itself.", where=base.repo, hint="Take a model of text alone.")
+    found: Module = model
+    return found
 
 
 def has_batch_norms(model: Module) -> bool:

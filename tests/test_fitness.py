@@ -17,10 +17,10 @@ import transformers
 from test_gradient import gradients
 
 import hubtune
-from hubtune import Batch, device, evaluate, fitness, preparation, training, wide
+from hubtune import Base, Batch, device, evaluate, fitness, models, preparation, registry, training, wide
 from hubtune.encoding import Encoded
 from hubtune.errors import ModelError
-from hubtune.recipe import build
+from hubtune.recipe import Chosen, build
 from hubtune.watch import Watcher
 
 ROWS = [{"text": "good day " * (1 + 3 * n) if n % 2 else "bad " * (1 + 4 * n), "label": "yes" if n % 2 else "no"} for n in range(8)]
@@ -145,3 +145,12 @@ def test_a_backbone_that_a_class_calls_otherwise_keeps_its_weights(tiny_model: A
     trained = dict(found.ready()[0].named_parameters())
     for name, value in transformers.AutoModel.from_pretrained(tiny_model("llama")).named_parameters():
         assert torch.equal(trained[f"transformer.{name}"], value), name
+
+
+def test_a_class_that_takes_a_part_of_a_model_is_refused_since_it_would_not_load_again() -> None:
+    """Mllama's for text is made of the whole model's configuration, and saves that of the text."""
+    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64,
+            "vocab_size": 60, "cross_attention_layers": [], "pad_token_id": 2}
+    task = registry.load().task(Chosen("text-generation"))
+    with pytest.raises(ModelError, match="the class for 'text-generation' takes a part of it, 'mllama_text_model'"):
+        models.skeleton(Base("a", "b", transformers.MllamaConfig(text_config=text), None), task)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from hubtune import device, evaluate, fitness, kernels
+from hubtune import device, evaluate, fitness, kernels, models
 from hubtune.batching import share
 from hubtune.contract import Batch, Loss, Task
 
@@ -47,7 +47,7 @@ class Gradient:
 
     def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
         """Add the step's gradient to the parameters; returns the mean of every term."""
-        with device.learning(self.work.compute):
+        with device.learning(self.work.compute), models.without_cache(model):
             return self.over_micro_batches(model, step, epoch, cuts)
 
     def over_micro_batches(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:

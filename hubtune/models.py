@@ -6,10 +6,11 @@ missing network cannot cost the half minute that they take to give up.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,6 +243,20 @@ def writes(model: Any) -> bool:
         return model.get_output_embeddings() is not None
     except (NotImplementedError, AttributeError):
         return False
+
+
+@contextlib.contextmanager
+def without_cache(model: Module) -> Iterator[None]:
+    """For a while, what the model keeps for the next token of a text that it writes is not kept: in a step of training there is
+    none, and some models change it in place, which their gradient does not survive."""
+    parts = {id(config): config for part in model.modules() if getattr(config := getattr(part, "config", None), "use_cache", False)}
+    for config in parts.values():
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for config in parts.values():
+            config.use_cache = True
 
 
 def attach(model: Module, folder: Path) -> Module:

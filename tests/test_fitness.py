@@ -147,6 +147,15 @@ def test_a_backbone_that_a_class_calls_otherwise_keeps_its_weights(tiny_model: A
         assert torch.equal(trained[f"transformer.{name}"], value), name
 
 
+def test_a_step_keeps_nothing_for_a_next_token(tiny_model: Any) -> None:
+    """Some models change what they keep in place, and then have no gradient; and all of it is work for nothing."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model("llama")).train()
+    ids = torch.ones(1, 3, dtype=torch.int64)
+    with models.without_cache(model):
+        assert model(input_ids=ids).past_key_values is None
+    assert model(input_ids=ids).past_key_values is not None
+
+
 def test_a_class_that_takes_a_part_of_a_model_is_refused_since_it_would_not_load_again() -> None:
     """Mllama's for text is made of the whole model's configuration, and saves that of the text."""
     text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64,

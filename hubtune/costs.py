@@ -57,8 +57,7 @@ def steps(loop: Loop) -> float:
         items = items_of(loop, step % loop.steps)
         cost += costs(loop, items)
         taken(loop, step % loop.steps, items)
-    micro_batches, padded = trial.counted(loop)
-    return (time.perf_counter() - begun) / cost * (padded + micro_batches * loop.work.compute.overhead)
+    return (time.perf_counter() - begun) / cost * trial.cost(loop)
 
 
 def items_of(loop: Loop, step: int) -> list[int]:
@@ -69,7 +68,7 @@ def items_of(loop: Loop, step: int) -> list[int]:
 def costs(loop: Loop, items: list[int]) -> float:
     """What a step costs, in tokens: its padded ones, and the overhead of its micro-batches."""
     cuts = loop.learner.cuts(items)
-    return float(sum(loop.learner.padded(part) + loop.work.compute.overhead for part in cuts))
+    return float(sum(loop.learner.places(part) + loop.work.compute.overhead for part in cuts))
 
 
 def taken(loop: Loop, step: int, items: list[int]) -> None:

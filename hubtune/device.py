@@ -24,6 +24,7 @@ class Compute:
     examples of one size meet, since the model's answers change with padding. onednn: fp32 products by oneDNN.
     kernels: what `hubtune.kernels` computes. probe: GFLOP/s and relative error by format. evaluation: the most padded tokens
     of a batch that is only answered. recompute: activations are computed again in the backward pass, to save memory.
+    padding: what a place of padding costs beside a token; below 1 where blocks compute none (`hubtune.padding_free`).
     why: what spoke for the precision. trial: what was tried before step 0: seconds and bytes.
     """
 
@@ -38,6 +39,7 @@ class Compute:
     kernels: Sequence[str] = ()
     evaluation: int = 8192
     recompute: bool = False
+    padding: float = 1.0
     why: str = ""
     trial: Mapping[str, Any] = field(default_factory=dict)
 

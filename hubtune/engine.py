@@ -67,6 +67,7 @@ class Outcome:
     plan: Plan
     early: bool
     features: dict[str, Any]
+    padding_free: dict[str, Any]
     pace: dict[str, Any]
 
 
@@ -139,7 +140,7 @@ class Loop:
             self.learner.module, done, done / self.epoch_steps, self.progress.best_step if keeps_best else done,
             self.progress.seconds + time.monotonic() - self.begun, self.learner.trainable,
             self.learner.learned, self.learner.plan, self.progress.stopped,
-            self.learner.features.described(), self.pace(),
+            self.learner.features.described(), self.learner.padding_free.described(), self.pace(),
         )
 
     def pace(self) -> dict[str, Any]:

@@ -35,11 +35,15 @@ class Part:
 
 
 class Gradient:
-    """Computes the gradient of a step's mean loss, plus the strategy's own penalty. known: what is known of examples beforehand."""
+    """Computes the gradient of a step's mean loss, plus the strategy's own penalty.
+
+    known: what is known of examples beforehand; blocks: how the model's blocks compute during a step.
+    """
 
     def __init__(self, work: Work, accelerator: Accelerator, scaler: Any) -> None:
         self.work, self.accelerator, self.scaler = work, accelerator, scaler
         self.known: Callable[[Sequence[int], Batch], contextlib.AbstractContextManager[None]] = evaluate.unknown
+        self.blocks: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         self.whole = type(work.task).loss_over is not Task.loss_over
         # What is computed again in the backward pass has to be drawn by torch, whose generator is put back for it.
         again = any(getattr(part, "gradient_checkpointing", False) for part in work.model.modules())
@@ -47,7 +51,7 @@ class Gradient:
 
     def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
         """Add the step's gradient to the parameters; returns the mean of every term."""
-        with device.learning(self.work.compute), models.without_cache(model):
+        with device.learning(self.work.compute), models.without_cache(model), self.blocks():
             return self.over_micro_batches(model, step, epoch, cuts)
 
     def over_micro_batches(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:

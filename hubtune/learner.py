@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hubtune import checkpoint, evaluate, features, launch, optimizers, sharding, vocabulary, wide
-from hubtune.batching import cut
+from hubtune import (
+    checkpoint,
+    features,
+    launch,
+    optimizers,
+    padding_free,
+    sharding,
+    sharing,
+    vocabulary,
+    wide,
+)
+from hubtune.batching import cut, places
 from hubtune.contract import Base, Plan, Rows, Strategy, Task
 from hubtune.device import Compute
 from hubtune.encoding import Encoded
@@ -50,7 +61,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Learnt:
-    """What one step computed. losses: the mean of every term; padded: tokens with padding."""
+    """What one step computed. losses: the mean of every term; padded: tokens with the padding that was computed."""
 
     losses: dict[str, float]
     lr: float
@@ -96,34 +107,10 @@ class Learner:
         self.phase = -1
         self.optimizer: Any = None
         if work.shard:
-            self.share_out()
-
-    def share_out(self) -> None:
-        """Have the weights shared out over the processes, if the model then still gives the loss that it gave."""
-        reason = sharding.unfit(self.module, self.statistics)
-        if reason is None:
-            before = self.loss_of_one()
-            try:
-                sharding.shard(self.module, self.work.compute.device)
-                after = self.loss_of_one()
-                reason = None if evaluate.gap(before, after) < 1e-3 else f"its loss would be {after} in the place of {before}"
-            except Exception as error:  # a model may look at its weights in any way
-                reason = f"it failed with {type(error).__name__}: {error}"
-        if reason is None and self.all_that_learns() != self.learning:
-            reason = f"the strategy '{self.work.strategy.name}' holds on to weights that are no longer the model's"
-        if reason is not None:
-            raise launch.once(TrainingError(f"the weights cannot be shared out over processes: {reason}.",
-                                            hint="Let each process hold all of them: --set train.shard=none"))
-
-    def loss_of_one(self) -> list[float]:
-        """The loss of the shortest training example, without dropout."""
-        work, item = self.work, int(self.work.train.sizes.argmin())
-        with evaluate.evaluating(self.module):
-            batch = evaluate.batch_for(self.module, work.task, [work.train.examples[item]], work.base, [work.train.draw(0, 0, item)])
-            found = [term.total for term in evaluate.as_terms(work.task.loss(work.task.forward(self.module, batch), batch))]
-        if any(sharding.is_part(total) for total in found):
-            raise ValueError("the model looks at weights beside the forward pass of their block")
-        return [float(total) for total in found]
+            sharing.share_out(work, self.module, self.statistics, self.all_that_learns)
+        self.padding_free = padding_free.Padded("train.plan said so")
+        if work.compute.padding < 1:
+            self.without_padding()
 
     def compute_once(self, watcher: Watcher) -> None:
         """Have the outputs of a backbone that stays as it is; after `restore`, which tells whether the run began so."""
@@ -133,6 +120,12 @@ class Learner:
             raise launch.once(ResumeError(f"the run began with features computed once, and now: {self.features.reason}.",
                                           hint="Its backbone had no dropout. Train anew with --overwrite."))
         self.gradient.known = self.features.train
+
+    def without_padding(self) -> None:
+        """Have the model's blocks compute no padding, where it can do without."""
+        with self.vocabularies.whole():
+            self.padding_free = padding_free.find(self.work, self.module)
+        self.gradient.blocks = self.padding_free.computing
 
     def all_that_learns(self) -> list[frozenset[str]]:
         """Names of the parameters that learn in each phase; checkpoints hold those of any."""
@@ -196,8 +189,9 @@ class Learner:
         self.work.compute, self.limit = compute, compute.limit
         if compute.recompute:
             recompute(self.module)
-        known, self.gradient = self.gradient.known, Gradient(self.work, self.accelerator, self.scaler)
-        self.gradient.known = known
+        known, blocks = self.gradient.known, self.gradient.blocks
+        self.gradient = Gradient(self.work, self.accelerator, self.scaler)
+        self.gradient.known, self.gradient.blocks = known, blocks
 
     def learn(self, step: int, epoch: int, items: Sequence[int]) -> Learnt:
         """Forward and backward over every micro-batch of a step; `move` is next.
@@ -217,18 +211,21 @@ class Learner:
                     raise
                 self.reduce(cuts, error)
             self.optimizer.zero_grad(set_to_none=True)
-        sizes = self.work.train.sizes
-        return Learnt(losses, self.optimizer.param_groups[0]["lr"], int(sum(sizes[item] for item in items)),
-                      sum(self.padded(part) for part in cuts), len(cuts))
+        return Learnt(losses, self.optimizer.param_groups[0]["lr"], self.tokens(items), sum(map(self.places, cuts)), len(cuts))
 
     def cuts(self, items: Sequence[int]) -> list[list[int]]:
         """The step's micro-batches."""
         compute = self.work.compute
-        return cut(items, [int(self.work.train.sizes[item]) for item in items], compute.overhead, self.limit, compute.uniform)
+        return cut(items, [int(self.work.train.sizes[item]) for item in items], compute.overhead, self.limit, compute.uniform, compute.padding)
 
-    def padded(self, items: Sequence[int]) -> int:
-        """Tokens of a micro-batch, with its padding."""
-        return len(items) * max(int(self.work.train.sizes[item]) for item in items)
+    def tokens(self, items: Sequence[int]) -> int:
+        """Tokens of examples, without padding."""
+        return int(sum(self.work.train.sizes[item] for item in items))
+
+    def places(self, items: Sequence[int]) -> int:
+        """What a micro-batch computes, in tokens: with its padding, as far as that costs something."""
+        longest = max(int(self.work.train.sizes[item]) for item in items)
+        return math.ceil(places(self.tokens(items), len(items) * longest, self.work.compute.padding))
 
     def reduce(self, cuts: list[list[int]], error: Exception) -> None:
         """Half as many tokens in a micro-batch from now on; where it holds one example, activations that are computed again."""
@@ -237,10 +234,10 @@ class Learner:
                 self.take(replace(self.work.compute, recompute=True, limit=self.limit))
                 return
             raise TrainingError(
-                f"the memory does not suffice for one example of {max(map(self.padded, cuts))} {self.work.task.unit}.",
+                f"the memory does not suffice for one example of {max(map(self.places, cuts))} {self.work.task.unit}.",
                 hint="Cut the texts with --set train.max_length=N, or train fewer weights: --strategy lora",
             ) from error
-        self.limit = max(1, max(self.padded(part) for part in cuts if len(part) > 1) // 2)
+        self.limit = max(1, max(self.places(part) for part in cuts if len(part) > 1) // 2)
 
     def move(self, step: int) -> float:
         """One step of the optimizer; returns the norm of the gradient before it was clipped."""

@@ -249,13 +249,14 @@ def writes(model: Any) -> bool:
 def without_cache(model: Module) -> Iterator[None]:
     """For a while, what the model keeps for the next token of a text that it writes is not kept: in a step of training there is
     none, and some models change it in place, which their gradient does not survive."""
-    parts = {id(config): config for part in model.modules() if getattr(config := getattr(part, "config", None), "use_cache", False)}
-    for config in parts.values():
+    configs: dict[int, Any] = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    keeping = [config for config in configs.values() if getattr(config, "use_cache", False)]
+    for config in keeping:
         config.use_cache = False
     try:
         yield
     finally:
-        for config in parts.values():
+        for config in keeping:
             config.use_cache = True
 
 

@@ -84,7 +84,8 @@ def trained(
     compute = work.compute
     record |= {
         "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
-        "stopped_early": outcome.early, "features": outcome.features, "seconds": round(outcome.seconds, 3),
+        "stopped_early": outcome.early, "features": outcome.features, "padding_free": outcome.padding_free,
+        "seconds": round(outcome.seconds, 3),
         "parameters": {"total": prepared.parameters, "trainable": outcome.trainable},
         "happened": {**outcome.pace, "peak_memory_bytes": memory.peak(compute.device)},
         "processes": {"count": launch.world(), "shard": "full" if prepared.shard else "none"},
@@ -99,6 +100,7 @@ def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: engine
     """Before step 0: try what a step costs unless another run's plan says so, and write down how this one computes."""
     work, watcher = loop.work, loop.watcher
     if not prepared.settings.plan:
+        trial.padding(loop)
         record["expected"] = trial.expected(loop, trial.measure(loop.learner))
     record["compute"] = work.compute.as_dict()
     if work.compute.uniform:

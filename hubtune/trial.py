@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hubtune import launch, vocabulary
+from hubtune import launch, padding_free, vocabulary
+from hubtune.errors import TrainingError
 from hubtune.estimate import Pace, Rung, overhead, pace
 from hubtune.fitness import out_of_memory
 from hubtune.footprint import Footprint
@@ -68,13 +69,40 @@ def measure(learner: Learner) -> Found:
 
 
 def counted(loop: Loop) -> tuple[float, float]:
-    """Micro-batches and padded tokens of a step, as an epoch has them on average."""
+    """Micro-batches of a step and what they compute, in tokens, as an epoch has them on average."""
     found = []
     for step in range(min(loop.epoch_steps, loop.window_steps, COUNTED)):
         cuts = loop.learner.cuts([example for row in loop.rows_of(step) for example in loop.rows_examples[int(row)]])
-        found.append((len(cuts), sum(map(loop.learner.padded, cuts))))
-    micro_batches, padded = np.mean(found, axis=0).tolist()
-    return micro_batches, padded
+        found.append((len(cuts), sum(map(loop.learner.places, cuts))))
+    micro_batches, places = np.mean(found, axis=0).tolist()
+    return micro_batches, places
+
+
+def padding(loop: Loop) -> None:
+    """Have blocks compute no padding where that is wanted, worth while and possible; before a trial, which then tries it so."""
+    learner, as_it_is, wish = loop.learner, loop.work.compute, loop.work.settings.padding_free
+    reason = "what its blocks give is computed once" if learner.features.cached else "train.padding_free=off" if wish == "off" else None
+    if reason is None:
+        before = cost(loop)
+        learner.take(replace(as_it_is, padding=padding_free.COST))
+        saved = 1 - cost(loop) / before
+        if wish == "auto" and saved < padding_free.WORTH:
+            reason = f"it would save {max(0.0, saved):.0%} of what steps cost"
+        else:
+            learner.without_padding()
+    if reason is not None:
+        learner.padding_free = padding_free.Padded(reason)
+    if not learner.padding_free.used:
+        learner.take(as_it_is)
+        if wish == "on":
+            raise launch.once(TrainingError(f"the model's blocks cannot do without padding: {learner.padding_free.reason}.",
+                                            hint="Leave train.padding_free at auto."))
+
+
+def cost(loop: Loop) -> float:
+    """What a step costs, in tokens."""
+    micro_batches, places = counted(loop)
+    return places + micro_batches * loop.work.compute.overhead
 
 
 def expected(loop: Loop, found: Found) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ FLOORS = {
     0: ("errors", "contract", "values", "returns", "batching", "labels", "pieces", "precision", "fingerprint", "watch", "estimate"),
     1: ("arrays", "recipe", "registry", "defaults", "schedule", "journal"),
     2: ("rows", "sources", "folders", "models", "origin", "hub", "checkpoint", "saving", "sharding", "card", "encoding", "examples", "store", "streams", "device", "probe", "memory", "optimizers", "launch", "host", "kernels", "record", "wide"),
-    3: ("engine", "learner", "trial", "footprint", "vocabulary", "features", "backbone", "flat", "gradient", "evaluate", "fitness", "proof", "replay"),
+    3: ("engine", "learner", "trial", "footprint", "vocabulary", "features", "backbone", "padding_free", "sharing", "flat", "gradient", "evaluate", "fitness", "proof", "replay"),
     4: ("run", "costs", "preparation", "handover", "training", "loaded", "api", "scaffold"),
     5: ("", "cli", "cli_plugins", "__main__", "console", "listings", "output"),  # "" is hubtune itself: the door for users and plugins
 }
@@ -160,7 +160,7 @@ def test_only_these_talk_to_the_hub_s_client() -> None:
 
 
 def test_only_these_touch_transformers() -> None:
-    assert importers("transformers", core_files()) <= {"hubtune/models.py", "hubtune/replay.py"}
+    assert importers("transformers", core_files()) <= {"hubtune/models.py", "hubtune/padding_free.py", "hubtune/replay.py"}
     loaders = {(path.name, name) for path in plugin_files() for module, name in imported(path)
                if module.partition(".")[0] == "transformers" and name.startswith("AutoModel")}
     assert loaders == set(), "plugins are given their model"
@@ -227,7 +227,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not fo
 
 def is_cheap(module: str) -> bool:
     """Whether a module may import nothing heavy, since `--help`, a list or a refusal wait for it."""
-    dear = ("checkpoint", "saving", "sharding", "engine", "learner", "trial", "footprint", "vocabulary", "features", "backbone", "flat", "kernels", "gradient", "evaluate", "fitness", "wide", "proof", "training", "costs", "api")
+    dear = ("checkpoint", "saving", "sharding", "engine", "learner", "trial", "footprint", "vocabulary", "features", "backbone", "padding_free", "sharing", "flat", "kernels", "gradient", "evaluate", "fitness", "wide", "proof", "training", "costs", "api")
     return module not in dear and not module.endswith("__main__")
 
 

@@ -1,0 +1,43 @@
+"""Have a model's weights shared out over the processes, if it then still gives the loss that it gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from hubtune import evaluate, launch, sharding
+from hubtune.errors import TrainingError
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from hubtune.learner import Work
+
+
+def share_out(work: Work, module: Module, still: Collection[Module], learning: Callable[[], list[frozenset[str]]]) -> None:
+    """Share the weights out, or say why they cannot be. still: batch norms whose statistics stay; learning: names of what learns."""
+    reason, before = sharding.unfit(module, still), learning()
+    if reason is None:
+        loss = loss_of_one(work, module)
+        try:
+            sharding.shard(module, work.compute.device)
+            found = loss_of_one(work, module)
+            reason = None if evaluate.gap(loss, found) < 1e-3 else f"its loss would be {found} in the place of {loss}"
+        except Exception as error:  # a model may look at its weights in any way
+            reason = f"it failed with {type(error).__name__}: {error}"
+    if reason is None and learning() != before:
+        reason = f"the strategy '{work.strategy.name}' holds on to weights that are no longer the model's"
+    if reason is not None:
+        raise launch.once(TrainingError(f"the weights cannot be shared out over processes: {reason}.",
+                                        hint="Let each process hold all of them: --set train.shard=none"))
+
+
+def loss_of_one(work: Work, module: Module) -> list[float]:
+    """The loss of the shortest training example, without dropout."""
+    item = int(work.train.sizes.argmin())
+    with evaluate.evaluating(module):
+        batch = evaluate.batch_for(module, work.task, [work.train.examples[item]], work.base, [work.train.draw(0, 0, item)])
+        found = [term.total for term in evaluate.as_terms(work.task.loss(work.task.forward(module, batch), batch))]
+    if any(sharding.is_part(total) for total in found):
+        raise ValueError("the model looks at weights beside the forward pass of their block")
+    return [float(total) for total in found]

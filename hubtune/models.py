@@ -213,7 +213,25 @@ def load(
             f"its weights have other names than its architecture: {listing(sorted(missing & body), 4)} would start "
             "from nothing.", where=origin.repo, hint="The checkpoint is damaged or was saved by another library.",
         )
+    exact_batch_norms(model)
     return Loaded(model, frozenset(missing | head), frozenset(missing))
+
+
+def exact_batch_norms(model: Module) -> None:
+    """Give batch norms their gradient in the order of their inputs.
+
+    torch (2.13, CPU) returns a wrong one for a batch of one whose gradient comes transposed, as where CvT and LeViT make tokens
+    of an image; nothing says so.
+    """
+    import torch
+
+    def ordered(part: Module, given: Any, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
+
+    for part in model.modules():
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            part.register_forward_hook(ordered)
 
 
 def other_prefix(model: Any, report: Mapping[str, Any]) -> tuple[str, str] | None:

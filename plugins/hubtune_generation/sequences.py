@@ -88,8 +88,8 @@ def continued(model, base, prompts, ends, most, temperature=0.0):
 
 
 def reads_padding(model, base, prompts):
-    """Whether what follows a prompt changes with padding on its left: the first token after the shortest, after half of
-    the longest and after all of it are asked for, alone and beside each other."""
+    """Whether what follows a prompt changes with padding on its left: the shortest, one of middle length and the longest
+    are asked for two tokens, alone and beside each other."""
     import torch
 
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -103,10 +103,11 @@ def reads_padding(model, base, prompts):
 
 
 def first_scores(model, base, prompts):
-    """What the model says of the token after each prompt, (prompts, vocabulary), prompts being padded on the left."""
+    """What the model says of the two tokens after each prompt, (prompts, 2 * vocabulary), prompts being padded on the left.
+    The second is read from what the model keeps, which some choose from in another way."""
     import torch
 
     ids, mask = (part.to(next(model.parameters()).device) for part in padded(base, prompts, left=True))
-    made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=1, do_sample=False, num_beams=1, eos_token_id=None,
+    made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=2, do_sample=False, num_beams=1, eos_token_id=[],
                           pad_token_id=base.processor.pad_token_id, output_logits=True, return_dict_in_generate=True)
-    return torch.nan_to_num(made.logits[0].float(), nan=float("inf"))
+    return torch.nan_to_num(torch.cat(made.logits, 1).float(), nan=float("inf"))

@@ -6,8 +6,6 @@ The pages of a mapped file are the system's to drop and to read again, so what i
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from hubtune import scratch
 
 IN_MEMORY = 32_000_000
 """Bytes of the arrays of a place together, above which all go to files."""
@@ -48,8 +48,8 @@ class Place:
         if self.folder is not None:
             grown.spill()
         elif self.held > self.most:
-            self.folder = Path(tempfile.mkdtemp(prefix="hubtune-"))
-            weakref.finalize(self, shutil.rmtree, self.folder, True)
+            self.scratch = scratch.Folder()  # which goes with the place
+            self.folder = self.scratch.path
             for array in self.arrays:
                 array.spill()
 

@@ -53,14 +53,13 @@ def train(
     if task is None:
         raise typer.BadParameter("name a task or a recipe.toml. Tasks are listed by: hubtune tasks")
     arguments: dict[str, Any] = {
-        "model": model, "data": data, "strategy": strategy, "set": set or (), "out": out, "overwrite": overwrite,
-        "push": push, "public": public, "pr": pr, "recipe": recipe_file, "watcher": screen(),
+        "task": None if recipe_file else task, "model": model, "data": data, "strategy": strategy, "set": set or (), "out": out,
+        "overwrite": overwrite, "push": push, "public": public, "pr": pr, "recipe": recipe_file, "watcher": screen(),
     }
-    name = None if recipe_file else task
     if check:
-        show_check(hubtune.check(name, **arguments), as_json)
+        show_check(hubtune.check(**arguments), as_json)
     else:
-        finish(hubtune.train(name, **arguments), as_json)
+        finish(hubtune.train(**arguments), as_json)
 
 
 def finish(run: Any, as_json: bool) -> None:
@@ -70,17 +69,7 @@ def finish(run: Any, as_json: bool) -> None:
         return
     from hubtune import console
 
-    said, record = run.summary(), run.record
-    console.metrics(said["metrics"], record["intervals"])
-    console.out(f"\nrun:    {said['run']}   ({said['steps']} steps, {said['seconds']:.0f} s)")
-    console.out(f"pace:   {console.pace(record['happened'], run.task.unit)}")
-    proven = "proven: a fresh process gives the same outputs" if record["proof"] else "not proven: train.prove is off"
-    console.out(f"model:  {said['model']}   ({proven})")
-    if said["published"]:
-        console.out(f"hub:    {said['published']['pr'] or said['published']['url']}")
-    else:
-        given = {"patches": "image.png", "frames": "sound.wav"}.get(run.task.unit, '"some text"')
-        console.out(f"next:   hubtune predict {said['run']} {given}\n        hubtune publish {said['run']} NAME/MODEL --dry-run")
+    console.finished(run)
 
 
 def show_check(found: dict[str, Any], as_json: bool) -> None:
@@ -90,12 +79,7 @@ def show_check(found: dict[str, Any], as_json: bool) -> None:
         return
     from hubtune import console
 
-    plan, settings = found["plan"], found["settings"]
-    console.out(f"Everything fits. Training would take {plan['steps']} steps of {settings['batch_size']} rows "
-                f"({plan['steps_an_epoch']} an epoch) at a rate of {settings['lr']:g}.")
-    labels = ", ".join(found["facts"].get("labels", []))  # of a task that has any
-    console.out(f"model: {found['base']['repo']} ({found['parameters']['total']:,} parameters), strategy: "
-                f"{found['strategy']['name']}" + (f", labels: {labels}" if labels else ""))
+    console.checked(found)
 
 
 @app.command()
@@ -224,15 +208,8 @@ def show(
 
     if "run" in found:
         console.run(found)
-        return
-    for key, value in found.items():
-        if key == "weights":
-            value = ", ".join(f"{w['format']} ({w['files']} files, {w['bytes']:,} bytes)" for w in value)
-        if key not in ("tasks", "strategies"):
-            console.out(f"{key:14}{', '.join(map(str, value)) if isinstance(value, list) else value}")
-    for kind in ("tasks", "strategies"):
-        console.out()
-        console.table([kind, "fits", "reason"], [[f["name"], "yes" if f["fits"] else "no", f["reason"]] for f in found[kind]])
+    else:
+        console.model(found)
 
 
 @app.command()

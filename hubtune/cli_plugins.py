@@ -15,9 +15,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def use_files(paths: list[str] | None) -> list[str] | None:
     """Plugins in files are found by whoever looks for plugins from here on."""
-    from hubtune import registry
+    from hubtune import plugin_files
 
-    registry.use_files(paths or ())
+    plugin_files.use(paths or ())
     return paths
 
 

@@ -109,6 +109,31 @@ def report(found: dict[str, Any]) -> None:
         table(["", "precision", "recall", "f1-score", "support"], rows)
 
 
+def checked(found: dict[str, Any]) -> None:
+    """What `hubtune train --check` has found."""
+    plan, settings = found["plan"], found["settings"]
+    out(f"Everything fits. Training would take {plan['steps']} steps of {settings['batch_size']} rows "
+        f"({plan['steps_an_epoch']} an epoch) at a rate of {settings['lr']:g}.")
+    labels = ", ".join(found["facts"].get("labels", []))  # of a task that has any
+    out(f"model: {found['base']['repo']} ({found['parameters']['total']:,} parameters), strategy: "
+        f"{found['strategy']['name']}" + (f", labels: {labels}" if labels else ""))
+
+
+def finished(run: Any) -> None:
+    """What a finished training has come to, and what can be done with it."""
+    said, record = run.summary(), run.record
+    metrics(said["metrics"], record["intervals"])
+    out(f"\nrun:    {said['run']}   ({said['steps']} steps, {said['seconds']:.0f} s)")
+    out(f"pace:   {pace(record['happened'], run.task.unit)}")
+    proven = "proven: a fresh process gives the same outputs" if record["proof"] else "not proven: train.prove is off"
+    out(f"model:  {said['model']}   ({proven})")
+    if said["published"]:
+        out(f"hub:    {said['published']['pr'] or said['published']['url']}")
+    else:
+        given = {"patches": "image.png", "frames": "sound.wav"}.get(run.task.unit, '"some text"')
+        out(f"next:   hubtune predict {said['run']} {given}\n        hubtune publish {said['run']} NAME/MODEL --dry-run")
+
+
 def costs(found: dict[str, Any]) -> None:
     """What `hubtune plan` has found."""
     lines = (
@@ -149,6 +174,18 @@ def run(found: dict[str, Any]) -> None:
     if found["metrics"]:
         out()
         metrics(found["metrics"], {})
+
+
+def model(found: dict[str, Any]) -> None:
+    """What `hubtune show` says of a model."""
+    for key, value in found.items():
+        if key == "weights":
+            value = ", ".join(f"{w['format']} ({w['files']} files, {w['bytes']:,} bytes)" for w in value)
+        if key not in ("tasks", "strategies"):
+            out(f"{key:14}{', '.join(map(str, value)) if isinstance(value, list) else value}")
+    for kind in ("tasks", "strategies"):
+        out()
+        table([kind, "fits", "reason"], [[f["name"], "yes" if f["fits"] else "no", f["reason"]] for f in found[kind]])
 
 
 def span(seconds: float) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-from hubtune import checkpoint, device, evaluate, memory, models, training, trial
+from hubtune import checkpoint, device, evaluate, memory, models, scratch, training, trial
 from hubtune.encoding import some
 from hubtune.engine import Loop
 from hubtune.preparation import Prepared
@@ -20,8 +18,7 @@ STEPS = 4
 def measure(prepared: Prepared) -> dict[str, Any]:
     """Load the model, take some steps on it, answer some rows, save it, and forget it all again."""
     compute = training.planned(prepared, {}, resume=False)
-    with tempfile.TemporaryDirectory() as temporary, device.computing(compute):
-        folder = Path(temporary)
+    with scratch.Folder() as folder, device.computing(compute):
         prepared, work = training.loaded(folder, prepared, compute, resume=False)
         loop = Loop(work, Watcher())
         try:

@@ -24,7 +24,7 @@ class Compute:
     examples of one size meet, since the model's answers change with padding. onednn: fp32 products by oneDNN.
     kernels: what `hubtune.kernels` computes. probe: GFLOP/s and relative error by format. evaluation: the most padded tokens
     of a batch that is only answered. recompute: activations are computed again in the backward pass, to save memory.
-    padding: what a place of padding costs beside a token; below 1 where blocks compute none (`hubtune.padding_free`).
+    compiled: blocks are compiled while a step is computed. padding: what a place of padding costs beside a token; below 1 where blocks compute none (`hubtune.padding_free`).
     why: what spoke for the precision. trial: what was tried before step 0: seconds and bytes.
     """
 
@@ -40,6 +40,7 @@ class Compute:
     evaluation: int = 8192
     recompute: bool = False
     padding: float = 1.0
+    compiled: bool = False
     why: str = ""
     trial: Mapping[str, Any] = field(default_factory=dict)
 
@@ -73,7 +74,7 @@ def choose(precision: str, kernels: str = "auto", allowed: Sequence[str] = HALVE
     # Until a trial has measured it, the overhead is a guess; on a GPU on the side of few micro-batches, since launches count.
     overhead, limit = (64, 8192) if device == "cpu" else (4096, 16384)
     return Compute(device, found.precision, threads, overhead, limit, probe, onednn=found.onednn, why=found.why,
-                   kernels=KERNELS if device == "cpu" and kernels == "auto" else ())
+                   kernels=KERNELS.get(device, ()) if kernels == "auto" else ())
 
 
 def refuse_unknown(precision: str, device: str) -> None:
@@ -115,7 +116,7 @@ def against(said: Mapping[str, Any], precision: str) -> Iterator[str]:
         yield f"its plan is for the device {found.device}, and this is {here}"
     if precision not in ("auto", found.precision):
         yield f"its plan is for {found.precision}, and train.precision={precision}"
-    if strange := sorted(set(found.kernels) - set(KERNELS)):
+    if strange := sorted(set(found.kernels) - set(KERNELS.get(here, ()))):
         yield f"it has kernels that are not here: {', '.join(strange)}"
     if found.threads > cores:
         yield f"it has {found.threads} threads, and this machine {cores} cores"

@@ -25,11 +25,12 @@ from hubtune.encoding import Encoded
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
 from hubtune.journal import open_log, stopping
 from hubtune.labels import row_numbers
-from hubtune.learner import Learner, Work
+from hubtune.learner import Learner
 from hubtune.pieces import Lines
 from hubtune.saving import Saver
 from hubtune.schedule import steps_in, validates
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -67,7 +68,6 @@ class Outcome:
     plan: Plan
     early: bool
     features: dict[str, Any]
-    padding_free: dict[str, Any]
     pace: dict[str, Any]
 
 
@@ -140,7 +140,7 @@ class Loop:
             self.learner.module, done, done / self.epoch_steps, self.progress.best_step if keeps_best else done,
             self.progress.seconds + time.monotonic() - self.begun, self.learner.trainable,
             self.learner.learned, self.learner.plan, self.progress.stopped,
-            self.learner.features.described(), self.learner.padding_free.described(), self.pace(),
+            self.learner.features.described(), self.pace(),
         )
 
     def pace(self) -> dict[str, Any]:

@@ -109,43 +109,54 @@ def answer(
 
     Batches are made by size, so that padding is little; the order of the answers is that of the rows.
     """
-    generates = type(task).predict is not Task.predict
-    world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
+    real = real and type(task).predict is not Task.predict
     sharded = sharding.is_sharded(model)
-    if sharded and real and generates:
-        world, rank = 1, 0  # processes that each have a part of the weights take as many passes as the others: the same ones
+    # Processes that each have a part of the weights take as many passes as the others; those of a task's own `predict` are all the same.
+    together = None if sharded and real else accelerator
+    world, rank = (together.num_processes, together.process_index) if together else (1, 0)
     batches = batches_of(model, encoded.sizes, uniform, limit=limit)
     parts: list[tuple[int, Prediction]] = []
     sums: list[tuple[str, float, float]] = []
     with evaluating(model):
         for _, items in share(batches, world, rank):
-            if not (items or sharded):
-                continue
-            asked = items or batches[0][:1]
-            batch = batch_for(model, task, [encoded.examples[i] for i in asked], base)
-            judged = batch.targets is not None or not (real and generates)
-            with known(asked, batch):
-                outputs = task.forward(model, batch) if judged else None
-            if not items:
-                continue
-            found = task.judge(outputs, batch, base) if judged else [{} for _ in items]
-            if real and generates:
-                found = [{**one, **more} for one, more in zip(found, task.predict(model, batch, base), strict=True)]
-            parts += zip(items, found, strict=True)
-            if losses and batch.targets is not None:
-                sums += [(t.name, float(t.total), float(t.count)) for t in as_terms(task.loss(outputs, batch))]
-            advance(len(items) * world)
+            if items or sharded:
+                batch, outputs = passed(model, task, base, encoded, items or batches[0][:1], real, known)
+            if items:
+                parts += zip(items, said_of(model, task, base, batch, outputs, real), strict=True)
+                if losses and batch.targets is not None:
+                    sums += [(term.name, float(term.total), float(term.count)) for term in as_terms(task.loss(outputs, batch))]
+                advance(len(items) * world)
     if world > 1:
         parts, sums = gather_object(parts), gather_object(sums)
     by_example = dict(parts)  # by id, so that a row counted on two devices still counts once
-    predictions = [
-        task.merge([by_example[i] for i in items], row, base) for row, items in zip(Lines(rows), encoded.of_rows(), strict=True)
-    ]
+    return Answers([task.merge([by_example[item] for item in items], row, base)
+                    for row, items in zip(Lines(rows), encoded.of_rows(), strict=True)], means_of(sums))
+
+
+def passed(
+    model: Module, task: Task[Any], base: Base, encoded: Encoded, items: Sequence[int], real: bool,
+    known: Callable[[Sequence[int], Batch], AbstractContextManager[None]],
+) -> tuple[Batch, Any]:
+    """A batch of examples and what one forward pass gives; None where nobody looks at it: there are no labels, and only the task's
+    own `predict` is asked."""
+    batch = batch_for(model, task, [encoded.examples[item] for item in items], base)
+    with known(items, batch):
+        return batch, None if batch.targets is None and real else task.forward(model, batch)
+
+
+def said_of(model: Module, task: Task[Any], base: Base, batch: Batch, outputs: Any, real: bool) -> list[Prediction]:
+    """An answer for every example of a batch: what `judge` says of the pass, and with `real` what `predict` says."""
+    found = [{} for _ in range(batch.size)] if outputs is None else task.judge(outputs, batch, base)
+    return [{**one, **more} for one, more in zip(found, task.predict(model, batch, base), strict=True)] if real else found
+
+
+def means_of(sums: Sequence[tuple[str, float, float]]) -> dict[str, float]:
+    """The mean of every loss term, from its totals and counts."""
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for name, total, count in sums:
         totals[name][0] += total
         totals[name][1] += count
-    return Answers(predictions, {name: total / count for name, (total, count) in totals.items() if count})
+    return {name: total / count for name, (total, count) in totals.items() if count}
 
 
 def finite(model: Module, task: Task[Any], base: Base, encoded: Encoded) -> bool:

@@ -10,34 +10,31 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from hubtune import checkpoint, evaluate
+from hubtune import checkpoint, evaluate, frozen
 from hubtune.backbone import Backbone, Refused, rebuilt, tensors_in
-from hubtune.contract import Batch, Strategy
+from hubtune.contract import Batch
 from hubtune.encoding import Encoded
 from hubtune.fingerprint import of_rows
 from hubtune.flat import Field, Split, lengths_of, width_of
+from hubtune.frozen import attempt
 from hubtune.record import versions
 from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from hubtune.learner import Work
+    from hubtune.work import Work
 
 SHARE = 0.25
 """The share of the free disk that features may take."""
-TRIED = 8
-"""Examples that are tried before anything is kept, and epochs whose draws they are given."""
-EPOCHS = 3
 CLOSE = 1e-5
 """How far the head's loss and answers may be from those on the real outputs, relative to values above 1."""
 MANIFEST = "manifest.json"
@@ -117,13 +114,13 @@ class Features(Nothing):
 
     def make(self) -> None:
         """Try a few examples, compute all or find them computed, and see that the head answers as it did. May raise Refused."""
-        items = tried(self.work)
-        refuse_drawn(self.work, items)
+        items = frozen.tried(self.work)
+        frozen.refuse_drawn(self.work, items)
         shortest = items[int(self.work.train.sizes[items].argmin())]
         tries = [(some, self.batch(self.work.train, some)) for some in (items, [shortest])]  # with padding and without
         with evaluate.evaluating(self.model):
-            self.refuse_led(tries[1][1])
-            real = [self.try_out(tries[0][1])]
+            frozen.refuse_led(self.work.task, self.model, self.backbone, tries[1][1])
+            real = [self.looked_at(tries[0][1])]
             with self.backbone.answering(None) as seen:
                 real.append(attempt(self.outcome, tries[1][1]))
                 self.kept(seen, tries[1][1])
@@ -146,39 +143,16 @@ class Features(Nothing):
         outputs = task.forward(self.model, batch)
         return [[float(term.total) for term in evaluate.as_terms(task.loss(outputs, batch))], task.judge(outputs, batch, self.work.base)]
 
-    def try_out(self, batch: Batch) -> list[Any]:
+    def looked_at(self, batch: Batch) -> list[Any]:
         """Learn what the backbone returns and what of it the head uses; returns the loss and the answers."""
         with self.backbone.answering(None) as seen:
             real: list[Any] = attempt(self.outcome, batch)
         if len(seen) != 1:
             raise Refused(f"the backbone is called {len(seen)} times in one pass")
-        self.like = seen[0]
-        leaves = {name: value.detach().clone().requires_grad_() for name, value in tensors_in(self.like).items()}
-
-        def gradients() -> tuple[Tensor | None, ...]:
-            with torch.enable_grad(), self.backbone.answering(lambda: rebuilt(self.like, leaves)):
-                terms = evaluate.as_terms(self.work.task.loss(self.work.task.forward(self.model, batch), batch))
-                total = torch.stack([term.total for term in terms]).sum()
-                return torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-
-        width = width_of(batch)
-        for (name, value), gradient in zip(leaves.items(), attempt(gradients), strict=True):
-            long = value.ndim > 2 and value.shape[1] == width
-            self.fields.append(Field(name, gradient is not None, long, tuple(value.shape[1 + long:]), value.dtype))
-            if gradient is not None and len(value) != batch.size:
-                raise Refused("what the backbone returns does not go by examples")
-        self.like = rebuilt(self.like, dict.fromkeys(leaves))  # its kind: the tensors are not needed any more
+        self.fields = frozen.fields_of(self.work.task, self.model, self.backbone, seen[0], batch)
         self.used = [field for field in self.fields if field.used]
-        if not self.used or any(field.dtype not in (torch.float32, torch.float64) for field in self.used):
-            raise Refused("the head uses nothing of what the backbone returns that could be kept")
+        self.like = rebuilt(seen[0], dict.fromkeys(field.name for field in self.fields))  # its kind: the tensors are not needed any more
         return real
-
-    def refuse_led(self, batch: Batch) -> None:
-        """Refuse where what learns stands before the backbone, as learnt prefixes do: its outputs would change with them."""
-        with torch.enable_grad(), self.backbone.answering(None) as seen:
-            attempt(self.work.task.forward, self.model, batch)
-        if any(value.requires_grad for output in seen for value in tensors_in(output).values()):
-            raise Refused("what learns stands before the backbone")
 
     def compute(self) -> None:
         """All examples of all splits through the backbone, each once, and a manifest when they are on the disk."""
@@ -254,7 +228,7 @@ def find(work: Work, model: Module, learned: frozenset[str], processes: int, wat
     """
     prefix = getattr(model, "base_model_prefix", "")
     part = getattr(model, prefix, None) if prefix else None
-    reason = against(work, model, part, learned, processes)
+    reason = frozen.against(work, model, part, learned, processes)
     if reason is not None or began is False:
         return Nothing(reason or "the run began without")
     model.to(work.compute.device)
@@ -271,62 +245,3 @@ def find(work: Work, model: Module, learned: frozenset[str], processes: int, wat
         raise
     watcher.note(f"the backbone does not learn: its outputs are computed once, {found.bytes() / 1e6:.0f} MB, without its dropout")
     return found
-
-
-def against(work: Work, model: Module, part: Any, learned: frozenset[str], processes: int) -> str | None:
-    """What can be said against features before anything is computed."""
-    if work.settings.kernels == "plain":
-        return "train.kernels=plain"
-    if processes > 1:
-        return "there are several processes"
-    if work.windows is not None:
-        return "the data is streamed"
-    if not isinstance(part, torch.nn.Module) or part is model:
-        return "the model has no backbone of its own"
-    inside = {id(parameter) for parameter in part.parameters()}
-    if any(name in learned and id(parameter) in inside for name, parameter in model.named_parameters(remove_duplicate=False)):
-        return "the backbone learns"
-    if work.settings.batch_norm == "train" and any(isinstance(inner, _BatchNorm) for inner in part.modules()):
-        return "the backbone's batch norms follow the data"
-    if any(getattr(type(work.strategy), name) is not getattr(Strategy, name) for name in ("penalty", "after_step")):
-        return f"the strategy '{work.strategy.name}' may look at the backbone in every step"
-    return None
-
-
-def tried(work: Work) -> list[int]:
-    """A few training examples of all sizes, or of one where only such meet."""
-    order = work.train.sizes.argsort(kind="stable")
-    if work.compute.uniform:
-        order = order[work.train.sizes[order] == work.train.sizes[order[len(order) // 2]]]
-    return sorted({int(order[place]) for place in np.linspace(0, len(order) - 1, TRIED).round().astype(int)})
-
-
-def refuse_drawn(work: Work, items: Sequence[int]) -> None:
-    """Refuse a task whose inputs are drawn, such as masked words and turned images."""
-    examples = [work.train.examples[item] for item in items]
-    still = work.task.collate(examples, work.base, None).inputs
-    for epoch in range(EPOCHS):
-        draws = [work.train.draw(work.settings.seed, epoch, item) for item in items]
-        if not same(still, work.task.collate(examples, work.base, draws).inputs):
-            raise Refused("the task draws its inputs anew in every epoch")
-
-
-def attempt(compute: Callable[..., Any], *given: Any) -> Any:
-    """Call what a plugin or a model may raise anything in: then there are no features."""
-    try:
-        return compute(*given)
-    except Refused:
-        raise
-    except Exception as error:
-        raise Refused(f"trying it failed with {type(error).__name__}: {error}") from error
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two inputs are equal, in whatever nesting."""
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(np.array_equal(one, other))

@@ -1,17 +1,17 @@
-"""Rows from folders of files: images and sounds by class or with metadata, images with masks, COCO, CoNLL.
+"""Rows from folders of files: images and sounds by class or with metadata, images with masks or boxes, tagged words.
 
 Nothing is decoded here: the values of the columns image, audio and mask are paths.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hubtune import coco, conll
 from hubtune.errors import DataError, listing
 from hubtune.labels import row_numbers
 
@@ -29,8 +29,6 @@ TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 IMAGES = ("images", "image", "imgs", "img")
 MASKS = ("masks", "mask", "labels", "annotations", "segmentations", "labelmaps")
-CONLL = (".conll", ".bio", ".iob", ".iob2")
-TAG = re.compile(r"O|[BIESLU]-\S+")
 
 Reader = Callable[[list[Path]], Any]
 Made = tuple[dict[str, Any], dict[str, Path]]
@@ -46,10 +44,10 @@ def load(folder: Path, read: Reader) -> Made | None:
              and not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)]
     media = [path for path in files if column_of(path)]
     if media:
-        made = coco(folder, files, media) or described(folder, files, read) or masked(folder, media)
+        made = boxed(folder, files, media) or described(folder, files, read) or masked(folder, media)
         tables = [path for path in files if path.parent == folder and path.suffix.lower() in TABLES and split_of(path.stem)]
         return made or (None if tables else classes(folder, media))
-    return tagged_words({path: split_in(folder, path) for path in files if is_conll(path)})
+    return tagged_words({path: split_in(folder, path) for path in files if conll.is_conll(path)})
 
 
 def load_file(path: Path) -> Made | None:
@@ -57,11 +55,11 @@ def load_file(path: Path) -> Made | None:
     column = column_of(path)
     if column:
         return {"train": rows_of({column: [str(path)]})}, {path.name: path}
-    if path.suffix.lower() == ".json" and (document := coco_document(path)):
+    if path.suffix.lower() == ".json" and (document := coco.document(path)):
         around = path.parent.parent if path.parent.name.lower() in MASKS else path.parent
         media = [other for other in sorted(around.rglob("*")) if column_of(other) == "image"]
-        return {"train": coco_rows(document, path, nearest(media, around, split_in(around, path)), "train")}, {path.name: path}
-    return tagged_words({path: "train"}) if is_conll(path) else None
+        return {"train": coco.rows(document, path, nearest(media, around, split_in(around, path)), "train")}, {path.name: path}
+    return tagged_words({path: "train"}) if conll.is_conll(path) else None
 
 
 def column_of(path: str | Path) -> str | None:
@@ -82,11 +80,11 @@ def split_in(folder: Path, path: Path) -> str:
     return next((split for word in words if (split := split_of(word))), "train")
 
 
-def rows_of(columns: Mapping[str, Sequence[Any]], features: Any = None) -> Any:
+def rows_of(columns: Mapping[str, Sequence[Any]]) -> Any:
     """Columns as rows of `datasets`."""
     from datasets import Dataset
 
-    return Dataset.from_dict(dict(columns), features=features)
+    return Dataset.from_dict(dict(columns))
 
 
 def by_name(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
@@ -216,22 +214,22 @@ def masked(folder: Path, media: Sequence[Path]) -> Made | None:
     return made, by_name(folder, [*images.values(), *masks.values()])
 
 
-# ------------------------------------------------------------------------------------------------------------ COCO
+# ------------------------------------------------------------------------------------------------ images and boxes
 
 
-def coco(folder: Path, files: Sequence[Path], media: Sequence[Path]) -> Made | None:
+def boxed(folder: Path, files: Sequence[Path], media: Sequence[Path]) -> Made | None:
     """Images with boxes in COCO documents: `split/_annotations.coco.json`, or `annotations/instances_train.json`."""
     made: dict[str, Any] = {}
     used = list(media)
     for path in files:
         likely = re.search(r"coco|annotations|instances", f"{path.parent.name}/{path.name}".lower())
-        document = coco_document(path) if path.suffix.lower() == ".json" and likely else None
+        document = coco.document(path) if path.suffix.lower() == ".json" and likely else None
         if document is None:
             continue
         split = split_in(folder, path)
         if split in made:
             raise DataError(f"the {split} split has two COCO documents, the second is {path.name}.", where=folder.name)
-        made[split] = coco_rows(document, path, nearest(media, folder, split), split)
+        made[split] = coco.rows(document, path, nearest(media, folder, split), split)
         used.append(path)
     return (made, by_name(folder, used)) if made else None
 
@@ -241,102 +239,15 @@ def nearest(media: Iterable[Path], folder: Path, split: str) -> list[Path]:
     return sorted(media, key=lambda path: split_in(folder, path) != split)
 
 
-def coco_document(path: Path) -> dict[str, Any] | None:
-    """A json file as a COCO document, or None."""
-    try:
-        said = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        return None
-    keys = {"images", "annotations", "categories"}
-    return said if isinstance(said, dict) and keys <= set(said) else None
-
-
-def coco_rows(said: Mapping[str, Any], path: Path, media: Sequence[Path], split: str) -> Any:
-    """A row per image: image, and objects as lists of id, bbox (x, y, width, height in pixels), category, area.
-
-    Crowds, which are no single objects, are left out. media: the nearest files first, for names without a folder.
-    """
-    from datasets import Features, List, Value
-
-    names = {category["id"]: str(category["name"]) for category in said["categories"]}
-    where = {image["id"]: i for i, image in enumerate(said["images"])}
-    for what, key, known in (("image", "image_id", where), ("category", "category_id", names)):
-        odd = [note for note in said["annotations"] if note[key] not in known]
-        if odd:
-            raise DataError(f"{len(odd)} annotations name an unknown {what}: {key} {odd[0][key]} in annotation "
-                            f"{odd[0].get('id')}. Known: {listing(known)}.", where=path.name)
-    at: dict[str, Path] = {}
-    for file in reversed(media):
-        at[file.name] = file
-    paths = [next((p for p in (path.parent / image["file_name"], path.parent.parent / image["file_name"]) if p.is_file()),
-                  at.get(Path(image["file_name"]).name)) for image in said["images"]]
-    gone = [index for index, found in enumerate(paths) if found is None]
-    if gone:
-        raise DataError(f"{len(gone)} of {len(paths)} images are not there, such as "
-                        f"{said['images'][gone[0]]['file_name']!r}: {row_numbers(gone)} of {split}.", where=path.name)
-    objects: list[dict[str, list[Any]]] = [{"id": [], "bbox": [], "category": [], "area": []} for _ in paths]
-    for note in said["annotations"]:
-        if not note.get("iscrowd"):
-            found = objects[where[note["image_id"]]]
-            box = [float(value) for value in note["bbox"]]
-            values = (int(note.get("id", 0)), box, names[note["category_id"]], float(note.get("area", box[2] * box[3])))
-            for column, value in zip(found.values(), values, strict=True):
-                column.append(value)
-    inner = {"id": List(Value("int64")), "bbox": List(List(Value("float64"))), "category": List(Value("string")),
-             "area": List(Value("float64"))}
-    return rows_of({"image": [str(found) for found in paths], "objects": objects},
-                   Features({"image": Value("string"), "objects": inner}))
-
-
 # ----------------------------------------------------------------------------------------------------- tagged words
 
 
-def is_conll(path: Path) -> bool:
-    """Whether a file holds a word and its tag in every line: by its name, or a .txt by its first lines."""
-    if path.suffix.lower() in CONLL:
-        return True
-    if path.suffix.lower() != ".txt":
-        return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        lines = [line.split() for _, line in zip(range(200), file) if line.strip()]
-    return len(lines) > 1 and len({len(cells) for cells in lines}) == 1 and all(
-        len(cells) > 1 and (TAG.fullmatch(cells[-1]) or cells[0] == "-DOCSTART-") for cells in lines)
-
-
 def tagged_words(files: Mapping[Path, str]) -> Made | None:
-    """Rows of tokens and tags from CoNLL files: a word's line holds it first and its tag last; a blank line ends a row."""
+    """Rows of tokens and tags from CoNLL files, given the split of each."""
     made: dict[str, dict[str, list[Any]]] = {}
     for path, split in files.items():
         columns = made.setdefault(split, {"tokens": [], "tags": []})
-        for rows, found in zip(columns.values(), sentences(path), strict=True):
+        for rows, found in zip(columns.values(), conll.sentences(path), strict=True):
             rows += found
-    return ({split: rows_of(columns) for split, columns in made.items()}, {f"{split}/{path.name}": path for path, split in files.items()}) if made else None
-
-
-def sentences(path: Path) -> tuple[list[list[str]], list[list[str]]]:
-    """The words and the tags of every sentence of a CoNLL file."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"it is not UTF-8 ({error.reason}).", where=path.name,
-                        hint=f"Convert it with: iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}") from None
-    separator = "\t" if sum("\t" in line for line in lines) > sum(bool(line.strip()) for line in lines) / 2 else None
-    cells = [line.rstrip("\r\n").split(separator) if line.strip() else [] for line in lines]
-    usual = Counter(len(line) for line in cells if line).most_common(1)
-    width = usual[0][0] if usual else 0
-    tokens: list[list[str]] = [[]]
-    tags: list[list[str]] = [[]]
-    for number, line in enumerate(cells, 1):
-        if not line or line[0] == "-DOCSTART-":
-            tokens.append([])
-            tags.append([])
-        elif len(line) == width > 1:
-            tokens[-1].append(line[0])
-            tags[-1].append(line[-1])
-        elif not line[0].startswith("#"):  # a comment
-            raise DataError(f"line {number} has {len(line)} columns, and the others {width}: {' '.join(line)[:60]!r}.",
-                            where=path.name, hint="A line holds a word and, last, its tag; a blank line ends a sentence.")
-    kept = [index for index, words in enumerate(tokens) if words]
-    if not kept:
-        raise DataError("there are no rows in it.", where=path.name)
-    return [tokens[index] for index in kept], [tags[index] for index in kept]
+    named = {f"{split}/{path.name}": path for path, split in files.items()}
+    return ({split: rows_of(columns) for split, columns in made.items()}, named) if made else None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from hubtune.learner import Work
+    from hubtune.work import Work
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,8 @@ class Gradient:
         self.known: Callable[[Sequence[int], Batch], contextlib.AbstractContextManager[None]] = evaluate.unknown
         self.blocks: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         self.whole = type(work.task).loss_over is not Task.loss_over
-        # What is computed again in the backward pass has to be drawn by torch, whose generator is put back for it.
         again = any(getattr(part, "gradient_checkpointing", False) for part in work.model.modules())
-        self.kernels = () if again else work.compute.kernels
+        self.kernels = kernels.fitting(work.compute.kernels, again or work.compute.compiled, work.shard)
 
     def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
         """Add the step's gradient to the parameters; returns the mean of every term."""

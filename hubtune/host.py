@@ -11,11 +11,11 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from hubtune import scratch
 from hubtune.errors import DataError
 
 APPEARS = 120.0
@@ -25,6 +25,8 @@ LASTS = 24 * 3600.0
 LOCK, DONE, FAILED = "lock", "done", "failed"
 SAID = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "GROUP_RANK", "LOCAL_WORLD_SIZE")
 """What a launcher says to all its processes on a host, and not to those of another start."""
+held: list[int | None] = []
+"""What says that this process uses the folder, so that nobody sweeps it away; let go by `clear`, or with the process."""
 
 
 def is_shared() -> bool:
@@ -41,7 +43,7 @@ def is_first() -> bool:
 def folder() -> Path:
     """Where it is handed over: the same in all processes of a host that one launcher started."""
     parts = [str(os.getuid()), str(os.getppid()), *(os.environ.get(name, "") for name in SAID)]
-    return Path(tempfile.gettempdir(), f"hubtune-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}")
+    return scratch.named(hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24])
 
 
 @contextlib.contextmanager
@@ -49,9 +51,13 @@ def leading() -> Iterator[Path]:
     """In the first process: a folder to fill. It is handed over when the block ends; after an error the others end, too."""
     import fcntl
 
-    place = folder()
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(mode=0o700)
+    def make() -> Path:
+        shutil.rmtree(folder(), ignore_errors=True)
+        folder().mkdir(mode=0o700)
+        return folder()
+
+    place, lock_of_place = scratch.taken(make)
+    held.append(lock_of_place)
     with (place / f".{LOCK}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         (place / f".{LOCK}").rename(place / LOCK)  # where it is, it is held
@@ -77,6 +83,7 @@ def follow() -> Path | None:
         if time.monotonic() - begun > APPEARS:
             return None
         time.sleep(0.05)
+    held.append(scratch.hold(place))
     wait_for(place / LOCK, LASTS)
     if (place / DONE).exists():
         return place
@@ -106,3 +113,5 @@ def clear() -> None:
     """When the others have opened what was handed over: files that are mapped into memory stay as long as they are."""
     if is_shared() and is_first():
         shutil.rmtree(folder(), ignore_errors=True)
+    while held:
+        scratch.let_go(held.pop())

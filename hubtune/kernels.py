@@ -1,5 +1,5 @@
 """What a CPU computes faster than torch's own way, in the same mathematics: dropout, the attention of short texts, and
-products with weights that do not learn.
+products with weights that do not learn; and, on GPUs too, the loss over a large vocabulary (`hubtune.logits`).
 
 Each takes the place of a function of `torch.nn.functional` while a step is computed, so that every architecture has them.
 Measured in docs/performance.md; `train.kernels=plain` does without.
@@ -17,7 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.weak import WeakIdKeyDictionary
 
-KERNELS = ("attention", "dropout", "linear")
+from hubtune import logits
+
+KERNELS = {"cpu": ("attention", "dropout", "linear", "logits"), "cuda": ("logits",)}
+"""What is computed so on a kind of device."""
 LONGEST = 512
 """Keys up to which attention is computed as two matrix products; beyond, its scores take more memory than they save time."""
 LONGEST_WITHOUT_DROPOUT = 64
@@ -135,11 +138,20 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return own_linear(input, frozen.of(weight, torch.get_autocast_dtype("cpu")) if cast else weight, bias)
 
 
+linear_later, own_linear_later = logits.put_off(linear), logits.put_off(own_linear)
+
+
+def fitting(names: Sequence[str], again: bool, shared: bool) -> Sequence[str]:
+    """Those of the kernels that can be used. again: blocks are compiled, or computed again in the backward pass, and what is drawn in
+    them has to be drawn by torch, which knows how; shared: weights are there in their block's pass alone."""
+    return [name for name in names if not (shared if name == "logits" else again)]
+
+
 @contextmanager
 def using(names: Sequence[str], seed: int) -> Iterator[None]:
     """Compute with these kernels; a global change, undone at the end, so only ever around one step."""
     places: dict[str, Any] = {"attention": ("scaled_dot_product_attention", attention), "dropout": ("dropout", dropout),
-                              "linear": ("linear", linear)}
+                              "linear": ("linear", linear), "logits": ("linear", linear_later if "linear" in names else own_linear_later)}
     draws.seed(seed)
     before = {place: getattr(functional, place) for place, _ in map(places.__getitem__, names)}
     for name in names:

@@ -68,6 +68,18 @@ def shards(wanted: str) -> bool:
     return world() > 1 and (asked or wanted == "full")
 
 
+def nobody_to_share_with(wanted: str) -> RecipeError | None:
+    """What to say where one process is asked to share its weights out: it would hold all of them. None where there are others."""
+    if wanted != "full" or world() > 1:
+        return None
+    return RecipeError(
+        "train.shard=full shares the weights out over several processes, and this is one: it would hold all of them.",
+        hint="On CPUs: torchrun --nproc-per-node N -m hubtune train ...\n"
+        "On GPUs: accelerate launch --multi_gpu --num_processes N -m hubtune train ...\n"
+        "Or train in one process, with whole weights: --set train.shard=auto",
+    )
+
+
 def is_on(name: str) -> bool:
     """Whether a launcher has set a variable to true."""
     return os.environ.get(name, "").lower() in ("1", "true", "yes")

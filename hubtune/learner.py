@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import torch
 
 from hubtune import (
     checkpoint,
+    compiling,
     features,
     launch,
     optimizers,
@@ -22,41 +24,18 @@ from hubtune import (
     wide,
 )
 from hubtune.batching import cut, places
-from hubtune.contract import Base, Plan, Rows, Strategy, Task
+from hubtune.contract import Plan
 from hubtune.device import Compute
-from hubtune.encoding import Encoded
 from hubtune.errors import ResumeError, TrainingError
 from hubtune.fitness import out_of_memory
 from hubtune.gradient import Gradient, recompute
-from hubtune.recipe import TrainPart
 from hubtune.schedule import boundaries, rate
-from hubtune.streams import Windows
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.nn import Module
-
-
-@dataclass
-class Work:
-    """All that the loop needs, as plain values."""
-
-    task: Task[Any]
-    strategy: Strategy[Any]
-    base: Base
-    model: Module
-    fresh: frozenset[str]
-    train: Encoded
-    validation: Encoded
-    validation_rows: Rows
-    settings: TrainPart
-    compute: Compute
-    folder: Path
-    resume: bool = False
-    windows: Windows | None = None
-    """Of a stream: what `train` is a window of."""
-    shard: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,8 +63,6 @@ class Learner:
         self.work, self.accelerator, self.steps = work, accelerator, steps
         self.plan = Plan(steps, epochs, work.settings.batch_size or 0)
         self.module = prepared(work, self.plan)
-        if work.compute.recompute:
-            recompute(self.module)
         self.phases = work.strategy.phases()
         self.ends = boundaries([phase.share for phase in self.phases], steps)
         self.learning = self.all_that_learns()
@@ -95,22 +72,20 @@ class Learner:
         if not self.trainable:
             raise launch.once(TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model."))
         checkpoint.refuse_full_disk(work.folder, sum(p.numel() for p in parameters.values()), self.trainable)
+        self.features = features.Nothing("nobody asked")
+        self.padding_free: padding_free.Padded | None = None
+        self.compiled: compiling.Compiled | None = None
         self.statistics = [part for name, part in self.module.named_modules() if self.keeps_statistics(name, part)]
         self.scaler = torch.amp.GradScaler(work.compute.device, enabled=work.compute.precision == "fp16")
-        self.gradient = Gradient(work, accelerator, self.scaler)
-        self.limit = work.compute.limit
+        self.take(work.compute)
         self.vocabularies = vocabulary.Vocabularies()
         if accelerator.num_processes == 1 and work.settings.kernels == "auto" and work.settings.optimizer == "adamw" and work.windows is None:
             self.vocabularies = vocabulary.find(self.module, work.strategy, work.task, work.base, self.learned, work.train)
-        self.features = features.Nothing("nobody asked")
         self.had_features: bool | None = None
         self.phase = -1
         self.optimizer: Any = None
         if work.shard:
             sharing.share_out(work, self.module, self.statistics, self.all_that_learns)
-        self.padding_free = padding_free.Padded("train.plan said so")
-        if work.compute.padding < 1:
-            self.without_padding()
 
     def compute_once(self, watcher: Watcher) -> None:
         """Have the outputs of a backbone that stays as it is; after `restore`, which tells whether the run began so."""
@@ -121,11 +96,20 @@ class Learner:
                                           hint="Its backbone had no dropout. Train anew with --overwrite."))
         self.gradient.known = self.features.train
 
-    def without_padding(self) -> None:
-        """Have the model's blocks compute no padding, where it can do without."""
-        with self.vocabularies.whole():
-            self.padding_free = padding_free.find(self.work, self.module)
-        self.gradient.blocks = self.padding_free.computing
+    @contextlib.contextmanager
+    def blocks(self) -> Iterator[None]:
+        """For a step, its backward pass too: the model's blocks as they were chosen to compute."""
+        with contextlib.ExitStack() as stack:
+            for ways in (self.padding_free, self.compiled):
+                if ways is not None:
+                    stack.enter_context(ways.computing())
+            yield
+
+    def as_it_was(self) -> None:
+        """The blocks, too, as whoever loads the model meets them."""
+        for ways in (self.padding_free, self.compiled):
+            if ways is not None:
+                ways.release()
 
     def all_that_learns(self) -> list[frozenset[str]]:
         """Names of the parameters that learn in each phase; checkpoints hold those of any."""
@@ -154,6 +138,12 @@ class Learner:
         self.model = self.module if work.shard else self.accelerator.prepare(self.module)
         self.optimizer = self.accelerator.prepare(optimizer)
         self.phase = index
+        if work.compute.padding < 1 and self.padding_free is None:  # tried where it will compute
+            with self.vocabularies.whole():
+                self.padding_free = padding_free.find(work, self.module)
+            if work.settings.plan and not self.padding_free.used:
+                raise launch.once(TrainingError(f"train.plan={work.settings.plan}: it has blocks without padding, and here: {self.padding_free.reason}.",
+                                                hint="Measure a plan here: leave train.plan out."))
 
     def leave(self) -> None:
         """Be in no phase: the optimizer's memory is let go, and what devices wrapped; Accelerate would keep both."""
@@ -189,9 +179,13 @@ class Learner:
         self.work.compute, self.limit = compute, compute.limit
         if compute.recompute:
             recompute(self.module)
-        known, blocks = self.gradient.known, self.gradient.blocks
+        if compute.compiled and not self.compiled:
+            self.compiled = compiling.Compiled(self.module)
+        elif self.compiled and not compute.compiled:
+            self.compiled.release()
+            self.compiled = None
         self.gradient = Gradient(self.work, self.accelerator, self.scaler)
-        self.gradient.known, self.gradient.blocks = known, blocks
+        self.gradient.known, self.gradient.blocks = self.features.train, self.blocks
 
     def learn(self, step: int, epoch: int, items: Sequence[int]) -> Learnt:
         """Forward and backward over every micro-batch of a step; `move` is next.
@@ -284,6 +278,7 @@ class Learner:
     def finish(self, best: Path | None) -> None:
         """Be the result: the weights in a checkpoint, or as they are."""
         self.vocabularies.release()
+        self.as_it_was()
         if best is None:
             return
         found = launch.together(checkpoint.read(best) if launch.is_first() else None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune import models, registry, rows
 from hubtune.contract import Base, Prediction, Strategy, Task
-from hubtune.errors import DataError, ModelError, RecipeError, UnknownPlugin, listing
+from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.origin import Origin, fetch, locate, refuse_unsafe, said_beside
 from hubtune.pieces import Lines
 from hubtune.recipe import Chosen
@@ -147,7 +147,7 @@ class Model:
         chosen = {**self._record.get("columns", {}), **(columns or {})}
         found = rows.for_evaluation(data, split, self.task.columns, chosen, needs_labels=True)
         name, labelled = next(iter(found.splits.items()))
-        if watcher and name == "train" and self._record.get("data") == found.fingerprint[:16]:
+        if watcher and name in ("train", found.name) and self._record.get("data") == found.fingerprint[:16]:
             watcher.warn("the model was trained on these rows: scores here flatter it.")
         model, base = self.ready()
         predictions = self._answer(model, base, labelled, "evaluating", watcher)
@@ -190,8 +190,8 @@ def choose_task(origin: Origin, record: Mapping[str, Any], wanted: str | None) -
     plugins = registry.load()
     if wanted:
         return plugins.task(Chosen(wanted))
-    if "task" in record:
-        return recorded_task(plugins, record["task"])
+    if said := record.get("task"):
+        return plugins.task(Chosen(said["name"], said.get("options", {})), said.get("plugin"))
     config = models.open_config(fetch(origin, origin.small), origin)
     for name, kind in sorted(plugins.tasks.items(), key=lambda item: item[0] != item[1].pipeline_tag):
         if models.made_by(config, kind):
@@ -200,17 +200,3 @@ def choose_task(origin: Origin, record: Mapping[str, Any], wanted: str | None) -
         f"no task fits its architecture {listing(config.architectures or ['(none named)'])}: it has not been tuned for one.",
         where=origin.repo, hint=f"See which it can be tuned for with: hubtune show {origin.repo}",
     )
-
-
-def recorded_task(plugins: registry.Registry, said: Mapping[str, Any]) -> Task[Any]:
-    """The task that stands beside the weights; where it is not installed, an error that says where it came from."""
-    try:
-        return plugins.task(Chosen(said["name"], said.get("options", {})))
-    except UnknownPlugin as error:
-        came = said.get("plugin")
-        if not came:
-            raise
-        name, version = came["distribution"], came["version"]
-        way = f"Name that file with: --plugin {name}" if name.endswith(".py") else f"Install it with: pip install {name}"
-        raise UnknownPlugin(f"the model answers the task '{said['name']}' of {name} {version}, which is not installed.",
-                            hint=f"{way}\n{error.hint}") from error

@@ -12,16 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
 from transformers import AttentionInterface
 
-from hubtune import device, evaluate, launch, sharding
+from hubtune import comparison, device, evaluate, launch, sharding
 
 if TYPE_CHECKING:
-    from hubtune.learner import Work
+    from hubtune.work import Work
 
 WORTH = 0.15
 """The share of a step's cost that has to be saved. Joining examples and taking them apart costs something: MiniLM on a CPU, short
@@ -79,9 +78,8 @@ class Padded:
         """For one step, its backward pass too: activations may be computed again there."""
         return nullcontext()
 
-    def described(self) -> dict[str, Any]:
-        """For `run.json`."""
-        return {"used": self.used, "reason": self.reason}
+    def release(self) -> None:
+        """The model as it was."""
 
 
 class Blocks(Padded):
@@ -104,7 +102,6 @@ class Blocks(Padded):
             self.hooks.append(block.register_forward_hook(self.leave))
 
     def release(self) -> None:
-        """The model as it was."""
         for hook in self.hooks:
             hook.remove()
 
@@ -235,25 +232,19 @@ def tried(work: Work, model: Module) -> Blocks:
 
 
 def both(blocks: Blocks, work: Work, model: Module) -> tuple[list[Tensor], list[Tensor]]:
-    """What some examples give as padded batch, and without padding between the blocks."""
-    wide = learnt(work, model)
+    """What some examples give as padded batch, and without padding between the blocks: the loss, and its gradient unless
+    weights are shared out."""
+    items = comparison.spread(work.train, TRIED)
+
+    def found() -> list[Tensor]:
+        if not work.shard:
+            return comparison.learnt(work.task, work.base, work.train, model, items)
+        with evaluate.evaluating(model):
+            return comparison.losses(work.task, work.base, work.train, model, items)
+
+    wide = found()
     with blocks.computing():
-        return wide, learnt(work, model)
-
-
-def learnt(work: Work, model: Module) -> list[Tensor]:
-    """The loss of a few examples without dropout, and its gradient; of weights that are shared out, the loss alone."""
-    order = work.train.sizes.argsort(kind="stable")
-    items = sorted({int(order[place]) for place in np.linspace(0, len(order) - 1, TRIED).astype(int)})
-    with evaluate.evaluating(model), torch.enable_grad():
-        draws = [work.train.draw(0, 0, item) for item in items]
-        batch = evaluate.batch_for(model, work.task, [work.train.examples[item] for item in items], work.base, draws)
-        terms = evaluate.as_terms(work.task.loss(work.task.forward(model, batch), batch))
-        loss = torch.stack([term.weight * term.total / (term.count or 1.0) for term in terms]).sum()
-        if work.shard:
-            return [loss.detach()]
-        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return [loss.detach(), *torch.autograd.grad(loss, learning, allow_unused=True, materialize_grads=True)]
+        return wide, found()
 
 
 def refuse(blocks: Blocks, wide: list[Tensor], narrow: list[Tensor], close: float) -> None:
@@ -263,7 +254,5 @@ def refuse(blocks: Blocks, wide: list[Tensor], narrow: list[Tensor], close: floa
     if not blocks.joined:
         raise Refused("its blocks are given something else than one place for each token")
     for name, ours, theirs in (("loss", narrow[:1], wide[:1]), ("gradient", narrow[1:], wide[1:])):
-        off = sum(float((one - other).double().square().sum()) for one, other in zip(ours, theirs, strict=True)) ** 0.5
-        size = sum(float(other.double().square().sum()) for other in theirs) ** 0.5
-        if not off <= close * max(size, 1e-6):
-            raise Refused(f"its {name} would be off by {off / max(size, 1e-6):.2g} of it")
+        if not (off := comparison.off(ours, theirs)) <= close:
+            raise Refused(f"its {name} would be off by {off:.2g} of it")

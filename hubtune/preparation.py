@@ -63,9 +63,12 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     """Check everything and encode the rows. `before`: the record of the run that goes on, whose pins are kept."""
     noted = Noted(watcher)
     plugins = registry.load()
-    task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
+    came = before["plugins"] if before else {}
+    task, strategy = plugins.task(recipe.task, came.get("task")), plugins.strategy(recipe.strategy, came.get("strategy"))
     refuse_settings(recipe.train, strategy, before)
     shard = launch.shards(recipe.train.shard)
+    if alone := launch.nobody_to_share_with(recipe.train.shard):  # who only looks, or goes on with fewer processes, may be alone
+        noted.warn(alone.message)
     data, facts = inspected(recipe, task, source, before, noted)
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
@@ -86,12 +89,14 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     size = window_of(train, recipe.data.buffer, settings.batch_size or 1, task, noted) if isinstance(train, Stream) else len(train)
     encoded, lengths, base = encode_splits(task, data, base, limit, recipe.train, noted, size)
     windows = Windows(task, train, base, lengths["max_length"], size, (0, encoded["train"])) if isinstance(train, Stream) else None
-    described = {
-        kind: {"plugin": found.name, "distribution": found.source, "version": found.version}
-        for kind, found in (("task", plugins.origin(type(task))), ("strategy", plugins.origin(type(strategy))))
-    }
-    return Prepared(recipe, task, strategy, described, data, facts, origin, base, config,
+    return Prepared(recipe, task, strategy, origins(plugins, task=task, strategy=strategy), data, facts, origin, base, config,
                     strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings, windows, shard)
+
+
+def origins(plugins: registry.Registry, **used: Task[Any] | Strategy[Any]) -> dict[str, Any]:
+    """Which plugin of which distribution each came from, for `run.json`: a resume without them says what to install."""
+    found = {kind: plugins.origin(type(plugin)) for kind, plugin in used.items()}
+    return {kind: {"plugin": one.name, "distribution": one.source, "version": one.version} for kind, one in found.items()}
 
 
 def refuse_settings(train: TrainPart, strategy: Strategy[Any], before: Mapping[str, Any] | None) -> None:

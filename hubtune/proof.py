@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from hubtune import scratch
 from hubtune.contract import Base, Task
 from hubtune.encoding import Encoded
 from hubtune.errors import ProofError
@@ -71,8 +71,7 @@ def check(saved: Saved) -> dict[str, Any]:
 
 def check_all(models: Sequence[Saved]) -> list[dict[str, Any] | ProofError]:
     """Load many saved models in one fresh process: of each, how near its outputs came, or what is wrong."""
-    with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary)
+    with scratch.Folder() as place:
         jobs = []
         for number, saved in enumerate(models):
             inputs = place / f"{number}.in.safetensors"

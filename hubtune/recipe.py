@@ -60,6 +60,7 @@ class TrainPart:
     plan: str | None = option(None, "compute as another run did, named by its folder, and measure nothing: the same cuts, so the same dropout")
     order: str | None = option(None, "how rows meet in steps: anyhow, or those of similar size; none: bucketed, where a loss is a sum over rows",
                                choices=("random", "bucketed"))
+    compile: str = option("auto", "on: blocks are compiled (torch.compile); auto: on a GPU, for a long training that it makes faster", choices=("auto", "on", "off"))
     padding_free: str = option("auto", "on: blocks compute no padding; auto: where that saves much", choices=("auto", "on", "off"))
     max_length: int | None = option(None, "tokens that longer training texts are cut to; none: from the data and the model")
     batch_norm: str = option(

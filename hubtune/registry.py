@@ -1,29 +1,25 @@
 """Finds plugins, checks them and names them, and keeps a broken one apart from the others.
 
 Plugins come through the entry points of the group `hubtune`, one module each; the first-party ones too.
-`HUBTUNE_PLUGINS` chooses among them: `none`, `own`, or names with commas. `HUBTUNE_PLUGIN_FILES` names Python files
-that are plugins without being installed; `--plugin FILE` adds to it, so that child processes have them too.
+`HUBTUNE_PLUGINS` chooses among them: `none`, `own`, or names with commas. Beside them stand loose files (`plugin_files`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import os
-import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import pluggy
 
-from hubtune import contract
+from hubtune import contract, plugin_files
 from hubtune.contract import CONTRACT, Column, Metric, Plugin, Strategy, Task
 from hubtune.defaults import OPEN
 from hubtune.errors import (
@@ -40,8 +36,6 @@ from hubtune.recipe import Chosen, fill
 from hubtune.returns import looked_at
 
 GROUP = "hubtune"
-FILES = "HUBTUNE_PLUGIN_FILES"
-"""The environment variable with the plugin files of this process and its children, as PATH is written."""
 PluginT = TypeVar("PluginT", bound=Plugin[Any])
 
 
@@ -134,15 +128,16 @@ class Registry:
         """The plugins that somebody wants and nobody can use."""
         return [found for found in self.plugins if found.error is not None]
 
-    def task(self, chosen: Chosen) -> Task[Any]:
-        """The task with its options, or an error that says what is wrong and what there is."""
-        return self._make(self.tasks, chosen, "task", "tasks")
+    def task(self, chosen: Chosen, came: Mapping[str, str] | None = None) -> Task[Any]:
+        """The task with its options, or an error that says what is wrong and what there is. came: of a run or a model, where its
+        record says that the plugin came from."""
+        return self._make(self.tasks, chosen, "task", "tasks", came)
 
-    def strategy(self, chosen: Chosen) -> Strategy[Any]:
-        """The strategy with its options, or an error that says what is wrong and what there is."""
-        return self._make(self.strategies, chosen, "strategy", "strategies")
+    def strategy(self, chosen: Chosen, came: Mapping[str, str] | None = None) -> Strategy[Any]:
+        """The strategy, likewise."""
+        return self._make(self.strategies, chosen, "strategy", "strategies", came)
 
-    def _make(self, table: dict[str, type[PluginT]], chosen: Chosen, kind: str, kinds: str) -> PluginT:
+    def _make(self, table: dict[str, type[PluginT]], chosen: Chosen, kind: str, kinds: str, came: Mapping[str, str] | None) -> PluginT:
         plugin = table.get(chosen.name)
         if plugin is None:
             for found in self.plugins:
@@ -152,15 +147,27 @@ class Registry:
                         hint="See all of them with: hubtune plugins",
                     ) from found.error
             named = [found.trouble for found in self.set_apart() if found.source.endswith(".py") or not found.source]
-            raise UnknownPlugin(
-                f"no {kind} named '{chosen.name}'.{did_you_mean(chosen.name, table)}"
-                f" Installed: {listing(sorted(table), 30) or 'none'}.",
-                hint="\n".join([*named, f"See what each does with: hubtune {kinds}"]),
-            )
+            wrong, ways = self._gone(f"the {kind} '{chosen.name}'", came) if came and came["version"] else (
+                f"no {kind} named '{chosen.name}'.{did_you_mean(chosen.name, table)} Installed: {listing(sorted(table), 30) or 'none'}.", [])
+            raise UnknownPlugin(wrong, hint="\n".join([*ways, *named, f"See what each does with: hubtune {kinds}"]))
         reason = unavailable(plugin)
         if reason:
             raise MissingExtra(f"the {kind} '{chosen.name}' cannot run here: {reason}")
         return cast(PluginT, looked_at(plugin(fill(plugin.Options, chosen.options, kind))))
+
+    def _gone(self, what: str, came: Mapping[str, str]) -> tuple[str, list[str]]:
+        """What to say of a plugin that was here when a record was written, and how to get it back."""
+        source, version = came["distribution"], came["version"]
+        made = f"this was made with {what} of {source} {version}, which"
+        if source.endswith(".py"):
+            return f"{made} is not installed.", [f"Name that file with: --plugin {source}"]
+        here = [found for found in self.plugins if found.source == source]
+        if not here:
+            return f"{made} is not installed.", [f"Install it with: pip install {source}=={version}"]
+        found = next((found for found in here if found.name == came["plugin"]), here[0])
+        if found.status != "ok":
+            return f"{made} is {found.status}: {found.reason}", []
+        return f"{made} has none of that name in version {found.version}.", [f"Install the other with: pip install {source}=={version}"]
 
 
 def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
@@ -242,52 +249,12 @@ def load() -> Registry:
             registry.plugins.append(Found(point.name, version, source, "off", f"HUBTUNE_PLUGINS={wanted}"))
         else:
             registry.add(point.name, point.load, version=version, source=source)
-    for path in files():
-        registry.add(path.stem, partial(from_file, path), version=fingerprint_of(path), source=path.name)
+    for path in plugin_files.named():
+        registry.add(path.stem, partial(plugin_files.load, path), version=plugin_files.version_of(path), source=path.name)
     for name in sorted((names or set()) - {found.name for found in registry.plugins}):
         registry.plugins.append(found := Found(name, "", ""))
         found.set_apart("refused", UnknownPlugin("HUBTUNE_PLUGINS names it, and it is not installed"))
     return registry
-
-
-def files() -> list[Path]:
-    """The plugin files that were named, each once."""
-    return list(dict.fromkeys(Path(name) for name in os.environ.get(FILES, "").split(os.pathsep) if name))
-
-
-def use_files(paths: Sequence[str | Path]) -> None:
-    """Load these Python files as plugins too, in this process and in those that it starts."""
-    found = [str(path) for path in files()]
-    found += [str(Path(path).expanduser().resolve()) for path in paths]
-    if found:
-        os.environ[FILES] = os.pathsep.join(dict.fromkeys(found))
-
-
-def fingerprint_of(path: Path) -> str:
-    """What stands for a version: the first digits of the file's sha256."""
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" if path.is_file() else ""
-
-
-def from_file(path: Path) -> ModuleType:
-    """The module in a file, imported once in a process as long as the file stays as it is."""
-    if not path.is_file():
-        raise BrokenPlugin(f"there is no file '{path}'.")
-    if path.suffix != ".py":
-        raise BrokenPlugin(f"'{path.name}' is no Python file.")
-    name = f"hubtune_file_{hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise BrokenPlugin(f"'{path.name}' cannot be imported.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look themselves up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def is_own(point: EntryPoint) -> bool:

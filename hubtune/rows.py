@@ -99,17 +99,20 @@ HELD_OUT = ("test", "validation")
 def for_evaluation(
     source: Any, split: str | None, columns: Sequence[Column], chosen: Mapping[str, str], needs_labels: bool
 ) -> Data:
-    """One split's rows for `evaluate` and `predict`; a column that is gone is looked for by name again."""
+    """One split's rows for `evaluate` and `predict`, under its name, or the data's where that has no splits. A column that is gone is
+    looked for by name again."""
     raw = sources.load(source)
     if split is not None and split not in raw.splits:
-        raise DataError(f"there is no split '{split}'; splits: {listing(raw.splits)}.", where=raw.name)
+        raise DataError(f"there is no split '{split}'; splits: {'none' if raw.whole else listing(raw.splits)}.", where=raw.name,
+                        hint="Leave --split out: all rows are taken." if raw.whole else None)
     name = split or next((held for held in HELD_OUT if held in raw.splits), next(iter(raw.splits)))
     kept = {role: column for role, column in chosen.items() if column in raw.splits[name].column_names}
     wanted = [c for c in columns if c.needed == "always" or needs_labels or c.role in kept or c.needed == "never"]
     mapping = find_columns(raw.splits[name], wanted, kept, training=needs_labels)
-    rows = by_role(raw.splits[name], mapping, name)
-    refuse_gaps(rows, wanted, name, training=needs_labels)
-    return Data({name: rows}, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
+    called = raw.name if raw.whole and split is None else name
+    rows = by_role(raw.splits[name], mapping, called)
+    refuse_gaps(rows, wanted, called, training=needs_labels)
+    return Data({called: rows}, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
 
 
 def plain(name: str) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hubtune import card, handover, hub, launch, preparation, recipe, registry
+from hubtune import card, handover, hub, launch, preparation, recipe, registry, scratch
 from hubtune.contract import CONTRACT
 from hubtune.errors import ProofError, ResumeError
 from hubtune.fingerprint import sha256_of
@@ -28,6 +27,8 @@ def train(made: Recipe, *, out: str | Path | None = None, overwrite: bool = Fals
 
     Of several processes that a launcher started, the first returns; the others end with their part of the work.
     """
+    if error := launch.nobody_to_share_with(made.train.shard):
+        raise error
     if not launch.is_first():
         return followed(Path(out or "runs"), handover.prepare(made, Watcher(), source), {}, resume=False)
     folder = new_folder(made, out, overwrite)
@@ -105,7 +106,7 @@ class Run(Model):
             raise ResumeError(f"'{folder}' was not finished.", hint=f"Go on with: hubtune train --resume {folder}")
         origin = in_folder(self.folder / "model")
         said = json.loads((self.folder / "model" / RECORD).read_text(encoding="utf-8"))
-        task = registry.load().task(Chosen(said["task"]["name"], said["task"]["options"]))
+        task = registry.load().task(Chosen(said["task"]["name"], said["task"]["options"]), said["task"].get("plugin"))
         super().__init__(origin, said, task, str(folder), base=self.record["recipe"]["model"]["id"])
 
     @property
@@ -123,8 +124,8 @@ class Run(Model):
 
         watcher = watcher or Watcher()
         repo = hub.check_push(repo, pr) if not dry_run else repo
-        with tempfile.TemporaryDirectory() as temporary:
-            stage = Path(temporary) / "stage"
+        with scratch.Folder() as place:
+            stage = place / "stage"
             self._stage(stage, repo)
             files = [
                 {"path": str(p.relative_to(stage)), "size": p.stat().st_size, "sha256": sha256_of(p)}
@@ -139,7 +140,7 @@ class Run(Model):
             watcher.note(f"publishing {len(files)} files to {repo}")
             pushed = hub.push(stage, repo, message=f"{self.record['task']['name']} with hubtune", public=public, pr=pr)
             watcher.note("proving: the model as the Hub gives it back")
-            back = hub.fetch_into(Path(temporary) / "back", pushed.repo, pushed.commit)
+            back = hub.fetch_into(place / "back", pushed.repo, pushed.commit)
             try:
                 again = proof.check(self.saved(back))
             except ProofError as error:

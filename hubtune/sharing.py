@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from hubtune import evaluate, launch, sharding
+from hubtune import comparison, evaluate, launch, sharding
 from hubtune.errors import TrainingError
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from hubtune.learner import Work
+    from hubtune.work import Work
 
 
 def share_out(work: Work, module: Module, still: Collection[Module], learning: Callable[[], list[frozenset[str]]]) -> None:
@@ -34,10 +34,8 @@ def share_out(work: Work, module: Module, still: Collection[Module], learning: C
 
 def loss_of_one(work: Work, module: Module) -> list[float]:
     """The loss of the shortest training example, without dropout."""
-    item = int(work.train.sizes.argmin())
     with evaluate.evaluating(module):
-        batch = evaluate.batch_for(module, work.task, [work.train.examples[item]], work.base, [work.train.draw(0, 0, item)])
-        found = [term.total for term in evaluate.as_terms(work.task.loss(work.task.forward(module, batch), batch))]
-    if any(sharding.is_part(total) for total in found):
+        found = comparison.losses(work.task, work.base, work.train, module, comparison.spread(work.train, 1))
+    if any(map(sharding.is_part, found)):
         raise ValueError("the model looks at weights beside the forward pass of their block")
     return [float(total) for total in found]

@@ -24,7 +24,8 @@ HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+?)(:(?P<config>[\w.-]+))?(@(?P<re
 
 @dataclass
 class Source:
-    """Raw splits and where they came from. `name` holds no path; `commit` is a Hub data set's."""
+    """Raw splits and where they came from. `name` holds no path; `commit` is a Hub data set's. whole: nothing in the data speaks of
+    splits, so that what is called train here is all of it."""
 
     splits: dict[str, Any]
     name: str
@@ -32,6 +33,7 @@ class Source:
     repo: str | None = None
     commit: str | None = None
     files: dict[str, str] = field(default_factory=dict)
+    whole: bool = False
 
 
 def load(source: Any, stream: bool = False) -> Source:
@@ -45,10 +47,7 @@ def load(source: Any, stream: bool = False) -> Source:
     path = Path(source).expanduser()
     if path.is_dir() or path.is_file():
         refuse_stream(stream, path.name)
-        special = folders.load(path, read) if path.is_dir() else folders.load_file(path)
-        if special:
-            return from_media(*special, path.resolve().name)
-        return from_files(folder_splits(path) if path.is_dir() else {"train": [path]}, path.resolve().name)
+        return from_disk(path)
     match = HUB_ID.match(str(source))
     if match and path.suffix not in FORMATS and not str(source).startswith("."):
         return from_hub(match["repo"], match["config"], match["revision"], stream)
@@ -58,6 +57,20 @@ def load(source: Any, stream: bool = False) -> Source:
         hint="Give --data a csv, tsv, json, jsonl or parquet file, a folder of them or of images or sounds, "
         "or org/name[:config][@revision].",
     )
+
+
+def from_disk(path: Path) -> Source:
+    """The rows of a file or a folder."""
+    name = path.resolve().name
+    special = folders.load(path, read) if path.is_dir() else folders.load_file(path)
+    if special:
+        made, files = from_media(*special, name), [*special[1].values()]
+    else:
+        splits = folder_splits(path) if path.is_dir() else {"train": [path]}
+        made, files = from_files(splits, name), [file for found in splits.values() for file in found]
+    inside = [file.relative_to(path) if path.is_dir() else Path(file.name) for file in files]
+    made.whole = set(made.splits) == {"train"} and not any(split_of(part) for file in inside for part in file.parts)
+    return made
 
 
 def from_media(splits: Mapping[str, Any], files: Mapping[str, Path], name: str) -> Source:
@@ -80,7 +93,8 @@ def from_memory(source: Any) -> Source:
                 f"rows from Python are dicts, not {type(source).__name__}: {' '.join(str(error).split())[:200]}",
                 hint='For example: data=[{"text": "What a lovely day", "label": "positive"}, ...]',
             ) from error
-    return Source(made, "rows in memory", fingerprint.of_rows({split: Lines(rows) for split, rows in made.items()}))
+    return Source(made, "rows in memory", fingerprint.of_rows({split: Lines(rows) for split, rows in made.items()}),
+                  whole=not isinstance(source, Mapping))
 
 
 def as_stored(rows: Any) -> Any:

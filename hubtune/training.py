@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubtune import (
+    additive,
     card,
     checkpoint,
     device,
@@ -26,16 +27,17 @@ from hubtune import (
     proof,
     sharding,
     trial,
+    ways,
     wide,
 )
 from hubtune.contract import CONTRACT, Task
 from hubtune.engine import Outcome
-from hubtune.learner import Work
 from hubtune.origin import fetch
 from hubtune.pieces import Lines
 from hubtune.preparation import Prepared
 from hubtune.record import RECORD, write_record
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -84,8 +86,7 @@ def trained(
     compute = work.compute
     record |= {
         "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
-        "stopped_early": outcome.early, "features": outcome.features, "padding_free": outcome.padding_free,
-        "seconds": round(outcome.seconds, 3),
+        "stopped_early": outcome.early, "features": outcome.features, "seconds": round(outcome.seconds, 3),
         "parameters": {"total": prepared.parameters, "trainable": outcome.trainable},
         "happened": {**outcome.pace, "peak_memory_bytes": memory.peak(compute.device)},
         "processes": {"count": launch.world(), "shard": "full" if prepared.shard else "none"},
@@ -99,8 +100,12 @@ def trained(
 def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: engine.Loop) -> None:
     """Before step 0: try what a step costs unless another run's plan says so, and write down how this one computes."""
     work, watcher = loop.work, loop.watcher
-    if not prepared.settings.plan:
-        trial.padding(loop)
+    if prepared.settings.plan:
+        used = {"padding_free": work.compute.padding < 1, "compiled": work.compute.compiled}
+        record |= {name: {"used": value, "reason": f"train.plan={prepared.settings.plan}"} for name, value in used.items()}
+    else:
+        record["padding_free"] = ways.padding(loop)
+        record["compiled"] = ways.compilation(loop)
         record["expected"] = trial.expected(loop, trial.measure(loop.learner))
     record["compute"] = work.compute.as_dict()
     if work.compute.uniform:
@@ -142,6 +147,8 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
             split: evaluate.annotated(found.model, prepared.task, prepared.base, encoded, compute.uniform)
             for split, encoded in prepared.encoded.items()
         })
+    if not resume:
+        additive.refuse_mean(found.model, prepared.task, prepared.base, prepared.encoded["train"])
     return prepared, Work(
         prepared.task, prepared.strategy, prepared.base, found.model, found.fresh, prepared.encoded["train"],
         prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hubtune import launch, padding_free, vocabulary
-from hubtune.errors import TrainingError
+from hubtune import comparison, device, launch, vocabulary
 from hubtune.estimate import Pace, Rung, overhead, pace
 from hubtune.fitness import out_of_memory
 from hubtune.footprint import Footprint
@@ -78,27 +77,6 @@ def counted(loop: Loop) -> tuple[float, float]:
     return micro_batches, places
 
 
-def padding(loop: Loop) -> None:
-    """Have blocks compute no padding where that is wanted, worth while and possible; before a trial, which then tries it so."""
-    learner, as_it_is, wish = loop.learner, loop.work.compute, loop.work.settings.padding_free
-    reason = "what its blocks give is computed once" if learner.features.cached else "train.padding_free=off" if wish == "off" else None
-    if reason is None:
-        before = cost(loop)
-        learner.take(replace(as_it_is, padding=padding_free.COST))
-        saved = 1 - cost(loop) / before
-        if wish == "auto" and saved < padding_free.WORTH:
-            reason = f"it would save {max(0.0, saved):.0%} of what steps cost"
-        else:
-            learner.without_padding()
-    if reason is not None:
-        learner.padding_free = padding_free.Padded(reason)
-    if not learner.padding_free.used:
-        learner.take(as_it_is)
-        if wish == "on":
-            raise launch.once(TrainingError(f"the model's blocks cannot do without padding: {learner.padding_free.reason}.",
-                                            hint="Leave train.padding_free at auto."))
-
-
 def cost(loop: Loop) -> float:
     """What a step costs, in tokens."""
     micro_batches, places = counted(loop)
@@ -146,10 +124,8 @@ class Trial:
     def run(self) -> Found:
         """Time first, then memory, with the optimizer's state there as it will be."""
         learner, compute = self.learner, self.work.compute
-        widths = [sum(value.numel() for name, value in learner.module.named_parameters() if name in names)
-                  for names in learner.learning]
         with untouched(learner):
-            learner.enter(widths.index(max(widths)))
+            learner.enter(self.widest())
             learner.train_mode()
             own, ratio = self.paced()
             if own:
@@ -164,6 +140,26 @@ class Trial:
         figures = {name: float(f"{value:.3g}") for name, value in asdict(wall).items()} if wall else None
         compute = replace(compute, trial={"seconds": figures, "optimizer_seconds": float(f"{seconds:.3g}"), "memory": said})
         return Found(compute, wall, seconds, peak)
+
+    def compared(self) -> tuple[list[torch.Tensor], float]:
+        """What a few examples give, without dropout, and the seconds of a token in a micro-batch of many, the better of two."""
+        learner, work = self.learner, self.work
+        items = comparison.spread(work.train, 8)
+        with untouched(learner):
+            learner.enter(self.widest())
+            with learner.vocabularies.whole(), learner.blocks(), device.autocast(work.compute):
+                found = [] if work.shard else comparison.learnt(work.task, work.base, work.train, learner.module, items)
+            learner.train_mode()
+            size = max(1, int(work.train.sizes[items[-1]]))
+            many = [items[-1]] * max(1, min(len(work.train.sizes), work.compute.limit // size, 4 * TOKENS_OF_A_GPU // size))
+            seconds = min(launch.together(self.clocked([many]))[0] for _ in range(3))
+        return found, seconds / (size * len(many))
+
+    def widest(self) -> int:
+        """The phase in which the most weights learn."""
+        widths = [sum(value.numel() for name, value in self.learner.module.named_parameters() if name in names)
+                  for names in self.learner.learning]
+        return widths.index(max(widths))
 
     def example(self, size: int) -> int:
         """An example that is at least so large."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, Module
 
-from hubtune import evaluate, sharding
+from hubtune import comparison, evaluate, sharding
 from hubtune.contract import Base, Strategy, Task
 from hubtune.encoding import Encoded
 from hubtune.examples import Examples
@@ -170,11 +170,9 @@ def is_plain(embedding: Embedding) -> bool:
 def same_loss(vocabularies: Vocabularies, model: Module, task: Task[Any], base: Base, train: Encoded) -> bool:
     """Whether small tables give the loss of whole ones: not so where a model uses the weights elsewhere, too."""
     shortest = train.sizes.argsort()[:2].tolist()
-    draws = [train.draw(0, 0, item) for item in shortest]  # as in training: some losses need what is drawn
 
     def terms() -> list[float]:
-        batch = evaluate.batch_for(model, task, [train.examples[item] for item in shortest], base, draws)
-        return [float(term.total) for term in evaluate.as_terms(task.loss(task.forward(model, batch), batch))]
+        return [float(term) for term in comparison.losses(task, base, train, model, shortest)]
 
     with evaluate.evaluating(model):
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,15 +17,12 @@ from hubtune_text.text_classification import TextClassification
 from hubtune_text.token_classification import TokenClassification
 
 import hubtune
-from hubtune import Base, Batch, Loss, Metric, Phase, Strategy, Task, encoding, features, models
-from hubtune.device import Compute
-from hubtune.encoding import Encoded
+from hubtune import Batch, Loss, Metric, Phase, Strategy, Task, encoding, features, frozen, models
 from hubtune.engine import Loop
 from hubtune.errors import ResumeError
-from hubtune.learner import Work
 from hubtune.origin import in_folder
-from hubtune.recipe import TrainPart
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 ROWS = 20
 
@@ -185,15 +181,10 @@ def with_body(model: Reader, body: Body) -> Reader:
 
 
 def work(folder: Path, task: Any = None, strategy: Any = None, model: Any = None, **settings: Any) -> Work:
-    folder.mkdir(exist_ok=True)
     draw = np.random.default_rng(0)
     examples = [{"input_ids": draw.integers(3, 20, 2 + row % 5).tolist(), "label": row % 2} for row in range(ROWS)]
-    splits = [Encoded(part, np.arange(len(part)), np.array([len(e["input_ids"]) for e in part]), len(part))
-              for part in (examples[:-6], examples[-6:])]
-    base = Base("tiny", "", SimpleNamespace(model_type="reader", to_dict=dict), None)
-    part = TrainPart(**{"epochs": 3.0, "batch_size": 5, "lr": 0.05, "weight_decay": 0.1, "patience": 0, "keep": "last", **settings})
-    return Work(task or Words(), strategy or Top(), base, model or Reader(), frozenset(), *splits, examples[-6:], part,
-                Compute("cpu", "fp64", 0, 4, 8192), folder)
+    settings = {"epochs": 3.0, "batch_size": 5, "lr": 0.05, "weight_decay": 0.1, "keep": "last", **settings}
+    return tiny.work(folder, task or Words(), strategy or Top(), model or Reader(), examples[:-6], examples[-6:], **settings)
 
 
 class Told(Watcher):
@@ -206,17 +197,7 @@ class Told(Watcher):
 
 def trained(made: Work, stop: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The weights at the end, and what is said of the features."""
-    loop = Loop(made, Watcher())
-    try:
-        said = loop.learner.features.described()
-        if stop is None:
-            assert loop.run().features == said
-        else:
-            for _ in range(stop):
-                loop.one_step()
-            loop.save()
-    finally:
-        loop.close()
+    said = tiny.trained(made, stop).learner.features.described()
     return {name: value.clone() for name, value in made.model.state_dict().items()}, said
 
 
@@ -245,13 +226,12 @@ NO_DROPOUT = {
 
 def of_family(kind: str, task: Any, rows: Any, folder: Path, tiny_model: Any, **settings: Any) -> Work:
     """A tiny model whose head alone learns."""
-    folder.mkdir()
     _, base, encoded = tiny.prepared(task, tiny_model(kind, **NO_DROPOUT[kind]), rows)
     origin = in_folder(tiny_model(kind, **NO_DROPOUT[kind]))
     loaded = models.load(origin, base, task, hubtune.Strategy(), seed=0)
-    part = TrainPart(epochs=2.0, batch_size=6, lr=0.05, weight_decay=0.01, patience=0, keep="last", **settings)
-    return Work(task, Head(), base, loaded.model, loaded.fresh, encoded, encoding.encode(task, rows[:8], base, 60), rows[:8],
-                part, Compute("cpu", "fp64", 0, 8, 8192), folder)
+    settings = {"epochs": 2.0, "batch_size": 6, "lr": 0.05, "weight_decay": 0.01, "keep": "last", **settings}
+    return tiny.work(folder, task, Head(), loaded.model, encoded, encoding.encode(task, rows[:8], base, 60), rows[:8],
+                     base=base, fresh=loaded.fresh, compute={"overhead": 8}, **settings)
 
 
 TEXTS = [{"text": "What a lovely day " * (1 + row % 4) + str(row), "label": "good" if row % 3 else "bad"} for row in range(18)]
@@ -318,7 +298,7 @@ def test_the_backbone_computes_every_example_once(tmp_path: Path) -> None:
     made = work(tmp_path)
     loop = Loop(made, told := Told())
     rows = made.model.body.rows
-    assert rows[:3] == [1, features.TRIED, 1]
+    assert rows[:3] == [1, frozen.TRIED, 1]
     assert sum(rows[3:]) == ROWS
     calls = len(rows)
     assert "computed once" in told.notes[0]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from accelerate import Accelerator
 
-from hubtune import Base, Batch, Loss, Metric, Phase, Strategy, Task
-from hubtune.device import Compute
-from hubtune.encoding import Encoded
+from hubtune import Batch, Loss, Metric, Phase, Strategy, Task
 from hubtune.engine import Loop
 from hubtune.gradient import Gradient
-from hubtune.learner import Work
-from hubtune.recipe import TrainPart
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 ROWS = 12
 
@@ -90,20 +87,15 @@ class TopFirst(Strategy[Any]):
             parameter.requires_grad = phase.name == "all" or name.startswith("2.")
 
 
-def work(folder: Path, task: Any = None, strategy: Any = None, **settings: Any) -> Work:
+def work(folder: Path, task: Any = None, strategy: Any = None, model: Any = None, **settings: Any) -> Work:
     draw = np.random.default_rng(0)
     examples = [{"x": draw.normal(size=4).tolist(), "row": row} for row in range(ROWS)]
     task = task or Numbers()
-    sizes = np.array([task.size(example) for example in examples])
-    encoded = Encoded(examples, np.arange(ROWS), sizes, ROWS)
     torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3 if isinstance(task, Contrast) else 1)
-    ).double()
-    base = Base("tiny", "", SimpleNamespace(model_type="numbers"), None)
-    part = TrainPart(**{"epochs": 2.0, "batch_size": 4, "lr": 0.01, "weight_decay": 0.0, "patience": 0, **settings})
-    return Work(task, strategy or Plain(), base, model, frozenset(), encoded, encoded, examples, part,
-                Compute("cpu", "fp64", 0, 64, 8192), folder)
+    model = model or torch.nn.Sequential(
+        torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3 if isinstance(task, Contrast) else 1))
+    settings = {"epochs": 2.0, "batch_size": 4, "lr": 0.01, "weight_decay": 0.0, **settings}
+    return tiny.work(folder, task, strategy or Plain(), model.double(), examples, compute={"overhead": 64}, **settings)
 
 
 def run(loop: Loop) -> None:
@@ -155,10 +147,8 @@ def test_phases_train_what_they_say_and_their_schedule_begins_anew(tmp_path: Pat
 @pytest.mark.parametrize("stop", [2, 3, 4])
 def test_a_run_of_phases_resumes_as_if_it_had_not_stopped(stop: int, tmp_path: Path) -> None:
     whole = work(tmp_path / "whole", strategy=TopFirst())
-    (tmp_path / "whole").mkdir()
     run(Loop(whole, Watcher()))
     stopped = work(tmp_path / "stopped", strategy=TopFirst())
-    (tmp_path / "stopped").mkdir()
     loop = Loop(stopped, Watcher())
     best = None
     for _ in range(stop):

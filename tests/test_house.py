@@ -22,9 +22,9 @@ CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 
 FLOORS = {
     0: ("errors", "contract", "values", "returns", "batching", "labels", "pieces", "precision", "fingerprint", "watch", "estimate"),
-    1: ("arrays", "recipe", "registry", "defaults", "schedule", "journal"),
-    2: ("rows", "sources", "folders", "models", "origin", "hub", "checkpoint", "saving", "sharding", "card", "encoding", "examples", "store", "streams", "device", "probe", "memory", "optimizers", "launch", "host", "kernels", "record", "wide"),
-    3: ("engine", "learner", "trial", "footprint", "vocabulary", "features", "backbone", "padding_free", "sharing", "flat", "gradient", "evaluate", "fitness", "proof", "replay"),
+    1: ("arrays", "scratch", "recipe", "registry", "plugin_files", "defaults", "schedule", "journal"),
+    2: ("rows", "sources", "folders", "coco", "conll", "models", "origin", "hub", "checkpoint", "saving", "sharding", "card", "encoding", "examples", "store", "forms", "streams", "device", "probe", "memory", "optimizers", "launch", "host", "kernels", "logits", "losses", "record", "wide"),
+    3: ("engine", "additive", "learner", "trial", "footprint", "vocabulary", "features", "frozen", "backbone", "padding_free", "compiling", "comparison", "ways", "sharing", "work", "flat", "gradient", "evaluate", "fitness", "proof", "replay"),
     4: ("run", "costs", "preparation", "handover", "training", "loaded", "api", "scaffold"),
     5: ("", "cli", "cli_plugins", "__main__", "console", "listings", "output"),  # "" is hubtune itself: the door for users and plugins
 }
@@ -227,7 +227,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not fo
 
 def is_cheap(module: str) -> bool:
     """Whether a module may import nothing heavy, since `--help`, a list or a refusal wait for it."""
-    dear = ("checkpoint", "saving", "sharding", "engine", "learner", "trial", "footprint", "vocabulary", "features", "backbone", "padding_free", "sharing", "flat", "kernels", "gradient", "evaluate", "fitness", "wide", "proof", "training", "costs", "api")
+    dear = ("checkpoint", "saving", "sharding", "engine", "learner", "trial", "footprint", "vocabulary", "features", "frozen", "backbone", "padding_free", "compiling", "comparison", "ways", "sharing", "flat", "additive", "kernels", "logits", "losses", "gradient", "evaluate", "fitness", "wide", "proof", "training", "costs", "api")
     return module not in dear and not module.endswith("__main__")
 
 

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from test_gradient import Contrast, Numbers, Penalised, Plain, work
 
 from hubtune import checkpoint, launch
-from hubtune.engine import Loop
 from hubtune.errors import RecipeError
-from hubtune.watch import Watcher
 
 forks = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="processes are not forked on this system")
 PRELOADED = ("torch.distributed.fsdp", "hubtune.training", "datasets", "sklearn.metrics", "peft", "transformers.models.bert.modeling_bert")
@@ -47,21 +46,8 @@ def port() -> int:
 def trained(
     folder: Path, task: Any, strategy: Any, *, resume: bool = False, stop: int | None = None, shard: bool = False
 ) -> dict[str, torch.Tensor]:
-    folder.mkdir(exist_ok=True)
-    made = work(folder, task(), strategy(), **SETTINGS)
-    made.shard = shard
-    made.fresh = frozenset()
-    made.resume = resume
-    loop = Loop(made, Watcher())
-    try:
-        if stop is None:
-            loop.run()
-        else:
-            for _ in range(stop):
-                loop.one_step()
-            loop.save()
-    finally:
-        loop.close()
+    made = work(folder, task(), strategy(), resume=resume, shard=shard, **SETTINGS)
+    tiny.trained(made, stop)
     return dict(made.model.state_dict())
 
 

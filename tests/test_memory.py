@@ -42,7 +42,6 @@ class RoomyContrast(TightContrast):
 
 
 def trained(folder: Path, task: Any, **settings: Any) -> tuple[dict[str, torch.Tensor], Loop]:
-    folder.mkdir(exist_ok=True)
     made = work(folder, task, Plain(), **{"epochs": 4.0, "weight_decay": 0.1, **settings})
     loop = Loop(made, Watcher())
     try:

@@ -58,7 +58,6 @@ def test_it_takes_the_place_of_the_strategys(library: None, tmp_path: Path) -> N
     """As AdamW in 32 bits, which the library is here, it ends with the same weights."""
     ends = []
     for name in ("adamw", "adamw-8bit"):
-        (tmp_path / name).mkdir()
         made = work(tmp_path / name, optimizer=name, weight_decay=0.1)
         run(Loop(made, Watcher()))
         ends.append(made.model.state_dict())

@@ -208,3 +208,9 @@ def test_the_kernel_is_for_halves_on_a_gpu_without_dropout() -> None:
     assert padding_free.kernel_knows(gpu, gpu, gpu, {"dropout": 0.0, "softcap": None})  # type: ignore[arg-type]
     assert not padding_free.kernel_knows(gpu, gpu, gpu, {"dropout": 0.1})  # type: ignore[arg-type]
     assert not padding_free.kernel_knows(gpu, gpu, gpu, {"softcap": 30.0})  # type: ignore[arg-type]
+
+
+def test_the_plan_of_a_model_that_can_is_refused_for_one_that_cannot(tiny_model: Any, tmp_path: Path) -> None:
+    trained(tmp_path / "run", tiny_model("bert"), padding_free="on")
+    with pytest.raises(hubtune.HubtuneError, match=r"leave train\.plan out"):
+        trained(tmp_path / "other", tiny_model("deberta-v2"), plan=str(tmp_path / "run"))

@@ -328,7 +328,7 @@ def test_one_label_is_nothing_to_tell_apart() -> None:
 
 def test_rows_to_predict_need_no_labels_and_labels_may_be_missing() -> None:
     found = rows.for_evaluation([{"text": "some words"}], None, COLUMNS, {}, needs_labels=False)
-    assert found.splits["train"].column_names == ["text"]
+    assert found.splits["rows in memory"].column_names == ["text"]
     rows.for_evaluation([{"text": "some words", "label": ""}], None, COLUMNS, {}, needs_labels=False)
     with pytest.raises(DataError, match="an empty text: row 1"):
         rows.for_evaluation([{"text": "", "label": "a"}], None, COLUMNS, {}, needs_labels=False)
@@ -345,7 +345,7 @@ def test_the_columns_of_the_training_are_remembered_and_looked_for_again_when_go
     chosen = {"text": "what", "label": "mark"}
     for source in ([{"what": "some words", "mark": "a", "text": "other words"}], [{"text": "some words", "label": "a"}]):
         found = rows.for_evaluation(source, None, COLUMNS, chosen, needs_labels=True)
-        assert found.splits["train"][0] == {"text": "some words", "label": "a"}
+        assert found.splits["rows in memory"][0] == {"text": "some words", "label": "a"}
 
 
 def test_the_test_split_is_taken_first_and_a_wrong_split_is_refused() -> None:
@@ -357,6 +357,24 @@ def test_the_test_split_is_taken_first_and_a_wrong_split_is_refused() -> None:
     assert list(rows.for_evaluation({"train": source["train"]}, None, COLUMNS, {}, True).splits) == ["train"]
     with pytest.raises(DataError, match="there is no split 'dev'; splits: train, test"):
         rows.for_evaluation(source, "dev", COLUMNS, {}, True)
+
+
+@pytest.mark.parametrize(("file", "called"), [
+    ("more.csv", "more.csv"), ("folder/more.csv", "folder"), ("folder/train.csv", "train"), ("train.csv", "train"), ("folder/test.csv", "test"),
+])
+def test_data_without_splits_is_called_by_its_name(file: str, called: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / file).write_text("text,label\ngood film,a\n,b\n", encoding="utf-8")
+    source = (tmp_path / file).parent if "folder" in file else tmp_path / file
+    with pytest.raises(DataError, match=f"an empty text: row 2 of {called}."):
+        rows.for_evaluation(source, None, COLUMNS, {}, needs_labels=True)
+    (tmp_path / file).write_text("text,label\ngood film,a\nbad film,b\n", encoding="utf-8")
+    assert list(rows.for_evaluation(source, None, COLUMNS, {}, True).splits) == [called]
+    with pytest.raises(DataError, match="there is no split 'dev'") as caught:
+        rows.for_evaluation(source, "dev", COLUMNS, {}, True)
+    assert (caught.value.hint == "Leave --split out: all rows are taken.") is (called in ("more.csv", "folder"))
+    assert list(rows.for_evaluation(source, None if called == "test" else "train", COLUMNS, {}, True).splits) == [
+        "test" if called == "test" else "train"]  # who names it has his way
 
 
 def test_a_column_that_is_never_needed_may_be_missing() -> None:

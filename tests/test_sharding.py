@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file
 from test_gradient import Numbers, Penalised, Plain, work
@@ -17,9 +18,7 @@ from torch import nn
 
 import hubtune
 from hubtune import Phase, Strategy, launch, sharding
-from hubtune.engine import Loop
 from hubtune.errors import RecipeError, TrainingError
-from hubtune.watch import Watcher
 
 
 class Block(nn.Module):
@@ -91,21 +90,10 @@ class Holding(Strategy[Any]):
 
 def trained(folder: Path, task: Any, strategy: Any, *, shard: bool = False, resume: bool = False, stop: int | None = None,
             model: Any = Stack) -> dict[str, torch.Tensor]:
-    folder.mkdir(exist_ok=True)
-    made = work(folder, task(), strategy(), batch_size=5, epochs=3.0, weight_decay=0.1, clip=0.5)
     torch.manual_seed(0)
-    made.model = model(3 if task is Scored else 1).double()
-    made.resume, made.shard = resume, shard
-    loop = Loop(made, Watcher())
-    try:
-        if stop is None:
-            loop.run()
-        else:
-            for _ in range(stop):
-                loop.one_step()
-            loop.save()
-    finally:
-        loop.close()
+    made = work(folder, task(), strategy(), model(3 if task is Scored else 1), resume=resume, shard=shard, batch_size=5, epochs=3.0,
+                weight_decay=0.1, clip=0.5)
+    tiny.trained(made, stop)
     return {name: sharding.whole(value.detach()) for name, value in made.model.state_dict().items()}
 
 
@@ -149,7 +137,7 @@ def published(folder: Path, model: Path, strategy: str, shard: str) -> None:
 @pytest.mark.parametrize(("strategy", "asked"), [("full", ["auto", "none"]), ("lora", ["full"])])
 def test_a_model_that_was_trained_in_parts_is_saved_whole(strategy: str, asked: list[str], tiny_model: Any, tmp_path: Path) -> None:
     model = tiny_model("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    published(tmp_path / "one", model, strategy, "full")
+    published(tmp_path / "one", model, strategy, "none")
     alone = load_file(tmp_path / "one" / "model" / "model.safetensors")
     for name in asked:
         in_processes(2, tmp_path / name, model, strategy, name, work=published)
@@ -208,6 +196,19 @@ def test_statistics_that_follow_the_data_are_refused() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     assert "statistics of 1" in str(sharding.unfit(model))
     assert sharding.unfit(model, [model[1]]) is None
+
+
+def test_one_process_with_nobody_to_share_with_is_refused_and_who_only_looks_is_warned(tiny_model: Any, tmp_path: Path) -> None:
+    rows = [{"text": f"film {n}", "label": "yes" if n % 2 else "no"} for n in range(24)]
+    out = tmp_path / "run"
+    arguments: dict[str, Any] = {"model": str(tiny_model("bert")), "data": rows, "out": str(out)}
+    with pytest.raises(RecipeError, match="over several processes, and this is one") as caught:
+        hubtune.train("text-classification", set=["train.shard=full"], **arguments)
+    assert "torchrun --nproc-per-node N -m hubtune train" in str(caught.value.hint)
+    assert not out.exists()
+    said = hubtune.check("text-classification", set=["train.shard=full"], **arguments)
+    assert [line for line in said["warnings"] if "train.shard=full" in line]
+    assert not hubtune.check("text-classification", set=["train.shard=auto"], **arguments)["warnings"]
 
 
 @pytest.mark.parametrize(("said", "wanted", "shards"), [

@@ -18,9 +18,9 @@ import hubtune
 from hubtune import device, memory, trial
 from hubtune.device import Compute
 from hubtune.engine import Loop
-from hubtune.learner import Work
 from hubtune.testing import checks
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 ROWS = [{"text": "good " * (1 + n % 9) if n % 2 else "bad " * (2 + n % 7), "label": "yes" if n % 2 else "no"} for n in range(40)]
 SET = {"train.epochs": 2.0, "train.batch_size": 8, "train.precision": "fp32", "train.prove": False, "train.keep": "last"}
@@ -53,7 +53,6 @@ def dropping(made: Work) -> Work:
 
 def ended(made: Work, tried: bool) -> dict[str, torch.Tensor]:
     """The weights of a run, with or without a trial before it, by one plan."""
-    made.folder.mkdir(exist_ok=True)
     plan = made.compute
     with closing(Loop(made, Watcher())) as loop:
         if tried:
@@ -122,7 +121,6 @@ class OnceTight(Tight):
 def test_what_does_not_fit_is_found_before_step_0_and_the_steps_stay_the_same(tmp_path: Path) -> None:
     roomy = ended(work(tmp_path / "roomy", Numbers(), Plain(), weight_decay=0.1), tried=False)
     made = work(tmp_path / "tight", OnceTight(), Plain(), weight_decay=0.1)
-    made.folder.mkdir()
     with closing(Loop(made, Watcher())) as loop:
         found = trial.measure(loop.learner)
         assert loop.learner.limit == found.compute.limit == made.compute.limit == 2
@@ -184,7 +182,6 @@ class Hungry(Numbers):
 
 def test_a_run_that_cannot_hold_one_row_any_more_recomputes_from_there_also_when_it_is_resumed(tmp_path: Path) -> None:
     def made(name: str, task: Any) -> Work:
-        (tmp_path / name).mkdir(exist_ok=True)
         found = work(tmp_path / name, task, Plain(), weight_decay=0.1)
         found.model = Recomputing(*found.model.children())
         return found

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from hubtune import Base, Batch, Loss, Metric, Strategy, Task, trial, vocabulary
-from hubtune.device import Compute
-from hubtune.encoding import Encoded
 from hubtune.engine import Loop
-from hubtune.learner import Work
 from hubtune.recipe import TrainPart
 from hubtune.watch import Watcher
+from hubtune.work import Work
 
 ROWS, WORDS = 12, 50
 
@@ -98,15 +97,12 @@ class Bags(torch.nn.Module):
 
 
 def work(folder: Path, task: Any = None, strategy: Any = None, model: Any = None, **settings: Any) -> Work:
-    folder.mkdir(exist_ok=True)
     draw = np.random.default_rng(0)
     examples = [{"input_ids": draw.integers(3, 20, 2 + row % 3).tolist(), "label": row % 2} for row in range(ROWS)]
-    encoded = Encoded(examples, np.arange(ROWS), np.array([len(e["input_ids"]) for e in examples]), ROWS)
-    config = SimpleNamespace(model_type="bags", to_dict=lambda: {"pad_token_id": 0})
-    part = TrainPart(**{"epochs": 3.0, "batch_size": 4, "lr": 0.01, "weight_decay": 0.3, "patience": 0, "keep": "last", **settings})
-    compute = Compute("cpu", "fp64", 0, 2, 8192, kernels=("dropout",))
-    return Work(task or Bag(), strategy or Full(), Base("tiny", "", config, None), model or Bags(), frozenset(), encoded, encoded,
-                examples, part, compute, folder)
+    base = Base("tiny", "", SimpleNamespace(model_type="bags", to_dict=lambda: {"pad_token_id": 0}), None)
+    settings = {"epochs": 3.0, "batch_size": 4, "lr": 0.01, "weight_decay": 0.3, "keep": "last", **settings}
+    return tiny.work(folder, task or Bag(), strategy or Full(), model or Bags(), examples, base=base,
+                     compute={"overhead": 2, "kernels": ("dropout",)}, **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -115,16 +111,7 @@ def every_embedding_is_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained(made: Work, stop: int | None = None) -> dict[str, torch.Tensor]:
-    loop = Loop(made, Watcher())
-    try:
-        if stop is None:
-            loop.run()
-        else:
-            for _ in range(stop):
-                loop.one_step()
-            loop.save()
-    finally:
-        loop.close()
+    tiny.trained(made, stop)
     return {name: value.clone() for name, value in made.model.state_dict().items()}
 
 

@@ -1,10 +1,55 @@
-"""A task on a tiny model without training: what the tests of the text tasks share."""
+"""A task on a tiny model: what tests share that do not go through a whole run."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
 import torch
 
 import hubtune
-from hubtune import encoding, evaluate, models
+from hubtune import Base, encoding, evaluate, models
+from hubtune.device import Compute
+from hubtune.encoding import Encoded
+from hubtune.engine import Loop
 from hubtune.origin import in_folder
+from hubtune.recipe import TrainPart
+from hubtune.watch import Watcher
+from hubtune.work import Work
+
+
+def work(folder, task, strategy, model, train, validation=None, rows=None, *, base=None, fresh=frozenset(), compute=None,
+         resume=False, shard=False, **settings):
+    """All that the loop needs, in fp64 on the CPU. train, validation: `Encoded`, or examples that are a row each; by default one
+    is validated on what it learns from. rows: what is scored; the examples by default. compute: what is different of `Compute`."""
+    folder.mkdir(exist_ok=True)
+    train = encoded(task, train)
+    validation = train if validation is None else encoded(task, validation)
+    base = base or Base("tiny", "", SimpleNamespace(model_type="tiny", to_dict=dict), None)
+    part = TrainPart(**{"patience": 0, **settings})
+    compute = replace(Compute("cpu", "fp64", 0, 4, 8192), **(compute or {}))
+    return Work(task, strategy, base, model, fresh, train, validation, rows or validation.examples, part, compute, folder, resume, shard=shard)
+
+
+def trained(work, stop=None):
+    """The loop of a training that has ended, or that stopped after so many steps with a checkpoint."""
+    loop = Loop(work, Watcher())
+    try:
+        if stop is None:
+            loop.run()
+        else:
+            for _ in range(stop):
+                loop.one_step()
+            loop.save()
+    finally:
+        loop.close()
+    return loop
+
+
+def encoded(task, examples):
+    """Examples that are a row each."""
+    if isinstance(examples, Encoded):
+        return examples
+    return Encoded(examples, np.arange(len(examples)), np.array([task.size(example) for example in examples]), len(examples))
 
 
 def prepared(task, folder, rows, limit=60, dtype=torch.float64):

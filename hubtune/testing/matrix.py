@@ -106,7 +106,7 @@ def set_up(task: Task[Any], place: Path) -> Bench | Exception:
     """The task on a tiny model, and its loss is a sum; or why not, which is the result of all its cells. A DataError: it needs
     options that nobody has given here."""
     from hubtune.testing.models import tiny_for
-    from hubtune.testing.tasks import sums
+    from hubtune.testing.sums import sums
 
     try:
         rows = task.sample(ROWS)

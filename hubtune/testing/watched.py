@@ -138,8 +138,8 @@ class Learnt:
 def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows: int = 8) -> Learnt:
     """Train through the real engine, with the strategy under watch."""
     from hubtune import defaults, device, engine
-    from hubtune.learner import Work
     from hubtune.recipe import TrainPart
+    from hubtune.work import Work
 
     loaded = bench.fresh_model(strategy)
     watched = Watched(strategy)

@@ -1,6 +1,6 @@
 """Tasks that learn to write: how likely a model finds the tokens of the texts that are right."""
 
-from hubtune import DataError, Loss, Metric, Task
+from hubtune import DataError, Loss, Metric, Task, exact
 from hubtune_generation.chat import IGNORED
 
 
@@ -16,23 +16,39 @@ class Writing(Task):
         """The labels that are predicted, (examples, length - ahead)."""
         return batch.targets["labels"][:, self.ahead:]
 
-    def token_losses(self, outputs, batch):
-        """`token_losses` of a batch. Logits of prompts that a strategy adds are left out."""
-        length = batch.targets["labels"].shape[1]
-        return token_losses(outputs.logits[:, -length:][:, : length - self.ahead], self.labels(batch))
+    def asked(self, outputs, batch):
+        """The logits of the tokens that have a label, (tokens, vocabulary), these labels, and where they are, (examples, length - ahead).
+
+        Logits of prompts that a strategy adds are left out. Only these become fp32: a vocabulary is large.
+        """
+        labels, length = self.labels(batch), batch.targets["labels"].shape[1]
+        places = labels != IGNORED
+        return exact(outputs.logits[:, -length:][:, : length - self.ahead][places]), labels[places], places
 
     def count(self, batch):
         return {"loss": float((self.labels(batch) != IGNORED).sum())}
 
     def loss(self, outputs, batch):
-        losses, _ = self.token_losses(outputs, batch)
-        return Loss(losses.sum(), self.count(batch)["loss"])
+        from torch.nn.functional import cross_entropy
+
+        logits, labels, _ = self.asked(outputs, batch)
+        return Loss(cross_entropy(logits, labels, reduction="sum"), float(len(labels)))
+
+    def losses(self, outputs, batch):
+        """What the labels of each example cost in nats, summed, (examples,)."""
+        from torch.nn.functional import cross_entropy
+
+        logits, labels, places = self.asked(outputs, batch)
+        return sums(cross_entropy(logits, labels, reduction="none"), places)
 
     def judge(self, outputs, batch, base):
         """Per example: what its labels cost in nats in all, how many they are, and how many were the likeliest token."""
-        losses, hits = self.token_losses(outputs, batch)
-        counts = zip(losses.sum(1).tolist(), (self.labels(batch) != IGNORED).sum(1).tolist(), hits.sum(1).tolist(), strict=True)
-        return [{"nll": nll, "tokens": tokens, "hits": right} for nll, tokens, right in counts]
+        from torch.nn.functional import cross_entropy
+
+        logits, labels, places = self.asked(outputs, batch)
+        losses, hits = cross_entropy(logits, labels, reduction="none"), logits.argmax(-1) == labels
+        counts = zip(*(sums(values, places).tolist() for values in (losses, hits)), places.sum(1).tolist(), strict=True)
+        return [{"nll": nll, "tokens": tokens, "hits": right} for nll, right, tokens in counts]
 
     def merge(self, parts, row, base):
         """The sums over the windows of a long text."""
@@ -49,22 +65,13 @@ class Writing(Task):
         return {"nll": 0.0, "tokens": tokens, "hits": tokens}
 
 
-def token_losses(logits, labels):
-    """What each label costs in nats, (examples, length), 0 where there is none, and whether it is the likeliest token.
-
-    Only places with a label are taken into fp32 (fp64 where the model computes in it): vocabularies are large.
-    """
+def sums(values, places):
+    """Per example the sum of what its tokens have, (examples,): values (tokens,), in the order of places (examples, length)."""
     import torch
-    from torch.nn import functional as F
 
-    places = labels != IGNORED
-    chosen = logits[places]
-    chosen = chosen if chosen.dtype == torch.float64 else chosen.float()
-    losses = torch.zeros(labels.shape, dtype=chosen.dtype, device=chosen.device)
-    losses[places] = F.cross_entropy(chosen, labels[places], reduction="none")
-    hits = torch.zeros_like(places)
-    hits[places] = chosen.argmax(-1) == labels[places]
-    return losses, hits
+    spread = torch.zeros(places.shape, dtype=values.dtype, device=values.device)
+    spread[places] = values
+    return spread.sum(1)
 
 
 def likelihood_scores(predictions):

@@ -66,8 +66,7 @@ class Preference(TextGeneration):
 
     def log_probabilities(self, outputs, batch):
         """Of the chosen and the rejected answers, summed over their tokens: (pairs, 2)."""
-        losses, _ = self.token_losses(outputs, batch)
-        return -losses.sum(1).view(2, batch.size).T
+        return -self.losses(outputs, batch).view(2, batch.size).T
 
     def count(self, batch):
         tokens = {"sft": float((self.labels(batch)[: batch.size] != chat.IGNORED).sum())} if self.options.sft else {}

@@ -1,0 +1,155 @@
+"""The cross entropy of a large vocabulary, from hidden states and the table that makes logits of them, some places at a time.
+
+Never are more logits there than those of `PLACES`. In fp32 and fp64 torch's `linear_cross_entropy` does it. In half precision
+it takes ten times as long on a CPU and rounds the loss to three digits, and before torch 2.13 there is none: there `Pieces` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+PLACES, PLACES_OF_A_GPU = 256, 1024
+"""Places whose logits are there at a time: enough that products with the table are as fast as they get."""
+FUSED = hasattr(functional, "linear_cross_entropy")
+"""Whether this torch has it: from 2.13 on."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What makes logits of hidden states: `linear` with a table (vocabulary, width), and what is added afterwards.
+
+    half: the format that autocast computes products in, where it does; dtype: that of the logits.
+    """
+
+    linear: Callable[..., Tensor]
+    weight: Tensor
+    bias: Tensor | None
+    added: Tensor | None
+    half: torch.dtype | None
+    dtype: torch.dtype
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """The logits of hidden states (..., width)."""
+        with torch.autocast(hidden.device.type, self.half, enabled=self.half is not None):
+            found = self.linear(hidden, self.weight, self.bias)
+        return (found if self.added is None else found + self.added).to(self.dtype)
+
+    def shift(self) -> Tensor | None:
+        """What is added to the product, in all: (vocabulary,)."""
+        both = [part for part in (self.bias, self.added) if part is not None]
+        return None if not both else both[0] if len(both) == 1 else both[0] + both[1]
+
+    def parts(self) -> tuple[Tensor | None, ...]:
+        """What may learn."""
+        return self.weight, self.bias, self.added
+
+    def of(self, weight: Tensor, bias: Tensor | None, added: Tensor | None) -> Head:
+        """The same with other parts."""
+        return replace(self, weight=weight, bias=bias, added=added)
+
+    def fuses(self, hidden: Tensor) -> bool:
+        """Whether torch's fused loss is there, and all is of one format that it keeps."""
+        same = all(part is None or part.dtype == self.dtype for part in (hidden, *self.parts()))
+        return FUSED and same and self.half is None and self.dtype in (torch.float32, torch.float64)
+
+
+def cross_entropy(head: Head, hidden: Tensor, target: Tensor, ignore_index: int, reduction: str) -> Tensor:
+    """`torch.nn.functional.cross_entropy` of the logits of hidden states (places, width). reduction: sum or none."""
+    places = PLACES if hidden.device.type == "cpu" else PLACES_OF_A_GPU
+    if head.fuses(hidden):
+        fused: Tensor = functional.linear_cross_entropy(
+            hidden, head.weight, target, linear_bias=head.shift(), ignore_index=ignore_index, reduction=reduction,
+            options=torch.nn.LinearCrossEntropyOptions(batch_chunk_size=places),
+        )
+        return fused
+    found: Tensor = InPieces.apply(Pieces(head, target, ignore_index, places), reduction, hidden, *head.parts())  # type: ignore[no-untyped-call]
+    return found
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A cross entropy that is computed some places at a time, in the same memory for all of them."""
+
+    head: Head
+    target: Tensor
+    ignore_index: int
+    places: int
+
+    def swept(self, hidden: Tensor, needed: Sequence[bool], given: Tensor | None = None) -> tuple[Tensor, list[Tensor | None]]:
+        """The loss of each place, and the gradients of hidden states and the head's parts where `needed`, summed in their own formats.
+
+        given: the gradient by each loss; none: 1.
+        """
+        head, form = self.head, self.head.half or hidden.dtype
+        states, table, shift = hidden.detach().to(form), head.weight.detach().to(form), head.shift()
+        counts = (self.target != self.ignore_index).to(head.dtype)
+        target, weights = self.target.where(counts > 0, 0), counts if given is None else counts * given
+        sums = [torch.zeros_like(part) if part is not None and need else None
+                for part, need in zip((hidden, *head.parts()), needed, strict=True)]
+        losses = counts.new_empty(len(target))
+        products = states.new_empty(min(self.places, len(target)), len(table))
+        numbers = products if form == head.dtype else products.to(head.dtype)
+        of_table = torch.empty_like(table) if sums[1] is not None and form != sums[1].dtype else None
+        for start in range(0, len(target), self.places):
+            at = slice(start, start + self.places)
+            product, logits = products[: len(target[at])], numbers[: len(target[at])]
+            torch.mm(states[at], table.T, out=product)
+            if logits is not product:
+                logits.copy_(product)
+            if shift is not None:
+                logits += shift.detach()
+            losses[at] = entropy_(logits, target[at], weights[at]) * counts[at]
+            if any(needed):
+                self.add(sums, at, logits, product.copy_(logits), states[at], table, of_table)
+        return losses, sums
+
+    def add(
+        self, sums: Sequence[Tensor | None], at: slice, by_logits: Tensor, rounded: Tensor, states: Tensor, table: Tensor, room: Tensor | None
+    ) -> None:
+        """Add what one piece has of the gradients. rounded: `by_logits` in the format of products; room: for the table's, in that format."""
+        of_hidden, of_weight, *of_shifts = sums
+        if of_hidden is not None:
+            of_hidden[at] = torch.mm(rounded, table)
+        if of_weight is not None and room is None:
+            of_weight.addmm_(rounded.T, states)
+        elif of_weight is not None:
+            of_weight += torch.mm(rounded.T, states, out=room)
+        for total in of_shifts:
+            if total is not None:
+                total += by_logits.sum(0)
+
+
+def entropy_(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """The cross entropy of each place, (places,), which leaves in the logits its gradient by them, times `weights`."""
+    right = target[:, None]
+    logits -= logits.amax(1, keepdim=True)
+    found = logits.gather(1, right)
+    total = logits.exp_().sum(1, keepdim=True)
+    logits *= weights[:, None] / total
+    logits.scatter_add_(1, right, -weights[:, None])
+    return (total.log() - found)[:, 0]
+
+
+class InPieces(torch.autograd.Function):
+    """The losses of `pieces`. The gradient of a sum is known with it, but for a factor; else logits are computed again for it."""
+
+    @staticmethod
+    def forward(ctx: Any, pieces: Pieces, reduction: str, hidden: Tensor, *parts: Tensor | None) -> Tensor:
+        ctx.pieces, ctx.hidden, ctx.sums = pieces, hidden, None
+        if reduction == "none":
+            return pieces.swept(hidden, [False] * 4)[0]
+        losses, ctx.sums = pieces.swept(hidden, ctx.needs_input_grad[2:])
+        return losses.sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.sums is None:
+            return None, None, *ctx.pieces.swept(ctx.hidden, ctx.needs_input_grad[2:], gradient)[1]
+        sums, ctx.sums = ctx.sums, ()  # they are large, and used once
+        return None, None, *(part if part is None else part.mul_(gradient) for part in sums)

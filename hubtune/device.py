@@ -141,7 +141,11 @@ def autocast(compute: Compute) -> contextlib.AbstractContextManager[Any]:
 
 
 def learning(compute: Compute) -> contextlib.AbstractContextManager[Any]:
-    """What holds for the steps of training alone, forward and backward: tf32. Answers are exact."""
+    """What holds for the steps of training, forward and backward: tf32, which answers are not in, or fp64 throughout."""
+    if compute.precision == "fp64":
+        from hubtune import wide
+
+        return wide.throughout()
     return on_cuda("tf32") if compute.precision == "tf32" else contextlib.nullcontext()
 
 

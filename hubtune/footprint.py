@@ -14,7 +14,7 @@ import numpy as np
 
 from hubtune import evaluate, gradient, launch, memory
 from hubtune.estimate import Rung, bytes_of, fitting, ladder
-from hubtune.gradient import out_of_memory
+from hubtune.fitness import out_of_memory
 
 if TYPE_CHECKING:
     from hubtune.device import Compute

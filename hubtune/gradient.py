@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from accelerate.utils.memory import should_reduce_batch_size
 
-from hubtune import device, evaluate, kernels, launch
+from hubtune import device, evaluate, fitness, kernels, launch, models
 from hubtune.batching import share
 from hubtune.contract import Batch, Loss, Task
 
@@ -51,7 +50,7 @@ class Gradient:
 
     def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
         """Add the step's gradient to the parameters; returns the mean of every term."""
-        with device.learning(self.work.compute), self.blocks():
+        with device.learning(self.work.compute), models.without_cache(model), self.blocks():
             return self.over_micro_batches(model, step, epoch, cuts)
 
     def over_micro_batches(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
@@ -98,7 +97,7 @@ class Gradient:
         try:
             yield
         except Exception as error:
-            if alone or not out_of_memory(error):
+            if alone or not fitness.out_of_memory(error):
                 raise
             failed = error
         if not alone and launch.any_of(failed is not None)[0]:
@@ -196,18 +195,14 @@ class Gradient:
     def placed(self, step: int, batch: Batch) -> Any:
         """What a plugin or a model raises says where it happened."""
         try:
-            yield
+            with fitness.naming(self.work.task, self.work.base):
+                yield
         except Exception as error:
             work = self.work
             shapes = {name: tuple(getattr(value, "shape", ())) for name, value in batch.inputs.items()}
             error.add_note(f"in step {step}, task '{work.task.name}', strategy '{work.strategy.name}', "
                            f"model type '{work.base.config.model_type}', inputs {shapes}")
             raise
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory did not suffice, on whatever device."""
-    return bool(should_reduce_batch_size(error))
 
 
 def recompute(model: Module) -> bool:

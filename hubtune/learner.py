@@ -22,12 +22,14 @@ from hubtune import (
     sharding,
     sharing,
     vocabulary,
+    wide,
 )
 from hubtune.batching import cut, places
 from hubtune.contract import Plan
 from hubtune.device import Compute
 from hubtune.errors import ResumeError, TrainingError
-from hubtune.gradient import Gradient, out_of_memory, recompute
+from hubtune.fitness import out_of_memory
+from hubtune.gradient import Gradient, recompute
 from hubtune.schedule import boundaries, rate
 from hubtune.watch import Watcher
 from hubtune.work import Work
@@ -52,7 +54,7 @@ def prepared(work: Work, plan: Plan) -> Module:
     """The model as the strategy makes it, the same at every call: what it adds starts from the seed, too."""
     torch.manual_seed(work.settings.seed % 2**63)
     module = work.strategy.prepare(work.model, work.fresh, work.task, plan)
-    return module.double() if work.compute.precision == "fp64" else module
+    return wide.model(module) if work.compute.precision == "fp64" else module
 
 
 class Learner:

@@ -18,16 +18,17 @@ from hubtune import (
     device,
     engine,
     evaluate,
+    fitness,
     host,
     launch,
     learner,
     memory,
     models,
-    probe,
     proof,
     sharding,
     trial,
     ways,
+    wide,
 )
 from hubtune.contract import CONTRACT, Task
 from hubtune.engine import Outcome
@@ -135,10 +136,12 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
     """The model with its weights, and all that the loop needs; examples with what the model as it is says of them."""
     found = models.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
     if not resume:
-        compute = dataclasses.replace(compute, uniform=launch.together(evaluate.padding_matters(
-            found.model, prepared.task, prepared.base, prepared.encoded["train"])))
-        if compute.precision == "fp16" and prepared.settings.precision == "auto":
-            compute = launch.together(careful(compute, found.model, prepared))
+        alone = dataclasses.replace(compute, device="cpu") if prepared.shard else compute  # whole weights may not fit elsewhere
+        seen = fitness.looked_at(found.model, prepared.task, prepared.base, prepared.encoded["train"], alone,
+                                 free=prepared.settings.precision == "auto")
+        compute = dataclasses.replace(seen, device=compute.device)
+    elif compute.precision == "fp64":
+        wide.model(found.model)
     if type(prepared.task).annotate is not Task.annotate:
         prepared = dataclasses.replace(prepared, encoded={
             split: evaluate.annotated(found.model, prepared.task, prepared.base, encoded, compute.uniform)
@@ -151,17 +154,6 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
         prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,
         prepared.shard,
     )
-
-
-def careful(compute: device.Compute, model: Module, prepared: Prepared) -> device.Compute:
-    """fp32 instead of fp16 for a model whose numbers are too large for it: by its family, or as it turns out."""
-    reason = probe.overflows(model)
-    if reason is None:
-        model.to(compute.device)
-        with device.autocast(compute):
-            fine = evaluate.finite(model, prepared.task, prepared.base, prepared.encoded["train"])
-        reason = None if fine else "its loss in fp16 is no number"
-    return compute if reason is None else dataclasses.replace(compute, precision="fp32", why=f"not fp16: {reason}")
 
 
 def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: Watcher) -> dict[str, Any]:

@@ -18,8 +18,8 @@ import torch
 
 from hubtune import comparison, device, launch, vocabulary
 from hubtune.estimate import Pace, Rung, overhead, pace
+from hubtune.fitness import out_of_memory
 from hubtune.footprint import Footprint
-from hubtune.gradient import out_of_memory
 
 if TYPE_CHECKING:
     from hubtune.device import Compute

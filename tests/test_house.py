@@ -23,8 +23,8 @@ CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 FLOORS = {
     0: ("errors", "contract", "values", "returns", "batching", "labels", "pieces", "precision", "fingerprint", "watch", "estimate"),
     1: ("arrays", "scratch", "recipe", "registry", "plugin_files", "defaults", "schedule", "journal"),
-    2: ("rows", "sources", "folders", "coco", "conll", "models", "origin", "hub", "checkpoint", "saving", "sharding", "card", "encoding", "examples", "store", "forms", "streams", "device", "probe", "memory", "optimizers", "launch", "host", "kernels", "logits", "losses", "record"),
-    3: ("engine", "additive", "learner", "trial", "footprint", "vocabulary", "features", "frozen", "backbone", "padding_free", "compiling", "comparison", "ways", "sharing", "work", "flat", "gradient", "evaluate", "proof", "replay"),
+    2: ("rows", "sources", "folders", "coco", "conll", "models", "origin", "hub", "checkpoint", "saving", "sharding", "card", "encoding", "examples", "store", "forms", "streams", "device", "probe", "memory", "optimizers", "launch", "host", "kernels", "logits", "losses", "record", "wide"),
+    3: ("engine", "additive", "learner", "trial", "footprint", "vocabulary", "features", "frozen", "backbone", "padding_free", "compiling", "comparison", "ways", "sharing", "work", "flat", "gradient", "evaluate", "fitness", "proof", "replay"),
     4: ("run", "costs", "preparation", "handover", "training", "loaded", "api", "scaffold"),
     5: ("", "cli", "cli_plugins", "__main__", "console", "listings", "output"),  # "" is hubtune itself: the door for users and plugins
 }
@@ -176,7 +176,7 @@ def test_only_models_names_the_auto_classes() -> None:
 
 def test_only_these_touch_accelerate() -> None:
     assert importers("accelerate", [*core_files(), *plugin_files()]) <= {
-        "hubtune/engine.py", "hubtune/learner.py", "hubtune/gradient.py", "hubtune/launch.py", "hubtune/evaluate.py", "hubtune/checkpoint.py"
+        "hubtune/engine.py", "hubtune/learner.py", "hubtune/fitness.py", "hubtune/gradient.py", "hubtune/launch.py", "hubtune/evaluate.py", "hubtune/checkpoint.py"
     }
 
 
@@ -227,7 +227,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not fo
 
 def is_cheap(module: str) -> bool:
     """Whether a module may import nothing heavy, since `--help`, a list or a refusal wait for it."""
-    dear = ("checkpoint", "saving", "sharding", "engine", "learner", "trial", "footprint", "vocabulary", "features", "frozen", "backbone", "padding_free", "compiling", "comparison", "ways", "sharing", "flat", "additive", "kernels", "logits", "losses", "gradient", "evaluate", "proof", "training", "costs", "api")
+    dear = ("checkpoint", "saving", "sharding", "engine", "learner", "trial", "footprint", "vocabulary", "features", "frozen", "backbone", "padding_free", "compiling", "comparison", "ways", "sharing", "flat", "additive", "kernels", "logits", "losses", "gradient", "evaluate", "fitness", "wide", "proof", "training", "costs", "api")
     return module not in dear and not module.endswith("__main__")
 
 

@@ -7,7 +7,11 @@ import torch
 from hubtune_peft.lora import Lora
 from hubtune_text.text_classification import TextClassification
 from safetensors.torch import save_file
-from transformers import AutoModelForImageClassification
+from transformers import (
+    AutoModelForImageClassification,
+    DeepseekV3Config,
+    DeepseekV3ForSequenceClassification,
+)
 
 import hubtune
 from hubtune import Plan, encoding, models, proof
@@ -83,3 +87,20 @@ def test_a_new_process_gives_the_logits_of_the_trained_model(model_type, reloade
     found = reloaded[model_type]
     assert isinstance(found, dict), found
     assert found["largest_difference"] <= 1e-5
+
+
+def test_the_dense_layers_of_a_mixture_of_experts_are_wrapped_and_its_experts_are_not():
+    """PEFT takes their names for those that the experts had in transformers 4."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 50,
+             "intermediate_size": 16, **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"), 4)}
+    experts = {"moe_intermediate_size": 8, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 1,
+               "topk_group": 1, "first_k_dense_replace": 1}  # the first block has none
+    model = DeepseekV3ForSequenceClassification(DeepseekV3Config(**sizes, **experts, num_labels=2, pad_token_id=0))
+    strategy, fresh = Lora(), frozenset({"score.weight"})
+    wrapped = strategy.prepare(model, fresh, SimpleNamespace(model="AutoModelForSequenceClassification"), Plan(6, 1.0, 8))
+    inside = {name.partition(".lora_A")[0].partition("layers.")[2] for name, p in wrapped.named_parameters() if ".lora_A." in name}
+    dense = {f"{place}.{name}_proj" for place in ("0.mlp", "1.mlp.shared_experts") for name in ("gate", "up", "down")}
+    assert dense < inside
+    assert not any(".experts" in name for name in inside)
+    assert wrapped.config.model_type == "deepseek_v3"
+    assert strategy.export(wrapped).beside == {}  # which PEFT alone would not load

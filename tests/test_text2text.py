@@ -62,6 +62,12 @@ def test_the_loss_is_the_library_s_and_additive(model_type, tiny_model):
     assert task.size(examples[0]) == len(examples[0]["input_ids"]) + len(examples[0]["labels"])
 
 
+def test_a_model_that_hears_and_writes_is_no_encoder_with_a_decoder():
+    base = hubtune.Base("a/hears", "0", SimpleNamespace(is_encoder_decoder=False), None)
+    with pytest.raises(hubtune.ModelError, match="it has no decoder apart from what reads the text"):
+        Text2TextGeneration().configure({}, base)
+
+
 def test_the_decoder_begins_as_its_configuration_says_or_sensibly(tiny_model):
     task = Text2TextGeneration()
     _, base = prepared(task, tiny_model("bart"))

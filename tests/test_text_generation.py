@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hubtune_generation import chat
+from hubtune_generation import chat, sequences
 from hubtune_generation.text_generation import GenerationOptions, TextGeneration
 from transformers import AutoTokenizer
 
@@ -274,6 +274,18 @@ def test_what_is_written_does_not_depend_on_the_batch(model_type, tiny_model):
     full = dataclasses.replace(base, max_length=128)  # a prompt as long as the model takes
     long, = examples_of(task, [{"prompt": "soup " * 200}], full)
     assert isinstance(task.predict(model, task.collate([long], full, None), full)[0]["text"], str)
+
+
+def test_what_a_model_that_reads_padding_writes_does_not_depend_on_the_batch(tiny_model):
+    """Deaf to its mask, as this one is made: then only prompts of one length meet."""
+    task = TextGeneration(GenerationOptions(max_new_tokens=6))
+    model, base = prepared(task, tiny_model("llama", initializer_range=0.5), ROWS)
+    model.model.register_forward_pre_hook(
+        lambda module, given, named: (given, {**named, "attention_mask": None}), with_kwargs=True)
+    examples = examples_of(task, [{"prompt": row["prompt"]} for row in ROWS], base)
+    assert sequences.reads_padding(model, base, [example["input_ids"] for example in examples])
+    together = task.predict(model, task.collate(examples, base, None), base)
+    assert together == [task.predict(model, task.collate([e], base, None), base)[0] for e in examples]
 
 
 def test_labelled_rows_are_written_for_only_when_asked(tiny_model):

@@ -222,6 +222,14 @@ def test_a_processor_that_follows_the_image_is_made_to_stretch_it(tiny):
     assert values == pytest.approx([-1.0, 1.0])  # the white edge is cut off by the one, and seen by the other
 
 
+def test_a_processor_that_makes_no_pixels_is_refused_in_one_block():
+    """ImageGPT's makes words of pixels, by colours that its file has to name."""
+    from transformers import ImageGPTImageProcessor
+
+    with pytest.raises(hubtune.ModelError, match="its image processor makes no pixels of a plain image: ValueError: Clusters must be provided"):
+        images.grid(ImageGPTImageProcessor())
+
+
 # ------------------------------------------------------------------------------------------- what rows may hold
 
 

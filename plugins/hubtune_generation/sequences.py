@@ -60,19 +60,14 @@ def continued(model, base, prompts, ends, most, temperature=0.0):
     """The texts that a decoder writes after lists of ids: `most` tokens each at most, greedy at temperature 0.
 
     Prompts are padded on the left, with positions counted from the first real token. Only prompts of one length meet
-    where that is not possible: in models that take no positions, or that keep a state (such as Mamba) and would read
-    the padding.
+    in models that read the padding nevertheless: such as those that take no positions, or that keep a state (Mamba).
     """
-    from inspect import signature
-
     import torch
-
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside PEFT's
-    apart = getattr(inner, "_is_stateful", False) or "position_ids" not in signature(inner.forward).parameters
 
     room = most if base.max_length is None else min(most, max(1, base.max_length // 2))
     if base.max_length is not None:
         prompts = [ids[-(base.max_length - room):] for ids in prompts]
+    apart = reads_padding(model, base, prompts)
     groups = {}
     for index, ids in enumerate(prompts):
         groups.setdefault(len(ids) if apart else 0, []).append(index)
@@ -90,3 +85,29 @@ def continued(model, base, prompts, ends, most, temperature=0.0):
             for index, found in zip(items, written[:, ids.shape[1]:].tolist(), strict=True):
                 texts[index] = base.processor.decode(found, skip_special_tokens=True).strip()
     return texts
+
+
+def reads_padding(model, base, prompts):
+    """Whether what follows a prompt changes with padding on its left: the shortest, one of middle length and the longest
+    are asked for two tokens, alone and beside each other."""
+    import torch
+
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    asked = [prompts[order[place]] for place in sorted({0, len(order) // 2, len(order) - 1})]
+    if len(asked[0]) == len(asked[-1]):
+        return False
+    together = first_scores(model, base, asked)
+    alone = torch.cat([first_scores(model, base, [ids]) for ids in asked[:-1]])
+    gap = (together[:-1] - alone).abs().max()
+    return not bool(gap <= 1e-4 * alone.abs().max().clamp(min=1.0))
+
+
+def first_scores(model, base, prompts):
+    """What the model says of the two tokens after each prompt, (prompts, 2 * vocabulary), prompts being padded on the left.
+    The second is read from what the model keeps, which some choose from in another way."""
+    import torch
+
+    ids, mask = (part.to(next(model.parameters()).device) for part in padded(base, prompts, left=True))
+    made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=2, do_sample=False, num_beams=1, eos_token_id=[],
+                          pad_token_id=base.processor.pad_token_id, output_logits=True, return_dict_in_generate=True)
+    return torch.nan_to_num(torch.cat(made.logits, 1).float(), nan=float("inf"))

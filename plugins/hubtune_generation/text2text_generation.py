@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, Setup, hookimpl, option
+from hubtune import Batch, Column, ModelError, Setup, hookimpl, option
 from hubtune_generation import samples, usages
 from hubtune_generation.chat import prepare
 from hubtune_generation.languages import forced_token, set_languages, start_token
@@ -41,6 +41,9 @@ class Text2TextGeneration(Writing):
     )
 
     def configure(self, facts, base):
+        if not base.config.is_encoder_decoder:  # transformers counts models that hear and then write as well
+            raise ModelError("it has no decoder apart from what reads the text.", where=base.repo,
+                             hint="Write with it as with any decoder: hubtune train text-generation")
         prepare(base.processor)
         set_languages(base, self.options.source_lang, self.options.target_lang)
         return Setup(processor=base.processor)

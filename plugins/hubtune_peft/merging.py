@@ -1,5 +1,7 @@
 """What the methods share whose updates are merged into the model's own weights when it is published."""
 
+import contextlib
+import copy
 import warnings
 
 from hubtune import Export, Strategy
@@ -36,12 +38,38 @@ def wrap(model, config, head):
     from peft import get_peft_model
 
     quiet()
-    wrapped = get_peft_model(model, config)
+    with contextlib.nullcontext() if keeps_names(model, config) else nameless(model):
+        wrapped = get_peft_model(model, config)
     for layer in convolutions(wrapped):  # which some models ask for their shape, to pad by it
         for name in ("stride", "kernel_size", "dilation", "padding"):
             setattr(layer, name, getattr(layer.base_layer, name))
     head.learn()
     return wrapped
+
+
+def keeps_names(model, config):
+    """Whether PEFT takes the layers that are named for what they are. In some mixtures of experts it takes `gate_proj` for a
+    name of transformers 4, and wraps the experts' joined weights in the place of that layer."""
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+    except ImportError:  # a PEFT that leaves all names alone
+        return True
+    found = copy.deepcopy(config)
+    try:
+        convert_peft_config_for_transformers(found, model, None)
+    except ValueError:  # it would need other layers as well
+        return False
+    return set(found.target_modules) == set(config.target_modules)
+
+
+@contextlib.contextmanager
+def nameless(model):
+    """A model of no type that PEFT knows, for a while."""
+    model.config.model_type = ""
+    try:
+        yield
+    finally:
+        del model.config.model_type
 
 
 def quiet():
@@ -54,7 +82,8 @@ def merged(model, head):
     tied = getattr(model.config, "tie_word_embeddings", None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about ranks of zero and ties, which are as they should be
-        beside = {} if head.bare or convolutions(model) else {"adapter": Adapter(model)}  # the merge leaves nothing of it
+        alone = not head.bare and not convolutions(model) and keeps_names(model, model.peft_config["default"])
+        beside = {"adapter": Adapter(model)} if alone else {}  # the merge leaves nothing of it
         root = model.merge_and_unload()
     if tied is not None:
         root.config.tie_word_embeddings = tied  # PEFT unties decoders whose input is not the encoder's

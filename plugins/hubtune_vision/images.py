@@ -1,6 +1,6 @@
 """What the vision tasks share: images of any kind to RGB, RGB to tensors, and what an image costs."""
 
-from hubtune import DataError, cells, row_numbers
+from hubtune import DataError, ModelError, cells, row_numbers
 
 SIDE = 16
 """Pixels of a side of a patch, which images are measured in."""
@@ -117,8 +117,13 @@ def grid(processor):
     """Height and width of what the processor makes of any image; None where they follow the image's own."""
     from PIL import Image
 
-    shapes = {tuple(processor(images=[Image.new("RGB", size)], return_tensors="pt")["pixel_values"].shape[-2:])
-              for size in ((96, 64), (64, 96))}
+    try:
+        shapes = {tuple(processor(images=[Image.new("RGB", size)], return_tensors="pt")["pixel_values"].shape[-2:])
+                  for size in ((96, 64), (64, 96))}
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        raise ModelError(f"its image processor makes no pixels of a plain image: {type(error).__name__}: {reason}.",
+                         hint="Something is missing from its preprocessor_config.json, or it makes what no model for images takes.") from error
     return shapes.pop() if len(shapes) == 1 else None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from hubtune import device, evaluate, fitness, kernels, launch, models
+from hubtune import device, evaluate, fitness, kernels, launch, quirks
 from hubtune.batching import share
 from hubtune.contract import Batch, Loss, Task
 
@@ -50,7 +50,7 @@ class Gradient:
 
     def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
         """Add the step's gradient to the parameters; returns the mean of every term."""
-        with device.learning(self.work.compute), models.without_cache(model), self.blocks():
+        with device.learning(self.work.compute), quirks.without_cache(model), self.blocks():
             return self.over_micro_batches(model, step, epoch, cuts)
 
     def over_micro_batches(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:

@@ -6,15 +6,14 @@ missing network cannot cost the half minute that they take to give up.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubtune import quirks
 from hubtune.contract import Base, Export, Setup, Strategy, Task
 from hubtune.errors import ModelError, listing
 from hubtune.origin import Origin, fetch
@@ -196,8 +195,8 @@ def load(
 
     try:
         model, report = made(getattr(transformers, task.model), folder, trust_remote_code=code)
-        if names := other_prefix(model, report):
-            model, report = made(type(model), None, state_dict=renamed(folder, origin, *names))
+        if names := quirks.other_prefix(model, report):
+            model, report = made(type(model), None, state_dict=quirks.renamed(folder, origin, *names))
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"its weights cannot be loaded: {first_line(error)}", where=origin.repo) from error
     missing = {str(name) for name in report["missing_keys"]}
@@ -213,46 +212,8 @@ def load(
             f"its weights have other names than its architecture: {listing(sorted(missing & body), 4)} would start "
             "from nothing.", where=origin.repo, hint="The checkpoint is damaged or was saved by another library.",
         )
-    exact_batch_norms(model)
+    quirks.exact_batch_norms(model)
     return Loaded(model, frozenset(missing | head), frozenset(missing))
-
-
-def exact_batch_norms(model: Module) -> None:
-    """Give batch norms their gradient in the order of their inputs.
-
-    torch (2.13, CPU) returns a wrong one for a batch of one whose gradient comes transposed, as where CvT and LeViT make tokens
-    of an image; nothing says so.
-    """
-    import torch
-
-    def ordered(part: Module, given: Any, output: torch.Tensor) -> None:
-        if output.requires_grad:
-            output.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
-
-    for part in model.modules():
-        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
-            part.register_forward_hook(ordered)
-
-
-def other_prefix(model: Any, report: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What the names of a checkpoint's backbone begin with, and what they should begin with, where that is all that is wrong.
-
-    Some of transformers' own classes call the same backbone otherwise, and it would start from nothing: Llama's for question
-    answering says `transformer` for what all others call `model`.
-    """
-    prefix = f"{model.base_model_prefix}."
-    lost = [str(name).removeprefix(prefix) for name in report["missing_keys"] if str(name).startswith(prefix)]
-    found = Counter(key.removesuffix(name) for key in map(str, report["unexpected_keys"]) for name in lost if key.endswith(f".{name}"))
-    (best, count), *_ = found.most_common(1) or [("", 0)]
-    return (best, prefix) if count and count >= 0.5 * len(lost) else None
-
-
-def renamed(folder: Path, origin: Origin, before: str, after: str) -> dict[str, Any]:
-    """The tensors of a checkpoint with another beginning of their names."""
-    from safetensors.torch import load_file
-
-    tensors = {name: value for file in origin.weights if file.endswith(".safetensors") for name, value in load_file(folder / file).items()}
-    return {after + name.removeprefix(before) if name.startswith(before) else name: value for name, value in tensors.items()}
 
 
 def writes(model: Any) -> bool:
@@ -261,21 +222,6 @@ def writes(model: Any) -> bool:
         return model.get_output_embeddings() is not None
     except (NotImplementedError, AttributeError):
         return False
-
-
-@contextlib.contextmanager
-def without_cache(model: Module) -> Iterator[None]:
-    """For a while, what the model keeps for the next token of a text that it writes is not kept: in a step of training there is
-    none, and some models change it in place, which their gradient does not survive."""
-    configs: dict[int, Any] = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
-    keeping = [config for config in configs.values() if getattr(config, "use_cache", False)]
-    for config in keeping:
-        config.use_cache = False
-    try:
-        yield
-    finally:
-        for config in keeping:
-            config.use_cache = True
 
 
 def attach(model: Module, folder: Path) -> Module:

@@ -17,7 +17,7 @@ import transformers
 from test_gradient import gradients
 
 import hubtune
-from hubtune import Base, Batch, device, evaluate, fitness, models, preparation, registry, training, wide
+from hubtune import Base, Batch, device, evaluate, fitness, models, preparation, quirks, registry, training, wide
 from hubtune.encoding import Encoded
 from hubtune.errors import ModelError
 from hubtune.recipe import Chosen, build
@@ -152,7 +152,7 @@ def test_a_backbone_that_a_class_calls_otherwise_keeps_its_weights(tiny_model: A
 def test_a_batch_norm_of_one_image_has_its_gradient(rows: int, learning: bool) -> None:
     """The sum over all places, also where these become tokens: torch gives another for one image alone."""
     norm = torch.nn.BatchNorm2d(4).double().train(learning)
-    models.exact_batch_norms(norm)
+    quirks.exact_batch_norms(norm)
     weights = torch.randn(rows, 9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     images = torch.arange(rows * 36.0, dtype=torch.float64).view(rows, 4, 3, 3).requires_grad_()
     (norm(images).flatten(2).transpose(1, 2) * weights).sum().backward()
@@ -163,7 +163,7 @@ def test_a_step_keeps_nothing_for_a_next_token(tiny_model: Any) -> None:
     """Some models change what they keep in place, and then have no gradient; and all of it is work for nothing."""
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model("llama")).train()
     ids = torch.ones(1, 3, dtype=torch.int64)
-    with models.without_cache(model):
+    with quirks.without_cache(model):
         assert model(input_ids=ids).past_key_values is None
     assert model(input_ids=ids).past_key_values is not None
 

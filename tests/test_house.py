@@ -23,7 +23,7 @@ CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 FLOORS = {
     0: ("errors", "contract", "values", "returns", "batching", "labels", "pieces", "precision", "fingerprint", "watch", "estimate"),
     1: ("arrays", "scratch", "recipe", "registry", "plugin_files", "defaults", "schedule", "journal"),
-    2: ("rows", "sources", "folders", "coco", "conll", "models", "origin", "hub", "checkpoint", "saving", "sharding", "card", "encoding", "examples", "store", "forms", "streams", "device", "probe", "memory", "optimizers", "launch", "host", "kernels", "logits", "losses", "record", "wide"),
+    2: ("rows", "sources", "folders", "coco", "conll", "models", "quirks", "origin", "hub", "checkpoint", "saving", "sharding", "card", "encoding", "examples", "store", "forms", "streams", "device", "probe", "memory", "optimizers", "launch", "host", "kernels", "logits", "losses", "record", "wide"),
     3: ("engine", "additive", "learner", "trial", "footprint", "vocabulary", "features", "frozen", "backbone", "padding_free", "compiling", "comparison", "ways", "sharing", "work", "flat", "gradient", "evaluate", "fitness", "proof", "replay"),
     4: ("run", "costs", "preparation", "handover", "training", "loaded", "api", "scaffold"),
     5: ("", "cli", "cli_plugins", "__main__", "console", "listings", "output"),  # "" is hubtune itself: the door for users and plugins

@@ -142,7 +142,7 @@ class Trial:
         return Found(compute, wall, seconds, peak)
 
     def compared(self) -> tuple[list[torch.Tensor], float]:
-        """What a few examples give, without dropout, and the seconds of a token in a micro-batch of many, the better of two."""
+        """What a few examples give, without dropout, and the seconds of a token in a micro-batch of many, the best of three."""
         learner, work = self.learner, self.work
         items = comparison.spread(work.train, 8)
         with untouched(learner):

@@ -136,11 +136,11 @@ def cell(value: object) -> str:
 def sizes() -> dict[str, dict[str, int]]:
     """Lines of every file that brings a task or a strategy, by kind and by the file's place in `plugins/`."""
     found: dict[str, dict[str, int]] = {"task": {}, "strategy": {}}
-    for path in sorted((REPO / "plugins").glob("*/*.py")):
+    for path in sorted((REPO / "plugins" / "hubtune_plugins").rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         for kind, hook in (("task", "hubtune_tasks"), ("strategy", "hubtune_strategies")):
             if re.search(rf"^def {hook}\(", text, re.MULTILINE):
-                found[kind][path.relative_to(REPO / "plugins").as_posix()] = len(text.splitlines())
+                found[kind][path.relative_to(REPO / "plugins" / "hubtune_plugins").as_posix()] = len(text.splitlines())
     return found
 
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hubtune_text.text_classification import TextClassification
+from hubtune_plugins.text.text_classification import TextClassification
 
 import hubtune
 from benchmarks.measures import machine

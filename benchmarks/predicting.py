@@ -56,6 +56,6 @@ def chooses(function: Any) -> bool:
 def ways() -> list[str]:
     """What this hubtune can do: one that answers in fp32 only has no bf16."""
     import hubtune
-    from hubtune.loaded import Model
+    from hubtune.runs.predictor import Model
 
     return [way for way in WAYS if way != "hubtune bf16" or chooses(hubtune.load) or chooses(Model.predict)]

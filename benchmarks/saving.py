@@ -18,7 +18,7 @@ UNIT = 440e6
 
 def one(data: str, steps: int, seconds_between: float) -> dict[str, Any]:
     """Wall milliseconds of the saves of a short training, after the first; and the bytes that one writes."""
-    from hubtune.engine import Loop
+    from hubtune.training.loop import Loop
 
     own, stalls, written = Loop.save, [], [0]
 

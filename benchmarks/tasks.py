@@ -120,8 +120,8 @@ def data_of(figure: Figure, folder: Path) -> tuple[str, list[str]]:
 
 def drawn(data: str, path: Path, count: int, split: str | None) -> str:
     """A file with so many rows of a split (none: the one that is scored), as hubtune reads them; the same ones in every run."""
-    from hubtune import sources
-    from hubtune.rows import HELD_OUT
+    from hubtune.data import sources
+    from hubtune.data.splits import HELD_OUT
 
     found = sources.load(data).splits
     chosen = found[split or next(name for name in (*HELD_OUT, *found) if name in found)]
@@ -136,7 +136,7 @@ def model_of(figure: Figure, data: str, folder: Path) -> str:
         return training.default_model()
     if figure.model in (MOBILENET, STORIES):
         return str(MODELS / figure.model)
-    from hubtune import sources
+    from hubtune.data import sources
     from hubtune.testing.models import strings, tiny_model
 
     texts = list(strings(dict(row) for row in sources.load(data).splits["train"].select_columns(text_columns(data))))
@@ -145,7 +145,7 @@ def model_of(figure: Figure, data: str, folder: Path) -> str:
 
 def text_columns(data: str) -> list[str]:
     """The columns of train that hold texts."""
-    from hubtune import sources
+    from hubtune.data import sources
 
     features = sources.load(data).splits["train"].features
     return [name for name, kind in features.items() if getattr(kind, "dtype", None) in ("string", "large_string")]
@@ -166,7 +166,7 @@ def untrained(figure: Figure, model: str, data: str, folder: Path) -> Record:
 
 def guessed(figure: Figure, data: str) -> float:
     """The share of test rows that have the commonest value of train."""
-    from hubtune import sources
+    from hubtune.data import sources
 
     found = sources.load(data).splits
     most = Counter(found["train"][figure.guess]).most_common(1)[0][0]

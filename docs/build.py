@@ -70,7 +70,7 @@ def commands() -> str:
     """Every command with its arguments and options."""
     import typer
 
-    from hubtune.cli import app
+    from hubtune.cli.commands import app
 
     program: Any = typer.main.get_command(app)
     said = [f"`hubtune --version`: {next(p.help for p in program.params if '--version' in p.opts)}"]
@@ -108,7 +108,7 @@ def default_of(option: Any) -> str:
 
 def options_rows(kind: type, prefix: str) -> list[tuple[str, str, str, str]]:
     """A row for each option of a dataclass."""
-    from hubtune.listings import options_of
+    from hubtune.cli.listings import options_of
 
     return [
         (f"`{prefix}.{name}`", said["help"] + (f" ({', '.join(map(str, said['choices']))})" if "choices" in said else ""),
@@ -138,7 +138,7 @@ def recipe_keys() -> str:
 
 def task_list() -> str:
     """Every task that comes with hubtune: its columns and options."""
-    from hubtune import registry
+    from hubtune.contract import registry
 
     said = []
     for name, kind in sorted(registry.load().tasks.items()):
@@ -152,7 +152,7 @@ def task_list() -> str:
 
 def strategy_list() -> str:
     """Every strategy that comes with hubtune: its paper, recipe values and options."""
-    from hubtune import registry
+    from hubtune.contract import registry
 
     said = []
     for name, kind in sorted(registry.load().strategies.items()):
@@ -213,7 +213,7 @@ def contract(wanted: Callable[[ast.stmt], bool]) -> str:
 def contract_bodies() -> list[list[ast.stmt]]:
     """What stands in the two modules that make the contract."""
     core = HERE.parent / "hubtune"
-    return [ast.parse((core / name).read_text(encoding="utf-8")).body for name in ("values.py", "contract.py")]
+    return [ast.parse((core / name).read_text(encoding="utf-8")).body for name in ("options.py", "contract/types.py", "contract/plugin.py", "contract/task.py", "contract/strategy.py", "contract/hooks.py")]
 
 
 def definition(node: Any, level: int) -> str:

@@ -5,6 +5,7 @@ Everything that a user or a plugin may import is here; torch and transformers ar
 
 from typing import TYPE_CHECKING, Any
 
+from hubtune.callbacks import Watcher
 from hubtune.contract import (
     CONTRACT,
     Base,
@@ -20,21 +21,20 @@ from hubtune.contract import (
     Strategy,
     Task,
     hookimpl,
-    option,
 )
+from hubtune.contract.precision import exact
+from hubtune.data.labels import label_config, label_id, label_space, label_text, row_numbers
+from hubtune.data.row_batches import cells, numbered
 from hubtune.errors import DataError, HubtuneError, ModelError
-from hubtune.labels import label_config, label_id, label_space, label_text, row_numbers
-from hubtune.pieces import cells, numbered
-from hubtune.precision import exact
-from hubtune.watch import Watcher
+from hubtune.options import option
 
 if TYPE_CHECKING:
     from hubtune.api import check, load, plan, resume, search, show, train
-    from hubtune.loaded import Model
-    from hubtune.run import Run
+    from hubtune.runs.predictor import Model
+    from hubtune.runs.run import Run
 
 _LAZY = {
-    "Model": "hubtune.loaded", "Run": "hubtune.run", "check": "hubtune.api", "load": "hubtune.api",
+    "Model": "hubtune.runs.predictor", "Run": "hubtune.runs.run", "check": "hubtune.api", "load": "hubtune.api",
     "plan": "hubtune.api", "resume": "hubtune.api", "search": "hubtune.api", "show": "hubtune.api", "train": "hubtune.api",
 }
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from hubtune.cli import main
+from hubtune.cli.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

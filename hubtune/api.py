@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hubtune import hub, loaded, models, recipe, record, registry, run
+from hubtune import hub, recipe, record
+from hubtune.callbacks import Watcher
+from hubtune.contract import registry
 from hubtune.errors import ModelError
-from hubtune.loaded import Model
-from hubtune.origin import fetch, locate, parameters_of, weight_formats
+from hubtune.hub.origin import fetch, locate, parameters_of, weight_formats
+from hubtune.models import loading
 from hubtune.recipe import Recipe
-from hubtune.run import Run
-from hubtune.watch import Watcher
+from hubtune.runs import predictor, run
+from hubtune.runs.predictor import Model
+from hubtune.runs.run import Run
 
 Sets = Mapping[str, Any] | Iterable[str]
 
@@ -87,7 +90,7 @@ def load(model: str | Path, *, task: str | None = None) -> Model:
     """A run, a model folder, or a model of the Hub, ready to predict and to be evaluated."""
     if (Path(model).expanduser() / "run.json").is_file():
         return Run(Path(model).expanduser())
-    return loaded.load(model, task=task)
+    return predictor.load(model, task=task)
 
 
 def search(words: str, *, task: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
@@ -105,19 +108,19 @@ def show(model: str | Path) -> dict[str, Any]:
     problem: str | None = None
     if "config.json" in origin.files:
         try:
-            config = models.open_config(fetch(origin, origin.small), origin)
+            config = loading.open_config(fetch(origin, origin.small), origin)
         except ModelError as error:
             problem = error.message
     plugins = registry.load()
     pinned = origin.pinned
     return {
         "model": origin.repo, "commit": origin.commit,
-        **models.describe_config(config), "parameters": parameters_of(origin), "weights": weight_formats(origin),
+        **loading.describe_config(config), "parameters": parameters_of(origin), "weights": weight_formats(origin),
         "license": origin.card.get("license"),
         "gated": bool(pinned and pinned.gated), "private": bool(pinned and pinned.private),
         "pipeline_tag": (pinned.pipeline_tag if pinned else None) or origin.card.get("pipeline_tag"),
         "tasks": [
-            fit(name, problem or ("it has no config.json" if config is None else models.misfit(config, kind)),
+            fit(name, problem or ("it has no config.json" if config is None else loading.misfit(config, kind)),
                 registry.unavailable(kind)) for name, kind in sorted(plugins.tasks.items())
         ],
         "strategies": [

@@ -8,7 +8,7 @@ import pytest
 
 from hubtune.defaults import OPEN, REFERENCE_PARAMETERS, WEIGHT_DECAY, batch_size, epochs, learning_rate, settle
 from hubtune.recipe import Recipe, TrainPart, build
-from hubtune.schedule import steps_in
+from hubtune.training.schedule import steps_in
 
 ROWS = [1, 4, 8, 15, 16, 100, 480, 1000, 10_000, 49_999, 50_001, 10**6, 10**8]
 

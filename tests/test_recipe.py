@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hubtune.contract import option
 from hubtune.errors import RecipeError
+from hubtune.options import describe, option
 from hubtune.recipe import (
     TABLES,
     Chosen,
@@ -21,7 +21,6 @@ from hubtune.recipe import (
     Recipe,
     TrainPart,
     build,
-    describe,
     fill,
     literal,
     override,

@@ -7,14 +7,17 @@ import numpy as np
 import torch
 
 import hubtune
-from hubtune import Base, encoding, evaluate, models
-from hubtune.device import Compute
-from hubtune.encoding import Encoded
-from hubtune.engine import Loop
-from hubtune.origin import in_folder
+from hubtune import Base
+from hubtune.callbacks import Watcher
+from hubtune.data import encoding
+from hubtune.data.encoding import Encoded
+from hubtune.devices.device import Compute
+from hubtune.evaluation import inference
+from hubtune.hub.origin import in_folder
+from hubtune.models import loading
 from hubtune.recipe import TrainPart
-from hubtune.watch import Watcher
-from hubtune.work import Work
+from hubtune.training.context import Work
+from hubtune.training.loop import Loop
 
 
 def work(folder, task, strategy, model, train, validation=None, rows=None, *, base=None, fresh=frozenset(), compute=None,
@@ -55,9 +58,9 @@ def encoded(task, examples):
 def prepared(task, folder, rows, limit=60, dtype=torch.float64):
     """A model for the task, its base, and its encoded rows."""
     origin = in_folder(folder)
-    base = models.open_base(origin, task)
-    base = models.configured(base, task.configure(task.inspect({"train": rows}), base))
-    model = models.load(origin, base, task, hubtune.Strategy(), seed=0).model.to(dtype).eval()
+    base = loading.open_base(origin, task)
+    base = loading.configured(base, task.configure(task.inspect({"train": rows}), base))
+    model = loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.to(dtype).eval()
     return model, base, encoding.encode(task, rows, base, limit)
 
 
@@ -81,4 +84,4 @@ def losses_add_up(task, model, base, examples):
 
 def answers(task, model, base, rows, limit=60):
     """The merged predictions of rows."""
-    return evaluate.answer(model, task, base, rows, encoding.encode(task, rows, base, limit)).predictions
+    return inference.answer(model, task, base, rows, encoding.encode(task, rows, base, limit)).predictions

@@ -12,10 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune import encoding, evaluate, models, registry
-from hubtune.contract import Base, Batch, Draw, Example, Loss, Plugin, Prediction, Strategy, Task
+from hubtune.contract import Base, Batch, Draw, Example, Loss, Plugin, Prediction, Strategy, Task, registry
+from hubtune.data import encoding
 from hubtune.errors import ModelError
-from hubtune.origin import in_folder
+from hubtune.evaluation import inference
+from hubtune.hub.origin import in_folder
+from hubtune.models import loading
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -58,7 +60,7 @@ def calm() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        models.quiet()
+        loading.quiet()
         yield
 
 
@@ -74,13 +76,13 @@ class Bench:
     def __post_init__(self) -> None:
         self.origin = in_folder(self.folder)
         self.facts = json.loads(json.dumps(self.task.inspect({"train": self.rows, "validation": self.rows})))
-        opened = models.open_base(self.origin, self.task)
-        reason = models.misfit(opened.config, self.task)
+        opened = loading.open_base(self.origin, self.task)
+        reason = loading.misfit(opened.config, self.task)
         if reason:
             raise ModelError(f"{reason}, which the task '{self.task.name}' needs.", where=self.origin.repo)
-        base = models.configured(opened, self.task.configure(self.facts, opened))
-        shape = models.skeleton(base, self.task)
-        self.base = replace(base, max_length=models.length_limit(base, shape))
+        base = loading.configured(opened, self.task.configure(self.facts, opened))
+        shape = loading.skeleton(base, self.task)
+        self.base = replace(base, max_length=loading.length_limit(base, shape))
         self.encoded = encoding.encode(self.task, self.rows, self.base, self.base.max_length)
 
     @cached_property
@@ -104,9 +106,9 @@ class Bench:
             model = model.to(torch.float32)
         return model
 
-    def fresh_model(self, strategy: Strategy[Any]) -> models.Loaded:
+    def fresh_model(self, strategy: Strategy[Any]) -> loading.Loaded:
         """The model as it is before training, with fp32 weights."""
-        return models.load(self.origin, self.own, self.task, strategy, seed=0)
+        return loading.load(self.origin, self.own, self.task, strategy, seed=0)
 
     @cached_property
     def plain(self) -> Module:
@@ -116,11 +118,11 @@ class Bench:
     @cached_property
     def annotated(self) -> encoding.Encoded:
         """The examples of all rows, with what a frozen reference says of them where the task wants one."""
-        from hubtune import evaluate
+        from hubtune.evaluation import inference
 
         if type(self.task).annotate is Task.annotate:
             return self.encoded
-        return evaluate.annotated(self.plain, self.task, self.base, self.encoded, uniform=True)
+        return inference.annotated(self.plain, self.task, self.base, self.encoded, uniform=True)
 
     @property
     def examples(self) -> list[Example]:
@@ -130,9 +132,9 @@ class Bench:
     @cached_property
     def uniform(self) -> bool:
         """Whether only examples of one size may meet, since the model's answers change with padding."""
-        from hubtune import evaluate
+        from hubtune.evaluation import inference
 
-        return evaluate.padding_matters(self.plain, self.task, self.base, self.annotated)
+        return inference.padding_matters(self.plain, self.task, self.base, self.annotated)
 
     def part(self, rows: int) -> encoding.Encoded:
         """The examples of the first rows."""
@@ -154,7 +156,7 @@ class Bench:
     def batch(self, items: Sequence[int], model: Module | None = None, draws: bool = False) -> Batch:
         """The examples of these numbers as a batch for a model."""
         chosen = [self.examples[item] for item in items]
-        return evaluate.batch_for(model or self.model, self.task, chosen, self.base, self.draws(items) if draws else None)
+        return inference.batch_for(model or self.model, self.task, chosen, self.base, self.draws(items) if draws else None)
 
     def losses(self, model: Module, items: Sequence[int], draws: bool = True) -> dict[str, Loss]:
         """The loss terms of examples, by name."""
@@ -181,9 +183,9 @@ class Bench:
 
     def answers(self, real: bool = True) -> list[Prediction]:
         """One merged prediction per row of the untrained model, as the evaluation makes it."""
-        from hubtune import evaluate
+        from hubtune.evaluation import inference
 
-        return evaluate.answer(
+        return inference.answer(
             self.plain, self.task, self.base, self.rows, self.annotated, real=real, uniform=True
         ).predictions
 

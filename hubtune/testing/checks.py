@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hubtune.callbacks import Watcher
 from hubtune.contract import CONTRACT, Plugin, Strategy, Task
+from hubtune.contract.registry import check_class, misspelt, unavailable
+from hubtune.contract.validation import looked_at
 from hubtune.errors import RecipeError
-from hubtune.recipe import fill
-from hubtune.registry import check_class, misspelt, unavailable
-from hubtune.returns import looked_at
+from hubtune.options import fill
 from hubtune.testing.bench import Failed, calm, ensure, registered
-from hubtune.watch import Watcher
 
 HEAVY = (
     "torch", "transformers", "datasets", "huggingface_hub", "accelerate", "peft", "numpy", "scipy", "sklearn", "pandas",

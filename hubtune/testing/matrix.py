@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hubtune.callbacks import Watcher
 from hubtune.contract import CONTRACT, Strategy, Task
+from hubtune.contract.registry import Registry, unavailable
 from hubtune.errors import DataError, HubtuneError, ProofError
 from hubtune.recipe import Chosen
-from hubtune.registry import Registry, unavailable
 from hubtune.testing.bench import Bench, calm
 from hubtune.testing.watched import Declined
-from hubtune.watch import Watcher
 
 ROWS, STEPS = 12, 2
 Result = Literal["pass", "fail", "not-applicable"]
@@ -119,7 +119,8 @@ def set_up(task: Task[Any], place: Path) -> Bench | Exception:
 
 def trained(bench: Bench, strategy: Strategy[Any], place: Path) -> Any:
     """Train a few steps under watch, and save: a `proof.Saved`. Raises where something is wrong."""
-    from hubtune import models, proof
+    from hubtune.evaluation import verification
+    from hubtune.models import loading
     from hubtune.testing.bench import ensure
     from hubtune.testing.watched import learn
 
@@ -127,21 +128,21 @@ def trained(bench: Bench, strategy: Strategy[Any], place: Path) -> Any:
     learnt = learn(bench, strategy, max(STEPS, len(strategy.phases())), place / "run", rows=4)
     learnt.watched.check()
     seen = place / "proof.safetensors"
-    proof.witness(learnt.outcome.model, bench.task, bench.base, bench.part(4), seen, bench.uniform)
+    verification.witness(learnt.outcome.model, bench.task, bench.base, bench.part(4), seen, bench.uniform)
     export = strategy.export(learnt.outcome.model)
     ensure(export.loads_with == strategy.loads_with,
            f"the class says loads_with={strategy.loads_with!r}, its export {export.loads_with!r}.", "`loads_with`, `export`")
-    models.save(export, bench.own, place / "model", bench.origin, bench.task.files(bench.own))
+    loading.save(export, bench.own, place / "model", bench.origin, bench.task.files(bench.own))
     setup = bench.task.configure(bench.facts, bench.own)
-    return proof.Saved(place / "model", bench.task.model, export.loads_with, seen, bench.folder, dict(setup.config))
+    return verification.Saved(place / "model", bench.task.model, export.loads_with, seen, bench.folder, dict(setup.config))
 
 
 def prove(saved: Sequence[tuple[Cell, Any]]) -> None:
     """Load all that was saved in one fresh process, and compare."""
-    from hubtune import proof
+    from hubtune.evaluation import verification
 
     try:
-        found = proof.check_all([model for _, model in saved])
+        found = verification.check_all([model for _, model in saved])
     except Exception as error:  # outputs that cannot be compared: looked for by halves, in further processes
         if len(saved) == 1:
             saved[0][0].set("fail", error)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hubtune import proof, registry
-from hubtune.contract import Strategy
+from hubtune.contract import Strategy, registry
 from hubtune.defaults import OPEN
+from hubtune.evaluation import verification
 from hubtune.recipe import Chosen
 from hubtune.testing import models as tiny
 from hubtune.testing.bench import ROWS, Bench, Failed, ensure
@@ -109,21 +109,21 @@ class StrategyConformance(Conformance):
 
     def test_the_export_predicts_as_the_trained_model(self) -> None:
         """`export` changes no output, and says truly what loads it."""
-        from hubtune import evaluate, replay
+        from hubtune.evaluation import clean_process, inference
 
         learnt, bench = self.learnt(), self.bench()
-        batch = evaluate.batch_for(learnt.outcome.model, bench.task, bench.examples[:4], bench.base)
-        with evaluate.evaluating(learnt.outcome.model) as model:
-            before = replay.compared(model(**batch.inputs))
+        batch = inference.batch_for(learnt.outcome.model, bench.task, bench.examples[:4], bench.base)
+        with inference.evaluating(learnt.outcome.model) as model:
+            before = clean_process.compared(model(**batch.inputs))
         made = learnt.watched.strategy.export(learnt.outcome.model)
         ensure(made.loads_with == self.plugin.loads_with, f"the class says loads_with={self.plugin.loads_with!r}, its export "
                f"{made.loads_with!r}.", "`loads_with` and `export`")
         ensure(hasattr(made.root, "save_pretrained"), f"the root is a {type(made.root).__name__} without save_pretrained.", "`export`")
-        with evaluate.evaluating(made.root) as root:
-            after = replay.compared(root(**batch.inputs))
+        with inference.evaluating(made.root) as root:
+            after = clean_process.compared(root(**batch.inputs))
         for name, value in before.items():
             worst = float((after[name] - value).abs().max())
-            ensure(worst <= proof.TOLERANCE * max(1.0, float(value.abs().max())), f"{name} differs by {worst:.1e} after export.",
+            ensure(worst <= verification.TOLERANCE * max(1.0, float(value.abs().max())), f"{name} differs by {worst:.1e} after export.",
                    "`export`: merge what was added, or publish the code that runs it")
 
     # -------------------------------------------------------------------------------------------------------- whole runs

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hubtune.additive import refuse_mean
-from hubtune.evaluate import gap
+from hubtune.evaluation.inference import gap
+from hubtune.evaluation.loss_checks import refuse_mean
 from hubtune.testing.bench import Bench, ensure, no_grad
 
 

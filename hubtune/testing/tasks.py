@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hubtune.contract import Strategy, Task
-from hubtune.encoding import encode
+from hubtune.data.encoding import encode
+from hubtune.data.row_batches import Piece
 from hubtune.errors import BrokenPlugin, HubtuneError
-from hubtune.evaluate import batch_for, gap
-from hubtune.pieces import Piece
+from hubtune.evaluation.inference import batch_for, gap
 from hubtune.testing.bench import ROWS, Bench, Failed, ensure, no_grad, same_tensors
 from hubtune.testing.checks import Conformance, Runs, same_weights
 from hubtune.testing.models import tiny_for
@@ -53,7 +53,7 @@ class TaskConformance(Conformance):
     @classmethod
     def runs(cls) -> Runs:
         """Runs of the task with full fine-tuning, through the public API."""
-        from hubtune import registry
+        from hubtune.contract import registry
 
         bench = cls.bench()
         sets = {f"task.{name}": value for name, value in cls.options.items()}

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubtune.callbacks import Watcher
 from hubtune.contract import Strategy
 from hubtune.errors import ModelError
 from hubtune.testing.bench import Bench, calm, ensure
-from hubtune.watch import Watcher
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from hubtune.engine import Outcome
+    from hubtune.training.loop import Outcome
 
 
 class Declined(ModelError):
@@ -137,9 +137,11 @@ class Learnt:
 @calm()
 def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows: int = 8) -> Learnt:
     """Train through the real engine, with the strategy under watch."""
-    from hubtune import defaults, device, engine
+    from hubtune import defaults
+    from hubtune.devices import device
     from hubtune.recipe import TrainPart
-    from hubtune.work import Work
+    from hubtune.training import loop
+    from hubtune.training.context import Work
 
     loaded = bench.fresh_model(strategy)
     watched = Watched(strategy)
@@ -151,7 +153,7 @@ def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows:
     compute = device.Compute("cpu", "fp32", 0, 64, 8192, {}, uniform=bench.uniform)
     part = bench.part(rows)
     folder.mkdir(parents=True, exist_ok=True)
-    outcome = engine.fit(Work(
+    outcome = loop.fit(Work(
         bench.task, strategy, bench.own, loaded.model, loaded.fresh, bench.annotated, part,
         list(bench.rows[: part.rows]), settings, compute, folder,
     ), Watcher())

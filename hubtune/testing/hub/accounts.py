@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from hubtune.testing.hub.refusals import Anonymous, BadToken, Forbidden, Gated, NoSuchRepo, Unacceptable
-from hubtune.testing.hub.store import Repo, write_json
+from hubtune.testing.hub.storage.store import Repo, write_json
 
 Role: TypeAlias = Literal["read", "write", "fineGrained"]
 

@@ -15,7 +15,7 @@ from hubtune.testing.hub.accounts import Accounts, Role
 from hubtune.testing.hub.faults import Fault, Faults, Served
 from hubtune.testing.hub.refusals import NoSuchRepo
 from hubtune.testing.hub.site import Site
-from hubtune.testing.hub.store import Gate, Kind, Store
+from hubtune.testing.hub.storage.store import Gate, Kind, Store
 
 if TYPE_CHECKING:
     from hubtune.testing.hub.listener import Listener

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hubtune.testing.hub.accounts import Accounts
-from hubtune.testing.hub.store import Store
+from hubtune.testing.hub.storage.store import Store
 from hubtune.testing.hub.tickets import Tickets
 
 

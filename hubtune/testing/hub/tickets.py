@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 
 from hubtune.testing.hub.refusals import Forbidden
-from hubtune.testing.hub.store import Repo
+from hubtune.testing.hub.storage.store import Repo
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from hubtune.testing.hub.accounts import Caller
 from hubtune.testing.hub.refusals import BadToken, Unacceptable
 from hubtune.testing.hub.site import Site
-from hubtune.testing.hub.store import Kind, Repo
+from hubtune.testing.hub.storage.store import Kind, Repo
 
 
 def site(request: Request) -> Site:

@@ -11,16 +11,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hubtune.testing.hub import card
 from hubtune.testing.hub.answers import flag
-from hubtune.testing.hub.blobs import Entry, is_large
-from hubtune.testing.hub.discussions import Discussions, propose
-from hubtune.testing.hub.history import Change, Commit, Delete, Write
-from hubtune.testing.hub.ignored import is_ignored
 from hubtune.testing.hub.refusals import Forbidden, NoSuchRevision, Unacceptable
 from hubtune.testing.hub.routes.access import address, body, caller, needed, proposable, seen, site
 from hubtune.testing.hub.routes.paths import REPO
-from hubtune.testing.hub.store import Repo, Store
+from hubtune.testing.hub.storage import card
+from hubtune.testing.hub.storage.blobs import Entry, is_large
+from hubtune.testing.hub.storage.discussions import Discussions, propose
+from hubtune.testing.hub.storage.history import Change, Commit, Delete, Write
+from hubtune.testing.hub.storage.ignored import is_ignored
+from hubtune.testing.hub.storage.store import Repo, Store
 
 
 async def preupload(request: Request) -> Response:

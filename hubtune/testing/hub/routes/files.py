@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from hubtune.testing.hub import history
 from hubtune.testing.hub.answers import flag, page
-from hubtune.testing.hub.blobs import Entry
-from hubtune.testing.hub.history import Commit
 from hubtune.testing.hub.refusals import NoSuchEntry
 from hubtune.testing.hub.routes.access import origin, readable, seen, site
 from hubtune.testing.hub.routes.paths import REPO, of_files
-from hubtune.testing.hub.store import Repo
+from hubtune.testing.hub.storage import history
+from hubtune.testing.hub.storage.blobs import Entry
+from hubtune.testing.hub.storage.history import Commit
+from hubtune.testing.hub.storage.store import Repo
 from hubtune.testing.hub.tickets import Ticket
 
 

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from hubtune.testing.hub.refusals import NoSuchEntry, Unacceptable
 from hubtune.testing.hub.routes.access import body, origin, proposable, site
 from hubtune.testing.hub.routes.paths import of_files
-from hubtune.testing.hub.store import Repo
+from hubtune.testing.hub.storage.store import Repo
 from hubtune.testing.hub.tickets import Ticket
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

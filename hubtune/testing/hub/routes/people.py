@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hubtune.testing.hub import card
 from hubtune.testing.hub.answers import failure
 from hubtune.testing.hub.routes.access import body, caller, readable, seen, site, writable
 from hubtune.testing.hub.routes.paths import REPO
+from hubtune.testing.hub.storage import card
 
 
 async def whoami(request: Request) -> Response:

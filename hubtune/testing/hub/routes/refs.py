@@ -9,11 +9,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hubtune.testing.hub.answers import flag, page
-from hubtune.testing.hub.history import Commit
 from hubtune.testing.hub.refusals import Forbidden, NoSuchRevision, Taken, Unacceptable
 from hubtune.testing.hub.routes.access import body, needed, seen, site, writable
 from hubtune.testing.hub.routes.paths import REPO
-from hubtune.testing.hub.store import MAIN, Repo
+from hubtune.testing.hub.storage.history import Commit
+from hubtune.testing.hub.storage.store import MAIN, Repo
 
 _LISTS = {"refs/heads/": "branches", "refs/tags/": "tags", "refs/pr/": "pullRequests"}
 

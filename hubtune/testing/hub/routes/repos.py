@@ -9,11 +9,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hubtune.testing.hub.answers import flag, page
-from hubtune.testing.hub.facts import Facts
 from hubtune.testing.hub.refusals import Taken, Unacceptable
 from hubtune.testing.hub.routes.access import address, body, caller, kind_of, needed, seen, site, writable
 from hubtune.testing.hub.routes.paths import API, REPO
-from hubtune.testing.hub.store import Gate, Kind, Repo
+from hubtune.testing.hub.storage.facts import Facts
+from hubtune.testing.hub.storage.store import Gate, Kind, Repo
 
 
 async def show(request: Request) -> Response:

@@ -9,11 +9,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hubtune.testing.hub.answers import flag, number
-from hubtune.testing.hub.discussions import Discussion, Discussions, commit_event
 from hubtune.testing.hub.refusals import Forbidden
 from hubtune.testing.hub.routes.access import body, caller, needed, proposable, seen, site, writable
 from hubtune.testing.hub.routes.paths import REPO
-from hubtune.testing.hub.store import MAIN, Repo
+from hubtune.testing.hub.storage.discussions import Discussion, Discussions, commit_event
+from hubtune.testing.hub.storage.store import MAIN, Repo
 
 _PAGE = 50
 

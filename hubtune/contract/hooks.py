@@ -1,0 +1,24 @@
+"""The hooks of a plugin module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pluggy
+
+from hubtune.contract.strategy import Strategy
+from hubtune.contract.task import Task
+
+hookspec = pluggy.HookspecMarker("hubtune")
+hookimpl = pluggy.HookimplMarker("hubtune")
+
+
+@hookspec
+def hubtune_tasks() -> Iterable[type[Task[Any]]]:  # type: ignore[empty-body]
+    """The task classes of this plugin module."""
+
+
+@hookspec
+def hubtune_strategies() -> Iterable[type[Strategy[Any]]]:  # type: ignore[empty-body]
+    """The strategy classes of this plugin module."""

@@ -1,0 +1,93 @@
+"""The base class of strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hubtune.contract.plugin import OptionsT, Plugin
+from hubtune.contract.task import Task
+from hubtune.contract.types import Base, Export, LoadsWith, Phase, Plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module, Parameter
+    from torch.optim import Optimizer
+
+
+class Strategy(Plugin[OptionsT]):
+    """Which weights learn, and how. Unmodified, it is full fine-tuning."""
+
+    paper: ClassVar[str | None] = None
+    """Where the method was published."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Values that suit the method for keys that a recipe leaves open: `{"train.lr": 2e-4}`, the rate for 110 M
+    parameters; also `train.epochs`, `steps`, `batch_size`, `weight_decay`, `order`, `max_length` and `validations`."""
+    loads_with: ClassVar[LoadsWith] = "transformers"
+
+    def refuse(self, task: Task[Any], config: Any) -> str | None:
+        """Why this cannot apply, from the configuration alone and before weights are downloaded; or None."""
+        return None
+
+    def load(self) -> dict[str, Any]:
+        """Further arguments of `from_pretrained`."""
+        return {}
+
+    def positions(self) -> int:
+        """How many of the positions that a model has the method takes for itself: texts are cut so much earlier."""
+        return 0
+
+    def prepare(self, model: Module, fresh: frozenset[str], task: Task[Any], plan: Plan) -> Module:
+        """Freeze, wrap or add. `fresh`: names of parameters that make the head or were not pretrained.
+
+        Raises ModelError where only the weights show that the method cannot apply; `refuse` says it earlier where it can.
+        """
+        return model
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The stretches of the run, in order. Default: one."""
+        return (Phase("all"),)
+
+    def enter(self, model: Module, phase: Phase) -> None:
+        """Choose what learns in a phase, by `requires_grad`, from any state that another phase left."""
+
+    def groups(self, model: Module, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups: every trainable parameter in exactly one. Default: no decay on vectors.
+
+        A group's `rate` multiplies the run's learning rate for it. Called at the start of every phase.
+        """
+        decayed: list[Parameter] = []
+        plain: list[Parameter] = []
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                (decayed if parameter.ndim > 1 else plain).append(parameter)
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
+
+    def optimizer(self, groups: list[dict[str, Any]], lr: float) -> Optimizer:
+        """Default: AdamW (Loshchilov and Hutter, arXiv:1711.05101), in the library's fused form."""
+        from torch.optim import AdamW
+
+        return AdamW(groups, lr=lr, fused=True)
+
+    def penalty(self, model: Module) -> Tensor | None:
+        """A scalar of the method's own that is added to the loss of a step, once, however it is cut. Default: none."""
+        return None
+
+    def after_step(self, model: Module, step: int, steps: int) -> None:
+        """Called after the optimizer's step and before gradients are cleared."""
+
+    def state(self) -> dict[str, Any]:
+        """JSON that no state_dict holds, for the checkpoint."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+
+    def export(self, model: Any) -> Export:
+        """The model as it is published; `model` is not used afterwards."""
+        return Export(root=model)
+
+    def usage(self, task: Task[Any], repo: str, base: Base) -> str:
+        """Python that uses the published model without hubtune; default: the task's."""
+        return task.usage(repo, base)

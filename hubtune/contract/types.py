@@ -1,0 +1,174 @@
+"""The plain values that the core and its plugins hand to each other. Part of the contract; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Row = Mapping[str, Any]
+"""One row of data, by role: `{"text": "What a lovely day", "label": "positive"}`."""
+
+Rows = Sequence[Row]
+"""Rows in order. Columns that the data does not have are absent; a missing value is None."""
+
+Example = Mapping[str, Any]
+"""What `Task.encode` makes of a row, without padding: `{"input_ids": [101, 2054, 102], "label": 1}`."""
+
+Prediction = dict[str, Any]
+"""The answer for one row, as `--json` prints it."""
+
+Kind = Literal["text", "label", "words", "texts", "image", "audio", "any"]
+"""What the values of a column are. text: a string. label: a name, a number or a list of them. words: a list of
+strings, or a string that blanks divide. texts: a list of strings. image: a Pillow image, a path, or a dict with `bytes`
+or `path`. audio: a path, such a dict, or one with `array` and `sampling_rate`. any: whatever the task reads.
+"""
+
+LoadsWith = Literal["transformers", "peft", "code"]
+"""What loads a published model: transformers alone; PEFT beside its base model; transformers, when the user trusts the
+code that lies beside the weights, at a commit."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss summed over its targets, never averaged: the engine divides by the count of the whole step.
+
+    total: scalar tensor, the sum. count: how many targets (or how much weight) it sums over. A task may
+    return several, told apart by `name`; `weight` is a term's factor in what is minimised.
+    """
+
+    total: Tensor
+    count: float
+    name: str = "loss"
+    weight: float = 1.0
+
+    def __add__(self, other: Loss) -> Loss:
+        """loss(A + B) = loss(A) + loss(B)."""
+        if (self.name, self.weight) != (other.name, other.weight):
+            raise ValueError(f"cannot add the terms {self.name!r} and {other.name!r}")
+        return dataclasses.replace(self, total=self.total + other.total, count=self.count + other.count)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What decides which weights are best: a key of what `Task.score` returns."""
+
+    name: str
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that a task reads.
+
+    role: the key in a `Row`. names: what to look for in the data, best first, without regard to case.
+    kind: what values look like, to find the column when no name fits. needed: in which rows it must be there
+    (train: also in rows that are evaluated). gaps: whether some rows may leave it empty where it is there.
+    """
+
+    role: str
+    names: tuple[str, ...]
+    kind: Kind = "text"
+    needed: Literal["always", "train", "never"] = "always"
+    gaps: bool = False
+
+    @property
+    def target(self) -> bool:
+        """Whether it holds what is to be learnt, which a prediction must not see."""
+        return self.kind == "label" or self.needed == "train"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A pretrained model without its weights, as a task and a strategy see it.
+
+    repo, commit: where it came from (a local folder: its name and the sha256 of its files).
+    config: the transformers configuration, with what `Task.configure` added.
+    processor: tokenizer, image processor or feature extractor.
+    max_length: the length in tokens that longer examples are cut to; None: do not cut.
+    """
+
+    repo: str
+    commit: str
+    config: Any
+    processor: Any
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a task wants of a model: attributes of its configuration, and the processor to save with it."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    processor: Any = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The randomness of one row in one epoch, the same however a step is cut and wherever it runs."""
+
+    seed: int
+    epoch: int
+    row: int
+    others: Sequence[Example] = ()
+    """Examples of the same `Task.group`, this one among them."""
+
+    def random(self) -> random.Random:
+        """A fresh generator for this row and epoch."""
+        return random.Random(f"{self.seed}/{self.epoch}/{self.row}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples made into tensors.
+
+    inputs: the keyword arguments of the model's forward. targets: what the loss compares with, None where the
+    rows have no labels. size: how many examples.
+    """
+
+    inputs: dict[str, Any]
+    targets: Any
+    size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a strategy may know of the run ahead: optimizer steps in all, epochs, rows a step."""
+
+    steps: int
+    epochs: float
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a run in which the same weights learn.
+
+    share: its part of all steps (the shares of a strategy's phases make 1). rate: multiplies the learning rate.
+    The schedule, warmup included, and the optimizer begin anew with every phase.
+    """
+
+    name: str
+    share: float = 1.0
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Export:
+    """A trained model as it is published.
+
+    root: what goes to the top of the repository, by its `save_pretrained`. beside: further models by folder name, each
+    with a `save_pretrained`. loads_with: what the top loads with. files: further files by name, such as the code that
+    `loads_with="code"` needs. config: attributes to write into the published `config.json`.
+    """
+
+    root: Any
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    loads_with: LoadsWith = "transformers"
+    files: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)

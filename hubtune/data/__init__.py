@@ -1,0 +1,1 @@
+"""Rows to batches: sources, columns, splits, encoding and batching."""

@@ -1,0 +1,246 @@
+"""From rows to examples: every row is encoded once, cut at one length, and what was cut is counted.
+
+Rows are read and encoded some at a time, so that neither all rows nor all examples have to fit in memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hubtune.contract import Base, Draw, Example, Rows, Task
+from hubtune.data.arrays import Place, loaded
+from hubtune.data.column_store import Values
+from hubtune.data.dataset import Examples
+from hubtune.data.row_batches import pieces
+from hubtune.errors import BrokenPlugin
+
+OUTLIER = 2.0
+"""Without a length from the user, only rows longer than this many times the 99th percentile are cut."""
+SAID = "encoded.json"
+Advance = Callable[[int], None]
+"""Told how many rows have been encoded."""
+
+
+class Ranges(Sequence[range]):
+    """The examples of each row. starts: the first of each row, and how many there are."""
+
+    def __init__(self, starts: NDArray[np.int64]) -> None:
+        self.starts = starts
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[one] for one in range(*row.indices(len(self)))]
+        row = range(len(self))[row]
+        return range(*self.starts[row : row + 2].tolist())
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Examples in the order of their rows. `owner[i]`: the row of example i; `sizes[i]`: its cost; `lengths[i]`: what was
+    limited; `groups[i]`: what `Task.group` says of it, -1 for nothing."""
+
+    examples: Sequence[Example]
+    owner: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    rows: int
+    lengths: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
+    first: int = 0
+    """The number of the first row in the data, of which these are some that follow each other."""
+
+    def row_sizes(self) -> NDArray[np.int64]:
+        """The cost of each row: that of all its examples."""
+        return by_row(self.owner, self.sizes, self.rows)
+
+    def of_rows(self) -> Ranges:
+        """The examples of each row."""
+        return Ranges(np.append(0, np.bincount(self.owner, minlength=self.rows).cumsum()))
+
+    def draw(self, seed: int, epoch: int, item: int) -> Draw:
+        """The randomness of an example, with the examples that it may be drawn together with."""
+        others: Sequence[Example] = ()
+        if self.groups is not None and self.groups[item] >= 0:
+            order, groups = self._ordered
+            first, last = (np.searchsorted(groups, self.groups[item], side) for side in ("left", "right"))
+            others = Examples(self.examples, order[first:last])
+        return Draw(seed, epoch, self.first + int(self.owner[item]), others)
+
+    @functools.cached_property
+    def _ordered(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The examples by their groups, and these groups."""
+        assert self.groups is not None
+        order = self.groups.argsort(kind="stable")
+        return order, self.groups[order]
+
+    def save(self, folder: Path) -> None:
+        """Write all of it into a folder, for other processes to `open`. Raises ValueError where examples hold what has no
+        flat form."""
+        assert isinstance(self.examples, Examples)
+        said = {"rows": self.rows, "examples": self.examples.save(folder)}
+        for name in TABLES:
+            if getattr(self, name) is not None:
+                np.save(folder / f"{name}.npy", getattr(self, name))
+        (folder / SAID).write_text(json.dumps(said), encoding="utf-8")  # the last: where it is, all is
+
+    @staticmethod
+    def open(folder: Path) -> Encoded:
+        """What was saved in a folder, mapped into memory. Raises ValueError or OSError where it is not whole."""
+        said = json.loads((folder / SAID).read_text(encoding="utf-8"))
+        tables: dict[str, Any] = {name: loaded(folder / f"{name}.npy") for name in TABLES if (folder / f"{name}.npy").exists()}
+        return Encoded(Examples.open(folder, said["examples"]), rows=said["rows"], **tables)
+
+
+def by_row(owner: NDArray[np.int64], sizes: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """The sizes of each row's examples, added up."""
+    return np.bincount(owner, weights=sizes, minlength=rows).astype(np.int64)
+
+
+TABLES = ("owner", "sizes", "lengths", "groups")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is known of encoded rows: how many examples each has; and of each example its size, its length and its group."""
+
+    counts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    groups: NDArray[np.int64] | None
+
+    def owner(self) -> NDArray[np.int64]:
+        """The row of each example."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+
+class Encoder:
+    """Rows of one split on their way to examples: all of them as they are, and then those that are too long once more."""
+
+    def __init__(self, task: Task[Any], rows: Rows, base: Base, advance: Advance) -> None:
+        self.task, self.rows, self.base, self.advance = task, rows, base, advance
+        self.place = Place()
+        self.values = Values(self.place)
+        self.grouped = type(task).group is not Task.group
+        self.measured = type(task).length is not Task.length
+        self.table = self.encoded(None)
+        self.at: NDArray[np.int64] | None = None
+
+    def encoded(self, limit: int | None, rows: Sequence[int] | None = None) -> Table:
+        """Make examples of all rows, or of some, that are cut at the limit."""
+        base, found = replace(self.base, max_length=limit), []
+        gc.freeze()  # else the collector goes through all modules and models again and again: a third of the time
+        try:
+            for piece in pieces(self.rows, rows):
+                found.append(self.added([list(examples) for examples in self.task.encode(piece, base)]))
+                self.advance(len(piece))
+        finally:
+            gc.unfreeze()
+        empty = np.zeros(0, np.int64)
+        counts, sizes, longs, among = (np.concatenate(column) for column in zip([empty] * 4, *found, strict=True))
+        return Table(counts, sizes, longs if self.measured else sizes, among if self.grouped else None)
+
+    def added(self, lists: list[list[Example]]) -> list[NDArray[np.int64]]:
+        """Store the examples of some rows; returns the columns of their table."""
+        task, examples = self.task, [example for one in lists for example in one]
+        self.values.extend(examples)
+        lengths = [task.length(example) for example in examples] if self.measured else []
+        groups = [task.group(example) for example in examples] if self.grouped else []
+        columns = ([len(one) for one in lists], [task.size(example) for example in examples], lengths,
+                   [-1 if group is None else group for group in groups])
+        return [np.array(column, np.int64) for column in columns]
+
+    def cut(self, limit: int) -> None:
+        """Encode rows that are longer anew."""
+        old, owner = self.table, self.table.owner()
+        long = np.unique(owner[old.lengths > limit])
+        if not len(long):
+            return
+        new = self.encoded(limit, long.tolist())
+        if self.task.unit == "tokens" and new.lengths.max() > limit:
+            raise BrokenPlugin(
+                f"`encode` of the task '{self.task.name}' made an example of {new.lengths.max()} tokens, and base.max_length was {limit}.",
+                hint="`encode` has to cut there, as a processor does with truncation=True, max_length=base.max_length.",
+            )
+        counts, anew = old.counts.copy(), np.zeros(len(old.counts), bool)
+        counts[long], anew[long] = new.counts, True
+        fresh = np.repeat(anew, counts)
+        at = np.zeros(len(fresh), np.int64)
+        at[fresh] = len(old.sizes) + np.arange(len(new.sizes))
+        at[~fresh] = np.flatnonzero(~anew[owner])
+
+        def both(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+            return np.concatenate([one, other])[at]
+
+        sizes, lengths = both(old.sizes, new.sizes), both(old.lengths, new.lengths)
+        groups = None if old.groups is None or new.groups is None else both(old.groups, new.groups)
+        self.table, self.at = Table(counts, sizes, lengths, groups), at
+
+    def done(self) -> Encoded:
+        """The examples, to be read."""
+        self.place.close()
+        table = self.table
+        return Encoded(Examples(self.values, self.at), table.owner(), table.sizes, len(table.counts), table.lengths, table.groups)
+
+
+def encode(
+    task: Task[Any], rows: Rows, base: Base, limit: int | None, advance: Advance = lambda rows: None
+) -> Encoded:
+    """All examples of the rows, those longer than the limit cut. Only these are encoded a second time."""
+    encoder = Encoder(task, rows, base, advance)
+    if limit is not None:
+        encoder.cut(limit)
+    return encoder.done()
+
+
+def picked(examples: Sequence[Example], items: NDArray[np.int64]) -> Sequence[Example]:
+    """Some of the examples."""
+    return examples.some(items) if isinstance(examples, Examples) else [examples[item] for item in items]
+
+
+def some(encoded: Encoded, rows: Sequence[int]) -> Encoded:
+    """The examples of some of the rows, in the order of these."""
+    lists = encoded.of_rows()
+    items = np.array([item for row in rows for item in lists[row]], np.int64)
+    owner = np.repeat(np.arange(len(rows)), [len(lists[row]) for row in rows])
+    lengths, groups = (None if table is None else table[items] for table in (encoded.lengths, encoded.groups))
+    return Encoded(picked(encoded.examples, items), owner, encoded.sizes[items], len(rows), lengths, groups)
+
+
+def encode_for_training(
+    task: Task[Any], rows: Rows, base: Base, wanted: int | None, limit: int | None, advance: Advance = lambda rows: None
+) -> tuple[Encoded, dict[str, Any]]:
+    """Training examples, and what is said about their lengths before training.
+
+    wanted: the length that the user chose. Without one, rows keep their length up to the model's limit, but
+    for outliers, each of which would cost the memory and time of many others.
+    """
+    encoder = Encoder(task, rows, base, advance)
+    whole = encoder.table
+    longest = int(whole.lengths.max())
+    length = wanted
+    if length is None and task.unit == "tokens":
+        usual = max(16, int(np.ceil(OUTLIER * np.percentile(whole.lengths, 99) / 8) * 8))
+        length = min(longest, usual)
+    if limit is not None:
+        length = min(length or limit, limit)
+    if length is not None:
+        encoder.cut(length)
+    encoded = encoder.done()
+    # What was lost, and not what a task kept as further windows over the row.
+    sizes = by_row(whole.owner(), whole.sizes, len(whole.counts))
+    lost = np.maximum(sizes - encoded.row_sizes(), 0)
+    return encoded, {
+        "max_length": length, "limit": limit, "longest": longest, "median": int(np.median(whole.lengths)),
+        "rows": len(whole.counts), "rows_cut": int((lost > 0).sum()), "tokens": int(sizes.sum()), "tokens_cut": int(lost.sum()),
+    }

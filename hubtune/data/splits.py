@@ -1,0 +1,296 @@
+"""Rows by role, checked and split, from whatever a source gives: before any model is fetched.
+
+The only place that decides which column is which and which row is in which split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hubtune.contract import Column, Rows
+from hubtune.data import sources
+from hubtune.data.labels import row_numbers
+from hubtune.data.row_batches import cells
+from hubtune.data.streaming import Stream, in_memory
+from hubtune.errors import DataError, did_you_mean, listing
+from hubtune.recipe import DataPart
+
+Warn = Callable[[str], None]
+
+
+@dataclass
+class Data:
+    """Rows by split, with only the columns that a task reads, under the names of their roles."""
+
+    splits: dict[str, Any]
+    columns: dict[str, str]
+    name: str
+    fingerprint: str
+    repo: str | None
+    commit: str | None
+    checks: dict[str, Any]
+
+    def described(self) -> dict[str, Any]:
+        """For `run.json`."""
+        return {
+            "name": self.name, "fingerprint": self.fingerprint, "repo": self.repo, "commit": self.commit,
+            "columns": self.columns, "rows": {split: len(rows) for split, rows in self.splits.items()},
+            "checks": self.checks,
+        }
+
+
+def gather(part: DataPart, columns: Sequence[Column], source: Any = None) -> Data:
+    """The splits as they are given, by role, without gaps: what a task inspects, under the row numbers of the data."""
+    raw = sources.load(part.source if source is None else source, part.stream)
+    if "train" not in raw.splits:
+        raise DataError(f"there is no train split; splits: {listing(raw.splits)}.", where=raw.name)
+    train = raw.splits["train"]
+    mapping = find_columns(train.head if isinstance(train, Stream) else train, columns, part.columns)
+    labels = [column.role for column in columns if column.kind == "label" and column.role in mapping]
+    splits = {split: streamed(rows, mapping, labels) if isinstance(rows, Stream) else by_role(rows, mapping, split)
+              for split, rows in raw.splits.items() if split in sources.SPLITS}
+    if isinstance(part.validation, str):
+        other = sources.load(part.validation)
+        splits["validation"] = by_role(next(iter(other.splits.values())), mapping, "validation")
+        raw.fingerprint = f"{raw.fingerprint}+{other.fingerprint}"
+    for split, rows in splits.items():
+        refuse_gaps(rows, columns, split, training=True)
+    return Data(splits, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
+
+
+def for_training(data: Data, part: DataPart, columns: Sequence[Column], seed: int, warn: Warn) -> Data:
+    """Train, validation and (where there is one) test rows; the validation split is cut from train if missing."""
+    splits = dict(data.splits)
+    if part.limit is not None:
+        splits = {split: sample(rows, part.limit, seed) for split, rows in splits.items()}
+    checks: dict[str, Any] = {"validation": "given"}
+    if "validation" not in splits:
+        labelled = next((c.role for c in columns if c.kind == "label" and c.role in data.columns), None)
+        splits["train"], splits["validation"] = cut_validation(splits["train"], part.validation, seed, labelled)
+        first = isinstance(splits["train"], Stream)
+        checks["validation"] = f"the first {len(splits['validation'])} rows of train" if first else (
+            f"cut from train ({part.validation:g}, seed {seed})")
+    if isinstance(splits["train"], Stream):
+        checks["stream"] = f"order: {part.buffer} rows that follow each other are shuffled together; duplicates in train: not looked for"
+    kept = {split: rows for split, rows in splits.items() if not isinstance(rows, Stream)}
+    checks["duplicates"] = duplicates(kept, [c.role for c in columns if not c.target])
+    for pair, count in checks["duplicates"].items():
+        if count:
+            warn(f"{count} rows of {pair.replace('/', ' stand word for word in ')}: scores there flatter the model.")
+    ordered = {split: splits[split] for split in sources.SPLITS if split in splits}
+    return dataclasses.replace(data, splits=ordered, checks=checks)
+
+
+MOST_OF_STREAM = 5_000
+"""Rows of a stream that are held out at most: they are kept in memory."""
+HELD_OUT = ("test", "validation")
+"""What is answered and scored where nobody names a split: not what a model was trained on, if there is anything else."""
+
+
+def for_evaluation(
+    source: Any, split: str | None, columns: Sequence[Column], chosen: Mapping[str, str], needs_labels: bool
+) -> Data:
+    """One split's rows for `evaluate` and `predict`, under its name, or the data's where that has no splits. A column that is gone is
+    looked for by name again."""
+    raw = sources.load(source)
+    if split is not None and split not in raw.splits:
+        raise DataError(f"there is no split '{split}'; splits: {'none' if raw.whole else listing(raw.splits)}.", where=raw.name,
+                        hint="Leave --split out: all rows are taken." if raw.whole else None)
+    name = split or next((held for held in HELD_OUT if held in raw.splits), next(iter(raw.splits)))
+    kept = {role: column for role, column in chosen.items() if column in raw.splits[name].column_names}
+    wanted = [c for c in columns if c.needed == "always" or needs_labels or c.role in kept or c.needed == "never"]
+    mapping = find_columns(raw.splits[name], wanted, kept, training=needs_labels)
+    called = raw.name if raw.whole and split is None else name
+    rows = by_role(raw.splits[name], mapping, called)
+    refuse_gaps(rows, wanted, called, training=needs_labels)
+    return Data({called: rows}, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
+
+
+def plain(name: str) -> str:
+    """A column name as it is compared."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def find_columns(
+    rows: Any, columns: Sequence[Column], chosen: Mapping[str, str], training: bool = True
+) -> dict[str, str]:
+    """Which column has which role: as chosen, else by name, else the only one that looks like it."""
+    names = list(rows.column_names)
+    roles = [column.role for column in columns]
+    mapping: dict[str, str] = {}
+    for role, name in chosen.items():
+        if role not in roles:
+            raise DataError(f"no role '{role}' in this task.{did_you_mean(role, roles)} Roles: {listing(roles)}.")
+        if name not in names:
+            raise DataError(
+                f"there is no column '{name}' (for {role}).{did_you_mean(name, names)} Columns: {listing(names, 30)}.",
+                hint=f"Choose one with: --set data.{role}=COLUMN",
+            )
+        mapping[role] = name
+    by_name = {plain(name): name for name in reversed(names)}
+    for column in columns:
+        if column.role not in mapping:
+            found = next((by_name[n] for n in column.names if n in by_name and by_name[n] not in mapping.values()), None)
+            if found:
+                mapping[column.role] = found
+    for column in columns:
+        needed = column.needed == "always" or (column.needed == "train" and training)
+        if column.role in mapping or not needed:
+            continue
+        left = [name for name in names if name not in mapping.values() and looks_like(rows, name, column.kind)]
+        if len(left) != 1:
+            raise DataError(
+                f"no column for the {column.role}. Columns: {listing(names, 30)}; "
+                f"names that are known: {listing(column.names, 30)}.",
+                hint=f"Say which it is with: --set data.{column.role}=COLUMN",
+            )
+        mapping[column.role] = left[0]
+    return mapping
+
+
+def looks_like(rows: Any, name: str, kind: str) -> bool:
+    """Whether a column's type says what it is: words for a text, a class label for a label."""
+    from datasets import Audio, ClassLabel, Image
+
+    feature = rows.features[name]
+    if kind in ("label", "image", "audio"):
+        return isinstance(feature, {"label": ClassLabel, "image": Image, "audio": Audio}[kind])
+    inner = getattr(feature, "feature", None)  # of a list
+    if kind in ("words", "texts"):
+        return getattr(inner, "dtype", None) in ("string", "large_string")
+    if kind == "any" or getattr(feature, "dtype", None) not in ("string", "large_string"):
+        return False
+    values = [value or "" for value in rows[:100][name]]
+    return sum(len(value.split()) for value in values) >= 2 * len(values)
+
+
+def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
+    """Only the mapped columns, renamed to their roles; class labels as their names."""
+    missing = [name for name in mapping.values() if name not in rows.column_names]
+    if missing:
+        raise DataError(
+            f"the {split} split has no column {listing(missing)}; its columns: {listing(rows.column_names, 30)}."
+        )
+    rows = rows.select_columns(list(mapping.values())).rename_columns(
+        {name: f"role:{role}" for role, name in mapping.items()}  # through a name that no column has
+    ).rename_columns({f"role:{role}": role for role in mapping})
+    for role in mapping:
+        feature = rows.features[role]
+        if holds_labels(feature):
+            values = [named(feature, value) for value in cells(rows, role)]
+            rows = rows.remove_columns(role).add_column(role, values)
+    return rows
+
+
+def streamed(rows: Stream, mapping: Mapping[str, str], kept: Sequence[str]) -> Stream:
+    """The same of a stream. kept: roles that are kept as its rows are counted."""
+    features = {role: rows.head.features[name] for role, name in mapping.items()}
+    return rows.made(by_role(rows.head, mapping, "train"), lambda row: {
+        role: named(features[role], row[name]) if holds_labels(features[role]) else row[name] for role, name in mapping.items()}, kept)
+
+
+def holds_labels(feature: Any) -> bool:
+    """Whether there are class labels in a column, at whatever depth."""
+    from datasets import ClassLabel
+
+    inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", None)]
+    return isinstance(feature, ClassLabel) or any(part is not None and holds_labels(part) for part in inner)
+
+
+def named(feature: Any, value: Any) -> Any:
+    """Class labels as their names, in lists and dicts too; -1 is how the Hub writes `no label`."""
+    if isinstance(value, list):
+        return [named(getattr(feature, "feature", feature), item) for item in value]
+    if isinstance(value, dict):  # of a feature of dicts, or of a list of them that is kept as a dict of lists
+        parts = getattr(feature, "feature", feature)
+        return {name: named(parts[name], item) for name, item in value.items()}
+    if not hasattr(feature, "int2str"):
+        return value
+    return None if value is None or value < 0 else feature.int2str(value)
+
+
+def sample(rows: Any, most: int, seed: int) -> Any:
+    """At most so many rows, drawn by the seed, in their order; of a stream, the first."""
+    if len(rows) <= most:
+        return rows
+    if isinstance(rows, Stream):
+        return rows.between(0, most)
+    return rows.select(sorted(random.Random(f"limit/{seed}").sample(range(len(rows)), most)))
+
+
+def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: bool) -> None:
+    """Refuse empty texts and missing labels, with their row numbers."""
+    looked = [column for column in columns if column.role in rows.column_names and not column.gaps  # type: ignore[attr-defined]
+              and (column.needed == "always" or training)]
+    gaps: dict[str, list[int]] = {column.role: [] for column in looked}
+    for number, values in enumerate(cells(rows, *gaps, make=lambda *values: values)):
+        for column, value in zip(looked, values, strict=True):
+            if value is None or (isinstance(value, str) and not value.strip()) or (
+                    isinstance(value, list) and not value and column.kind != "label"):
+                gaps[column.role].append(number)
+    for column in looked:
+        if found := gaps[column.role]:
+            what = f"a missing {column.role}" if column.kind == "label" else f"an empty {column.role}"
+            raise DataError(
+                f"{len(found)} of {len(rows)} rows have {what}: {row_numbers(found)} of {split}.",
+                hint="Fill them in or take these rows out, and run the same command again.",
+            )
+
+
+def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) -> tuple[Any, Any]:
+    """Train and validation rows, each label in both in proportion where it has at least two rows.
+
+    Our own few lines because the library's stratified split refuses labels that are rarer than the share.
+    """
+    if isinstance(share, str) or not 0 < share < 1:
+        raise DataError(f"data.validation is a share between 0 and 1, or a source, not {share!r}.")
+    if isinstance(rows, Stream):
+        wanted = max(1, min(MOST_OF_STREAM, round(share * len(rows))))
+        return rows.between(wanted, len(rows)), in_memory(rows, wanted)
+    groups: dict[Any, array[int]] = defaultdict(lambda: array("q"))
+    for index, value in enumerate(cells(rows, label)) if label else ():
+        groups[value if isinstance(value, str | int | bool) else None].append(index)
+        if len(groups) > len(rows) // 4:  # labels that are numbers, or all but unique: nothing to stratify
+            break
+    if not label or len(groups) > len(rows) // 4:
+        groups = {None: array("q", range(len(rows)))}
+    if len(rows) < 4:
+        raise DataError(f"{len(rows)} rows are too few to train on and to validate with.", hint="Add rows.")
+    draw = random.Random(f"validation/{seed}")
+    wanted = max(1, round(share * len(rows)))
+    held, left = array("q"), array("q")
+    for value in sorted(groups, key=str):
+        members = groups[value]
+        draw.shuffle(members)
+        take = min(int(share * len(members)), len(members) - 1)
+        held += members[:take]
+        left += members[take:-1]  # one row of each label always stays in train
+    draw.shuffle(left)
+    held += left[: max(0, wanted - len(held))]
+    chosen = np.zeros(len(rows), bool)
+    chosen[np.asarray(held)] = True
+    return rows.select(np.flatnonzero(~chosen)), rows.select(np.flatnonzero(chosen))
+
+
+def duplicates(splits: Mapping[str, Rows], roles: Sequence[str]) -> dict[str, int]:
+    """How many rows of validation and test stand in train too, and of test in validation."""
+    def keys(rows: Any) -> NDArray[np.int64]:
+        present = [role for role in roles if role in rows.column_names]
+        found = cells(rows, *present, make=lambda *values: hash(repr(values)))
+        return np.fromiter(found if present else (), np.int64)
+
+    hashed = {split: keys(rows) for split, rows in splits.items()}
+    counts = {}
+    for one, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
+        if one in hashed and other in hashed:
+            counts[f"{one}/{other}"] = int(np.isin(hashed[one], hashed[other]).sum())
+    return counts

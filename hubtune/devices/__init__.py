@@ -1,0 +1,1 @@
+"""The device: number formats, memory, processes and sharding."""

@@ -1,0 +1,1 @@
+"""Predictions and scores, model and loss checks, and verification of saved models."""

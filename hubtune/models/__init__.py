@@ -1,0 +1,1 @@
+"""Pretrained models: configuration, loading, saving and library quirks."""

@@ -1,0 +1,224 @@
+"""All that can be wrong is found here, before any compute is spent: plugins, rows, permission, model, lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hubtune import defaults, hub
+from hubtune.callbacks import Noted, Watcher
+from hubtune.contract import Base, Strategy, Task, registry
+from hubtune.data import encoding, splits
+from hubtune.data.encoding import Encoded
+from hubtune.data.row_batches import Lines
+from hubtune.data.streaming import Stream, Windows
+from hubtune.devices import device, processes
+from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
+from hubtune.hub import card
+from hubtune.hub.origin import Origin, locate, refuse_unsafe, said_beside
+from hubtune.models import loading
+from hubtune.recipe import Recipe, TrainPart
+from hubtune.training import optimizers
+from hubtune.training.schedule import steps_in
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run with nothing left open: only the weights are still to be fetched."""
+
+    recipe: Recipe
+    task: Task[Any]
+    strategy: Strategy[Any]
+    plugins: dict[str, Any]
+    data: splits.Data
+    facts: dict[str, Any]
+    origin: Origin
+    base: Base
+    config: dict[str, Any]
+    usage: str
+    encoded: dict[str, Encoded]
+    lengths: dict[str, Any]
+    settings: TrainPart
+    parameters: int
+    warnings: list[str]
+    windows: Windows | None = None
+    shard: bool = False
+
+    def described(self) -> dict[str, Any]:
+        """What goes into `run.json` before step 0: everything needed to run it again."""
+        an_epoch, steps = steps_in(self.settings, len(self.data.splits["train"]))
+        return {
+            "recipe": self.recipe.as_dict(),
+            "task": {
+                "name": self.task.name, "summary": self.task.summary, "pipeline_tag": self.task.pipeline_tag,
+                "model": self.task.model, "metric": self.task.metric_of(self.base).name,
+            },
+            "strategy": {
+                "name": self.strategy.name, "summary": self.strategy.summary, "paper": self.strategy.paper,
+            },
+            "plugins": self.plugins, "base": self.origin.described(), "data": self.data.described(),
+            "facts": self.facts, "config": self.config, "usage": self.usage, "settings": dict(vars(self.settings)), "lengths": self.lengths,
+            "plan": {"steps_an_epoch": an_epoch, "steps": steps}, "parameters": {"total": self.parameters},
+            "warnings": self.warnings,
+        }
+
+
+def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mapping[str, Any] | None = None) -> Prepared:
+    """Check everything and encode the rows. `before`: the record of the run that goes on, whose pins are kept."""
+    noted = Noted(watcher)
+    plugins = registry.load()
+    came = before["plugins"] if before else {}
+    task, strategy = plugins.task(recipe.task, came.get("task")), plugins.strategy(recipe.strategy, came.get("strategy"))
+    refuse_settings(recipe.train, strategy, before)
+    shard = processes.shards(recipe.train.shard)
+    if alone := processes.nobody_to_share_with(recipe.train.shard):  # who only looks, or goes on with fewer processes, may be alone
+        noted.warn(alone.message)
+    data, facts = inspected(recipe, task, source, before, noted)
+    if recipe.publish.repo:
+        hub.check_push(recipe.publish.repo, recipe.publish.pr)
+    origin = located(recipe.model, before)
+    base, config = opened(origin, task, strategy, facts)
+    noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
+    shape = loading.skeleton(base, task)
+    if shard:
+        refuse_unshardable(strategy, shape)
+    limit = loading.length_limit(base, shape) if task.unit == "tokens" else None
+    limit = limit and max(1, limit - strategy.positions())
+    parameters = sum(parameter.numel() for parameter in shape.parameters())
+    train = data.splits["train"]
+    settings = TrainPart(**before["settings"]) if before else defaults.settle(
+        recipe.train, strategy.defaults, len(train), parameters,
+        still=recipe.train.batch_norm == "frozen" and loading.has_batch_norms(shape), additive=task.additive,
+    )
+    size = window_of(train, recipe.data.buffer, settings.batch_size or 1, task, noted) if isinstance(train, Stream) else len(train)
+    encoded, lengths, base = encode_splits(task, data, base, limit, recipe.train, noted, size)
+    windows = Windows(task, train, base, lengths["max_length"], size, (0, encoded["train"])) if isinstance(train, Stream) else None
+    return Prepared(recipe, task, strategy, origins(plugins, task=task, strategy=strategy), data, facts, origin, base, config,
+                    strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings, windows, shard)
+
+
+def origins(plugins: registry.Registry, **used: Task[Any] | Strategy[Any]) -> dict[str, Any]:
+    """Which plugin of which distribution each came from, for `run.json`: a resume without them says what to install."""
+    found = {kind: plugins.origin(type(plugin)) for kind, plugin in used.items()}
+    return {kind: {"plugin": one.name, "distribution": one.source, "version": one.version} for kind, one in found.items()}
+
+
+def refuse_settings(train: TrainPart, strategy: Strategy[Any], before: Mapping[str, Any] | None) -> None:
+    """Refuse what this machine, this strategy or this launcher cannot do, before any row is read."""
+    refuse_tracker(train.track)
+    optimizers.refuse(train.optimizer, strategy)
+    if train.plan and not before:
+        device.plan_of(train.plan, train.precision)
+    processes.refuse_lonely()
+
+
+def inspected(
+    recipe: Recipe, task: Task[Any], source: Any, before: Mapping[str, Any] | None, noted: Noted
+) -> tuple[splits.Data, dict[str, Any]]:
+    """The rows of all splits, and what the task finds in them; refused where they are others than those the run began with."""
+    data = splits.gather(recipe.data, task.columns, source)
+    if before and data.fingerprint != before["data"]["fingerprint"]:
+        raise ResumeError(
+            "the data has changed since the run began: "
+            f"{data.fingerprint[:12]} instead of {before['data']['fingerprint'][:12]}.",
+            hint="Put the old data back to go on, or train anew with --overwrite.",
+        )
+    noted.note("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
+    facts = task.inspect({split: Lines(found) for split, found in data.splits.items()})
+    data = splits.for_training(data, recipe.data, task.columns, recipe.train.seed, noted.warn)
+    noted.note("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
+    return data, facts
+
+
+def located(model: str, before: Mapping[str, Any] | None) -> Origin:
+    """Where the base model is, at the commit that the run began with."""
+    origin = locate(model, before["base"]["commit"] if before and not before["base"]["local"] else None)
+    if before and origin.commit != before["base"]["commit"]:
+        raise ResumeError("the base model's files have changed since the run began.",
+                          hint="Put the old files back to go on, or train anew with --overwrite.")
+    return origin
+
+
+def window_of(stream: Stream, buffer: int, batch_size: int, task: Task[Any], noted: Noted) -> int:
+    """How many rows of a stream are shuffled together: whole steps of them."""
+    refuse_unstreamed(task)
+    noted.warn(f"streamed: {buffer} rows that follow each other are shuffled together, so rows that are sorted stay so.")
+    return max(1, buffer // batch_size) * batch_size
+
+
+def opened(
+    origin: Origin, task: Task[Any], strategy: Strategy[Any], facts: Mapping[str, Any]
+) -> tuple[Base, dict[str, Any]]:
+    """The base as the task wants it, and what of its configuration that is; refused where task, strategy and model do not fit."""
+    refuse_unsafe(origin)
+    refuse_code(origin)
+    base = loading.open_base(origin, task)
+    loading.refuse_misfit(origin, base, task, strategy)
+    setup = task.configure(facts, base)
+    return loading.configured(base, setup), dict(setup.config)
+
+
+def encode_splits(
+    task: Task[Any], data: splits.Data, base: Base, limit: int | None, train: TrainPart, noted: Noted, size: int
+) -> tuple[dict[str, Encoded], dict[str, Any], Base]:
+    """Examples of every split. Training rows are cut at the training length; others only where they must be.
+
+    size: of a stream, how many rows of it.
+    """
+    loading.state_limit(base, limit)
+    if train.max_length is not None and limit is not None and train.max_length > limit:
+        noted.warn(f"train.max_length={train.max_length} is more than the model takes: {limit} tokens.")
+    wanted = min(train.max_length, limit) if train.max_length and limit else train.max_length
+    learnt = data.splits["train"]
+    learnt = learnt.part(0, size) if isinstance(learnt, Stream) else learnt
+    noted.begin("encoding train", len(learnt))
+    first, lengths = encoding.encode_for_training(task, learnt, base, wanted, limit, noted.advance)
+    unit = task.unit
+    if lengths["rows_cut"]:
+        noted.warn(
+            f"{lengths['rows_cut']} of {lengths['rows']} rows are longer than {lengths['max_length']} {unit} and are "
+            f"cut there: {lengths['tokens_cut']} of {lengths['tokens']} {unit} are lost."
+        )
+    cut = f"; cut at {lengths['max_length']}" if lengths["max_length"] else ""
+    noted.note(f"{unit} a row: median {lengths['median']}, longest {lengths['longest']}{cut}")
+    # Training alone is cut shorter: answers are for the whole text, up to what the model takes, as a pipeline's are.
+    base = replace(base, max_length=limit)
+    encoded = {"train": first}
+    for split in [name for name in data.splits if name != "train"]:
+        noted.begin(f"encoding {split}", len(data.splits[split]))
+        encoded[split] = encoding.encode(task, data.splits[split], base, base.max_length, noted.advance)
+    noted.end()
+    return encoded, lengths, base
+
+
+def refuse_unstreamed(task: Task[Any]) -> None:
+    """Refuse to stream for a task that has to see all examples before step 0."""
+    if type(task).annotate is not Task.annotate:
+        raise RecipeError(f"'{task.name}' asks the untouched model about every row before step 0, so its data cannot be streamed.",
+                          hint="Leave data.stream out.")
+
+
+def refuse_code(origin: Origin) -> None:
+    """Refuse a base whose weights mean nothing without the code beside them, which is not run."""
+    if said_beside(origin).get("loads_with") == "code":
+        raise ModelError("it loads with code that lies beside its weights, which is not run to tune it further.",
+                         where=origin.repo, hint="Tune the model that it was made from.")
+
+
+def refuse_unshardable(strategy: Strategy[Any], shape: Any) -> None:
+    """Refuse what cannot be trained in parts, before weights are here."""
+    from hubtune.devices import sharding  # it imports torch, which only those wait for who train in parts
+
+    reason = sharding.unfit_strategy(strategy) or sharding.unfit(shape, tuple(shape.modules()))
+    if reason:
+        raise RecipeError(f"the weights cannot be shared out over processes: {reason}.",
+                          hint="Let each process hold all of them: --set train.shard=none")
+
+
+def refuse_tracker(name: str | None) -> None:
+    """Refuse a tracker that is not installed."""
+    import importlib.util
+
+    if name and importlib.util.find_spec(name) is None:
+        raise MissingExtra(f"train.track={name} needs the package {name}.", hint=f"Install it with: pip install {name}")

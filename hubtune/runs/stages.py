@@ -1,0 +1,195 @@
+"""The stages that cost compute: train, score, save, and prove what was saved."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubtune.callbacks import Watcher
+from hubtune.contract import CONTRACT, Task
+from hubtune.data.row_batches import Lines
+from hubtune.devices import device, fp64, host_lock, memory, processes, sharding
+from hubtune.evaluation import inference, loss_checks, model_checks, verification
+from hubtune.hub import card
+from hubtune.hub.origin import fetch
+from hubtune.models import loading
+from hubtune.record import RECORD, write_record
+from hubtune.runs.preparation import Prepared
+from hubtune.training import autotune, checkpoint, choices
+from hubtune.training.context import Work
+from hubtune.training.loop import Loop, Outcome
+from hubtune.training.state import prepared as prepared_module
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Watcher, *, resume: bool) -> None:
+    """Train, score, save and prove; the folder is then a finished run. Of several processes, the first writes."""
+    processes.join(device.kind())
+    host_lock.clear()
+    try:
+        compute = processes.together(planned(prepared, record, resume) if processes.is_first() else None)
+        assert compute is not None
+        with device.computing(compute):
+            outcome, compute = trained(folder, prepared, record, compute, watcher, resume=resume)
+            if not processes.is_first():
+                return
+            record |= saved_and_proven(folder, prepared, outcome, record, compute, watcher)
+    finally:
+        processes.leave()
+    record["peak_memory_bytes"] = memory.peak(compute.device)
+    record["state"] = "trained"
+    write_record(folder, record)
+    (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
+    for made in ("checkpoints", "features"):
+        shutil.rmtree(folder / made, ignore_errors=True)  # the result is in model/, and these are many times its size
+
+
+def planned(prepared: Prepared, record: Mapping[str, Any], resume: bool) -> device.Compute:
+    """How steps are computed: as the run began, as another run did, or as is measured now; what only a model can tell is open."""
+    if resume:
+        return device.Compute(**record["compute"])
+    if prepared.settings.plan:
+        return device.plan_of(prepared.settings.plan, prepared.settings.precision)
+    return device.choose(prepared.settings.precision, prepared.settings.kernels)
+
+
+def trained(
+    folder: Path, prepared: Prepared, record: dict[str, Any], compute: device.Compute, watcher: Watcher, *, resume: bool
+) -> tuple[Outcome, device.Compute]:
+    """Train and score, in every process; what was found goes into the record."""
+    prepared, work = loaded(folder, prepared, compute, resume)
+    with contextlib.closing(Loop(work, watcher)) as loop:
+        if not resume:
+            begun(folder, prepared, record, loop)
+        outcome = loop.run()
+    compute = work.compute
+    record |= {
+        "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
+        "stopped_early": outcome.early, "features": outcome.features, "seconds": round(outcome.seconds, 3),
+        "parameters": {"total": prepared.parameters, "trainable": outcome.trainable},
+        "happened": {**outcome.pace, "peak_memory_bytes": memory.peak(compute.device)},
+        "processes": {"count": processes.world(), "shard": "full" if prepared.shard else "none"},
+        **scored(prepared, outcome.model, compute, watcher),
+    }
+    if prepared.shard:
+        outcome = dataclasses.replace(outcome, model=in_one(prepared, work, outcome))
+    return outcome, compute
+
+
+def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: Loop) -> None:
+    """Before step 0: try what a step costs unless another run's plan says so, and write down how this one computes."""
+    work, watcher = loop.work, loop.watcher
+    if prepared.settings.plan:
+        used = {"padding_free": work.compute.padding < 1, "compiled": work.compute.compiled}
+        record |= {name: {"used": value, "reason": f"train.plan={prepared.settings.plan}"} for name, value in used.items()}
+    else:
+        record["padding_free"] = choices.padding(loop)
+        record["compiled"] = choices.compilation(loop)
+        record["expected"] = autotune.expected(loop, autotune.measure(loop.learner))
+    record["compute"] = work.compute.as_dict()
+    if work.compute.uniform:
+        watcher.warn("this model's answers change with padding, so only rows of one length meet in a batch.")
+    if work.compute.recompute:
+        watcher.note("memory is short: activations are computed again in the backward pass, which takes about a third more time.")
+    if processes.is_first():
+        write_record(folder, record)
+
+
+def in_one(prepared: Prepared, work: Work, outcome: Outcome) -> Module:
+    """The trained module with whole weights, in the first process: what was learnt, in the base as it is loaded.
+
+    FSDP knows no way back from parts; a strategy makes of the same base what it made before.
+    """
+    learnt = {name: sharding.whole(value.detach()).cpu() for name, value in checkpoint.moving(outcome.model, outcome.learned).items()}
+    if not processes.is_first():
+        return outcome.model
+    found = loading.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
+    state = prepared.strategy.state()
+    module = prepared_module(dataclasses.replace(work, model=found.model, fresh=found.fresh), outcome.plan)
+    prepared.strategy.restore(state)
+    checkpoint.put_back(module, learnt, outcome.learned)
+    return module
+
+
+def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bool) -> tuple[Prepared, Work]:
+    """The model with its weights, and all that the loop needs; examples with what the model as it is says of them."""
+    found = loading.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
+    if not resume:
+        alone = dataclasses.replace(compute, device="cpu") if prepared.shard else compute  # whole weights may not fit elsewhere
+        seen = model_checks.looked_at(found.model, prepared.task, prepared.base, prepared.encoded["train"], alone,
+                                 free=prepared.settings.precision == "auto")
+        compute = dataclasses.replace(seen, device=compute.device)
+    elif compute.precision == "fp64":
+        fp64.model(found.model)
+    if type(prepared.task).annotate is not Task.annotate:
+        prepared = dataclasses.replace(prepared, encoded={
+            split: inference.annotated(found.model, prepared.task, prepared.base, encoded, compute.uniform)
+            for split, encoded in prepared.encoded.items()
+        })
+    if not resume:
+        loss_checks.refuse_mean(found.model, prepared.task, prepared.base, prepared.encoded["train"])
+    return prepared, Work(
+        prepared.task, prepared.strategy, prepared.base, found.model, found.fresh, prepared.encoded["train"],
+        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,
+        prepared.shard,
+    )
+
+
+def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: Watcher) -> dict[str, Any]:
+    """Metrics, intervals and reports on every split but train."""
+    task, base = prepared.task, prepared.base
+    found: dict[str, dict[str, Any]] = {"metrics": {}, "intervals": {}, "reports": {}}
+    for split, encoded in prepared.encoded.items():
+        if split == "train":
+            continue
+        watcher.begin(f"evaluating {split}", len(encoded.examples))
+        listed = list(Lines(prepared.data.splits[split]))
+        answers = inference.answer(model, task, base, listed, encoded, accelerator=processes.state(), advance=watcher.advance,
+                                  uniform=compute.uniform, limit=compute.evaluation)
+        watcher.end()
+        found["metrics"][split] = task.score(answers.predictions, listed, base)
+        found["intervals"][split] = inference.intervals(task, answers.predictions, listed, base)
+        found["reports"][split] = task.report(answers.predictions, listed, base)
+    return found
+
+
+def saved_and_proven(
+    folder: Path, prepared: Prepared, outcome: Outcome, record: Mapping[str, Any], compute: device.Compute,
+    watcher: Watcher,
+) -> dict[str, Any]:
+    """Write the plain model for the Hub, and compare it in a fresh process with the one that was trained."""
+    seen = folder / "proof.safetensors"
+    verification.witness(
+        outcome.model, prepared.task, prepared.base, prepared.encoded["validation"], seen, compute.uniform
+    )
+    export = prepared.strategy.export(outcome.model)
+    place = folder / "model"
+    shutil.rmtree(place, ignore_errors=True)
+    loading.save(export, prepared.base, place, prepared.origin, prepared.task.files(prepared.base))
+    (place / RECORD).write_text(json.dumps({
+        "hubtune": version("hubtune"), "contract": CONTRACT,
+        "task": {"name": prepared.task.name, "options": dict(prepared.recipe.task.options), "plugin": record["plugins"]["task"]},
+        "strategy": {"name": prepared.strategy.name, "options": dict(prepared.recipe.strategy.options)},
+        "facts": record["facts"], "columns": record["data"]["columns"], "data": record["data"]["fingerprint"][:16],
+        "loads_with": export.loads_with, "limit": record["lengths"]["limit"], "base": {name: record["base"][name] for name in ("repo", "commit", "local")},
+    }, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    found = None
+    if prepared.settings.prove:
+        watcher.note("proving: the saved model, in a fresh process without hubtune")
+        origin = prepared.origin
+        found = verification.check(verification.Saved(
+            place, prepared.task.model, export.loads_with, seen, fetch(origin, [*origin.small, *origin.weights]),
+            record["config"],
+        ))
+    return {
+        "proof": found, "loads_with": export.loads_with,
+        "base_model_relation": "adapter" if export.loads_with == "peft" else "finetune",
+    }

@@ -1,0 +1,1 @@
+"""What a loopback Hub stores: repositories, commits, files and discussions."""

@@ -1,0 +1,37 @@
+"""What a training is given, as plain values: for the loop, and for all that looks at how it can be computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubtune.contract import Base, Rows, Strategy, Task
+from hubtune.data.encoding import Encoded
+from hubtune.data.streaming import Windows
+from hubtune.devices.device import Compute
+from hubtune.recipe import TrainPart
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+@dataclass
+class Work:
+    """All that the loop needs, as plain values."""
+
+    task: Task[Any]
+    strategy: Strategy[Any]
+    base: Base
+    model: Module
+    fresh: frozenset[str]
+    train: Encoded
+    validation: Encoded
+    validation_rows: Rows
+    settings: TrainPart
+    compute: Compute
+    folder: Path
+    resume: bool = False
+    windows: Windows | None = None
+    """Of a stream: what `train` is a window of."""
+    shard: bool = False

@@ -1,0 +1,1 @@
+"""The first-party plugins: tasks and strategies, one module each."""

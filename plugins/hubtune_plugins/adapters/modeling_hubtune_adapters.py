@@ -1,0 +1,97 @@
+"""A transformers model with bottleneck adapters (Houlsby et al., arXiv:1902.00751; Pfeiffer et al., arXiv:2005.00247).
+
+This file lies beside the weights of models that hubtune tuned, and needs nothing but torch and transformers.
+`config.json` says under `hubtune_plugins.adapters` of which class the model is and which of its modules have an adapter.
+"""
+
+
+def insert(model, said):
+    """Put an adapter behind each of the modules that `said["layers"]` names: h becomes h + up(act(down(h))).
+
+    said: {"model": class, "layers": {module: [width, bottleneck]}, "nonlinearity": name, "dropout": probability}.
+    The up projection begins at zero, so that the model begins as it was. Returns the adapters.
+    """
+    WithAdapter = layer_with_adapter()
+    layers = {name: model.get_submodule(name) for name in said["layers"]}
+    made = {name: bottleneck(layers[name], *sizes, said["nonlinearity"], said["dropout"])
+            for name, sizes in said["layers"].items()}
+    wrapped = {id(layers[name]): WithAdapter(layers[name], adapter) for name, adapter in made.items()}
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if id(child) in wrapped and not isinstance(parent, WithAdapter):
+                setattr(parent, name, wrapped[id(child)])
+    return made
+
+
+def bottleneck(layer, width, inner, nonlinearity, dropout):
+    """An adapter for what a layer puts out: from `width` values (of a convolution: channels) to `inner` and back."""
+    from torch import nn
+
+    weight = next(layer.parameters())
+    make = {"device": weight.device, "dtype": weight.dtype}
+    if isinstance(layer, nn.Conv2d):
+        down, up = nn.Conv2d(width, inner, 1, **make), nn.Conv2d(inner, width, 1, **make)
+    else:
+        down, up = nn.Linear(width, inner, **make), nn.Linear(inner, width, **make)
+    nn.init.zeros_(up.weight)
+    nn.init.zeros_(up.bias)
+    activation = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}[nonlinearity]()
+    adapter = nn.Sequential()
+    for name, part in {"down": down, "activation": activation, "dropout": nn.Dropout(dropout), "up": up}.items():
+        adapter.add_module(name, part)
+    return adapter
+
+
+def layer_with_adapter():
+    """The class of a layer with an adapter behind it. It is made when it is asked for: importing this file is cheap."""
+    from torch import nn
+
+    class WithAdapter(nn.Module):
+        def __init__(self, layer, adapter):
+            super().__init__()
+            self.layer, self.adapter = layer, adapter
+
+        def forward(self, *inputs, **named):
+            out = self.layer(*inputs, **named)
+            if isinstance(out, tuple):  # such as a mixture of experts with what its router chose
+                return (out[0] + self.adapter(out[0]), *out[1:])
+            return out + self.adapter(out)
+
+        def __getattr__(self, name):  # what a model asks of its layer, such as the number format of its weight
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(self.layer, name)
+
+    return WithAdapter
+
+
+class Adapted:
+    """What `auto_map` names: the model's own class in transformers, with adapters put in before weights are read."""
+
+    @classmethod
+    def of(cls, config):
+        """The class for a configuration."""
+        import transformers
+
+        said = config.hubtune_plugins.adapters
+        known = getattr(transformers, said["model"])
+
+        def begin(self, config, *inputs, **named):
+            known.__init__(self, config, *inputs, **named)
+            insert(self, said)
+
+        return type(known.__name__, (known,), {"__init__": begin, "__module__": known.__module__})
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class=None):
+        """Asked by the `Auto` classes; there is nothing to note."""
+
+    @classmethod
+    def from_pretrained(cls, name, *inputs, config, **named):
+        """The model with its weights, as `AutoModel....from_pretrained(..., trust_remote_code=True)` asks for it."""
+        return cls.of(config).from_pretrained(name, *inputs, config=config, **named)
+
+    @classmethod
+    def _from_config(cls, config, **named):
+        return cls.of(config)._from_config(config, **named)

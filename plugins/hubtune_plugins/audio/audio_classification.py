@@ -1,0 +1,47 @@
+"""Audio classification: one label per sound, such as a keyword, a speaker, a language or an instrument."""
+
+from dataclasses import dataclass
+
+from hubtune import Column, Setup, hookimpl, option
+from hubtune_plugins.audio.samples import labelled
+from hubtune_plugins.audio.sounds import AUDIO, FRAMES, SoundTask, augmentation, examples_of, inputs_of
+from hubtune_plugins.classification.labelled import Labelled, LabelOptions
+
+
+@dataclass(frozen=True)
+class AudioOptions(LabelOptions):
+    max_seconds: float = option(30.0, "longer sounds are cut, in training anywhere, else in the middle; 0: never")
+
+
+class AudioClassification(Labelled, SoundTask):
+    """One label per sound."""
+
+    name = "audio-classification"
+    summary = "a label for a sound: keyword, speaker, emotion, instrument"
+    model = "AutoModelForAudioClassification"
+    pipeline_tag = "audio-classification"
+    Options = AudioOptions
+    columns = (
+        AUDIO,
+        Column("label", ("label", "labels", "class", "category", "target", "command", "keyword", "intent", "emotion",
+                         "genre", "language", "speaker", "speaker_id", "y"), kind="label", needed="train"),
+    )
+
+    def configure(self, facts, base):
+        return Setup({**super().configure(facts, base).config, **augmentation(base.config)})
+
+    def encode(self, rows, base):
+        limits = [round(self.options.max_seconds * FRAMES), base.max_length]
+        for row, example in zip(rows, examples_of(rows, base, min(filter(None, limits), default=None)), strict=True):
+            yield [self.with_target(example, row, base)]
+
+    def collate(self, examples, base, draws):
+        return self.batch(inputs_of(examples, base, draws), examples)
+
+    def sample(self, count):
+        return labelled(count)
+
+
+@hookimpl
+def hubtune_tasks():
+    return [AudioClassification]

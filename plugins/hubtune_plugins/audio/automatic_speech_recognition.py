@@ -1,0 +1,80 @@
+"""Speech recognition by connectionist temporal classification, CTC (Graves et al., ICML 2006): speech as text."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Loss, Metric, Setup, hookimpl, option
+from hubtune_plugins.audio.characters import TEXT, error_rates, ids_of, in_case, processor_of, settled, spoken
+from hubtune_plugins.audio.ctc import ctc_losses, heard, learnable, likeliest, targets_of
+from hubtune_plugins.audio.samples import spelt
+from hubtune_plugins.audio.sounds import AUDIO, SoundTask, augmentation, examples_of, frames_of, inputs_of
+
+
+@dataclass(frozen=True)
+class SpeechOptions:
+    casing: str = option("auto", "how text is written; auto: as the model's vocabulary does, lower for a new one",
+                         choices=("auto", "lower", "upper", "keep"))
+    punctuation: str = option("drop", "what becomes of punctuation, which no voice says", choices=("drop", "keep"))
+
+
+class SpeechRecognition(SoundTask):
+    """Speech as text, by CTC over characters, or over the tokens that the model came with."""
+
+    contract = 1
+    name = "automatic-speech-recognition"
+    summary = "speech as text, by CTC"
+    model = "AutoModelForCTC"
+    pipeline_tag = "automatic-speech-recognition"
+    metric = Metric("wer", higher_is_better=False)
+    needs = ("soundfile", "soxr", "jiwer")
+    Options = SpeechOptions
+    columns = (AUDIO, TEXT)
+
+    def inspect(self, splits):
+        texts = [spoken(row["text"], self.options.punctuation) for row in splits["train"]]
+        learnable(texts, frames_of([row["audio"] for row in splits["train"]], 16000))
+        return {"characters": sorted(set("".join(texts)) - {" "})}
+
+    def configure(self, facts, base):
+        tokenizer, self.case, size = settled(base, facts, self.options.casing)
+        self.blank = tokenizer.pad_token_id
+        head = {"pad_token_id": self.blank, "vocab_size": size}
+        return Setup({**head, **augmentation(base.config)}, processor_of(base, tokenizer))
+
+    def written(self, text):
+        return in_case(spoken(text, self.options.punctuation), self.case)  # as the model is to write it
+
+    def encode(self, rows, base):
+        for row, example in zip(rows, examples_of(rows, base), strict=True):
+            if row.get("text") is not None:
+                example["ids"] = ids_of(base.processor.tokenizer, self.written(row["text"]))
+            yield [example]
+
+    def collate(self, examples, base, draws):
+        return Batch(inputs_of(examples, base, draws), targets_of(examples), len(examples))
+
+    def count(self, batch):
+        """Characters: the loss is in nats per character, whatever the length of the texts."""
+        return {"loss": float(batch.targets["lengths"].sum())}
+
+    def forward(self, model, batch):
+        return heard(model, super().forward(model, batch).logits, batch.inputs.get("attention_mask"))
+
+    def loss(self, outputs, batch):
+        return Loss(ctc_losses(outputs, batch.targets, self.blank).sum(), self.count(batch)["loss"])
+
+    def judge(self, outputs, batch, base):
+        return [{"text": base.processor.tokenizer.decode(ids)} for ids in likeliest(outputs)]
+
+    def score(self, predictions, rows, base):
+        return error_rates([self.written(row["text"]) for row in rows], [one["text"] for one in predictions])
+
+    def sample(self, count):
+        return spelt(count)
+
+    def gold(self, row, base):
+        return {"text": self.written(row["text"])}
+
+
+@hookimpl
+def hubtune_tasks():
+    return [SpeechRecognition]

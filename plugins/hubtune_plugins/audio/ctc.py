@@ -1,0 +1,61 @@
+"""Connectionist temporal classification, CTC (Graves et al., ICML 2006): a text is learnt without knowing where in the
+sound its letters are. At every step a model says a character or the blank; equal ones that follow each other are one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hubtune import DataError, exact, row_numbers
+from hubtune_plugins.audio.sounds import output_lengths
+
+
+@dataclass
+class Heard:
+    """What a model says of sounds. logits: (sounds, steps, characters); lengths: (sounds,), the steps that are no padding."""
+
+    logits: Any
+    lengths: Any
+
+
+def heard(model, logits, mask):
+    """A model's output with its lengths. mask: that of the inputs, or None where all sounds are equally long."""
+    import torch
+
+    lengths = output_lengths(model, mask, logits.shape[1])
+    whole = torch.full((len(logits),), logits.shape[1], device=logits.device)
+    return Heard(logits, whole if lengths is None else lengths)
+
+
+def learnable(texts, frames):
+    """Refuse rows of train that teach nothing: texts without a letter, or with more letters than frames of sound."""
+    empty = [row for row, text in enumerate(texts) if not text]
+    long = [row for row, text in enumerate(texts) if len(text) > frames[row]]
+    for bad, what in ((empty, "have a transcription without a letter"),
+                      (long, "have more letters than frames of sound (20 ms), so that CTC cannot learn them")):
+        if bad:
+            raise DataError(f"{len(bad)} of {len(texts)} rows {what}: {row_numbers(bad)} of train.",
+                            hint="Does each text belong to its sound? Correct these rows or take them out.")
+
+
+def targets_of(examples):
+    """The `ids` of texts, (examples, characters) and padded, and their `lengths`; None where an example has no text."""
+    import torch
+
+    if not all("ids" in example for example in examples):
+        return None
+    ids = [torch.tensor(example["ids"], dtype=torch.long) for example in examples]
+    return {"ids": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True),
+            "lengths": torch.tensor([len(each) for each in ids])}
+
+
+def ctc_losses(outputs, targets, blank):
+    """The loss of each text in nats, (sounds,): infinite ones, of texts that do not fit into their sound, are 0."""
+    from torch.nn import functional as F
+
+    return F.ctc_loss(exact(outputs.logits).log_softmax(-1).transpose(0, 1), targets["ids"], outputs.lengths,
+                      targets["lengths"], blank=blank, reduction="none", zero_infinity=True)
+
+
+def likeliest(outputs):
+    """The ids of the best character at every step, by sound, repeated ones and blanks included: tokenizers merge these."""
+    best = outputs.logits.argmax(-1).tolist()
+    return [ids[:length] for ids, length in zip(best, outputs.lengths.tolist(), strict=True)]

@@ -1,0 +1,177 @@
+"""What a label can be: one of a few, several of a few, or a number. How each is learnt, answered and scored."""
+
+from collections import Counter
+
+from hubtune import DataError, cells, label_id, label_space, label_text, row_numbers
+from hubtune_plugins.classification import scores
+
+
+class One:
+    """One label a row."""
+
+    problem = "single_label_classification"
+    metric = "accuracy"
+
+    def __init__(self, options):
+        self.options = options
+
+    def facts(self, splits, name):
+        """The label space of the rows by split. name: what the raw labels are called, as a dict, given the labels."""
+        raw = {split: cells(rows, "label", make=self.labels) for split, rows in splits.items()}
+        labels = label_space(raw)
+        names = name(labels)
+        ordered = list(dict.fromkeys(names[label] for label in labels))
+        counts = Counter(names[label] for row in raw["train"] for label in row)
+        return {"labels": ordered, "names": names, "counts": {name: counts[name] for name in ordered}}
+
+    def labels(self, value):
+        """The labels in a cell, as strings."""
+        return [label_text(value)]
+
+    def ids(self, value, names, config):
+        """The ids of the labels in a cell."""
+        return [label_id(names.get(label, label), config) for label in self.labels(value)]
+
+    def target(self, value, names, config):
+        return self.ids(value, names, config)[0]
+
+    def losses(self, logits, targets):
+        """The loss of each row, (rows,), of `logits` (rows, labels)."""
+        from torch.nn import functional as F
+
+        return F.cross_entropy(logits, targets, reduction="none")
+
+    def answers(self, logits, names):
+        return [self.answer(dict(zip(names, row, strict=True))) for row in logits.softmax(-1).tolist()]
+
+    def answer(self, probabilities):
+        best = max(probabilities, key=probabilities.__getitem__)
+        return {"label": best, "probability": probabilities[best], "probabilities": probabilities}
+
+    def gold(self, value, names, config):
+        ids = self.ids(value, names, config)
+        return self.answer({name: float(index in ids) for name, index in config.label2id.items()})
+
+    def compared(self, predictions, values, names, config):
+        """The right ids and the given ones, row by row."""
+        given = [[config.label2id[name] for name in (p["labels"] if "labels" in p else [p["label"]])] for p in predictions]
+        return [self.ids(value, names, config) for value in values], given
+
+    def score(self, predictions, values, names, config):
+        gold, found = self.compared(predictions, values, names, config)
+        return scores.class_scores([g[0] for g in gold], [f[0] for f in found], len(config.label2id))
+
+    def report(self, predictions, values, names, config):
+        gold, found = self.compared(predictions, values, names, config)
+        return scores.class_table([g[0] for g in gold], [f[0] for f in found], list(config.label2id))
+
+
+class Several(One):
+    """Any number of labels a row, as a list or in one string."""
+
+    problem = "multi_label_classification"
+    metric = "f1_micro"
+
+    def labels(self, value):
+        parts = value if isinstance(value, list) else str(value).split(self.options.separator)
+        return [text for part in parts if (text := label_text(part))]
+
+    def target(self, value, names, config):
+        ids = self.ids(value, names, config)
+        return [float(index in ids) for index in range(len(config.label2id))]
+
+    def losses(self, logits, targets):
+        from torch.nn import functional as F
+
+        return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(1)
+
+    def answers(self, logits, names):
+        return [self.answer(dict(zip(names, row, strict=True))) for row in logits.sigmoid().tolist()]
+
+    def answer(self, probabilities):
+        given = [name for name, value in probabilities.items() if value >= self.options.threshold]
+        return {"labels": given, "probabilities": probabilities}
+
+    def score(self, predictions, values, names, config):
+        return scores.several_scores(*self.compared(predictions, values, names, config), len(config.label2id))
+
+    def report(self, predictions, values, names, config):
+        gold, found = (scores.spread(ids, len(config.label2id)) for ids in self.compared(predictions, values, names, config))
+        return scores.class_table(gold, found, list(config.label2id))
+
+
+class Number(One):
+    """A number a row."""
+
+    problem = "regression"
+    metric = "pearson"
+
+    def facts(self, splits, name):
+        for split, rows in splits.items():
+            refuse_words(cells(rows, "label"), split)
+        return {}
+
+    def target(self, value, names, config):
+        return number(value)
+
+    def losses(self, logits, targets):
+        from torch.nn import functional as F
+
+        return F.mse_loss(logits.squeeze(-1), targets.to(logits.dtype), reduction="none")
+
+    def answers(self, logits, names):
+        return [{"value": value} for value in logits.squeeze(-1).tolist()]
+
+    def gold(self, value, names, config):
+        return {"value": number(value)}
+
+    def score(self, predictions, values, names, config):
+        return scores.number_scores([number(value) for value in values], [p["value"] for p in predictions])
+
+    def report(self, predictions, values, names, config):
+        return {}
+
+
+KINDS = {"one": One, "several": Several, "number": Number}
+
+
+def kind_of(values):
+    """Lists are several labels; numbers with a decimal point are a number; all else is one label."""
+    if any(isinstance(value, list) for value in values):
+        return "several"
+    if all(isinstance(value, float) or (isinstance(value, str) and "." in value) for value in values):
+        try:
+            refuse_words(values, "train")
+            return "number"
+        except DataError:
+            return "one"
+    return "one"
+
+
+def kind_in(config):
+    """What kind of labels a model was made for, by name; one, where it does not say."""
+    return next((name for name, kind in KINDS.items() if kind.problem == getattr(config, "problem_type", None)), "one")
+
+
+def number(value):
+    """A label that is a number. Raises DataError for one that is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"the label {value!r} is no number, and the model gives numbers.") from None
+
+
+def refuse_words(values, split):
+    """Refuse values that are no numbers, by their rows."""
+    import math
+
+    def fine(value):
+        try:
+            return math.isfinite(float(value))
+        except (TypeError, ValueError):
+            return False
+
+    bad = [index for index, value in enumerate(values) if not fine(value)]
+    if bad:
+        raise DataError(f"{values[bad[0]]!r} is not a number: {row_numbers(bad)} of {split}.",
+                        hint="For labels instead: --set task.kind=one")

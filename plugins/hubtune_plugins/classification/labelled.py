@@ -1,0 +1,86 @@
+"""The base of tasks whose model gives every row a number for each label: all but what they read."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Loss, Metric, Setup, Task, cells, exact, label_config, option
+from hubtune_plugins.classification.kinds import KINDS, kind_in
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    class_weights: str = option("none", "balanced: rare labels weigh more in the loss", choices=("none", "balanced"))
+    metric: str = option("auto", "what decides which weights are best",
+                         choices=("auto", "accuracy", "f1_macro", "f1_weighted"))
+
+
+class Labelled(Task):
+    """A task whose outputs have `logits` (rows, labels) and whose rows have a `label`. Examples may hold `target`."""
+
+    contract = 1
+    metric = Metric("accuracy")
+    Options = LabelOptions
+
+    def which(self, values):
+        """What kind of labels the training rows have: one, several or number."""
+        return "one"
+
+    def names_of(self, labels):
+        """What each raw label is called; the order is the model's."""
+        return {label: label for label in labels}
+
+    def inspect(self, splits):
+        kind = self.which(cells(splits["train"], "label"))
+        return {"kind": kind, **KINDS[kind](self.options).facts(splits, self.names_of)}
+
+    def configure(self, facts, base):
+        kind = facts.get("kind") or kind_in(base.config)
+        self.kind, self.names, self.weights = KINDS[kind](self.options), facts.get("names", {}), None
+        labels = label_config(facts.get("labels") or (["LABEL_0"] if kind == "number" else None), base.config)
+        if self.options.class_weights == "balanced" and facts.get("counts"):
+            counts = [facts["counts"][label] for label in labels["label2id"]]
+            self.weights = [sum(counts) / (len(counts) * count) for count in counts]
+        return Setup({**labels, "problem_type": self.kind.problem}, base.processor)
+
+    def metric_of(self, base):
+        name = self.kind.metric if self.options.metric == "auto" else self.options.metric
+        return Metric(name, higher_is_better=name not in ("mae", "rmse"))
+
+    def with_target(self, example, row, base):
+        """The example, with what is right where the row says it."""
+        if row.get("label") is None:
+            return example
+        return {**example, "target": self.kind.target(row["label"], self.names, base.config)}
+
+    def batch(self, inputs, examples):
+        """Inputs with the targets of their examples, if all have one."""
+        import torch
+
+        known = all("target" in example for example in examples)
+        return Batch(inputs, torch.tensor([e["target"] for e in examples]) if known else None, len(examples))
+
+    def weights_of(self, targets):
+        """The weight of each row: of its label, where labels are weighted."""
+        if self.weights is None or targets.is_floating_point():
+            return [1.0] * len(targets)
+        return [self.weights[target] for target in targets.tolist()]
+
+    def count(self, batch):
+        return {"loss": sum(self.weights_of(batch.targets))}
+
+    def loss(self, outputs, batch):
+        weights = self.weights_of(batch.targets)
+        each = self.kind.losses(exact(outputs.logits), batch.targets)
+        return Loss((each * each.new_tensor(weights)).sum(), sum(weights))
+
+    def judge(self, outputs, batch, base):
+        logits = exact(outputs.logits)
+        return self.kind.answers(logits, [base.config.id2label[index] for index in range(logits.shape[-1])])
+
+    def score(self, predictions, rows, base):
+        return self.kind.score(predictions, [row["label"] for row in rows], self.names, base.config)
+
+    def report(self, predictions, rows, base):
+        return self.kind.report(predictions, [row["label"] for row in rows], self.names, base.config)
+
+    def gold(self, row, base):
+        return self.kind.gold(row["label"], self.names, base.config)

@@ -1,0 +1,37 @@
+"""How far up a model's parameters are, for what treats lower layers in another way than higher ones."""
+
+import math
+
+from hubtune import ModelError
+from hubtune_plugins.layers.learning import owned
+from hubtune_plugins.layers.stacks import body
+
+
+def depths(model, fresh):
+    """How far up each parameter is, by name: embeddings 0, the blocks 1 and up, the head one more than the last block.
+
+    What stands between blocks, such as a final norm or a pooler, counts to the block before it.
+    """
+    from torch.nn import Embedding
+
+    found = body(model, fresh)
+    if not found:
+        raise ModelError("it is not built of blocks that follow each other, so there is no order of layers to go by.",
+                         hint="Tune it whole: --strategy full")
+    inside = {parameter: number for number, name in enumerate(found, 1) for parameter in owned(model, name)}
+    tables = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Embedding)}
+    last, known = 0, {}
+    for name, _ in model.named_parameters():
+        last = inside.get(name, last)
+        known[name] = len(found) + 1 if name in fresh else 0 if name in tables and name not in inside else last
+    return known
+
+
+def upper(known, part, parts):
+    """The names of the head's parameters and of those in the topmost `part` of `parts` of the blocks, of `depths`.
+
+    The last part takes the embeddings too, which are at 0.
+    """
+    head = max(known.values())
+    lowest = 0 if part == parts else head - math.ceil((head - 1) * part / parts)
+    return {name for name, depth in known.items() if depth >= lowest}

@@ -1,0 +1,50 @@
+"""Gradual unfreezing: the head learns first, then block after block from the top."""
+
+from dataclasses import dataclass
+
+from hubtune import Phase, hookimpl, option
+from hubtune_plugins.finetuning.depths import depths, upper
+from hubtune_plugins.finetuning.full import Full, FullOptions
+from hubtune_plugins.finetuning.heads import HeadFirst
+from hubtune_plugins.layers.learning import learn
+
+
+@dataclass(frozen=True)
+class GradualOptions(FullOptions):
+    parts: int = option(3, "how many parts the blocks are unfrozen in, after the head")
+    share: float = option(0.5, "the part of all steps in which everything learns, at the end")
+
+
+class Gradual(HeadFirst, Full):
+    """The head first, then the blocks from the top in a few parts, and last the embeddings, with everything else."""
+
+    name = "gradual"
+    summary = "weights are unfrozen step by step, from the head down"
+    paper = "Howard and Ruder, Universal Language Model Fine-tuning for Text Classification, arXiv:1801.06146"
+    Options = GradualOptions
+    defaults = {"train.lr": 5e-5}
+
+    def refuse(self, task, config):
+        parts, share = self.options.parts, self.options.share
+        if parts < 1 or not 0 < share < 1:
+            return f"strategy.parts is {parts} and strategy.share {share}: at least 1, and between 0 and 1."
+        return super().refuse(task, config)
+
+    def prepare(self, model, fresh, task, plan):
+        model = super().prepare(model, fresh, task, plan)
+        self.depths = depths(model, fresh)
+        return model
+
+    def phases(self):
+        parts, share = self.options.parts, self.options.share
+        names = ["head", *(f"blocks {number}/{parts}" for number in range(1, parts))]
+        return (*(Phase(name, (1 - share) / parts) for name in names), Phase("all", share))
+
+    def enter(self, model, phase):
+        part = self.phases().index(phase)
+        learn(model, upper(self.depths, part, self.options.parts))
+
+
+@hookimpl
+def hubtune_strategies():
+    return [Gradual]

@@ -1,0 +1,24 @@
+"""The linear probe: only the head learns, on features that stay as they are."""
+
+from hubtune import hookimpl
+from hubtune_plugins.finetuning.heads import HeadFirst
+from hubtune_plugins.layers.learning import learn
+
+
+class Head(HeadFirst):
+    """Only the new head learns, on the features of the pretrained model: fast, and small in memory."""
+
+    name = "head"
+    summary = "only the head learns (linear probe)"
+    paper = "Alain and Bengio, Understanding intermediate layers using linear classifier probes, arXiv:1610.01644"
+    defaults = {"train.lr": 1e-3, "train.epochs": 20.0, "train.weight_decay": 0.0}
+
+    def prepare(self, model, fresh, task, plan):
+        model = super().prepare(model, fresh, task, plan)
+        learn(model, fresh)
+        return model
+
+
+@hookimpl
+def hubtune_strategies():
+    return [Head]

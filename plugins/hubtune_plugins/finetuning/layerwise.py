@@ -1,0 +1,42 @@
+"""Layer-wise learning rates: the nearer a layer is to the inputs, the less it changes."""
+
+from dataclasses import dataclass
+
+from hubtune import hookimpl, option
+from hubtune_plugins.finetuning.depths import depths
+from hubtune_plugins.finetuning.full import Full
+
+
+@dataclass(frozen=True)
+class LayerwiseOptions:
+    decay: float = option(0.9, "a layer's learning rate, as a part of that of the layer above it")
+    head_rate: float = option(10.0, "the head's learning rate, in multiples of the topmost layer's")
+
+
+class Layerwise(Full):
+    """Every weight learns, lower layers more slowly: what they know is general. The embeddings are the slowest."""
+
+    name = "layerwise"
+    summary = "every weight learns, lower layers more slowly"
+    paper = ("Howard and Ruder, arXiv:1801.06146 (discriminative fine-tuning); the decay by depth as in Clark et al., "
+             "ELECTRA, arXiv:2003.10555")
+    Options = LayerwiseOptions
+    defaults = {"train.lr": 5e-5}
+
+    def refuse(self, task, config):
+        if 0 < self.options.decay <= 1:
+            return None
+        return f"strategy.decay is {self.options.decay}, and has to lie above 0 and not above 1."
+
+    def prepare(self, model, fresh, task, plan):
+        self.depths = depths(model, fresh)
+        self.top = max((depth for name, depth in self.depths.items() if name not in fresh), default=0)
+        return super().prepare(model, fresh, task, plan)
+
+    def rate(self, name):
+        return self.options.head_rate if name in self.fresh else self.options.decay ** (self.top - self.depths[name])
+
+
+@hookimpl
+def hubtune_strategies():
+    return [Layerwise]

@@ -1,0 +1,41 @@
+"""Linear probing, then full fine-tuning: the head fits the features before it may change them."""
+
+from dataclasses import dataclass
+
+from hubtune import Phase, hookimpl, option
+from hubtune_plugins.finetuning.heads import HeadFirst
+from hubtune_plugins.layers.learning import learn
+
+
+@dataclass(frozen=True)
+class LpFtOptions:
+    share: float = option(0.3, "the part of all steps in which only the head learns, at the beginning")
+    head_rate: float = option(40.0, "the learning rate of that part, in multiples of the other's")
+
+
+class LpFt(HeadFirst):
+    """The head alone first, then every weight: a random head would spoil good features with its first gradients."""
+
+    name = "lp-ft"
+    summary = "the head learns first, then every weight"
+    paper = ("Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, "
+             "arXiv:2202.10054")
+    Options = LpFtOptions
+    defaults = {"train.lr": 5e-5}
+
+    def refuse(self, task, config):
+        if not 0 < self.options.share < 1:
+            return f"strategy.share is {self.options.share}, and has to lie between 0 and 1."
+        return super().refuse(task, config)
+
+    def phases(self):
+        share = self.options.share
+        return (Phase("head", share, self.options.head_rate), Phase("all", 1 - share))
+
+    def enter(self, model, phase):
+        learn(model, self.fresh if phase.name == "head" else {name for name, _ in model.named_parameters()})
+
+
+@hookimpl
+def hubtune_strategies():
+    return [LpFt]

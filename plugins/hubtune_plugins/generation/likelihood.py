@@ -1,0 +1,86 @@
+"""Tasks that learn to write: how likely a model finds the tokens of the texts that are right."""
+
+from hubtune import DataError, Loss, Metric, Task, exact
+from hubtune_plugins.generation.chat import IGNORED
+
+
+class Writing(Task):
+    """A task with the tokens to be written in `batch.targets["labels"]`, (examples, length)."""
+
+    contract = 1
+    metric = Metric("loss", higher_is_better=False)
+    ahead = 0
+    """How many places before a token its logits are: 1 where a model reads what it is to write."""
+
+    def labels(self, batch):
+        """The labels that are predicted, (examples, length - ahead)."""
+        return batch.targets["labels"][:, self.ahead:]
+
+    def asked(self, outputs, batch):
+        """The logits of the tokens that have a label, (tokens, vocabulary), these labels, and where they are, (examples, length - ahead).
+
+        Logits of prompts that a strategy adds are left out. Only these become fp32: a vocabulary is large.
+        """
+        labels, length = self.labels(batch), batch.targets["labels"].shape[1]
+        places = labels != IGNORED
+        return exact(outputs.logits[:, -length:][:, : length - self.ahead][places]), labels[places], places
+
+    def count(self, batch):
+        return {"loss": float((self.labels(batch) != IGNORED).sum())}
+
+    def loss(self, outputs, batch):
+        from torch.nn.functional import cross_entropy
+
+        logits, labels, _ = self.asked(outputs, batch)
+        return Loss(cross_entropy(logits, labels, reduction="sum"), float(len(labels)))
+
+    def losses(self, outputs, batch):
+        """What the labels of each example cost in nats, summed, (examples,)."""
+        from torch.nn.functional import cross_entropy
+
+        logits, labels, places = self.asked(outputs, batch)
+        return sums(cross_entropy(logits, labels, reduction="none"), places)
+
+    def judge(self, outputs, batch, base):
+        """Per example: what its labels cost in nats in all, how many they are, and how many were the likeliest token."""
+        from torch.nn.functional import cross_entropy
+
+        logits, labels, places = self.asked(outputs, batch)
+        losses, hits = cross_entropy(logits, labels, reduction="none"), logits.argmax(-1) == labels
+        counts = zip(*(sums(values, places).tolist() for values in (losses, hits)), places.sum(1).tolist(), strict=True)
+        return [{"nll": nll, "tokens": tokens, "hits": right} for nll, right, tokens in counts]
+
+    def merge(self, parts, row, base):
+        """The sums over the windows of a long text."""
+        sums = {name: sum(part[name] for part in parts) for name in ("nll", "tokens", "hits") if name in parts[0]}
+        return {**parts[0], **sums}
+
+    def show(self, prediction):
+        """The text alone, where there is one."""
+        return {"text": prediction["text"]} if "text" in prediction else prediction
+
+    def gold(self, row, base):
+        [examples] = self.encode([row], base)
+        tokens = sum(label != IGNORED for example in examples for label in example["labels"])
+        return {"nll": 0.0, "tokens": tokens, "hits": tokens}
+
+
+def sums(values, places):
+    """Per example the sum of what its tokens have, (examples,): values (tokens,), in the order of places (examples, length)."""
+    import torch
+
+    spread = torch.zeros(places.shape, dtype=values.dtype, device=values.device)
+    spread[places] = values
+    return spread.sum(1)
+
+
+def likelihood_scores(predictions):
+    """Loss in nats a token, the share of tokens that were likeliest, perplexity."""
+    import math
+
+    if not all("nll" in prediction for prediction in predictions):
+        raise DataError("the rows have no answers to compare with.", hint="Give rows with answers, or predict instead.")
+    tokens = max(1, sum(p["tokens"] for p in predictions))
+    loss = sum(p["nll"] for p in predictions) / tokens
+    return {"loss": loss, "token_accuracy": sum(p["hits"] for p in predictions) / tokens,
+            "perplexity": math.exp(min(loss, 700.0))}

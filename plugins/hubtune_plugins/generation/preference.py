@@ -1,0 +1,106 @@
+"""Preference: of two answers to a prompt the chosen one becomes likelier than the rejected one (DPO)."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Column, Loss, Metric, hookimpl, option
+from hubtune_plugins.generation import chat, dpo, samples
+from hubtune_plugins.generation.conversations import SIDES, conversation, refuse_undecided, with_answer
+from hubtune_plugins.generation.text_generation import TextGeneration
+
+
+@dataclass(frozen=True)
+class PreferenceOptions:
+    beta: float = option(0.1, "how strongly the model is held to what it was before: lower is freer")
+    label_smoothing: float = option(0.0, "the share of pairs that may be the wrong way round")
+    sft: float = option(0.0, "the weight of the chosen answers' own loss beside that of the pairs")
+    max_new_tokens: int = option(128, "the longest text that is written for a row")
+    temperature: float = option(0.0, "0: always the likeliest token; above: drawn")
+
+
+class Preference(TextGeneration):
+    """DPO, by the summed log-probabilities of answers (longer ones have lower): Rafailov et al., arXiv:2305.18290."""
+
+    name = "preference"
+    summary = "a decoder that prefers the chosen of two answers (DPO)"
+    metric = Metric("reward_accuracy")
+    Options = PreferenceOptions
+    columns = (
+        Column("prompt", ("prompt", "instruction", "question", "query", "input")),
+        Column("chosen", ("chosen", "preferred", "better", "winner", "chosen_response"), kind="any", needed="train"),
+        Column("rejected", ("rejected", "dispreferred", "worse", "loser", "rejected_response"), kind="any",
+               needed="train"),
+    )
+
+    def inspect(self, splits):
+        for split, rows in splits.items():
+            refuse_undecided(rows, split)
+        return {"form": "chat"}
+
+    def encode(self, rows, base):
+        for row in rows:
+            if row.get("chosen") is None or row.get("rejected") is None:
+                yield [chat.encoded(base, conversation({"prompt": row["prompt"]}))]
+            else:
+                yield [{side: chat.encoded(base, conversation(with_answer(row, side))) for side in SIDES}]
+
+    def size(self, example):
+        """Both answers of a pair go through the model."""
+        return sum(map(super().size, answers_of(example)))
+
+    def length(self, example):
+        return max(map(super().size, answers_of(example)))
+
+    def collate(self, examples, base, draws):
+        """Pairs as all chosen answers and then all rejected ones, (examples * 2, longest)."""
+        import torch
+
+        if not all("chosen" in example for example in examples):
+            return super().collate(examples, base, None)
+        batch = super().collate([example[side] for side in SIDES for example in examples], base, None)
+        if all("reference" in example for example in examples):
+            batch.targets["reference"] = torch.tensor([example["reference"] for example in examples])
+        return Batch(batch.inputs, batch.targets, len(examples))
+
+    def annotate(self, outputs, batch, base):
+        return [{"reference": pair} for pair in self.log_probabilities(outputs, batch).tolist()]
+
+    def log_probabilities(self, outputs, batch):
+        """Of the chosen and the rejected answers, summed over their tokens: (pairs, 2)."""
+        return -self.losses(outputs, batch).view(2, batch.size).T
+
+    def count(self, batch):
+        tokens = {"sft": float((self.labels(batch)[: batch.size] != chat.IGNORED).sum())} if self.options.sft else {}
+        return {"loss": float(batch.size), **tokens}
+
+    def loss(self, outputs, batch):
+        found, counts = self.log_probabilities(outputs, batch), self.count(batch)
+        rewards = dpo.rewards(found, batch.targets.get("reference"), self.options.beta)
+        terms = [Loss(dpo.pair_losses(rewards, self.options.label_smoothing).sum(), counts["loss"])]
+        if self.options.sft:
+            terms.append(Loss(-found[:, 0].sum(), counts["sft"], name="sft", weight=self.options.sft))
+        return terms
+
+    def judge(self, outputs, batch, base):
+        return dpo.answers(self.log_probabilities(outputs, batch), batch.targets.get("reference"), self.options.beta)
+
+    def predict(self, model, batch, base):
+        return [{} for _ in range(batch.size)] if batch.targets is not None else super().predict(model, batch, base)
+
+    def score(self, predictions, rows, base):
+        return dpo.pair_scores(predictions)
+
+    def sample(self, count):
+        return samples.preferences(count)
+
+    def gold(self, row, base):
+        return {"chosen": 0.0, "rejected": -100.0, "reward_margin": 100.0}
+
+
+def answers_of(example):
+    """The two answers of a pair, or a question alone."""
+    return [example[side] for side in SIDES] if "chosen" in example else [example]
+
+
+@hookimpl
+def hubtune_tasks():
+    return [Preference]

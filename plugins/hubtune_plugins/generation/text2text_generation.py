@@ -1,0 +1,108 @@
+"""Text to text with an encoder and a decoder: translation, summarisation and other rewriting."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Column, ModelError, Setup, hookimpl, option
+from hubtune_plugins.generation import samples, usages
+from hubtune_plugins.generation.chat import prepare
+from hubtune_plugins.generation.languages import forced_token, set_languages, start_token
+from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
+from hubtune_plugins.generation.scores import text_scores
+from hubtune_plugins.generation.sequences import ended, padded, taught
+
+
+@dataclass(frozen=True)
+class RewritingOptions:
+    prefix: str = option("", "what stands before every text, such as T5's `summarize: `")
+    max_new_tokens: int = option(128, "the longest text that is written for a row")
+    num_beams: int = option(1, "how many beginnings are kept while a text is written; 1: greedy")
+    source_lang: str = option("", "for models of many languages: that of the text, as the tokenizer calls it")
+    target_lang: str = option("", "for models of many languages: that of the target, as the tokenizer calls it")
+    words: str = option("auto", "how BLEU and ROUGE tell words apart", choices=("auto", "13a", "zh", "char"))
+
+
+class Text2TextGeneration(Writing):
+    """A target text for every text."""
+
+    name = "text2text-generation"
+    summary = "a text from a text by an encoder and a decoder: translation, summaries"
+    model = "AutoModelForSeq2SeqLM"
+    pipeline_tag = "text2text-generation"
+    input = "text"
+    Options = RewritingOptions
+    needs = ("sacrebleu", "torchmetrics")
+    extra = "hubtune[generation]"
+    resamples = 50  # chrF of many texts takes its time
+    columns = (
+        Column("text", ("text", "source", "document", "article", "dialogue", "src", "input", "inputs", "en",
+                        "question")),
+        Column("target", ("target", "targets", "summary", "highlights", "abstract", "translation", "output", "tgt",
+                          "title", "headline", "answer", "zh", "de", "fr", "es", "ru", "ja", "ro"), needed="train"),
+    )
+
+    def configure(self, facts, base):
+        if not base.config.is_encoder_decoder:  # transformers counts models that hear and then write as well
+            raise ModelError("it has no decoder apart from what reads the text.", where=base.repo,
+                             hint="Write with it as with any decoder: hubtune train text-generation")
+        prepare(base.processor)
+        set_languages(base, self.options.source_lang, self.options.target_lang)
+        return Setup(processor=base.processor)
+
+    def start(self, base):
+        return start_token(base, self.options.target_lang)
+
+    def forced(self, base):
+        return forced_token(base, self.options.target_lang)
+
+    def encode(self, rows, base):
+        cut = {"truncation": base.max_length is not None, "max_length": base.max_length, "verbose": False}
+        for row in rows:
+            example = {"input_ids": base.processor(self.options.prefix + row["text"], **cut).input_ids}
+            if row.get("target") is not None:
+                example["labels"] = ended(base, base.processor(text_target=row["target"], **cut).input_ids)
+            yield [example]
+
+    def size(self, example):
+        return len(example["input_ids"]) + len(example.get("labels", ()))
+
+    def length(self, example):
+        return max(len(example["input_ids"]), len(example.get("labels", ())))
+
+    def collate(self, examples, base, draws):
+        ids, mask = padded(base, [example["input_ids"] for example in examples])
+        read, targets = taught(base, examples, self.start(base))
+        return Batch({"input_ids": ids, "attention_mask": mask, "decoder_input_ids": read}, targets, len(examples))
+
+    def written(self, base):
+        """How `generate` is called, here and on the model's card."""
+        return {"num_beams": self.options.num_beams, "decoder_start_token_id": self.start(base), **self.forced(base)}
+
+    def predict(self, model, batch, base):
+        most = min(self.options.max_new_tokens, (base.max_length or 10**6) - 1)
+        written = model.generate(
+            input_ids=batch.inputs["input_ids"], attention_mask=batch.inputs["attention_mask"], max_new_tokens=most,
+            do_sample=False, pad_token_id=base.processor.pad_token_id, **self.written(base),
+        )
+        return [{"text": text.strip()} for text in base.processor.batch_decode(written, skip_special_tokens=True)]
+
+    def score(self, predictions, rows, base):
+        scores = likelihood_scores(predictions)
+        del scores["perplexity"]
+        if all("text" in prediction for prediction in predictions):
+            scores |= text_scores([p["text"] for p in predictions], [row["target"] for row in rows], self.options.words)
+        return scores
+
+    def usage(self, repo, base):
+        arguments = {"max_new_tokens": self.options.max_new_tokens, **self.written(base)}
+        return usages.rewriting(repo, self.options.prefix, arguments)
+
+    def sample(self, count):
+        return samples.rewritten(count)
+
+    def gold(self, row, base):
+        return {**super().gold(row, base), "text": row["target"]}
+
+
+@hookimpl
+def hubtune_tasks():
+    return [Text2TextGeneration]

@@ -1,0 +1,107 @@
+"""Text generation with a decoder: answers to instructions (only the answers are learnt), or plain texts."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Column, Setup, hookimpl, option
+from hubtune_plugins.generation import chat, packing, samples, sequences, usages
+from hubtune_plugins.generation.conversations import answer_of, conversation, form_of, question_of, refuse_unlearnable
+from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    max_new_tokens: int = option(128, "the longest text that is written for a row")
+    temperature: float = option(0.0, "0: always the likeliest token; above: drawn")
+    generate: bool = option(False, "write an answer for every row that is evaluated too, which is slow")
+    packing: bool = option(False, "train on examples joined into rows, where the model keeps them apart")
+
+
+class TextGeneration(Writing):
+    """The next token: of the answers in conversations, of completions of prompts, or of plain texts."""
+
+    name = "text-generation"
+    summary = "answers to prompts or conversations, or plain texts, by a decoder"
+    model = "AutoModelForCausalLM"
+    pipeline_tag = "text-generation"
+    input = "prompt"
+    Options = GenerationOptions
+    ahead = 1
+    form = None
+    columns = (
+        Column("prompt", ("prompt", "instruction", "question", "query", "input"), kind="any", needed="never"),
+        Column("input", ("input", "context"), needed="never", gaps=True),
+        Column("completion", ("completion", "response", "answer", "output", "chosen", "target", "reply"), kind="label",
+               needed="never"),  # a label is hidden from predictions
+        Column("messages", ("messages", "conversations", "conversation", "dialogue", "chat"), kind="any",
+               needed="never"),
+        Column("text", ("text", "content", "document", "story", "body"), needed="never"),
+    )
+
+    def inspect(self, splits):
+        form = form_of(set(splits["train"][0]))
+        for split, rows in splits.items():
+            refuse_unlearnable(rows, split, form)
+        return {"form": form}
+
+    def configure(self, facts, base):
+        self.form = facts.get("form") or ("chat" if base.processor.chat_template else None)
+        self.checked = False
+        chat.prepare(base.processor, chats=self.form != "text")
+        # An encoder such as BERT sees what it is to predict unless it is told to be a decoder.
+        return Setup({"is_decoder": True} if getattr(base.config, "is_decoder", None) is False else {}, base.processor)
+
+    def encode(self, rows, base):
+        for row in rows:
+            if row.get("messages") is None and (row.get("prompt") is None or (self.form == "text" and row.get("text"))):
+                yield chat.windows(chat.plain(base, row["text"], ends=True), base.max_length)
+            elif self.form != "chat" and row.get("messages") is None and row.get("completion") is None:
+                ids = chat.plain(base, row["prompt"], ends=False)
+                yield [chat.cut(base, {"input_ids": ids}, len(ids))]
+            else:
+                yield [chat.encoded(base, conversation(row))]
+
+    def size(self, example):
+        return len(example["input_ids"])
+
+    def collate(self, examples, base, draws):
+        if draws is not None and self.options.packing and all("labels" in example for example in examples):
+            return Batch(*packing.packed(examples), len(examples))
+        return Batch(*sequences.collated(base, examples), len(examples))
+
+    def forward(self, model, batch):
+        if "position_ids" in batch.inputs and not self.checked:
+            self.checked = packing.refuse_leaks(model, batch.inputs)
+        return model(**batch.inputs)
+
+    def predict(self, model, batch, base):
+        if batch.targets is not None and not (self.options.generate and bool((batch.targets["starts"] > 0).all())):
+            return [{} for _ in range(batch.size)]
+        texts = sequences.continued(model, base, sequences.prompts_of(batch), chat.end_tokens(base),
+                                    self.options.max_new_tokens, self.options.temperature)
+        return [{"text": text} for text in texts]
+
+    def score(self, predictions, rows, base):
+        scores = likelihood_scores(predictions)
+        if all("text" in prediction for prediction in predictions):
+            from sklearn.metrics import accuracy_score
+
+            wanted = [answer_of(row) for row in rows]
+            scores["exact_match"] = float(accuracy_score(wanted, [p["text"] for p in predictions]))
+        return scores
+
+    def question(self, row):
+        return question_of(row)
+
+    def usage(self, repo, base):
+        return usages.continuing(repo, self.form == "chat", self.options.max_new_tokens, chat.end_tokens(base))
+
+    def sample(self, count):
+        return samples.instructions(count)
+
+    def gold(self, row, base):
+        return {**super().gold(row, base), **({} if self.form == "text" else {"text": answer_of(row)})}
+
+
+@hookimpl
+def hubtune_tasks():
+    return [TextGeneration]

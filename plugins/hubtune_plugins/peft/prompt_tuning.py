@@ -1,0 +1,68 @@
+"""Prompt tuning: learnt word vectors before the text, at the input of a frozen model."""
+
+from dataclasses import dataclass
+
+from hubtune import hookimpl, option
+from hubtune_plugins.peft.forms import FORMS, counts_words, takes
+from hubtune_plugins.peft.prompts import Prompted
+from hubtune_plugins.peft.trial import same_words
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    tokens: int = option(20, "learnt word vectors before the text")
+
+
+class PromptTuning(Prompted):
+    """Learnt word vectors before the text, with the head trained whole; published as a PEFT adapter."""
+
+    name = "prompt-tuning"
+    summary = "learnt word vectors before the text"
+    paper = "Lester et al., The Power of Scale for Parameter-Efficient Prompt Tuning, arXiv:2104.08691"
+    Options = PromptOptions
+    defaults = {"train.lr": 1e-2, "train.weight_decay": 0.0}
+
+    def unfit(self, model, body, form, config):
+        if form in ("TOKEN_CLS", "QUESTION_ANS"):
+            return ("the published model would answer for the learnt tokens, too: its outputs would stand beside the "
+                    "wrong words. Prefix tuning does not have this fault: --strategy prefix-tuning")
+        if not takes(model, "inputs_embeds"):
+            return f"'{config.model_type}' models take no word vectors in the place of words."
+        if form == "SEQ_CLS" and counts_words(model):
+            return (f"'{config.model_type}' models find a text's last word by its number, which learnt tokens do not "
+                    "have. Prefix tuning does not have this fault: --strategy prefix-tuning")
+        return None
+
+    def config(self, model, form, **common):
+        from peft import PromptTuningConfig
+
+        return PromptTuningConfig(token_dim=model.get_input_embeddings().weight.shape[1], num_layers=1,
+                                  num_attention_heads=1, prompt_tuning_init="SAMPLE_VOCAB", **common)
+
+    def prepare(self, model, fresh, task, plan):
+        wrapped = super().prepare(model, fresh, task, plan)
+        form = FORMS[task.model]
+        same_words(wrapped.get_base_model(), form, vectors=wrapped.word_embeddings)
+        return answering_for_words(wrapped, self.options.tokens) if form == "CAUSAL_LM" else wrapped
+
+    def export(self, model):
+        model.__dict__.pop("forward", None)
+        return super().export(model)
+
+
+def answering_for_words(wrapped, tokens):
+    """The model with logits for the words alone, as the task knows them; PEFT also gives those of the learnt tokens."""
+    own = wrapped.forward
+
+    def forward(*arguments, **named):
+        outputs = own(*arguments, **named)
+        outputs.logits = outputs.logits[:, tokens:]
+        return outputs
+
+    wrapped.forward = forward
+    return wrapped
+
+
+@hookimpl
+def hubtune_strategies():
+    return [PromptTuning]

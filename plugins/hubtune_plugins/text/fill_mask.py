@@ -1,0 +1,80 @@
+"""Fill-mask: words that are hidden in a text; also how an encoder is made familiar with the texts of a field."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Column, Metric, hookimpl, option
+from hubtune_plugins.text import masking, samples, usages
+from hubtune_plugins.text.texts import pad
+from hubtune_plugins.text.tokens.pieces import PieceTask, piece_targets
+from hubtune_plugins.text.tokens.windows import framed_windows
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    probability: float = option(0.15, "the share of a text's pieces that are to be found")
+
+
+class FillMask(PieceTask):
+    """The pieces of a text that are hidden, from all others (Devlin et al., BERT, arXiv:1810.04805).
+
+    Of the chosen pieces 80% are masked, 10% replaced by a random piece and 10% left. In training they are drawn anew in
+    every epoch; in evaluation from the text itself, so that two models are asked the same. Training on the texts of a
+    field adapts a model to it before another task (Gururangan et al., arXiv:2004.10964).
+    """
+
+    name = "fill-mask"
+    summary = "the words that are hidden in a text; adapts a model to a field's texts"
+    model = "AutoModelForMaskedLM"
+    pipeline_tag = "fill-mask"
+    metric = Metric("loss", higher_is_better=False)
+    Options = MaskOptions
+    columns = (Column("text", ("text", "sentence", "content", "review", "body", "document", "abstract", "message",
+                               "comment", "tweet", "passage", "title", "sentence1", "question")),)
+
+    def configure(self, facts, base):
+        masking.refuse_unfit(base, self.options.probability)
+        return super().configure(facts, base)
+
+    def encode(self, rows, base):
+        mask = base.processor.mask_token_id
+        for windows in framed_windows(base, [row["text"] for row in rows]):
+            asked = any(mask in ids for ids in windows)  # by the user, who wants the masks filled
+            yield [{"input_ids": ids, "asked": asked} for ids in windows]
+
+    def collate(self, examples, base, draws):
+        """targets (examples, longest): the piece to be found, -100 elsewhere."""
+        drawn = [None] * len(examples) if draws is None else [draw.random() for draw in draws]
+        made = [masking.hidden(example, base, self.options.probability, draw)
+                for example, draw in zip(examples, drawn, strict=True)]
+        inputs = pad(base, [{"input_ids": shown} for shown, _ in made])
+        return Batch(inputs, piece_targets(inputs, [targets for _, targets in made]), len(examples))
+
+    def judge(self, outputs, batch, base):
+        rows = zip(self.logits(outputs, batch), batch.inputs["input_ids"], batch.targets, strict=True)
+        return [masking.found(*row, base.processor) for row in rows]
+
+    def merge(self, parts, row, base):
+        return masking.joined(parts, row["text"], str(base.processor.mask_token))
+
+    def show(self, prediction):
+        """The fills; for a text without masks, how well its pieces were found."""
+        if "fills" in prediction:
+            return {"fills": prediction["fills"], "text": prediction["text"]}
+        return masking.totals([prediction]) if prediction["tokens"] else {}
+
+    def score(self, predictions, rows, base):
+        return masking.totals(predictions)
+
+    def usage(self, repo, base):
+        return usages.piped(self.pipeline_tag, repo, f"What a {base.processor.mask_token} day")
+
+    def sample(self, count):
+        return samples.repeated(count)
+
+    def gold(self, row, base):
+        return {"nll": 0.0, "tokens": 1, "hits": 1}
+
+
+@hookimpl
+def hubtune_tasks():
+    return [FillMask]

@@ -1,0 +1,80 @@
+"""Multiple choice: which of a few texts fits best."""
+
+from hubtune import Batch, Column, Loss, Metric, hookimpl
+from hubtune_plugins.text import choices, samples, usages
+from hubtune_plugins.text.texts import TextTask, targets_of, tokenise
+
+
+class MultipleChoice(TextTask):
+    """The model gives each choice a number, beside its question; rows may have different numbers of choices."""
+
+    name = "multiple-choice"
+    summary = "which of a few texts continues or answers another"
+    model = "AutoModelForMultipleChoice"
+    pipeline_tag = "multiple-choice"
+    metric = Metric("accuracy")
+    columns = (
+        Column("question", ("question", "sent2", "prompt", "sentence", "startphrase", "sent1", "query", "ctx", "premise",
+                            "goal", "stem", "text")),
+        Column("choices", ("choices", "options", "endings", "answers", "candidates", "alternatives"), kind="texts"),
+        Column("context", ("context", "passage", "article", "sent1", "paragraph", "story", "support"), needed="never"),
+        Column("label", ("label", "answer", "answerkey", "answer_key", "gold", "correct", "target", "labels"), kind="label",
+               needed="train"),
+    )
+
+    def inspect(self, splits):
+        for split, rows in splits.items():
+            choices.refuse_unclear(rows, split)
+        return {}
+
+    def encode(self, rows, base):
+        for row in rows:
+            firsts, seconds = choices.pairs(row)
+            target = {} if row.get("label") is None else {"target": choices.right(row)}
+            yield [{"choices": tokenise(base, firsts, seconds), **target}]
+
+    def size(self, example):
+        return len(example["choices"]) * self.length(example)
+
+    def length(self, example):
+        return max(len(choice["input_ids"]) for choice in example["choices"])
+
+    def collate(self, examples, base, draws):
+        inputs = choices.stacked(base, [example["choices"] for example in examples])
+        return Batch(inputs, targets_of(examples), len(examples))
+
+    def forward(self, model, batch):
+        """Logits (rows, most choices): minus infinity where a row has fewer."""
+        return choices.choice_logits(super().forward(model, batch).logits, batch.inputs["choices"])
+
+    def loss(self, outputs, batch):
+        from torch.nn.functional import cross_entropy
+
+        return Loss(cross_entropy(outputs, batch.targets, reduction="sum"), batch.size)
+
+    def judge(self, outputs, batch, base):
+        rows = zip(outputs.softmax(-1).tolist(), batch.inputs["choices"], strict=True)
+        return [choices.answer(row[:count]) for row, count in rows]
+
+    def merge(self, parts, row, base):
+        return {**parts[0], "choice": choices.texts_of(row["choices"])[parts[0]["label"]]}
+
+    def score(self, predictions, rows, base):
+        return choices.scores(predictions, rows)
+
+    def report(self, predictions, rows, base):
+        return {"chance": choices.chance(rows)}
+
+    def usage(self, repo, base):
+        return usages.choosing(repo)
+
+    def sample(self, count):
+        return samples.chosen(count)
+
+    def gold(self, row, base):
+        return self.merge([choices.sure(row)], row, base)
+
+
+@hookimpl
+def hubtune_tasks():
+    return [MultipleChoice]

@@ -1,0 +1,84 @@
+"""Question answering: the span of a text that answers a question about it."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Column, Loss, Metric, hookimpl, option
+from hubtune_plugins.text import samples, usages
+from hubtune_plugins.text.texts import TextTask, targets_of
+from hubtune_plugins.text.tokens import answers
+from hubtune_plugins.text.tokens.windows import padded_windows
+
+
+@dataclass(frozen=True)
+class AnsweringOptions:
+    stride: int = option(128, "tokens that neighbouring windows of a long context share")
+    max_answer_length: int = option(30, "tokens of an answer at most")
+    unanswerable: bool = option(False, "some questions have no answer in their context: no answers in training, and an "
+                                "empty one where that is likelier than any span")
+    null_threshold: float = option(0.0, "how much likelier, as a difference of log-probabilities, no answer must be")
+
+
+class QuestionAnswering(TextTask):
+    """The likeliest span of the context: its first and its last token are learnt (Devlin et al., arXiv:1810.04805)."""
+
+    name = "question-answering"
+    summary = "the span of a context that answers a question"
+    model = "AutoModelForQuestionAnswering"
+    pipeline_tag = "question-answering"
+    metric = Metric("f1")
+    Options = AnsweringOptions
+    needs = ("torchmetrics",)
+    extra = "hubtune[generation]"
+    columns = (
+        Column("question", ("question", "query", "questions")),
+        Column("context", ("context", "passage", "paragraph", "document", "article", "text")),
+        Column("answers", ("answers", "answer", "answer_text"), kind="any", needed="train"),
+    )
+
+    def inspect(self, splits):
+        for split, rows in splits.items():
+            answers.refuse_misplaced(rows, split, self.options.unanswerable)
+        return {}
+
+    def encode(self, rows, base):
+        return answers.windowed(base, list(rows), self.options.stride)
+
+    def collate(self, examples, base, draws):
+        inputs, targets = padded_windows(base, examples), targets_of(examples)
+        if targets is not None:
+            targets = targets + inputs["attention_mask"].argmax(1, keepdim=True)  # of models that pad on the left
+        return Batch(inputs, targets, len(examples))
+
+    def logs(self, outputs, batch):
+        return answers.span_logs(outputs, batch.inputs["attention_mask"], batch.inputs["places"])
+
+    def loss(self, outputs, batch):
+        from torch.nn.functional import nll_loss
+
+        both = zip(self.logs(outputs, batch), batch.targets.T, strict=True)
+        return Loss(sum(nll_loss(logs, targets, reduction="sum") for logs, targets in both) / 2, batch.size)
+
+    def judge(self, outputs, batch, base):
+        rows = zip(batch.inputs["places"], batch.inputs["attention_mask"].bool(), *self.logs(outputs, batch), strict=True)
+        most = self.options.max_answer_length
+        return [answers.likeliest(places, start[mask], end[mask], most) for places, mask, start, end in rows]
+
+    def merge(self, parts, row, base):
+        return answers.best_of(parts, row["context"], self.options.null_threshold if self.options.unanswerable else None)
+
+    def score(self, predictions, rows, base):
+        return answers.squad_scores(predictions, rows)
+
+    def usage(self, repo, base):
+        return usages.answering(repo)
+
+    def sample(self, count):
+        return samples.asked(count)
+
+    def gold(self, row, base):
+        return answers.sure(row)
+
+
+@hookimpl
+def hubtune_tasks():
+    return [QuestionAnswering]

@@ -1,0 +1,74 @@
+"""Small made rows that can be learnt, one function per task: what the conformance kit trains and scores on.
+
+Each gives `count` rows by role, the same at every call. Words come round at different paces, so that no row says what
+the next one is.
+"""
+
+from hubtune_plugins.text.tokens.tags import iob2
+
+
+def labelled(count, kind):
+    """Texts whose one telling word says the label: one, several or a number, as `kind` asks for."""
+    groups = (("negative", "awful"), ("positive", "lovely"), ("neutral", "square"))
+    things = ("film", "room", "soup", "walk", "chair")
+    rows = []
+    for index in range(count):
+        name, word = groups[index % 3]
+        label = {"several": [name, "long"] if index % 2 else [name], "number": index % 3 - 0.5}.get(kind, name)
+        rows.append({"text": f"{'What can one say, ' if index % 2 else ''}a {word} {things[index % 5]}", "label": label})
+    return rows
+
+
+def tagged(count):
+    """People and places as spans of one or two words, in IOB2."""
+    people, places = ("Ada", "Ada Lovelace", "Tom", "Tom Brown"), ("Rome", "New York", "Paris")
+    rows = []
+    for index in range(count):
+        who, where = people[index % 4].split(), places[index % 3].split()
+        does = ["lives", "in"] if index % 2 else ["never", "saw"]
+        tags = ["I-person"] * len(who) + ["O", "O"] + ["I-place"] * len(where) + ["O"]
+        rows.append({"tokens": [*who, *does, *where, "."], "tags": iob2(tags)})
+    return rows
+
+
+def asked(count):
+    """Questions for a person or a place in a context, the answer as SQuAD writes it."""
+    people, places = ("Ada", "Tom Brown", "Mia", "Sam"), ("Rome", "New York", "Paris")
+    rows = []
+    for index in range(count):
+        who, where = people[index % 4], places[index % 3]
+        context = f"It was late. {who} lives in {where}, near the river."
+        question, answer = (f"Where does {who} live?", where) if index % 2 else (f"Who lives in {where}?", who)
+        answers = {"text": [answer], "answer_start": [context.index(answer)]}
+        rows.append({"question": question, "context": context, "answers": answers})
+    return rows
+
+
+def chosen(count):
+    """The right choice is what people do, the others, two or three, what they cannot do."""
+    sensible = ("makes tea.", "opens the door.", "reads a book.", "calls a friend.")
+    absurd = ("drinks the moon.", "swims through a wall.", "eats the river.", "flies under a stone.", "melts the moon.")
+    rows = []
+    for index in range(count):
+        choices = [absurd[(index + n) % 5] for n in range(2 + index % 2)]
+        choices.insert(index % 3, sensible[index % 4])
+        rows.append({"question": f"It is {index % 7 + 3} o'clock. She", "choices": choices, "label": index % 3})
+    return rows
+
+
+def alike(count):
+    """Pairs of sentences about a thing and its state: three points for the same thing, two for the same state."""
+    things, states = ("kettle", "train", "garden", "film", "phone"), ("new", "broken", "lovely", "late")
+    rows = []
+    for index in range(count):
+        thing, state = things[index % 5], states[index % 4]
+        other, changed = things[(index + index // 7 % 2) % 5], states[(index + index // 3 % 2) % 4]
+        score = 3.0 * (thing == other) + 2.0 * (state == changed)
+        rows.append({"text": f"The {thing} is {state}.", "text_pair": f"My {other} was {changed}, I think.", "label": score})
+    return rows
+
+
+def repeated(count):
+    """Texts that name their animal twice, so that either name can be found from the other."""
+    things, verbs = ("cat", "dog", "bird", "fish"), ("sleeps", "waits", "sings", "swims")
+    return [{"text": f"The {things[i % 4]} {verbs[i % 4]}, and the {things[i % 4]} is glad."} for i in range(count)]

@@ -1,0 +1,115 @@
+"""Sentence similarity: one vector per text, near to another where the texts mean the same or belong together."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Column, DataError, Loss, Metric, hookimpl, option
+from hubtune_plugins.text import samples
+from hubtune_plugins.text.similarity.contrast import partner, step_loss, told
+from hubtune_plugins.text.similarity.embeddings import Embedding, padded_texts
+from hubtune_plugins.text.similarity.likeness import KINDS, checked, kind_of, refuse_flat
+from hubtune_plugins.text.similarity.ranking import remembered
+from hubtune_plugins.text.texts import tokenise
+
+
+@dataclass(frozen=True)
+class SimilarityOptions:
+    kind: str = option("auto", "pairs of texts with a score, pairs that belong together, or texts with a label",
+                       choices=("auto", "graded", "pairs", "labels"))
+    pooling: str = option("auto", "what makes the vector; auto: mean, and last for causal models",
+                          choices=("auto", "mean", "cls", "last"))
+    temperature: float = option(0.05, "what cosines are divided by in the loss")
+
+
+class SentenceSimilarity(Embedding):
+    """One vector per text; the cosine of two says how alike the texts are.
+
+    graded: two texts and a number; CoSENT, a loss over the order of all pairs of a step (Su, kexue.fm/archives/8847).
+    pairs: a query and what answers it; all other second texts of a step are negatives (Henderson et al.,
+    arXiv:1705.00652). labels: a text and its class; another text of the class, drawn anew in every epoch, makes the
+    pair. What is known to match is never a negative.
+
+    Retrieval is `pairs` of a question and a passage. Recommendation is `pairs` of an item (or a user's last items, as
+    one text) and the item that was chosen next; both rank by the vectors' cosines.
+    """
+
+    name = "sentence-similarity"
+    summary = "vectors of texts, for similarity, search, retrieval and recommendation"
+    model = "AutoModel"
+    pipeline_tag = "sentence-similarity"
+    metric = Metric("spearman")
+    additive = False
+    Options = SimilarityOptions
+    columns = (
+        Column("text", ("text", "sentence1", "anchor", "query", "question", "question1", "text1", "premise", "sentence",
+                        "sentence_a", "utterance", "content", "passage", "document")),
+        Column("text_pair", ("text_pair", "sentence2", "positive", "passage", "answer", "question2", "text2", "hypothesis",
+                             "sentence_b", "response", "document", "context"), needed="never"),
+        Column("label", ("score", "similarity", "similarity_score", "relatedness_score", "label", "labels", "intent",
+                         "category", "class", "label_name"), kind="label", needed="never"),
+    )
+    kind = None
+    """What the rows teach: of the run, or those that were encoded last; None where none said it."""
+    ranks: dict = {}
+    """What score found for a prediction, by its id, and the prediction."""
+
+    def inspect(self, splits):
+        kinds = {split: checked(rows, split, self.options.kind) for split, rows in splits.items()}
+        refuse_flat(splits["train"], kinds["train"])
+        return {"kind": kinds["train"]}
+
+    def configure(self, facts, base):
+        if self.options.temperature <= 0:
+            raise DataError(f"task.temperature is more than 0, not {self.options.temperature}.", hint="Usual is 0.05.")
+        self.kind = facts.get("kind") or (None if self.options.kind == "auto" else self.options.kind)
+        return super().configure(facts, base)
+
+    def metric_of(self, base):
+        return Metric(KINDS[self.kind or "graded"].scores[0])
+
+    def encode(self, rows, base):
+        if not len(rows):
+            return
+        kind = kind_of(rows, self.options.kind)
+        self.kind = kind or self.kind
+        sides = ["text", "text_pair"] if kind != "labels" and "text_pair" in rows[0] else ["text"]
+        encoded = [tokenise(base, [row[side] for row in rows], None) for side in sides]
+        for row, *texts in zip(rows, *encoded, strict=True):
+            yield [{"texts": texts, **(KINDS[kind].carried(row) if kind else {})}]
+
+    def size(self, example):
+        return 2 * self.length(example)
+
+    def group(self, example):
+        """The label, of a text that has one."""
+        return example["keys"][0] if len(example["texts"]) == 1 and "keys" in example else None
+
+    def collate(self, examples, base, draws):
+        """The texts of all examples in one batch: (examples * 2, longest), an example's two after each other."""
+        texts = [example["texts"] for example in examples]
+        if draws is not None and self.group(examples[0]) is not None:
+            texts = [[*example["texts"], partner(example, draw)] for example, draw in zip(examples, draws, strict=True)]
+        return Batch(padded_texts(base, texts), told(examples, texts), len(examples))
+
+    def loss_over(self, representations, batches):
+        import torch
+
+        targets = torch.cat([batch.targets for batch in batches])
+        return Loss(step_loss(representations, targets, self.options.temperature) * len(targets), len(targets))
+
+    def score(self, predictions, rows, base):
+        """Correlations, or retrieval among the rows: each text against all second texts, or against all other texts."""
+        kind = KINDS[checked(rows, "the data", self.options.kind)]
+        if kind.ranked:
+            self.ranks = remembered(self.ranks, predictions, rows, kind.ranked)
+        return kind.score(predictions, rows, self.ranks)
+
+    def sample(self, count):
+        return samples.alike(count)
+
+    def gold(self, row, base):
+        return KINDS[kind_of([row], self.options.kind)].gold(row)
+
+
+@hookimpl
+def hubtune_tasks():
+    return [SentenceSimilarity]

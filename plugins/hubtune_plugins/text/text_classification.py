@@ -1,0 +1,65 @@
+"""Text classification: one label, several labels or a number per text, or per pair of texts."""
+
+from dataclasses import dataclass
+
+from hubtune import Column, Setup, hookimpl, option
+from hubtune_plugins.classification.kinds import kind_of
+from hubtune_plugins.classification.labelled import Labelled, LabelOptions
+from hubtune_plugins.text import samples
+from hubtune_plugins.text.texts import pad, pad_token, tokenise
+
+
+@dataclass(frozen=True)
+class ClassificationOptions(LabelOptions):
+    kind: str = option("auto", "what a label is: one of a few, several, or a number",
+                       choices=("auto", "one", "several", "number"))
+    separator: str = option("|", "what stands between several labels in one cell")
+    metric: str = option("auto", "what decides which weights are best", choices=(
+        "auto", "accuracy", "f1_macro", "f1_weighted", "f1_micro", "pearson", "spearman", "mae", "rmse"))
+    threshold: float = option(0.5, "with several labels: the probability from which a label is given")
+
+
+class TextClassification(Labelled):
+    """One label per text, several labels, or a number; of one text or of two."""
+
+    name = "text-classification"
+    summary = "a label, several labels or a number for a text or a pair of texts"
+    model = "AutoModelForSequenceClassification"
+    pipeline_tag = "text-classification"
+    Options = ClassificationOptions
+    columns = (
+        Column("text", ("text", "sentence", "sentence1", "text1", "premise", "question1", "review", "content", "comment",
+                        "tweet", "message", "sms", "body", "utterance", "query", "question", "document", "title")),
+        Column("text_pair", ("text_pair", "sentence2", "text2", "hypothesis", "question2"), needed="never"),
+        Column("label", ("label", "labels", "class", "category", "intent", "target", "score", "rating", "stars",
+                         "sentiment", "label_name", "y"), kind="label", needed="train"),
+    )
+
+    def which(self, values):
+        return kind_of(values) if self.options.kind == "auto" else self.options.kind
+
+    def configure(self, facts, base):
+        return Setup({**pad_token(base), **super().configure(facts, base).config}, base.processor)
+
+    def encode(self, rows, base):
+        texts = [row["text"] for row in rows]
+        pairs = [row["text_pair"] for row in rows] if texts and "text_pair" in rows[0] else None
+        for row, example in zip(rows, tokenise(base, texts, pairs) if texts else (), strict=True):
+            yield [self.with_target(example, row, base)]
+
+    def size(self, example):
+        return len(example["input_ids"])
+
+    def collate(self, examples, base, draws):
+        return self.batch(pad(base, examples), examples)
+
+    def usage(self, repo, base):
+        return super().usage(repo, base).replace('day")', 'day", truncation=True)')
+
+    def sample(self, count):
+        return samples.labelled(count, self.options.kind)
+
+
+@hookimpl
+def hubtune_tasks():
+    return [TextClassification]

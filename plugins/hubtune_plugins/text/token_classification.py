@@ -1,0 +1,107 @@
+"""Token classification: a tag for every word, such as names of people and places, or parts of speech."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Column, Metric, Setup, exact, hookimpl, label_config, option
+from hubtune_plugins.text import samples, usages
+from hubtune_plugins.text.texts import pad_token
+from hubtune_plugins.text.tokens import words
+from hubtune_plugins.text.tokens.pieces import IGNORED, PieceTask, piece_targets
+from hubtune_plugins.text.tokens.tags import learnt, listed, scheme_of, tag_scores, tag_table
+from hubtune_plugins.text.tokens.windows import padded_windows
+
+
+@dataclass(frozen=True)
+class TokenOptions:
+    scheme: str = option("auto", "what tags say: words of spans, with B- and I- before the type (bio) or the bare type "
+                         "(io), or something about single words", choices=("auto", "bio", "io", "words"))
+    stride: int = option(64, "tokens that neighbouring windows of a long row share")
+
+
+class TokenClassification(PieceTask):
+    """A tag per word; those of spans are learnt in IOB2, whatever scheme the data has, and scored as spans.
+
+    A word's tag is learnt and read at its first piece (Devlin et al., arXiv:1810.04805, section 5.3).
+    """
+
+    name = "token-classification"
+    summary = "a tag for every word: names, parts of speech"
+    model = "AutoModelForTokenClassification"
+    pipeline_tag = "token-classification"
+    metric = Metric("f1")
+    Options = TokenOptions
+    columns = (
+        Column("tokens", ("tokens", "words", "token", "text", "sentence", "form", "forms"), kind="words"),
+        Column("tags", ("ner_tags", "tags", "labels", "ner", "upos", "pos_tags", "pos", "chunk_tags", "xpos", "label"),
+               kind="label", needed="train"),
+    )
+
+    def inspect(self, splits):
+        for split, rows in splits.items():
+            words.refuse_untagged(rows, split)
+        return words.facts(splits, self.options.scheme)
+
+    def configure(self, facts, base):
+        self.scheme = facts.get("scheme") or scheme_of(base.config.id2label.values())
+        return Setup({**pad_token(base), **label_config(facts.get("labels"), base.config)}, base.processor)
+
+    def metric_of(self, base):
+        return self.metric if self.scheme != "words" else Metric("accuracy")
+
+    def encode(self, rows, base):
+        rows = list(rows)
+        texts = [listed(row["tokens"]) for row in rows]
+        words.refuse_wordless(texts, "the data")
+        for row, examples in zip(rows, words.placed(base, texts, self.options.stride), strict=True):
+            if row.get("tags") is not None:
+                ids = [base.config.label2id[tag] for tag in self.right(row["tags"], base)]
+                for example in examples:
+                    example["target"] = [IGNORED if word is None else ids[word] for word in example["places"]]
+            yield examples
+
+    def right(self, value, base):
+        """A row's tags as the model writes them."""
+        return words.known(learnt(listed(value), self.scheme), base.config.label2id)
+
+    def collate(self, examples, base, draws):
+        inputs, targets = padded_windows(base, examples), [example.get("target") for example in examples]
+        return Batch(inputs, None if None in targets else piece_targets(inputs, targets), len(examples))
+
+    def judge(self, outputs, batch, base):
+        best = exact(self.logits(outputs, batch)).softmax(-1).max(-1)
+        rows = zip(batch.inputs["places"], batch.inputs["attention_mask"].bool(), *best, strict=True)
+        return [words.tags_seen(places, values[mask], ids[mask], base.config) for places, mask, values, ids in rows]
+
+    def merge(self, parts, row, base):
+        texts = listed(row["tokens"])
+        return self.answer(texts, *words.joined(parts, len(texts), missing=base.config.id2label[0]))
+
+    def answer(self, texts, tags, probabilities):
+        answer = {"tags": tags, "probabilities": probabilities}
+        return answer if self.scheme == "words" else {**answer, "spans": words.spans_of(texts, tags, probabilities)}
+
+    def compared(self, predictions, rows, base):
+        """The right tags and the given ones, row by row."""
+        return [self.right(row["tags"], base) for row in rows], [p["tags"] for p in predictions]
+
+    def score(self, predictions, rows, base):
+        return tag_scores(*self.compared(predictions, rows, base), base.config.label2id, self.scheme)
+
+    def report(self, predictions, rows, base):
+        return tag_table(*self.compared(predictions, rows, base), base.config.label2id, self.scheme)
+
+    def usage(self, repo, base):
+        more = ', aggregation_strategy="first"' if scheme_of(base.config.id2label.values()) == "bio" else ""
+        return usages.piped(self.pipeline_tag, repo, "Ada Lovelace was born in London .", more)
+
+    def sample(self, count):
+        return samples.tagged(count)
+
+    def gold(self, row, base):
+        tags = self.right(row["tags"], base)
+        return self.answer(listed(row["tokens"]), tags, [1.0] * len(tags))
+
+
+@hookimpl
+def hubtune_tasks():
+    return [TokenClassification]

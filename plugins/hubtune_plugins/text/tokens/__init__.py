@@ -1,0 +1,1 @@
+"""Tags, words, windows and answers over tokens."""

@@ -1,0 +1,34 @@
+"""Tasks with something to find at some pieces of a text, such as the tag of a word or the piece that was hidden."""
+
+from hubtune import Loss, exact
+from hubtune_plugins.text.texts import TextTask
+
+IGNORED = -100
+"""The target where nothing is to be found, as in transformers."""
+
+
+class PieceTask(TextTask):
+    """A task whose model gives each piece a number per class; `batch.targets` (examples, longest) holds the right ones."""
+
+    def logits(self, outputs, batch):
+        """(examples, longest, classes); a method with a prompt puts it before them."""
+        return outputs.logits[:, -batch.inputs["input_ids"].shape[1]:]
+
+    def count(self, batch):
+        return {"loss": float((batch.targets != IGNORED).sum())}
+
+    def loss(self, outputs, batch):
+        from torch.nn.functional import cross_entropy
+
+        asked = batch.targets != IGNORED  # only these become fp32: a vocabulary is large
+        logits = exact(self.logits(outputs, batch)[asked])
+        return Loss(cross_entropy(logits, batch.targets[asked], reduction="sum"), float(asked.sum()))
+
+
+def piece_targets(inputs, lists):
+    """A target for each piece of each example, as (examples, longest), with nothing to find in the padding."""
+    import torch
+
+    targets = torch.full_like(inputs["input_ids"], IGNORED)
+    targets[inputs["attention_mask"].bool()] = torch.tensor([target for row in lists for target in row])
+    return targets

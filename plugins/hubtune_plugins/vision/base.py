@@ -1,0 +1,47 @@
+"""What every vision task is: it reads images through an image processor and measures them in patches."""
+
+from dataclasses import dataclass
+
+from hubtune import Column, Task, option
+from hubtune_plugins.vision.images import decoded, patches, pixels, size_of
+
+IMAGE = Column("image", ("image", "img", "picture", "photo", "pixel_values", "file_name"), kind="image")
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    flip: bool = option(False, "show half of the images mirrored, anew in every epoch: where left and right are alike")
+
+
+class ImageTask(Task):
+    """A task on images. Examples hold `image` as the data has it, `row`, and `patches`."""
+
+    contract = 1
+    processor = "AutoImageProcessor"
+    unit = "patches"
+    needs = ("PIL",)
+    extra = "hubtune[vision]"
+
+    def size(self, example):
+        return example["patches"]
+
+    def usage(self, repo, base):
+        return (f'from transformers import pipeline\n\npipe = pipeline("{self.pipeline_tag}", model="{repo}")\n'
+                'print(pipe("image.png"))')
+
+
+class PlaceTask(ImageTask):
+    """A task whose answers are places in the image, in its own pixels: examples also hold its `size`, (height, width).
+
+    `configure` is to set `grid`: height and width of what the processor makes of any image, or None.
+    """
+
+    def example(self, row, index, base):
+        """An example of a row, without what is right."""
+        size = size_of(row["image"], index)
+        return {"image": row["image"], "row": index, "size": size, "patches": patches(base.processor, self.grid, size)}
+
+    def inputs(self, examples, base, draws):
+        """The inputs of a batch, with the `sizes` of its images; and which of these are mirrored."""
+        images, flips = decoded(examples, draws, self.options.flip)
+        return {**pixels(base, images), "sizes": [example["size"] for example in examples]}, flips

@@ -1,0 +1,52 @@
+"""Image classification: one label per image."""
+
+from dataclasses import dataclass
+
+from hubtune import Column, Setup, hookimpl, numbered
+from hubtune_plugins.classification.labelled import Labelled, LabelOptions
+from hubtune_plugins.vision.base import IMAGE, ImageOptions, ImageTask
+from hubtune_plugins.vision.images import decoded, fitted, patches, pixels, sizes_of
+from hubtune_plugins.vision.samples import in_one_colour
+
+
+@dataclass(frozen=True)
+class ClassificationOptions(ImageOptions, LabelOptions):
+    """What images and labels have as options."""
+
+
+class ImageClassification(Labelled, ImageTask):
+    """One label per image."""
+
+    name = "image-classification"
+    summary = "a label for an image"
+    model = "AutoModelForImageClassification"
+    pipeline_tag = "image-classification"
+    Options = ClassificationOptions
+    columns = (
+        IMAGE,
+        Column("label", ("label", "labels", "class", "category", "fine_label", "target", "y"), kind="label", needed="train"),
+    )
+
+    def inspect(self, splits):
+        sizes_of(splits)
+        return super().inspect(splits)
+
+    def configure(self, facts, base):
+        processor, self.grid = fitted(base.processor)
+        return Setup(super().configure(facts, base).config, processor)
+
+    def encode(self, rows, base):
+        cost = patches(base.processor, self.grid, self.grid)
+        for index, row in numbered(rows):
+            yield [self.with_target({"image": row["image"], "row": index, "patches": cost}, row, base)]
+
+    def collate(self, examples, base, draws):
+        return self.batch(pixels(base, decoded(examples, draws, self.options.flip)[0]), examples)
+
+    def sample(self, count):
+        return in_one_colour(count)
+
+
+@hookimpl
+def hubtune_tasks():
+    return [ImageClassification]

@@ -1,0 +1,80 @@
+"""Semantic segmentation: the class of every pixel."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Loss, Metric, Setup, hookimpl, label_config, numbered, option
+from hubtune_plugins.vision.base import IMAGE, ImageOptions, PlaceTask
+from hubtune_plugins.vision.images import fitted
+from hubtune_plugins.vision.masks import MASK, id_by_number, ids_of, named, read_ids
+from hubtune_plugins.vision.samples import with_masks
+from hubtune_plugins.vision.scores import overlaps, pixel_scores
+from hubtune_plugins.vision.segmenters import answered, answers, known, pixel_loss, targets_of
+
+
+@dataclass(frozen=True)
+class SegmentationOptions(ImageOptions):
+    labels: list[str] = option([], "names of the classes 0, 1, 2 ...; empty: their numbers")
+    ignore: int = option(255, "the value of pixels that have no class")
+
+
+class ImageSegmentation(PlaceTask):
+    """A class for every pixel, learnt from masks that hold the number of a class at each pixel."""
+
+    name = "image-segmentation"
+    summary = "the class of every pixel of an image"
+    model = "AutoModelForSemanticSegmentation"
+    pipeline_tag = "image-segmentation"
+    metric = Metric("mean_iou")
+    Options = SegmentationOptions
+    columns = (IMAGE, MASK)
+
+    def inspect(self, splits):
+        return named(ids_of(splits, self.options.ignore), list(self.options.labels))
+
+    def configure(self, facts, base):
+        processor, self.grid = fitted(base.processor, crop=False)
+        if hasattr(processor, "do_reduce_labels"):
+            processor.do_reduce_labels = False  # classes begin at 0
+        extras = label_config(facts.get("labels"), base.config)
+        self.ids = id_by_number(facts, extras["label2id"])
+        return Setup(extras, processor)
+
+    def encode(self, rows, base):
+        for index, row in numbered(rows):
+            mask = {"mask": row["mask"]} if row.get("mask") is not None else {}
+            yield [self.example(row, index, base) | mask]
+
+    def collate(self, examples, base, draws):
+        inputs, flips = self.inputs(examples, base, draws)
+        return Batch(inputs, targets_of(examples, flips, self.ids, self.grid, whole=not draws), len(examples))
+
+    def count(self, batch):
+        return {"loss": float(known(batch.targets["small"]).sum())}
+
+    def loss(self, outputs, batch):
+        return Loss(pixel_loss(outputs.logits, batch.targets["small"]), self.count(batch)["loss"])
+
+    def judge(self, outputs, batch, base):
+        masks = None if batch.targets is None else batch.targets["masks"]
+        return answers(outputs.logits, batch.inputs["sizes"], base.config.label2id, masks)
+
+    def show(self, prediction):
+        return {name: value for name, value in prediction.items() if name != "counts"}
+
+    def score(self, predictions, rows, base):
+        return pixel_scores(predictions)
+
+    def report(self, predictions, rows, base):
+        return {"iou": {base.config.id2label[index]: value for index, value in overlaps(predictions).items()}}
+
+    def sample(self, count):
+        return with_masks(count)
+
+    def gold(self, row, base):
+        ids = read_ids(row["mask"], self.ids)
+        return answered(ids.clip(min=0), base.config.label2id, ids)  # a pixel without a class is answered, too
+
+
+@hookimpl
+def hubtune_tasks():
+    return [ImageSegmentation]

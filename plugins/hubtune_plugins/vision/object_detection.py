@@ -1,0 +1,80 @@
+"""Object detection: boxes with labels in an image, by DETR-like models (YOLOS, RT-DETR, D-FINE, Deformable DETR)."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Metric, Setup, hookimpl, label_config, numbered, option
+from hubtune_plugins.vision.base import IMAGE, ImageOptions, PlaceTask
+from hubtune_plugins.vision.boxes import OBJECTS, as_answer, checked, counted, objects_of, relative
+from hubtune_plugins.vision.detectors import best, reads_mask, sums, targets_of, with_loss
+from hubtune_plugins.vision.images import fitted, sizes_of
+from hubtune_plugins.vision.samples import with_boxes
+from hubtune_plugins.vision.scores import average_precision
+
+
+@dataclass(frozen=True)
+class DetectionOptions(ImageOptions):
+    threshold: float = option(0.5, "the score from which on a box is shown")
+
+
+class ObjectDetection(PlaceTask):
+    """Boxes with labels; the loss is the model's own, with Hungarian matching (Carion et al., DETR, arXiv:2005.12872)."""
+
+    name = "object-detection"
+    summary = "boxes with labels in an image"
+    model = "AutoModelForObjectDetection"
+    pipeline_tag = "object-detection"
+    metric = Metric("map")
+    resamples = 0
+    needs = ("PIL", "pycocotools")
+    Options = DetectionOptions
+    columns = (IMAGE, OBJECTS)
+
+    def inspect(self, splits):
+        return counted(checked(splits, sizes_of(splits)))
+
+    def configure(self, facts, base):
+        masked = reads_mask(self.model, base.config)  # without a mask, a model would see the padding
+        processor, self.grid = fitted(base.processor, pad=masked)
+        return Setup(label_config(facts.get("labels"), base.config), processor)
+
+    def encode(self, rows, base):
+        for index, row in numbered(rows):
+            example = self.example(row, index, base)
+            yield [example | relative(row.get("objects"), example["size"], base.config)]
+
+    def collate(self, examples, base, draws):
+        inputs, flips = self.inputs(examples, base, draws)
+        return Batch(inputs, targets_of(examples, flips, base.config), len(examples))
+
+    def count(self, batch):
+        return dict(batch.targets["by"])
+
+    def forward(self, model, batch):
+        """The model's output; with the model's loss where the rows have boxes."""
+        return super().forward(model, batch) if batch.targets is None else with_loss(model, batch)
+
+    def loss(self, outputs, batch):
+        return sums(outputs, batch.targets["labels"], batch.targets["by"])
+
+    def judge(self, outputs, batch, base):
+        return best(outputs, batch.inputs["sizes"], base)
+
+    def show(self, prediction):
+        return {**prediction, "boxes": [one for one in prediction["boxes"] if one["score"] >= self.options.threshold]}
+
+    def score(self, predictions, rows, base):
+        return average_precision(predictions, rows, base.config)[0]
+
+    def report(self, predictions, rows, base):
+        return {"map": average_precision(predictions, rows, base.config)[1]}
+
+    def sample(self, count):
+        return with_boxes(count)
+
+    def gold(self, row, base):
+        return as_answer(objects_of(row["objects"]))
+
+
+@hookimpl
+def hubtune_tasks():
+    return [ObjectDetection]

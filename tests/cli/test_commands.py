@@ -1,0 +1,244 @@
+"""The command line: help that is cheap, lists in the documented shape, and errors as one block or one document."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from hubtune.cli import commands
+from hubtune.contract import registry
+from hubtune.errors import UnknownPlugin
+from hubtune.options import fill
+from hubtune.recipe import DataPart, Recipe, build, override
+
+COMMANDS = sorted(typer.main.get_command(commands.app).commands)  # type: ignore[attr-defined]
+TASKS, STRATEGIES = sorted(registry.load().tasks), sorted(registry.load().strategies)
+HEAVY = {"torch", "transformers", "datasets", "huggingface_hub", "accelerate", "sklearn", "numpy", "pandas"}
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command in this process."""
+    status = commands.main(list(arguments))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """What a command prints with --json, which is one document on one line and nothing else."""
+    status, out, _ = said(capsys, *arguments, "--json")
+    assert status == 0
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def started(*arguments: str, before: tuple[str, ...] = (), **more: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *before, "-m", "hubtune", *arguments], capture_output=True, text=True, check=False,
+        env={**os.environ, "NO_COLOR": "1", **more},
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- help
+
+
+def test_these_are_the_commands() -> None:
+    assert COMMANDS == ["evaluate", "plan", "plugin", "plugins", "predict", "publish", "recipe", "search", "show", "strategies", "tasks", "train"]
+
+
+@pytest.mark.parametrize(("command", "flag"), [*((command, "--help") for command in COMMANDS), ("train", "-h")])
+def test_every_command_helps(capsys: pytest.CaptureFixture[str], command: str, flag: str) -> None:
+    status, out, err = said(capsys, command, flag)
+    assert (status, err) == (0, "")
+    assert "--json" in out
+    assert f"hubtune {command}" in out or "Usage" in out
+
+
+def test_the_program_itself_helps_and_has_a_version(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(capsys, "--help")
+    assert status == 0
+    assert all(command in out for command in COMMANDS)
+    assert said(capsys, "--version") == (0, f"hubtune {version('hubtune')}\n", "")
+
+
+def test_every_option_says_what_it_does() -> None:
+    silent = [
+        f"{name} {option.name}" for name, command in typer.main.get_command(commands.app).commands.items()  # type: ignore[attr-defined]
+        for option in command.params if not getattr(option, "help", None)
+    ]
+    assert silent == []
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = started("--help", before=("-X", "importtime"))
+    assert done.returncode == 0
+    found = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert "typer" in found, "this is how importtime looks"
+    assert found & HEAVY == set()
+
+
+# ------------------------------------------------------------------------------------------------------ lists
+
+
+def test_tasks_have_the_documented_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, "tasks")
+    assert list(found) == ["tasks"]
+    assert [task["name"] for task in found["tasks"]] == TASKS
+    for task in found["tasks"]:
+        assert set(task) == {"name", "summary", "plugin", "model", "pipeline_tag", "metric", "columns", "options",
+                             "available", "reason"}
+        assert set(task["metric"]) == {"name", "higher_is_better"}
+        assert task["columns"]
+        for column in task["columns"]:
+            assert set(column) == {"role", "names", "needed"}
+            assert column["needed"] in ("always", "train", "never")
+        check_common(task)
+
+
+def test_strategies_have_the_documented_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, "strategies")
+    assert list(found) == ["strategies"]
+    assert [strategy["name"] for strategy in found["strategies"]] == STRATEGIES
+    for strategy in found["strategies"]:
+        assert set(strategy) == {"name", "summary", "plugin", "paper", "options", "defaults", "loads_with", "available",
+                                 "reason"}
+        assert strategy["loads_with"] in ("transformers", "peft", "code")
+        assert all(key.startswith("train.") for key in strategy["defaults"])
+        check_common(strategy)
+
+
+def check_common(item: dict[str, Any]) -> None:
+    assert item["available"] is (item["reason"] is None)
+    for option in item["options"].values():
+        assert {"type", "default", "help"} <= set(option) <= {"type", "default", "help", "choices"}
+        assert option["help"]
+
+
+def test_plugins_have_the_documented_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, "plugins")
+    assert list(found) == ["contract", "plugins"]
+    assert found["contract"] == 1
+    for plugin in found["plugins"]:
+        assert list(plugin) == ["name", "version", "source", "status", "reason", "tasks", "strategies"]
+        assert plugin["status"] in ("ok", "broken", "refused", "off")
+    assert {"sentiment", "full", "lora"} <= {plugin["name"] for plugin in found["plugins"] if plugin["status"] == "ok"}
+
+
+@pytest.mark.parametrize("command", ["tasks", "strategies", "plugins"])
+def test_lists_are_tables_for_people(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    status, out, err = said(capsys, command)
+    assert (status, err) == (0, "")
+    for name in {"tasks": TASKS, "strategies": STRATEGIES, "plugins": [*TASKS, *STRATEGIES]}[command]:
+        assert f"\n{name} " in out
+
+
+# ----------------------------------------------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_written_recipe_is_a_recipe_with_every_default(
+    capsys: pytest.CaptureFixture[str], task: str, strategy: str
+) -> None:
+    status, out, _ = said(capsys, "recipe", task, "--strategy", strategy, "--model", "me/base", "--data", "rows.csv")
+    assert status == 0
+    made = build(tomllib.loads(out))
+    assert made == Recipe(made.task, "me/base", DataPart("rows.csv"), made.strategy)
+    plugins = registry.load()
+    for chosen, kind in ((made.task, plugins.tasks[task]), (made.strategy, plugins.strategies[strategy])):
+        assert fill(kind.Options, chosen.options, "options") == kind.Options()
+
+
+def test_a_written_recipe_names_every_role_and_takes_settings_over_it(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = said(capsys, "recipe", "text-classification")
+    assert all(f'# {role} = "' in out for role in ("text", "text_pair", "label"))
+    assert document(capsys, "recipe", "text-classification") == {"recipe": out}
+    assert build(override(tomllib.loads(out), ["train.lr=3e-5"])).train.lr == 3e-5
+
+
+# ------------------------------------------------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize(("arguments", "kind", "message"), [
+    (["recipe", "sentimnet"], "unknown-plugin", "no task named 'sentimnet'. Did you mean 'sentiment'?"),
+    (["recipe", "sentiment", "--strategy", "lroa"], "unknown-plugin", "no strategy named 'lroa'. Did you mean 'lora'?"),
+    (["train", "sentiment"], "recipe-error", "no model: name one with --model"),
+    (["train", "sentimnet", "--model", "x", "--data", "x"], "unknown-plugin", "no task named 'sentimnet'."),
+    (["train", "sentiment", "--model", "x", "--set", "train.epoch=3"], "recipe-error", "no key train.epoch. Did you mean"),
+    (["train", "sentiment", "--model", "x", "--data", "./nowhere.csv"], "data-error", "there is no file or folder"),
+    (["train", "nowhere.toml"], "recipe-error", "there is no recipe 'nowhere.toml'"),
+    (["train", "--resume", "./nowhere"], "resume-error", "is no run: it has no run.json"),
+    (["publish", "./nowhere", "me/x"], "resume-error", "is no run: it has no run.json"),
+    (["predict", "./nowhere", "text"], "model-error", "there is no folder './nowhere'"),
+    (["show", "./nowhere"], "model-error", "there is no folder './nowhere'"),
+])
+def test_an_error_is_a_document_on_stdout_and_a_block_on_stderr(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], kind: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = said(capsys, *arguments, "--json")
+    assert status == 1
+    assert out.count("\n") == 1
+    found = json.loads(out)
+    assert list(found) == ["error"]
+    assert list(found["error"]) == ["kind", "message", "hint", "where"]
+    assert found["error"]["kind"] == kind
+    assert message in found["error"]["message"]
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+    status, out, err = said(capsys, *arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_debug_shows_where_an_error_comes_from() -> None:
+    with pytest.raises(UnknownPlugin):
+        commands.main(["recipe", "sentimnet", "--debug"])
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--nothing"], ["nothing"], ["train"], ["train", "--lr", "3"], ["recipe"], ["predict", "x"],
+    ["predict", "x", "text", "--data", "y"], ["train", "sentiment", "--resume", "x"], ["search", "x", "--limit", "0"],
+    ["search", "x", "--limit", "many"], ["evaluate", "x"], ["publish", "x"],
+])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_wrong_usage_is_two(capsys: pytest.CaptureFixture[str], arguments: list[str], as_json: bool) -> None:
+    status, out, err = said(capsys, *arguments, *(["--json"] if as_json else []))
+    assert status == 2
+    assert out == ""
+    assert "Usage" in err
+
+
+# --------------------------------------------------------------------------------------- a stranger who is broken
+
+
+def test_a_broken_plugin_breaks_no_command(tmp_path: Path) -> None:
+    folder = tmp_path / "stranger-0.3.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 0.3\n", encoding="utf-8")
+    (folder / "entry_points.txt").write_text("[hubtune]\nanother = stranger_plugin\n", encoding="utf-8")
+    (tmp_path / "stranger_plugin.py").write_text("raise RuntimeError('boom')", encoding="utf-8")
+    answers = {
+        command: started(*command.split(), PYTHONPATH=str(tmp_path))
+        for command in ("--help", "tasks --json", "plugins --json", "recipe another --json")
+    }
+    assert [done.returncode for done in answers.values()] == [0, 0, 0, 1]
+    assert [task["name"] for task in json.loads(answers["tasks --json"].stdout)["tasks"]] == TASKS
+    listed = {plugin["name"]: plugin for plugin in json.loads(answers["plugins --json"].stdout)["plugins"]}
+    assert (listed["another"]["status"], listed["another"]["source"]) == ("broken", "stranger")
+    assert listed["sentiment"]["status"] == "ok"
+    error = json.loads(answers["recipe another --json"].stdout)["error"]
+    assert error["kind"] == "broken-plugin"
+    assert error["message"] == "the plugin 'another' of stranger is broken: RuntimeError: boom"

@@ -1,0 +1,141 @@
+"""Data is prepared once on a host: the others take it over, and end with the first process when that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from spawn import TORCHRUN, forks, in_processes, port
+
+from hubtune import recipe
+from hubtune.callbacks import Watcher
+from hubtune.cli import commands
+from hubtune.devices import host_lock
+from hubtune.errors import DataError
+from hubtune.runs import preparation, shared_preparation
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a lock of this kind is not known to this system")
+
+
+def made(folder: Path, task: str = "text-classification", **settings: Any) -> recipe.Recipe:
+    return recipe.build({"task": {"name": task}, "model": {"id": str(folder)}, "train": settings})
+
+
+def rows() -> list[dict[str, str]]:
+    return [{"text": f"{'good' if n % 2 else 'bad'} film {n}" + " and so on" * (n % 5), "label": "yes" if n % 2 else "no"} for n in range(24)]
+
+
+def described(prepared: preparation.Prepared) -> dict[str, Any]:
+    """All that training asks a preparation for."""
+    return {
+        "examples": {split: list(encoded.examples) for split, encoded in prepared.encoded.items()},
+        "sizes": {split: encoded.sizes.tolist() for split, encoded in prepared.encoded.items()},
+        "rows": {split: list(prepared.data.splits[split]) for split in prepared.encoded if split != "train"},
+        "base": [prepared.base.max_length, prepared.base.commit, prepared.base.config.to_dict()], "facts": prepared.facts,
+        "settings": vars(prepared.settings), "parameters": prepared.parameters, "lengths": prepared.lengths, "shard": prepared.shard,
+    }
+
+
+def taken(place: Path, model: Path) -> dict[str, Any]:
+    """What a process of several has prepared, after the first has cleared away what it handed over."""
+    first = host_lock.is_first()
+    if not first:
+        preparation.prepare = None  # type: ignore[assignment]  # the others read and encode nothing
+    prepared = shared_preparation.prepare(made(model, shard="full"), Watcher(), rows())
+    while first and not (place.parent / "opened").exists():
+        time.sleep(0.01)
+    host_lock.clear()
+    if not first:
+        (place.parent / "opened").touch()
+        while host_lock.folder().exists():
+            time.sleep(0.01)
+        assert isinstance(prepared.encoded["train"].owner.base, np.memmap)
+    return described(prepared)
+
+
+@forks
+def test_the_others_take_over_what_the_first_has_prepared(tiny_model: Any, tmp_path: Path) -> None:
+    first, other = in_processes(2, tmp_path / "many", tiny_model("bert"), work=taken)
+    assert first == other
+    assert first["examples"]["train"]
+
+
+def test_rows_without_a_flat_form_are_prepared_by_everyone(tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = preparation.prepare(made(tiny_model("bert")), Watcher(), rows())
+
+    def refuse(self: Any, folder: Path) -> None:
+        raise ValueError("an open image")
+
+    monkeypatch.setattr(type(prepared.encoded["train"]), "save", refuse)
+    shared_preparation.hand_over(prepared, tmp_path)
+    assert shared_preparation.take_over(made(tiny_model("bert")), tmp_path) is None
+
+
+def following() -> str:
+    """How a process ends that waits for the first one."""
+    try:
+        host_lock.follow()
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def failing(place: Path, killed: bool) -> str:
+    """The first process meets an error while it prepares, or is killed without a word."""
+    if not host_lock.is_first():
+        return following()
+    parent = os.getppid()
+    if not (child := os.fork()):
+        host_lock.os.getppid = lambda: parent  # type: ignore[attr-defined, assignment]  # so that it counts as the first process
+        with contextlib.suppress(DataError), host_lock.leading():
+            time.sleep(0.3)
+            if killed:
+                os._exit(9)
+            raise DataError("row 3 is empty")
+        os._exit(1)
+    os.waitpid(child, 0)
+    return "failed"
+
+
+@forks
+@pytest.mark.parametrize(("killed", "first", "second"), [
+    (False, "SystemExit: 1", "SystemExit: 1"), (True, "DataError: the first process of this host ended", "SystemExit: 1"),
+])
+def test_the_others_end_with_the_first_and_one_of_them_says_what_it_could_not(killed: bool, first: str, second: str, tmp_path: Path) -> None:
+    found = in_processes(3, tmp_path / "many", killed, work=failing)
+    assert found[0] == "failed"
+    assert found[1].startswith(first)
+    assert found[2] == second
+
+
+def test_without_a_first_process_everybody_does_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_lock, "APPEARS", 0.1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert host_lock.follow() is None
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
+def test_a_wrong_recipe_is_refused_by_all_and_said_by_the_first(rank: str, said: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert commands.main(["train", "text-classification", "--model", "m", "--data", "d", "--set", "train.lr=-1"]) == 1
+    assert capsys.readouterr().err.count("train.lr is above 0") == said
+
+
+@pytest.mark.multi
+def test_an_error_in_the_data_ends_all_and_is_said_once(tiny_model: Any, tmp_path: Path) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_text("text,label\n" + "good,yes\nbad,no\n" * 8 + ",yes\n", encoding="utf-8")
+    done = subprocess.run(
+        [*TORCHRUN, str(port()), "-m", "hubtune", "train", "text-classification", "--model", str(tiny_model("bert")), "--data", str(data),
+         "--out", str(tmp_path / "run")], capture_output=True, text=True, check=False, timeout=200,
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("error: ") == 1, done.stderr
+    assert "an empty text: row 17 of train" in done.stderr

@@ -1,0 +1,127 @@
+"""Toy tasks and strategies over vectors, in fp64: what the tests of the loop train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiny
+import torch
+from accelerate import Accelerator
+
+from hubtune import Batch, Loss, Metric, Phase, Strategy, Task
+from hubtune.training.accumulation import Gradient
+from hubtune.training.context import Work
+from hubtune.training.loop import Loop
+
+ROWS = 12
+
+
+class Numbers(Task[Any]):
+    """Vectors and what they sum to."""
+
+    contract, name, summary, columns, model, pipeline_tag = 1, "numbers", "sums", (), "", ""
+    metric = Metric("error", higher_is_better=False)
+
+    def size(self, example: Any) -> int:
+        return 1
+
+    def collate(self, examples: Any, base: Any, draws: Any) -> Batch:
+        inputs = torch.tensor([example["x"] for example in examples], dtype=torch.float64)
+        return Batch({"input": inputs}, inputs.sum(1), len(examples))
+
+    def loss(self, outputs: Any, batch: Batch) -> Any:
+        return Loss(((outputs.squeeze(1) - batch.targets) ** 2).sum(), batch.size)
+
+    def judge(self, outputs: Any, batch: Batch, base: Any) -> Any:
+        return [{"value": value} for value in outputs.squeeze(1).tolist()]
+
+    def score(self, predictions: Any, rows: Any, base: Any) -> dict[str, float]:
+        return {"error": float(np.mean([(p["value"] - sum(row["x"])) ** 2 for p, row in zip(predictions, rows, strict=True)]))}
+
+
+class Contrast(Numbers):
+    """Every vector against every other of the step."""
+
+    name, additive = "contrast", False
+    loss = Task.loss
+
+    def represent(self, outputs: Any, batch: Batch) -> Any:
+        return torch.stack([outputs, outputs * batch.targets[:, None]], 1)
+
+    def loss_over(self, representations: Any, batches: Any) -> Loss:
+        one, other = representations.unbind(1)
+        logits = one @ other.T
+        targets = torch.arange(len(logits))
+        return Loss(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), len(logits))
+
+
+class Plain(Strategy[Any]):
+    """Everything learns."""
+
+    contract, name, summary = 1, "plain", "all"
+
+
+class Penalised(Strategy[Any]):
+    """Pulls the weights to zero."""
+
+    contract, name, summary = 1, "penalised", "a penalty"
+
+    def penalty(self, model: Any) -> Any:
+        return sum((parameter**2).sum() for parameter in model.parameters())
+
+
+class TopFirst(Strategy[Any]):
+    """The last layer first, then all."""
+
+    contract, name, summary = 1, "top-first", "two phases"
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("top", 0.5, rate=2.0), Phase("all", 0.5))
+
+    def enter(self, model: Any, phase: Phase) -> None:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = phase.name == "all" or name.startswith("2.")
+
+
+def work(folder: Path, task: Any = None, strategy: Any = None, model: Any = None, **settings: Any) -> Work:
+    draw = np.random.default_rng(0)
+    examples = [{"x": draw.normal(size=4).tolist(), "row": row} for row in range(ROWS)]
+    task = task or Numbers()
+    torch.manual_seed(0)
+    model = model or torch.nn.Sequential(
+        torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3 if isinstance(task, Contrast) else 1))
+    settings = {"epochs": 2.0, "batch_size": 4, "lr": 0.01, "weight_decay": 0.0, **settings}
+    return tiny.work(folder, task, strategy or Plain(), model.double(), examples, compute={"overhead": 64}, **settings)
+
+
+def run(loop: Loop) -> None:
+    try:
+        loop.run()
+    finally:
+        loop.close()
+
+
+def gradients(made: Work, cuts: list[list[int]]) -> tuple[dict[str, float], list[torch.Tensor]]:
+    accelerator = Accelerator(cpu=True)
+    made.model.eval()  # batch norm, like dropout, sees the cut
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    means = Gradient(made, accelerator, scaler).of_step(accelerator.prepare(made.model), 0, 0, cuts)
+    return means, [parameter.grad.clone() for parameter in made.model.parameters() if parameter.grad is not None]
+
+
+FULL = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+
+
+class Tight(Numbers):
+    """From some forward pass on, memory suffices for so many rows."""
+
+    after, most = 6, 2
+
+    def forward(self, model: Any, batch: Batch) -> Any:
+        if model.training:
+            self.after -= 1
+            if self.after < 0 and batch.size > self.most:
+                raise RuntimeError(FULL)
+        return super().forward(model, batch)

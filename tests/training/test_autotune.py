@@ -1,0 +1,252 @@
+"""What is tried before step 0 leaves no trace but a plan: nothing of the training is another for it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy import FULL, Contrast, Numbers, Penalised, Plain, Tight, TopFirst, work
+
+import hubtune
+from hubtune.callbacks import Watcher
+from hubtune.devices import device, memory
+from hubtune.devices.device import Compute
+from hubtune.testing import checks
+from hubtune.training import autotune
+from hubtune.training.context import Work
+from hubtune.training.loop import Loop
+
+ROWS = [{"text": "good " * (1 + n % 9) if n % 2 else "bad " * (2 + n % 7), "label": "yes" if n % 2 else "no"} for n in range(40)]
+SET = {"train.epochs": 2.0, "train.batch_size": 8, "train.precision": "fp32", "train.prove": False, "train.keep": "last"}
+
+
+class Scored(Contrast):
+    def judge(self, outputs: Any, batch: Any, base: Any) -> Any:
+        return super().judge(outputs[:, :1], batch, base)
+
+
+class Follows(torch.nn.Module):
+    """Takes away the mean of what it has seen while it learned, as a batch norm does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.mean += 0.1 * (values.detach().mean(0) - self.mean)
+        return values - self.mean
+
+
+def dropping(made: Work) -> Work:
+    """With dropout, and statistics that follow the data."""
+    linear, _, last = made.model.children()
+    made.model = torch.nn.Sequential(linear, torch.nn.Sequential(Follows(), torch.nn.Dropout(0.3)), last).double()
+    return made
+
+
+def ended(made: Work, tried: bool) -> dict[str, torch.Tensor]:
+    """The weights of a run, with or without a trial before it, by one plan."""
+    plan = made.compute
+    with closing(Loop(made, Watcher())) as loop:
+        if tried:
+            autotune.measure(loop.learner)
+            loop.learner.take(plan)
+        loop.run()
+    return {name: value.clone() for name, value in made.model.state_dict().items()}
+
+
+def test_a_model_that_cannot_be_tried_is_trained_all_the_same(tmp_path: Path) -> None:
+    """Its batch norm takes no single row: the plan stays what it was, and says why."""
+    made = work(tmp_path, batch_norm="train")
+    with closing(Loop(made, Watcher())) as loop:
+        found = autotune.measure(loop.learner)
+        assert "Expected more than 1 value per channel" in found.compute.trial["reason"]
+        assert replace(made.compute, trial={}) == Compute("cpu", "fp64", 0, 64, 8192)
+        assert autotune.expected(loop, found) is None
+        loop.run()
+
+
+@pytest.mark.parametrize(("task", "strategy"), [(Numbers, Plain), (Numbers, TopFirst), (Scored, Plain), (Numbers, Penalised)])
+def test_a_run_with_a_trial_is_the_run_without_it_bit_for_bit(task: Any, strategy: Any, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"weight_decay": 0.1, "epochs": 3.0}
+    one, other = (ended(dropping(work(tmp_path / name, task(), strategy(), **settings)), name == "tried") for name in ("tried", "plain"))
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_generators_statistics_and_gradients_are_as_they_were(tmp_path: Path) -> None:
+    made = dropping(work(tmp_path))
+    with closing(Loop(made, Watcher())) as loop:
+        before = {name: value.clone() for name, value in made.model.state_dict().items()}
+        drawn = torch.get_rng_state()
+        assert autotune.measure(loop.learner).pace
+        assert torch.equal(torch.get_rng_state(), drawn)
+        assert all(torch.equal(value, before[name]) for name, value in made.model.state_dict().items())
+        assert all(parameter.grad is None for parameter in made.model.parameters())
+        assert loop.learner.begin(0)
+        assert not loop.learner.optimizer.optimizer.state
+
+
+def test_the_phase_in_which_most_learns_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phases = []
+    stepped = autotune.Trial.stepped
+
+    def seen(self: autotune.Trial) -> float:
+        phases.append(self.learner.phase)
+        return stepped(self)
+
+    monkeypatch.setattr(autotune.Trial, "stepped", seen)
+    with closing(Loop(work(tmp_path, strategy=TopFirst()), Watcher())) as loop:
+        autotune.measure(loop.learner)
+    assert phases == [1]
+
+
+# -------------------------------------------------------------------------------------------------- short of memory
+
+
+class OnceTight(Tight):
+    """Memory suffices for two rows, from the first pass on."""
+
+    after = 0
+
+
+def test_what_does_not_fit_is_found_before_step_0_and_the_steps_stay_the_same(tmp_path: Path) -> None:
+    roomy = ended(work(tmp_path / "roomy", Numbers(), Plain(), weight_decay=0.1), tried=False)
+    made = work(tmp_path / "tight", OnceTight(), Plain(), weight_decay=0.1)
+    with closing(Loop(made, Watcher())) as loop:
+        found = autotune.measure(loop.learner)
+        assert loop.learner.limit == found.compute.limit == made.compute.limit == 2
+        loop.run()
+    assert {json.loads(line).get("micro_batches") for line in (made.folder / "log.jsonl").read_text().splitlines()} == {2, None}
+    for name, value in made.model.state_dict().items():
+        torch.testing.assert_close(value, roomy[name], rtol=1e-9, atol=1e-9)
+
+
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def trained(out: Path, tiny_model: Any, **more: Any) -> Any:
+    return hubtune.train("text-classification", model=tiny_model("bert", **NO_DROPOUT), data=ROWS, out=out,
+                         set={**SET, "train.precision": "fp64", **more})
+
+
+def test_a_machine_without_room_recomputes_and_ends_with_the_same_weights(
+    tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = trained(tmp_path / "plain", tiny_model)
+    assert not plain.record["compute"]["recompute"]
+    monkeypatch.setattr(memory, "room", lambda device: 1)
+    short = trained(tmp_path / "short", tiny_model)
+    assert short.record["compute"]["recompute"]
+    assert short.record["compute"]["limit"] < 20
+    assert short.record["compute"]["evaluation"] < 20
+    one, other = (load_file(run.folder / "model/model.safetensors") for run in (plain, short))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-6)
+    assert short.record["metrics"] == plain.record["metrics"]
+    monkeypatch.undo()  # the plan is taken as it is, where there is room again
+    again = trained(tmp_path / "again", tiny_model, **{"train.plan": str(short.folder)})
+    assert again.record["compute"] == short.record["compute"]
+    assert (again.folder / "model/model.safetensors").read_bytes() == (short.folder / "model/model.safetensors").read_bytes()
+
+
+class Recomputing(torch.nn.Sequential):
+    """Can compute its activations again, and then needs no memory for them."""
+
+    supports_gradient_checkpointing = True
+    gradient_checkpointing = False
+
+    def activation_checkpointing_enable(self, how: Any) -> None:
+        self.gradient_checkpointing = True
+
+
+class Hungry(Numbers):
+    """After some passes, memory suffices for no row, unless activations are computed again."""
+
+    after = 3
+
+    def forward(self, model: Any, batch: Any) -> Any:
+        self.after -= model.training
+        if model.training and self.after < 0 and not model.gradient_checkpointing:
+            raise RuntimeError(FULL)
+        return super().forward(model, batch)
+
+
+def test_a_run_that_cannot_hold_one_row_any_more_recomputes_from_there_also_when_it_is_resumed(tmp_path: Path) -> None:
+    def made(name: str, task: Any) -> Work:
+        found = work(tmp_path / name, task, Plain(), weight_decay=0.1)
+        found.model = Recomputing(*found.model.children())
+        return found
+
+    roomy = ended(made("roomy", Numbers()), tried=False)
+    with closing(Loop(made("hungry", Hungry()), Watcher())) as loop:
+        while not loop.work.compute.recompute:
+            loop.one_step()
+        assert loop.progress.step < loop.steps
+        loop.save()
+    again = made("hungry", Hungry())
+    again.resume, again.task.after = True, 0
+    with closing(Loop(again, Watcher())) as loop:
+        assert loop.work.compute.recompute
+        loop.run()
+    for name, value in again.model.state_dict().items():
+        torch.testing.assert_close(value, roomy[name], rtol=1e-9, atol=1e-9)
+
+
+# -------------------------------------------------------------------------------------------------------- whole runs
+
+
+def test_a_plan_repeats_a_run_with_dropout_bit_for_bit_without_a_trial(
+    tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, out=tmp_path / "one", set=SET)
+    assert one.record["compute"]["trial"]["seconds"]["token"] > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(autotune, "measure", lambda learner: pytest.fail("it was measured again"))
+        patch.setattr(device, "choose", lambda *given: pytest.fail("the device was looked at again"))
+        other = hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, out=tmp_path / "other",
+                              set={**SET, "train.plan": str(one.folder)})
+    assert other.record["compute"] == one.record["compute"]
+    assert (one.folder / "model/model.safetensors").read_bytes() == (other.folder / "model/model.safetensors").read_bytes()
+    assert str(one.folder) not in (other.folder / "model/README.md").read_text(encoding="utf-8")
+
+
+def test_a_resumed_run_measures_nothing(tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {"model": tiny_model("bert"), "data": ROWS, "out": tmp_path / "run"}
+    with pytest.raises(checks.Stopped):
+        hubtune.train("text-classification", watcher=checks.Stop(3), **asked, set={**SET, "train.save_minutes": 0.0})
+    began = json.loads((tmp_path / "run/run.json").read_text())
+    monkeypatch.setattr(autotune, "measure", lambda learner: pytest.fail("it was measured again"))
+    run = hubtune.resume(tmp_path / "run", data=ROWS)
+    assert (run.record["compute"], run.record["expected"]) == (began["compute"], began["expected"])
+
+
+def test_a_plan_that_does_not_fit_is_refused_before_anything_is_made(tiny_model: Any, tmp_path: Path) -> None:
+    with pytest.raises(hubtune.HubtuneError, match=r"train.plan=nowhere: .* no run\.json"):
+        hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, out=tmp_path / "run", set={**SET, "train.plan": "nowhere"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_overflows_in_fp16_is_computed_in_fp32(tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a made-up device that has fp16; the autocast is the CPU's own."""
+    chosen = device.choose
+    monkeypatch.setattr(device, "choose", lambda *given: replace(chosen("fp32"), precision="fp16", kernels=()))
+    monkeypatch.setattr(autotune, "measure", lambda learner: autotune.Found(learner.work.compute, None, 0.0, None))
+    settings = {**SET, "train.precision": "auto", "train.steps": 1}
+    del settings["train.epochs"]
+    asked: dict[str, Any] = {"data": ROWS, "set": settings}
+    fine = hubtune.train("text-classification", model=tiny_model("bert"), out=tmp_path / "bert", **asked).record["compute"]
+    assert fine["precision"] == "fp16"
+    t5 = hubtune.train("text-classification", model=tiny_model("t5"), out=tmp_path / "t5", **asked).record["compute"]
+    assert (t5["precision"], t5["why"]) == ("fp32", "not fp16: transformers keeps wo of this family out of fp16")
+    monkeypatch.setattr("hubtune.evaluation.inference.finite", lambda *given: False)
+    found = hubtune.train("text-classification", model=tiny_model("bert"), out=tmp_path / "broken", **asked).record["compute"]
+    assert (found["precision"], found["why"]) == ("fp32", "not fp16: its loss in fp16 is no number")

@@ -11,13 +11,13 @@ from hubtune.contract import (
     Base,
     Batch,
     Column,
-    Draw,
+    ExampleRNG,
     Export,
     Loss,
     Metric,
+    ModelSetup,
     Phase,
     Plan,
-    Setup,
     Strategy,
     Task,
     hookimpl,
@@ -39,8 +39,8 @@ _LAZY = {
 }
 
 __all__ = [
-    "CONTRACT", "Base", "Batch", "Column", "DataError", "Draw", "Export", "HubtuneError", "Loss", "Metric", "Model",
-    "ModelError", "Phase", "Plan", "Run", "Setup", "Strategy", "Task", "Watcher", "cells", "check", "exact", "hookimpl",
+    "CONTRACT", "Base", "Batch", "Column", "DataError", "ExampleRNG", "Export", "HubtuneError", "Loss", "Metric", "Model",
+    "ModelError", "ModelSetup", "Phase", "Plan", "Run", "Strategy", "Task", "Watcher", "cells", "check", "exact", "hookimpl",
     "label_config", "label_id", "label_space", "label_text", "load", "numbered", "option", "plan", "resume", "row_numbers", "search", "show",
     "train",
 ]

@@ -31,8 +31,8 @@ SETTINGS: dict[str, Any] = {"batch_size": 5, "keep": "best", "epochs": 3.0, "bat
 class Scored(Contrast):
     """With an answer that can be scored."""
 
-    def judge(self, outputs: Any, batch: Any, base: Any) -> Any:
-        return super().judge(outputs[:, :1], batch, base)
+    def postprocess(self, outputs: Any, batch: Any, base: Any) -> Any:
+        return super().postprocess(outputs[:, :1], batch, base)
 
 
 def port() -> int:

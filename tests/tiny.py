@@ -20,7 +20,7 @@ from hubtune.training.context import Work
 from hubtune.training.loop import Loop
 
 
-def work(folder, task, strategy, model, train, validation=None, rows=None, *, base=None, fresh=frozenset(), compute=None,
+def work(folder, task, strategy, model, train, validation=None, rows=None, *, base=None, newly_initialized=frozenset(), compute=None,
          resume=False, shard=False, **settings):
     """All that the loop needs, in fp64 on the CPU. train, validation: `Encoded`, or examples that are a row each; by default one
     is validated on what it learns from. rows: what is scored; the examples by default. compute: what is different of `Compute`."""
@@ -30,7 +30,7 @@ def work(folder, task, strategy, model, train, validation=None, rows=None, *, ba
     base = base or Base("tiny", "", SimpleNamespace(model_type="tiny", to_dict=dict), None)
     part = TrainPart(**{"patience": 0, **settings})
     compute = replace(Compute("cpu", "fp64", 0, 4, 8192), **(compute or {}))
-    return Work(task, strategy, base, model, fresh, train, validation, rows or validation.examples, part, compute, folder, resume, shard=shard)
+    return Work(task, strategy, base, model, newly_initialized, train, validation, rows or validation.examples, part, compute, folder, resume, shard=shard)
 
 
 def trained(work, stop=None):
@@ -52,14 +52,14 @@ def encoded(task, examples):
     """Examples that are a row each."""
     if isinstance(examples, Encoded):
         return examples
-    return Encoded(examples, np.arange(len(examples)), np.array([task.size(example) for example in examples]), len(examples))
+    return Encoded(examples, np.arange(len(examples)), np.array([task.num_tokens(example) for example in examples]), len(examples))
 
 
 def prepared(task, folder, rows, limit=60, dtype=torch.float64):
     """A model for the task, its base, and its encoded rows."""
     origin = in_folder(folder)
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure(task.inspect({"train": rows}), base))
+    base = loading.configured(base, task.model_config(task.validate_data({"train": rows}), base))
     model = loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.to(dtype).eval()
     return model, base, encoding.encode(task, rows, base, limit)
 

@@ -21,20 +21,20 @@ ROWS = 12
 class Numbers(Task[Any]):
     """Vectors and what they sum to."""
 
-    contract, name, summary, columns, model, pipeline_tag = 1, "numbers", "sums", (), "", ""
+    contract, name, summary, columns, model, pipeline_tag = 2, "numbers", "sums", (), "", ""
     metric = Metric("error", higher_is_better=False)
 
-    def size(self, example: Any) -> int:
+    def num_tokens(self, example: Any) -> int:
         return 1
 
-    def collate(self, examples: Any, base: Any, draws: Any) -> Batch:
+    def collate(self, examples: Any, base: Any, rngs: Any) -> Batch:
         inputs = torch.tensor([example["x"] for example in examples], dtype=torch.float64)
         return Batch({"input": inputs}, inputs.sum(1), len(examples))
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         return Loss(((outputs.squeeze(1) - batch.targets) ** 2).sum(), batch.size)
 
-    def judge(self, outputs: Any, batch: Batch, base: Any) -> Any:
+    def postprocess(self, outputs: Any, batch: Batch, base: Any) -> Any:
         return [{"value": value} for value in outputs.squeeze(1).tolist()]
 
     def score(self, predictions: Any, rows: Any, base: Any) -> dict[str, float]:
@@ -47,10 +47,10 @@ class Contrast(Numbers):
     name, additive = "contrast", False
     loss = Task.loss
 
-    def represent(self, outputs: Any, batch: Batch) -> Any:
+    def embed(self, outputs: Any, batch: Batch) -> Any:
         return torch.stack([outputs, outputs * batch.targets[:, None]], 1)
 
-    def loss_over(self, representations: Any, batches: Any) -> Loss:
+    def contrastive_loss(self, representations: Any, batches: Any) -> Loss:
         one, other = representations.unbind(1)
         logits = one @ other.T
         targets = torch.arange(len(logits))
@@ -60,27 +60,27 @@ class Contrast(Numbers):
 class Plain(Strategy[Any]):
     """Everything learns."""
 
-    contract, name, summary = 1, "plain", "all"
+    contract, name, summary = 2, "plain", "all"
 
 
 class Penalised(Strategy[Any]):
     """Pulls the weights to zero."""
 
-    contract, name, summary = 1, "penalised", "a penalty"
+    contract, name, summary = 2, "penalised", "a penalty"
 
-    def penalty(self, model: Any) -> Any:
+    def regularization(self, model: Any) -> Any:
         return sum((parameter**2).sum() for parameter in model.parameters())
 
 
 class TopFirst(Strategy[Any]):
     """The last layer first, then all."""
 
-    contract, name, summary = 1, "top-first", "two phases"
+    contract, name, summary = 2, "top-first", "two phases"
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("top", 0.5, rate=2.0), Phase("all", 0.5))
 
-    def enter(self, model: Any, phase: Phase) -> None:
+    def start_phase(self, model: Any, phase: Phase) -> None:
         for name, parameter in model.named_parameters():
             parameter.requires_grad = phase.name == "all" or name.startswith("2.")
 

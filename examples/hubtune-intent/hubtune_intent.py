@@ -11,7 +11,7 @@ from hubtune import (
     DataError,
     Loss,
     Metric,
-    Setup,
+    ModelSetup,
     Task,
     hookimpl,
     label_id,
@@ -39,7 +39,7 @@ class IntentOptions:
 class IntentRecognition(Task[IntentOptions]):
     """The intent of an utterance; out of scope by a label that is learnt, or where the model is not sure."""
 
-    contract = 1
+    contract = 2
     name = "intent-recognition"
     summary = "what an utterance asks for, or that it is out of scope"
     model = "AutoModelForSequenceClassification"
@@ -51,7 +51,7 @@ class IntentRecognition(Task[IntentOptions]):
         Column("label", ("intent", "label", "labels", "category"), kind="label", needed="train"),
     )
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         wrong = [index for index, row in enumerate(splits["train"]) if not str(row["label"]).strip()]
         if wrong:
             raise DataError(f"an intent without a name: {row_numbers(wrong)} of train.",
@@ -62,17 +62,17 @@ class IntentRecognition(Task[IntentOptions]):
             labels = {split: [found for found in rows if found != [self.options.oos]] for split, rows in labels.items()}
         return {"intents": label_space(labels), "oos_is_learnt": learnt}
 
-    def configure(self, facts, base):
+    def model_config(self, dataset_info, base):
         if base.processor.pad_token is None:  # as most decoders; attention masks it
             base.processor.pad_token = base.processor.eos_token
-        labels = facts.get("intents") or list(base.config.id2label.values())
-        return Setup({
+        labels = dataset_info.get("intents") or list(base.config.id2label.values())
+        return ModelSetup({
             "problem_type": "single_label_classification", "num_labels": len(labels),
             "id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)},
             "pad_token_id": base.processor.pad_token_id,
         }, base.processor)
 
-    def metric_of(self, base):
+    def select_metric(self, base):
         return Metric(self.options.metric)
 
     def least(self, base):
@@ -92,10 +92,10 @@ class IntentRecognition(Task[IntentOptions]):
         """The id of a label; -100 for an oos row where oos is not learnt: it is evaluated, and has no part in the loss."""
         return -100 if label == self.options.oos and label not in config.label2id else label_id(label, config)
 
-    def size(self, example):
+    def num_tokens(self, example):
         return len(example["inputs"]["input_ids"])
 
-    def collate(self, examples, base, draws):
+    def collate(self, examples, base, rngs):
         import torch
 
         inputs = base.processor.pad([e["inputs"] for e in examples], padding_side="right", return_tensors="pt", verbose=False)
@@ -111,7 +111,7 @@ class IntentRecognition(Task[IntentOptions]):
         total = cross_entropy(outputs.logits, batch.targets, reduction="sum", ignore_index=-100)
         return Loss(total, self.count(batch)["loss"])
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         answers = []
         for row in outputs.logits.softmax(-1).tolist():
             probabilities = {base.config.id2label[index]: value for index, value in enumerate(row)}

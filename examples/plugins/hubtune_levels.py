@@ -5,7 +5,7 @@ After Frank and Hall, A Simple Approach to Ordinal Classification, ECML 2001.
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, DataError, Loss, Metric, Setup, Task, hookimpl, option, row_numbers
+from hubtune import Batch, Column, DataError, Loss, Metric, ModelSetup, Task, hookimpl, option, row_numbers
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class LevelsOptions:
 class Levels(Task[LevelsOptions]):
     """The level of a text, where being wrong by two levels is worse than being wrong by one."""
 
-    contract = 1
+    contract = 2
     name = "levels"
     summary = "one of several levels that have an order, for a text"
     model = "AutoModelForSequenceClassification"
@@ -28,7 +28,7 @@ class Levels(Task[LevelsOptions]):
         Column("label", ("level", "label", "priority"), kind="label", needed="train"),
     )
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         hint = "For example: --set 'task.order=[\"low\", \"medium\", \"high\"]'"
         if len(self.options.order) < 2:
             raise DataError("task.order names the levels, from the lowest to the highest: at least two.", hint=hint)
@@ -38,10 +38,10 @@ class Levels(Task[LevelsOptions]):
                 raise DataError(f"levels that task.order does not name: {row_numbers(strange)} of {split}.", hint=hint)
         return {"levels": self.options.order}
 
-    def configure(self, facts, base):
-        self.levels = facts.get("levels", self.options.order)
+    def model_config(self, dataset_info, base):
+        self.levels = dataset_info.get("levels", self.options.order)
         questions = [f"above {level}" for level in self.levels[:-1]]
-        return Setup({
+        return ModelSetup({
             "problem_type": "multi_label_classification", "num_labels": len(questions),
             "id2label": dict(enumerate(questions)), "label2id": {name: i for i, name in enumerate(questions)},
         }, base.processor)
@@ -57,10 +57,10 @@ class Levels(Task[LevelsOptions]):
             raise DataError(f"the level {row['label']!r} is none of the model's: {', '.join(self.levels)}.")
         return self.levels.index(row["label"])
 
-    def size(self, example):
+    def num_tokens(self, example):
         return len(example["input_ids"])
 
-    def collate(self, examples, base, draws):
+    def collate(self, examples, base, rngs):
         import torch
 
         inputs = base.processor.pad([{"input_ids": e["input_ids"]} for e in examples], return_tensors="pt", verbose=False)
@@ -76,7 +76,7 @@ class Levels(Task[LevelsOptions]):
         each = binary_cross_entropy_with_logits(outputs.logits, targets, reduction="none")
         return Loss(each.mean(1).sum(), batch.size)
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         above = outputs.logits.float().sigmoid()
         chosen = (above > 0.5).sum(1).tolist()
         return [

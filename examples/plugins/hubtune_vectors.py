@@ -13,17 +13,17 @@ class VectorsOptions:
 class Vectors(Strategy[VectorsOptions]):
     """Biases and the scales of norms learn, and the head: about one weight in a thousand."""
 
-    contract = 1
+    contract = 2
     name = "vectors"
     summary = "only biases, norms and the head learn (after BitFit)"
     paper = "Ben Zaken et al., BitFit, arXiv:2106.10199"
     Options = VectorsOptions
     defaults = {"train.lr": 1e-3}
 
-    def prepare(self, model, fresh, task, plan):
+    def prepare(self, model, newly_initialized, task, plan):
         for name, parameter in model.named_parameters():
             vector = name.endswith("bias") or (self.options.norms and parameter.ndim == 1)
-            parameter.requires_grad = vector or name in fresh
+            parameter.requires_grad = vector or name in newly_initialized
         return model
 
 

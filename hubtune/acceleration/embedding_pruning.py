@@ -146,7 +146,7 @@ def find(
     model: Module, strategy: Strategy[Any], task: Task[Any], base: Base, learned: frozenset[str], train: Encoded
 ) -> Vocabularies:
     """The input embeddings that learn, of which the training examples use less than half, and whose weights nothing else uses."""
-    plain = all(getattr(type(strategy), name) is getattr(Strategy, name) for name in ("penalty", "after_step", "optimizer"))
+    plain = all(getattr(type(strategy), name) is getattr(Strategy, name) for name in ("regularization", "after_step", "optimizer"))
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)

@@ -143,7 +143,7 @@ class Features(Nothing):
         """The loss of a batch, and its answers."""
         task = self.work.task
         outputs = task.forward(self.model, batch)
-        return [[float(term.total) for term in inference.as_terms(task.loss(outputs, batch))], task.judge(outputs, batch, self.work.base)]
+        return [[float(term.total) for term in inference.as_terms(task.loss(outputs, batch))], task.postprocess(outputs, batch, self.work.base)]
 
     def looked_at(self, batch: Batch) -> list[Any]:
         """Learn what the backbone returns and what of it the head uses; returns the loss and the answers."""

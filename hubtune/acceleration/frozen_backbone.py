@@ -41,7 +41,7 @@ def against(work: Work, model: Module, part: Any, learned: frozenset[str], proce
         return "the backbone learns"
     if work.settings.batch_norm == "train" and any(isinstance(inner, _BatchNorm) for inner in part.modules()):
         return "the backbone's batch norms follow the data"
-    if any(getattr(type(work.strategy), name) is not getattr(Strategy, name) for name in ("penalty", "after_step")):
+    if any(getattr(type(work.strategy), name) is not getattr(Strategy, name) for name in ("regularization", "after_step")):
         return f"the strategy '{work.strategy.name}' may look at the backbone in every step"
     return None
 
@@ -59,8 +59,8 @@ def refuse_drawn(work: Work, items: Sequence[int]) -> None:
     examples = [work.train.examples[item] for item in items]
     still = work.task.collate(examples, work.base, None).inputs
     for epoch in range(EPOCHS):
-        draws = [work.train.draw(work.settings.seed, epoch, item) for item in items]
-        if not same(still, work.task.collate(examples, work.base, draws).inputs):
+        rngs = [work.train.draw(work.settings.seed, epoch, item) for item in items]
+        if not same(still, work.task.collate(examples, work.base, rngs).inputs):
             raise Refused("the task draws its inputs anew in every epoch")
 
 

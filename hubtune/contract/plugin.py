@@ -6,8 +6,8 @@ from typing import ClassVar, Generic, TypeVar
 
 from hubtune.options import NoOptions
 
-CONTRACT = 1
-"""The version of this contract. A plugin class says `contract = 1`: what it was written for."""
+CONTRACT = 2
+"""The version of this contract. A plugin class says `contract = 2`: what it was written for."""
 
 OptionsT = TypeVar("OptionsT")
 
@@ -19,7 +19,7 @@ class Plugin(Generic[OptionsT]):
     name: ClassVar[str]
     summary: ClassVar[str]
     Options: ClassVar[type] = NoOptions
-    needs: ClassVar[tuple[str, ...]] = ()
+    requires: ClassVar[tuple[str, ...]] = ()
     """Packages to be importable, beyond hubtune's own; checked before anything is fetched."""
     extra: ClassVar[str | None] = None
     """What to install when one is missing, such as `hubtune[peft]`; none: the packages themselves."""

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 
 import pluggy
 
-from hubtune.contract import hooks, local_files
+from hubtune.contract import hooks, local_files, migration
 from hubtune.contract.plugin import CONTRACT, Plugin
 from hubtune.contract.strategy import Strategy
 from hubtune.contract.task import Task
@@ -59,7 +59,10 @@ class Found:
     def set_apart(self, status: str, error: Exception) -> None:
         """Keep the plugin out of everything, with the reason."""
         self.status, self.error = status, error
-        self.reason = error.message if isinstance(error, HubtuneError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, ContractMismatch) and error.hint:
+            self.reason = f"{error.message} {error.hint}"
+        else:
+            self.reason = error.message if isinstance(error, HubtuneError) else f"{type(error).__name__}: {error}"
 
     @property
     def trouble(self) -> str:
@@ -96,6 +99,10 @@ class Registry:
                 raise BrokenPlugin(f"'{name}' gives neither tasks nor strategies: is a hook missing @hookimpl?")
         except PluginError as error:
             found.set_apart("refused", error)
+            return found
+        except ImportError as error:
+            older = migration.mismatch_of_import(error)
+            found.set_apart("refused" if older else "broken", older or error)
             return found
         except (Exception, SystemExit) as error:
             found.set_apart("broken", cast(Exception, error))
@@ -179,9 +186,8 @@ def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
     label = getattr(kind, "__qualname__", repr(kind))
     if not (isinstance(kind, type) and issubclass(kind, parent)):
         raise BrokenPlugin(f"{label} is not a subclass of hubtune.{parent.__name__}.")
-    speaks = getattr(kind, "contract", None)
-    if speaks != CONTRACT:
-        raise ContractMismatch(f"{label} speaks contract {speaks}; this hubtune speaks {CONTRACT}.")
+    if getattr(kind, "contract", None) != CONTRACT:
+        raise migration.mismatch_of_class(kind, parent)
     wanted: dict[str, type] = {"name": str, "summary": str}
     if parent is Task:
         wanted |= {"columns": tuple, "metric": Metric, "model": str, "pipeline_tag": str}
@@ -191,8 +197,8 @@ def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
     if parent is Task and not all(isinstance(column, Column) for column in kind.columns):  # type: ignore[attr-defined]
         raise BrokenPlugin(f"{label}.columns holds something that is no hubtune.Column.")
     refuse_lacking(kind, parent)
-    if not (isinstance(kind.needs, tuple) and all(isinstance(name, str) and name for name in kind.needs)):
-        raise BrokenPlugin(f"{label}.needs is no tuple of package names: {kind.needs!r}.")
+    if not (isinstance(kind.requires, tuple) and all(isinstance(name, str) and name for name in kind.requires)):
+        raise BrokenPlugin(f"{label}.needs is no tuple of package names: {kind.requires!r}.")
     wishes = getattr(kind, "defaults", {})
     if not isinstance(wishes, Mapping) or not set(wishes) <= set(OPEN):
         raise BrokenPlugin(f"{label}.defaults holds something other than {listing(OPEN, 20)}: {wishes!r}.")
@@ -209,7 +215,7 @@ def refuse_lacking(kind: type[Plugin[Any]], parent: type[Plugin[Any]]) -> None:
     """Refuse a task without a method that every run calls."""
     if not issubclass(kind, Task):
         return
-    needed = ["encode", "size", "collate", "judge", "score", *(["loss"] if kind.additive else ["represent", "loss_over"])]
+    needed = ["encode", "num_tokens", "collate", "postprocess", "score", *(["loss"] if kind.additive else ["embed", "contrastive_loss"])]
     lacking = [name for name in needed if getattr(kind, name) is getattr(parent, name)]
     if lacking:
         raise BrokenPlugin(f"{kind.__qualname__} lacks {listing(f'`{name}`' for name in lacking)}.{misspelt(kind, parent)}")
@@ -227,7 +233,7 @@ def misspelt(kind: type[Plugin[Any]], parent: type[Plugin[Any]]) -> str:
 
 def unavailable(plugin: type[Plugin[Any]]) -> str | None:
     """What has to be installed before the plugin can run; None when nothing is missing."""
-    missing = [name for name in plugin.needs if not importable(name)]
+    missing = [name for name in plugin.requires if not importable(name)]
     if not missing:
         return None
     return f"it needs {listing(missing)}. Install it with: pip install {repr(plugin.extra) if plugin.extra else ' '.join(missing)}"

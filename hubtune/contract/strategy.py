@@ -29,16 +29,16 @@ class Strategy(Plugin[OptionsT]):
         """Why this cannot apply, from the configuration alone and before weights are downloaded; or None."""
         return None
 
-    def load(self) -> dict[str, Any]:
+    def from_pretrained_kwargs(self) -> dict[str, Any]:
         """Further arguments of `from_pretrained`."""
         return {}
 
-    def positions(self) -> int:
+    def num_virtual_tokens(self) -> int:
         """How many of the positions that a model has the method takes for itself: texts are cut so much earlier."""
         return 0
 
-    def prepare(self, model: Module, fresh: frozenset[str], task: Task[Any], plan: Plan) -> Module:
-        """Freeze, wrap or add. `fresh`: names of parameters that make the head or were not pretrained.
+    def prepare(self, model: Module, newly_initialized: frozenset[str], task: Task[Any], plan: Plan) -> Module:
+        """Freeze, wrap or add. `newly_initialized`: names of parameters that make the head or were not pretrained.
 
         Raises ModelError where only the weights show that the method cannot apply; `refuse` says it earlier where it can.
         """
@@ -48,10 +48,10 @@ class Strategy(Plugin[OptionsT]):
         """The stretches of the run, in order. Default: one."""
         return (Phase("all"),)
 
-    def enter(self, model: Module, phase: Phase) -> None:
+    def start_phase(self, model: Module, phase: Phase) -> None:
         """Choose what learns in a phase, by `requires_grad`, from any state that another phase left."""
 
-    def groups(self, model: Module, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, model: Module, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups: every trainable parameter in exactly one. Default: no decay on vectors.
 
         A group's `rate` multiplies the run's learning rate for it. Called at the start of every phase.
@@ -70,7 +70,7 @@ class Strategy(Plugin[OptionsT]):
 
         return AdamW(groups, lr=lr, fused=True)
 
-    def penalty(self, model: Module) -> Tensor | None:
+    def regularization(self, model: Module) -> Tensor | None:
         """A scalar of the method's own that is added to the loss of a step, once, however it is cut. Default: none."""
         return None
 

@@ -6,7 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hubtune.contract.plugin import OptionsT, Plugin
-from hubtune.contract.types import Base, Batch, Column, Draw, Example, Loss, Metric, Prediction, Row, Rows, Setup
+from hubtune.contract.types import (
+    Base,
+    Batch,
+    Column,
+    Example,
+    ExampleRNG,
+    Loss,
+    Metric,
+    ModelSetup,
+    Prediction,
+    Row,
+    Rows,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,16 +36,16 @@ class Task(Plugin[OptionsT]):
     pipeline_tag: ClassVar[str]
     """The Hub's name for what the model does, which decides its widget."""
     unit: ClassVar[Literal["tokens", "patches", "frames"]] = "tokens"
-    """What `size` counts. Only tokens have a limit that comes from the model, and are cut there."""
+    """What `num_tokens` counts. Only tokens have a limit that comes from the model, and are cut there."""
     input: ClassVar[str | None] = None
     """The role of a bare text, or of a file's name, given to `predict`; default: the only column that is always needed."""
     additive: ClassVar[bool] = True
     """Whether the loss of a batch is the sum of its examples' losses, so that a step may be cut anyhow. A loss over the
-    whole step, such as a contrastive one, is not, and has `represent` and `loss_over` instead of `loss`."""
-    resamples: ClassVar[int] = 200
+    whole step, such as a contrastive one, is not, and has `embed` and `contrastive_loss` instead of `loss`."""
+    bootstrap_samples: ClassVar[int] = 200
     """How often `score` is called on resampled rows for the 95% intervals; 0 where it is slow or cannot be resampled."""
 
-    def inspect(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
+    def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         """Read the training data before any model is fetched: JSON facts such as the label space.
 
         Raises DataError, with row numbers, for what cannot be learnt from. Kept in `run.json`. A list under `labels` is shown by
@@ -41,13 +53,13 @@ class Task(Plugin[OptionsT]):
         """
         return {}
 
-    def configure(self, facts: Mapping[str, Any], base: Base) -> Setup:
-        """What the model's configuration and processor need, given what `inspect` found; no facts: a model that was
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
+        """What the model's configuration and processor need, given what `validate_data` found; no facts: a model that was
         tuned without hubtune."""
-        return Setup(processor=base.processor)
+        return ModelSetup(processor=base.processor)
 
-    def metric_of(self, base: Base) -> Metric:
-        """What decides for this model; default: the class's `metric`. One of what `score` makes of `judge`'s answers."""
+    def select_metric(self, base: Base) -> Metric:
+        """What decides for this model; default: the class's `metric`. One of what `score` makes of `postprocess`'s answers."""
         return self.metric
 
     def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
@@ -58,24 +70,24 @@ class Task(Plugin[OptionsT]):
         """
         raise NotImplementedError
 
-    def size(self, example: Example) -> int:
+    def num_tokens(self, example: Example) -> int:
         """What an example costs, in `unit`s: a batch costs its longest times its count. A patch is 16 x 16 pixels, a
         frame 20 ms of sound, so that sizes of all tasks are alike."""
         raise NotImplementedError
 
     def length(self, example: Example) -> int:
         """What `base.max_length` limits; default: the size. Less where several texts of a row are cut one by one."""
-        return self.size(example)
+        return self.num_tokens(example)
 
-    def group(self, example: Example) -> int | None:
-        """A number that examples have in common of which one may be drawn for another: `Draw.others`. Default: none."""
+    def sampling_key(self, example: Example) -> int | None:
+        """A number that examples have in common of which one may be drawn for another: `ExampleRNG.others`. Default: none."""
         return None
 
-    def collate(self, examples: Sequence[Example], base: Base, draws: Sequence[Draw] | None) -> Batch:
-        """Pad and stack; images and sound are decoded here. `draws` holds an example's randomness; None in evaluation."""
+    def collate(self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None) -> Batch:
+        """Pad and stack; images and sound are decoded here. `rngs` holds an example's randomness; None in evaluation."""
         raise NotImplementedError
 
-    def annotate(self, outputs: Any, batch: Batch, base: Base) -> list[dict[str, Any]]:
+    def reference_outputs(self, outputs: Any, batch: Batch, base: Base) -> list[dict[str, Any]]:
         """What the untrained model says of each example, once, before step 0: a frozen reference. Added to the examples."""
         raise NotImplementedError
 
@@ -84,35 +96,35 @@ class Task(Plugin[OptionsT]):
         return {"loss": float(batch.size)}
 
     def forward(self, model: Module, batch: Batch) -> Any:
-        """Run the model; whatever `loss` and `judge` need. Default: the model's own output for all inputs but lists,
-        which are for `judge` (such as the sizes of images)."""
+        """Run the model; whatever `loss` and `postprocess` need. Default: the model's own output for all inputs but lists,
+        which are for `postprocess` (such as the sizes of images)."""
         return model(**{name: value for name, value in batch.inputs.items() if not isinstance(value, list)})
 
     def loss(self, outputs: Any, batch: Batch) -> Loss | list[Loss]:
         """The summed loss of a batch, from what `forward` returned."""
-        return self.loss_over(self.represent(outputs, batch), [batch])
+        return self.contrastive_loss(self.embed(outputs, batch), [batch])
 
-    def represent(self, outputs: Any, batch: Batch) -> Tensor:
+    def embed(self, outputs: Any, batch: Batch) -> Tensor:
         """For a loss over the whole step: what it compares, one entry per example, (examples, ...)."""
         raise NotImplementedError
 
-    def loss_over(self, representations: Tensor, batches: Sequence[Batch]) -> Loss:
+    def contrastive_loss(self, representations: Tensor, batches: Sequence[Batch]) -> Loss:
         """For a loss over the whole step: the loss of all its representations, in the order of its batches.
 
         Gradients flow through a cache of them, so that a step may be cut (Gao et al., GradCache, arXiv:2101.06983).
         """
         raise NotImplementedError
 
-    def judge(self, outputs: Any, batch: Batch, base: Base) -> list[Prediction]:
+    def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[Prediction]:
         """One answer per example from one forward pass: cheap enough for every validation."""
         raise NotImplementedError
 
     def predict(self, model: Module, batch: Batch, base: Base) -> list[Prediction]:
-        """One answer per example, the real thing (such as generated text). Default: `judge`.
+        """One answer per example, the real thing (such as generated text). Default: `postprocess`.
 
         Where a task has its own, rows are evaluated with both, and a prediction holds the entries of both.
         """
-        return self.judge(self.forward(model, batch), batch, base)
+        return self.postprocess(self.forward(model, batch), batch, base)
 
     def merge(self, parts: Sequence[Prediction], row: Row, base: Base) -> Prediction:
         """One answer from the answers of a row's examples. Default: the only one."""

@@ -88,7 +88,7 @@ class Base:
     """A pretrained model without its weights, as a task and a strategy see it.
 
     repo, commit: where it came from (a local folder: its name and the sha256 of its files).
-    config: the transformers configuration, with what `Task.configure` added.
+    config: the transformers configuration, with what `Task.model_config` added.
     processor: tokenizer, image processor or feature extractor.
     max_length: the length in tokens that longer examples are cut to; None: do not cut.
     """
@@ -101,7 +101,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Setup:
+class ModelSetup:
     """What a task wants of a model: attributes of its configuration, and the processor to save with it."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -109,14 +109,14 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Draw:
+class ExampleRNG:
     """The randomness of one row in one epoch, the same however a step is cut and wherever it runs."""
 
     seed: int
     epoch: int
     row: int
     others: Sequence[Example] = ()
-    """Examples of the same `Task.group`, this one among them."""
+    """Examples of the same `Task.sampling_key`, this one among them."""
 
     def random(self) -> random.Random:
         """A fresh generator for this row and epoch."""

@@ -14,7 +14,7 @@ from typing import Any
 from hubtune.contract.plugin import Plugin
 from hubtune.contract.strategy import Strategy
 from hubtune.contract.task import Task
-from hubtune.contract.types import Batch, Export, Loss, Metric, Phase, Setup
+from hubtune.contract.types import Batch, Export, Loss, Metric, ModelSetup, Phase
 from hubtune.errors import BrokenPlugin
 
 Fits = Callable[[Any], bool]
@@ -57,21 +57,21 @@ def is_group(value: Any) -> bool:
 PREDICTIONS = (some(a(dict)), "a list with one dict per example")
 USAGE = (a(str), "a text: Python code")
 TASK: dict[str, tuple[Fits, str]] = {
-    "inspect": (is_json, "a dict of JSON values"), "configure": (a(Setup), "a Setup"), "metric_of": (a(Metric), "a Metric"),
-    "size": (a(Integral), "a whole number"), "length": (a(Integral), "a whole number"), "collate": (a(Batch), "a Batch"),
-    "annotate": PREDICTIONS, "count": (numbers, "a dict of numbers by the name of the loss term"),
+    "validate_data": (is_json, "a dict of JSON values"), "model_config": (a(ModelSetup), "a Setup"), "select_metric": (a(Metric), "a Metric"),
+    "num_tokens": (a(Integral), "a whole number"), "length": (a(Integral), "a whole number"), "collate": (a(Batch), "a Batch"),
+    "reference_outputs": PREDICTIONS, "count": (numbers, "a dict of numbers by the name of the loss term"),
     "loss": (lambda value: isinstance(value, Loss) or (some(a(Loss))(value) and bool(value)), "a Loss (a sum and a count), or a list of them"),
-    "represent": (has("shape", "backward"), "a tensor with one entry per example"), "loss_over": (a(Loss), "a Loss (a sum and a count)"),
-    "judge": PREDICTIONS, "predict": PREDICTIONS, "merge": (a(dict), "a dict: the row's answer"),
+    "embed": (has("shape", "backward"), "a tensor with one entry per example"), "contrastive_loss": (a(Loss), "a Loss (a sum and a count)"),
+    "postprocess": PREDICTIONS, "predict": PREDICTIONS, "merge": (a(dict), "a dict: the row's answer"),
     "score": (numbers, "a dict of numbers by name"), "report": (is_json, "a dict of JSON values"), "show": (a(dict), "a dict"),
     "question": (a(Mapping), "a row"), "usage": USAGE, "files": (a(Mapping), "a dict of texts by file name"),
 }
 STRATEGY: dict[str, tuple[Fits, str]] = {
-    "refuse": (a(str, type(None)), "the reason as a text, or None"), "load": (a(Mapping), "a dict of arguments"),
-    "positions": (a(Integral), "a whole number"), "phases": (lambda value: some(a(Phase))(value) and bool(value), "a tuple of Phase"),
+    "refuse": (a(str, type(None)), "the reason as a text, or None"), "from_pretrained_kwargs": (a(Mapping), "a dict of arguments"),
+    "num_virtual_tokens": (a(Integral), "a whole number"), "phases": (lambda value: some(a(Phase))(value) and bool(value), "a tuple of Phase"),
     "prepare": (has("named_parameters", "forward"), "the model, which it was given or which wraps it"),
-    "groups": (some(is_group), 'a list of dicts with "params"'), "optimizer": (has("step", "param_groups"), "an optimizer"),
-    "penalty": (lambda value: value is None or has("backward")(value), "a scalar tensor, or None"),
+    "param_groups": (some(is_group), 'a list of dicts with "params"'), "optimizer": (has("step", "param_groups"), "an optimizer"),
+    "regularization": (lambda value: value is None or has("backward")(value), "a scalar tensor, or None"),
     "state": (is_json, "a dict of JSON values"), "export": (a(Export), "an Export"), "usage": USAGE,
 }
 EXAMPLES = (some(a(Mapping)), "lists of examples, one list per row; an example is a dict")

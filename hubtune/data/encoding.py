@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hubtune.contract import Base, Draw, Example, Rows, Task
+from hubtune.contract import Base, Example, ExampleRNG, Rows, Task
 from hubtune.data.arrays import Place, loaded
 from hubtune.data.column_store import Values
 from hubtune.data.dataset import Examples
@@ -49,7 +49,7 @@ class Ranges(Sequence[range]):
 @dataclass(frozen=True)
 class Encoded:
     """Examples in the order of their rows. `owner[i]`: the row of example i; `sizes[i]`: its cost; `lengths[i]`: what was
-    limited; `groups[i]`: what `Task.group` says of it, -1 for nothing."""
+    limited; `groups[i]`: what `Task.sampling_key` says of it, -1 for nothing."""
 
     examples: Sequence[Example]
     owner: NDArray[np.int64]
@@ -68,14 +68,14 @@ class Encoded:
         """The examples of each row."""
         return Ranges(np.append(0, np.bincount(self.owner, minlength=self.rows).cumsum()))
 
-    def draw(self, seed: int, epoch: int, item: int) -> Draw:
+    def draw(self, seed: int, epoch: int, item: int) -> ExampleRNG:
         """The randomness of an example, with the examples that it may be drawn together with."""
         others: Sequence[Example] = ()
         if self.groups is not None and self.groups[item] >= 0:
             order, groups = self._ordered
             first, last = (np.searchsorted(groups, self.groups[item], side) for side in ("left", "right"))
             others = Examples(self.examples, order[first:last])
-        return Draw(seed, epoch, self.first + int(self.owner[item]), others)
+        return ExampleRNG(seed, epoch, self.first + int(self.owner[item]), others)
 
     @functools.cached_property
     def _ordered(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -131,7 +131,7 @@ class Encoder:
         self.task, self.rows, self.base, self.advance = task, rows, base, advance
         self.place = Place()
         self.values = Values(self.place)
-        self.grouped = type(task).group is not Task.group
+        self.grouped = type(task).sampling_key is not Task.sampling_key
         self.measured = type(task).length is not Task.length
         self.table = self.encoded(None)
         self.at: NDArray[np.int64] | None = None
@@ -155,8 +155,8 @@ class Encoder:
         task, examples = self.task, [example for one in lists for example in one]
         self.values.extend(examples)
         lengths = [task.length(example) for example in examples] if self.measured else []
-        groups = [task.group(example) for example in examples] if self.grouped else []
-        columns = ([len(one) for one in lists], [task.size(example) for example in examples], lengths,
+        groups = [task.sampling_key(example) for example in examples] if self.grouped else []
+        columns = ([len(one) for one in lists], [task.num_tokens(example) for example in examples], lengths,
                    [-1 if group is None else group for group in groups])
         return [np.array(column, np.int64) for column in columns]
 
@@ -174,10 +174,10 @@ class Encoder:
             )
         counts, anew = old.counts.copy(), np.zeros(len(old.counts), bool)
         counts[long], anew[long] = new.counts, True
-        fresh = np.repeat(anew, counts)
-        at = np.zeros(len(fresh), np.int64)
-        at[fresh] = len(old.sizes) + np.arange(len(new.sizes))
-        at[~fresh] = np.flatnonzero(~anew[owner])
+        added = np.repeat(anew, counts)
+        at = np.zeros(len(added), np.int64)
+        at[added] = len(old.sizes) + np.arange(len(new.sizes))
+        at[~added] = np.flatnonzero(~anew[owner])
 
         def both(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
             return np.concatenate([one, other])[at]

@@ -20,7 +20,7 @@ from hubtune.contract import Strategy
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-LOOKING = ("penalty", "after_step")
+LOOKING = ("regularization", "after_step")
 """Methods in which a strategy looks at the weights, of which each process has a part."""
 
 
@@ -29,7 +29,7 @@ def unfit_strategy(strategy: Strategy[Any]) -> str | None:
     kind = type(strategy)
     if any(getattr(kind, name) is not getattr(Strategy, name) for name in LOOKING):
         return f"the strategy '{strategy.name}' looks at the weights between steps, and each process would see its part of them"
-    if kind.load is not Strategy.load:
+    if kind.from_pretrained_kwargs is not Strategy.from_pretrained_kwargs:
         return f"the strategy '{strategy.name}' loads weights in a form of its own, which cannot be cut into parts"
     return None
 

@@ -26,8 +26,8 @@ def spread(train: Encoded, count: int) -> list[int]:
 
 def losses(task: Task[Any], base: Base, train: Encoded, model: Module, items: Sequence[int]) -> list[Tensor]:
     """The terms of the mean loss of examples in one batch, drawn as in training: some losses need what is drawn."""
-    draws = [train.draw(0, 0, item) for item in items]
-    batch = inference.batch_for(model, task, [train.examples[item] for item in items], base, draws)
+    rngs = [train.draw(0, 0, item) for item in items]
+    batch = inference.batch_for(model, task, [train.examples[item] for item in items], base, rngs)
     terms = inference.as_terms(task.loss(task.forward(model, batch), batch))
     return [term.weight * term.total / (term.count or 1.0) for term in terms]
 

@@ -61,9 +61,9 @@ def moved(value: Any, device: Any, wide: bool) -> Any:
     return value
 
 
-def batch_for(model: Module, task: Task[Any], examples: Sequence[Any], base: Base, draws: Any = None) -> Batch:
+def batch_for(model: Module, task: Task[Any], examples: Sequence[Any], base: Base, rngs: Any = None) -> Batch:
     """Examples as a batch where the model is, in fp64 if the model computes in it."""
-    batch = task.collate(examples, base, draws)
+    batch = task.collate(examples, base, rngs)
     weight = next(model.parameters())
     wide = weight.dtype == torch.float64
     return Batch(moved(batch.inputs, weight.device, wide), moved(batch.targets, weight.device, wide), batch.size)
@@ -104,7 +104,7 @@ def answer(
     limit: int = LIMIT, advance: Callable[[int], None] = lambda examples: None,
     known: Callable[[Sequence[int], Batch], AbstractContextManager[None]] = unknown,
 ) -> Answers:
-    """Predict all rows. `real`: also by the task's own `predict`, not only by the cheap `judge`; `losses`: also the loss;
+    """Predict all rows. `real`: also by the task's own `predict`, not only by the cheap `postprocess`; `losses`: also the loss;
     `uniform`: only examples of one size meet; `limit`: padded tokens of a batch; `known`: what is known of the examples of a batch.
 
     Batches are made by size, so that padding is little; the order of the answers is that of the rows.
@@ -145,8 +145,8 @@ def passed(
 
 
 def said_of(model: Module, task: Task[Any], base: Base, batch: Batch, outputs: Any, real: bool) -> list[Prediction]:
-    """An answer for every example of a batch: what `judge` says of the pass, and with `real` what `predict` says."""
-    found = [{} for _ in range(batch.size)] if outputs is None else task.judge(outputs, batch, base)
+    """An answer for every example of a batch: what `postprocess` says of the pass, and with `real` what `predict` says."""
+    found = [{} for _ in range(batch.size)] if outputs is None else task.postprocess(outputs, batch, base)
     return [{**one, **more} for one, more in zip(found, task.predict(model, batch, base), strict=True)] if real else found
 
 
@@ -176,7 +176,7 @@ def annotated(model: Module, task: Task[Any], base: Base, encoded: Encoded, unif
         for items in batches_of(model, encoded.sizes, uniform):
             batch = batch_for(model, task, [encoded.examples[item] for item in items], base)
             order[items] = np.arange(len(more), len(more) + len(items))
-            more.extend(task.annotate(task.forward(model, batch), batch, base))
+            more.extend(task.reference_outputs(task.forward(model, batch), batch, base))
     place.close()
     return replace(encoded, examples=with_more(encoded.examples, Examples(more, order)))
 
@@ -201,7 +201,7 @@ def padding_matters(model: Module, task: Task[Any], base: Base, encoded: Encoded
         batch = batch_for(model, task, [encoded.examples[item] for item in items], base)
         if batch.targets is None and type(task).predict is not Task.predict:
             return None
-        return task.judge(task.forward(model, batch), batch, base)
+        return task.postprocess(task.forward(model, batch), batch, base)
 
     with evaluating(model):
         together = judged(asked)
@@ -232,7 +232,7 @@ def intervals(
     """95% intervals of every metric: percentiles over resampled rows (Efron and Tibshirani, 1993)."""
     draw = np.random.default_rng(seed)
     values: dict[str, list[float]] = defaultdict(list)
-    for _ in range(task.resamples):
+    for _ in range(task.bootstrap_samples):
         chosen = draw.integers(0, len(rows), len(rows)).tolist()
         for name, value in task.score([predictions[i] for i in chosen], [rows[i] for i in chosen], base).items():
             values[name].append(value)

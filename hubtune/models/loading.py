@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune.contract import Base, Export, Setup, Strategy, Task
+from hubtune.contract import Base, Export, ModelSetup, Strategy, Task
 from hubtune.errors import ModelError, listing
 from hubtune.hub.origin import Origin, fetch
 from hubtune.models import compat
@@ -100,7 +100,7 @@ def refuse_misfit(origin: Origin, base: Base, task: Task[Any], strategy: Strateg
                          hint="See the others with: hubtune strategies")
 
 
-def configured(base: Base, setup: Setup) -> Base:
+def configured(base: Base, setup: ModelSetup) -> Base:
     """The base with what the task wants written into its configuration."""
     for name, value in setup.config.items():
         setattr(base.config, name, value)
@@ -172,10 +172,10 @@ def seed_all(seed: int) -> None:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with fp32 weights. `missing`: parameters that the checkpoint lacks; `fresh`: these and the head's."""
+    """A model with fp32 weights. `missing`: parameters that the checkpoint lacks; `newly_initialized`: these and the head's."""
 
     model: Module
-    fresh: frozenset[str]
+    newly_initialized: frozenset[str]
     missing: frozenset[str]
 
 
@@ -187,7 +187,7 @@ def load(
     import transformers
 
     folder = fetch(origin, [*origin.small, *origin.weights])
-    arguments = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, **strategy.load()}
+    arguments = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32, **strategy.from_pretrained_kwargs()}
 
     def made(kind: Any, place: Path | None, **more: Any) -> Any:
         seed_all(seed)  # right before the load, or the new head depends on whatever drew before it

@@ -43,7 +43,7 @@ class Model:
             reason = loading.misfit(base.config, self.task)
             if reason:
                 raise ModelError(f"{reason}, which the task '{self.task.name}' needs.", where=self.origin.repo)
-            base = loading.configured(base, self.task.configure(self._record.get("facts", {}), base))
+            base = loading.configured(base, self.task.model_config(self._record.get("facts", {}), base))
             model = self.with_weights(base)
             limit = loading.length_limit(base, model) if self.task.unit == "tokens" else None
             limit = self._record.get("limit", limit)  # a method may have taken some of the model's positions
@@ -158,7 +158,7 @@ class Model:
         listed = list(Lines(labelled))
         return {
             "model": self.name, "task": self.task.name, "split": name, "rows": len(listed),
-            "metric": self.task.metric_of(base).name, "metrics": self.task.score(predictions, listed, base),
+            "metric": self.task.select_metric(base).name, "metrics": self.task.score(predictions, listed, base),
             "intervals": inference.intervals(self.task, predictions, listed, base),
             "report": self.task.report(predictions, listed, base), "seconds": round(time.monotonic() - start, 3),
         }

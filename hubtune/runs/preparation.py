@@ -32,7 +32,7 @@ class Prepared:
     strategy: Strategy[Any]
     plugins: dict[str, Any]
     data: splits.Data
-    facts: dict[str, Any]
+    dataset_info: dict[str, Any]
     origin: Origin
     base: Base
     config: dict[str, Any]
@@ -52,13 +52,13 @@ class Prepared:
             "recipe": self.recipe.as_dict(),
             "task": {
                 "name": self.task.name, "summary": self.task.summary, "pipeline_tag": self.task.pipeline_tag,
-                "model": self.task.model, "metric": self.task.metric_of(self.base).name,
+                "model": self.task.model, "metric": self.task.select_metric(self.base).name,
             },
             "strategy": {
                 "name": self.strategy.name, "summary": self.strategy.summary, "paper": self.strategy.paper,
             },
             "plugins": self.plugins, "base": self.origin.described(), "data": self.data.described(),
-            "facts": self.facts, "config": self.config, "usage": self.usage, "settings": dict(vars(self.settings)), "lengths": self.lengths,
+            "facts": self.dataset_info, "config": self.config, "usage": self.usage, "settings": dict(vars(self.settings)), "lengths": self.lengths,
             "plan": {"steps_an_epoch": an_epoch, "steps": steps}, "parameters": {"total": self.parameters},
             "warnings": self.warnings,
         }
@@ -74,17 +74,17 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     shard = processes.shards(recipe.train.shard)
     if alone := processes.nobody_to_share_with(recipe.train.shard):  # who only looks, or goes on with fewer processes, may be alone
         noted.warn(alone.message)
-    data, facts = inspected(recipe, task, source, before, noted)
+    data, dataset_info = inspected(recipe, task, source, before, noted)
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = located(recipe.model, before)
-    base, config = opened(origin, task, strategy, facts)
+    base, config = opened(origin, task, strategy, dataset_info)
     noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
     shape = loading.skeleton(base, task)
     if shard:
         refuse_unshardable(strategy, shape)
     limit = loading.length_limit(base, shape) if task.unit == "tokens" else None
-    limit = limit and max(1, limit - strategy.positions())
+    limit = limit and max(1, limit - strategy.num_virtual_tokens())
     parameters = sum(parameter.numel() for parameter in shape.parameters())
     train = data.splits["train"]
     settings = TrainPart(**before["settings"]) if before else defaults.settle(
@@ -94,7 +94,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     size = window_of(train, recipe.data.buffer, settings.batch_size or 1, task, noted) if isinstance(train, Stream) else len(train)
     encoded, lengths, base = encode_splits(task, data, base, limit, recipe.train, noted, size)
     windows = Windows(task, train, base, lengths["max_length"], size, (0, encoded["train"])) if isinstance(train, Stream) else None
-    return Prepared(recipe, task, strategy, origins(plugins, task=task, strategy=strategy), data, facts, origin, base, config,
+    return Prepared(recipe, task, strategy, origins(plugins, task=task, strategy=strategy), data, dataset_info, origin, base, config,
                     strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings, windows, shard)
 
 
@@ -125,10 +125,10 @@ def inspected(
             hint="Put the old data back to go on, or train anew with --overwrite.",
         )
     noted.note("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
-    facts = task.inspect({split: Lines(found) for split, found in data.splits.items()})
+    dataset_info = task.validate_data({split: Lines(found) for split, found in data.splits.items()})
     data = splits.for_training(data, recipe.data, task.columns, recipe.train.seed, noted.warn)
     noted.note("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
-    return data, facts
+    return data, dataset_info
 
 
 def located(model: str, before: Mapping[str, Any] | None) -> Origin:
@@ -148,14 +148,14 @@ def window_of(stream: Stream, buffer: int, batch_size: int, task: Task[Any], not
 
 
 def opened(
-    origin: Origin, task: Task[Any], strategy: Strategy[Any], facts: Mapping[str, Any]
+    origin: Origin, task: Task[Any], strategy: Strategy[Any], dataset_info: Mapping[str, Any]
 ) -> tuple[Base, dict[str, Any]]:
     """The base as the task wants it, and what of its configuration that is; refused where task, strategy and model do not fit."""
     refuse_unsafe(origin)
     refuse_code(origin)
     base = loading.open_base(origin, task)
     loading.refuse_misfit(origin, base, task, strategy)
-    setup = task.configure(facts, base)
+    setup = task.model_config(dataset_info, base)
     return loading.configured(base, setup), dict(setup.config)
 
 
@@ -194,7 +194,7 @@ def encode_splits(
 
 def refuse_unstreamed(task: Task[Any]) -> None:
     """Refuse to stream for a task that has to see all examples before step 0."""
-    if type(task).annotate is not Task.annotate:
+    if type(task).reference_outputs is not Task.reference_outputs:
         raise RecipeError(f"'{task.name}' asks the untouched model about every row before step 0, so its data cannot be streamed.",
                           hint="Leave data.stream out.")
 

@@ -51,7 +51,7 @@ def hand_over(prepared: Prepared, place: Path) -> None:
         if split != "train":  # of which only the examples are used
             rows.save_to_disk(str(place / "rows" / split), num_proc=None)
     (place / FACTS).write_text(json.dumps({
-        "facts": prepared.facts, "lengths": prepared.lengths, "limit": prepared.base.max_length, "parameters": prepared.parameters,
+        "facts": prepared.dataset_info, "lengths": prepared.lengths, "limit": prepared.base.max_length, "parameters": prepared.parameters,
         "settings": vars(prepared.settings), "commit": prepared.origin.commit, "local": prepared.origin.pinned is None,
         "shard": prepared.shard, "splits": list(prepared.encoded),
     }), encoding="utf-8")

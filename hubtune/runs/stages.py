@@ -113,7 +113,7 @@ def in_one(prepared: Prepared, work: Work, outcome: Outcome) -> Module:
         return outcome.model
     found = loading.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
     state = prepared.strategy.state()
-    module = prepared_module(dataclasses.replace(work, model=found.model, fresh=found.fresh), outcome.plan)
+    module = prepared_module(dataclasses.replace(work, model=found.model, newly_initialized=found.newly_initialized), outcome.plan)
     prepared.strategy.restore(state)
     checkpoint.put_back(module, learnt, outcome.learned)
     return module
@@ -129,7 +129,7 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
         compute = dataclasses.replace(seen, device=compute.device)
     elif compute.precision == "fp64":
         fp64.model(found.model)
-    if type(prepared.task).annotate is not Task.annotate:
+    if type(prepared.task).reference_outputs is not Task.reference_outputs:
         prepared = dataclasses.replace(prepared, encoded={
             split: inference.annotated(found.model, prepared.task, prepared.base, encoded, compute.uniform)
             for split, encoded in prepared.encoded.items()
@@ -137,7 +137,7 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
     if not resume:
         loss_checks.refuse_mean(found.model, prepared.task, prepared.base, prepared.encoded["train"])
     return prepared, Work(
-        prepared.task, prepared.strategy, prepared.base, found.model, found.fresh, prepared.encoded["train"],
+        prepared.task, prepared.strategy, prepared.base, found.model, found.newly_initialized, prepared.encoded["train"],
         prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,
         prepared.shard,
     )

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune.contract import Base, Batch, Draw, Example, Loss, Plugin, Prediction, Strategy, Task, registry
+from hubtune.contract import Base, Batch, Example, ExampleRNG, Loss, Plugin, Prediction, Strategy, Task, registry
 from hubtune.data import encoding
 from hubtune.errors import ModelError
 from hubtune.evaluation import inference
@@ -66,7 +66,7 @@ def calm() -> Iterator[None]:
 
 @dataclass
 class Bench:
-    """`inspect`, `configure` and `encode` done, on rows with targets; the model is loaded when it is asked for."""
+    """`validate_data`, `model_config` and `encode` done, on rows with targets; the model is loaded when it is asked for."""
 
     task: Task[Any]
     folder: Path
@@ -75,12 +75,12 @@ class Bench:
     @calm()
     def __post_init__(self) -> None:
         self.origin = in_folder(self.folder)
-        self.facts = json.loads(json.dumps(self.task.inspect({"train": self.rows, "validation": self.rows})))
+        self.dataset_info = json.loads(json.dumps(self.task.validate_data({"train": self.rows, "validation": self.rows})))
         opened = loading.open_base(self.origin, self.task)
         reason = loading.misfit(opened.config, self.task)
         if reason:
             raise ModelError(f"{reason}, which the task '{self.task.name}' needs.", where=self.origin.repo)
-        base = loading.configured(opened, self.task.configure(self.facts, opened))
+        base = loading.configured(opened, self.task.model_config(self.dataset_info, opened))
         shape = loading.skeleton(base, self.task)
         self.base = replace(base, max_length=loading.length_limit(base, shape))
         self.encoded = encoding.encode(self.task, self.rows, self.base, self.base.max_length)
@@ -120,7 +120,7 @@ class Bench:
         """The examples of all rows, with what a frozen reference says of them where the task wants one."""
         from hubtune.evaluation import inference
 
-        if type(self.task).annotate is Task.annotate:
+        if type(self.task).reference_outputs is Task.reference_outputs:
             return self.encoded
         return inference.annotated(self.plain, self.task, self.base, self.encoded, uniform=True)
 
@@ -149,27 +149,27 @@ class Bench:
         """The numbers of all examples, the shortest first."""
         return [int(index) for index in self.encoded.sizes.argsort(kind="stable")]
 
-    def draws(self, items: Sequence[int], epoch: int = 0) -> list[Draw]:
+    def rngs(self, items: Sequence[int], epoch: int = 0) -> list[ExampleRNG]:
         """The randomness of examples, as the engine hands it out: by row."""
         return [self.encoded.draw(0, epoch, item) for item in items]
 
-    def batch(self, items: Sequence[int], model: Module | None = None, draws: bool = False) -> Batch:
+    def batch(self, items: Sequence[int], model: Module | None = None, rngs: bool = False) -> Batch:
         """The examples of these numbers as a batch for a model."""
         chosen = [self.examples[item] for item in items]
-        return inference.batch_for(model or self.model, self.task, chosen, self.base, self.draws(items) if draws else None)
+        return inference.batch_for(model or self.model, self.task, chosen, self.base, self.rngs(items) if rngs else None)
 
-    def losses(self, model: Module, items: Sequence[int], draws: bool = True) -> dict[str, Loss]:
+    def losses(self, model: Module, items: Sequence[int], rngs: bool = True) -> dict[str, Loss]:
         """The loss terms of examples, by name."""
-        batch = self.batch(items, model, draws)
+        batch = self.batch(items, model, rngs)
         with no_grad():
             terms = self.task.loss(self.task.forward(model, batch), batch)
         return {term.name: term for term in (terms if isinstance(terms, list) else [terms])}
 
     def judged(self, items: Sequence[int]) -> list[Prediction]:
-        """What `judge` says of examples, in one batch."""
+        """What `postprocess` says of examples, in one batch."""
         batch = self.batch(items)
         with no_grad():
-            return self.task.judge(self.task.forward(self.model, batch), batch, self.base)
+            return self.task.postprocess(self.task.forward(self.model, batch), batch, self.base)
 
     def predicted(self, items: Sequence[int]) -> list[Prediction]:
         """What `predict` says of examples, in one batch."""

@@ -133,7 +133,7 @@ def trained(bench: Bench, strategy: Strategy[Any], place: Path) -> Any:
     ensure(export.loads_with == strategy.loads_with,
            f"the class says loads_with={strategy.loads_with!r}, its export {export.loads_with!r}.", "`loads_with`, `export`")
     loading.save(export, bench.own, place / "model", bench.origin, bench.task.files(bench.own))
-    setup = bench.task.configure(bench.facts, bench.own)
+    setup = bench.task.model_config(bench.dataset_info, bench.own)
     return verification.Saved(place / "model", bench.task.model, export.loads_with, seen, bench.folder, dict(setup.config))
 
 

@@ -105,7 +105,7 @@ class StrategyConformance(Conformance):
         watched = self.learnt().watched
         watched.check()
         ensure(watched.differs(), "every weight learns, as if there were no strategy.",
-               "`prepare`, `enter`: do they set requires_grad to False? (or are `groups`, `optimizer`, `after_step` misspelt)")
+               "`prepare`, `start_phase`: do they set requires_grad to False? (or are `param_groups`, `optimizer`, `after_step` misspelt)")
 
     def test_the_export_predicts_as_the_trained_model(self) -> None:
         """`export` changes no output, and says truly what loads it."""

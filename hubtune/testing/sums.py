@@ -34,14 +34,14 @@ def whole_loss(bench: Bench, atol: float) -> None:
     items = bench.order()
     parts = [items, items[: len(items) // 2], items[len(items) // 2 :]]
     with no_grad():
-        batches = [bench.batch(part, draws=True) for part in parts]
-        made = [bench.task.represent(bench.task.forward(bench.model, batch), batch) for batch in batches]
-        whole = bench.task.loss_over(made[0], batches[:1])
-        cut = bench.task.loss_over(torch.cat(made[1:]), batches[1:])
-    ensure(len(made[0]) == len(items), f"{len(items)} examples have {len(made[0])} representations.", "`represent`")
+        batches = [bench.batch(part, rngs=True) for part in parts]
+        made = [bench.task.embed(bench.task.forward(bench.model, batch), batch) for batch in batches]
+        whole = bench.task.contrastive_loss(made[0], batches[:1])
+        cut = bench.task.contrastive_loss(torch.cat(made[1:]), batches[1:])
+    ensure(len(made[0]) == len(items), f"{len(items)} examples have {len(made[0])} representations.", "`embed`")
     ensure(gap(float(whole.total), float(cut.total)) <= rounding(bench, atol),
            f"the loss of a step is {float(whole.total):.8g}, and {float(cut.total):.8g} when it is cut in two.",
-           "`loss_over`: representations come in the order of the batches")
+           "`contrastive_loss`: representations come in the order of the batches")
 
 
 def rounding(bench: Bench, atol: float) -> float:

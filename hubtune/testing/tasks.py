@@ -17,7 +17,7 @@ from hubtune.testing.checks import Conformance, Runs, same_weights
 from hubtune.testing.models import tiny_for
 from hubtune.testing.sums import one_size, rounding, sums
 
-NAMES = {"judged": "judge", "predicted": "predict"}
+NAMES = {"judged": "postprocess", "predicted": "predict"}
 
 
 class TaskConformance(Conformance):
@@ -80,19 +80,19 @@ class TaskConformance(Conformance):
         ensure(same_tensors(rows, task.sample(self.rows)), "two calls give different rows.", "randomness in `sample`")
 
     def test_its_facts_are_json_and_configure_the_same_model_again(self) -> None:
-        """`inspect` gives JSON; `configure` writes the same from these facts, and keeps a tuned model as it is."""
+        """`validate_data` gives JSON; `model_config` writes the same from these facts, and keeps a tuned model as it is."""
         bench = self.bench()
-        ensure(gap(bench.facts, self.made().inspect({"train": bench.rows, "validation": bench.rows})) == 0,
-               "two calls of inspect differ, or facts change on their way through JSON (keys become text).", "`inspect`")
+        ensure(gap(bench.dataset_info, self.made().validate_data({"train": bench.rows, "validation": bench.rows})) == 0,
+               "two calls of inspect differ, or facts change on their way through JSON (keys become text).", "`validate_data`")
         again = Bench(self.made(), bench.folder, bench.rows)
         ensure(again.base.config.to_json_string() == bench.base.config.to_json_string(),
-               "the same facts configure another model.", "`configure`")
+               "the same facts configure another model.", "`model_config`")
         tuned = self.made()
-        setup = tuned.configure({}, again.base)
+        setup = tuned.model_config({}, again.base)
         changed = [key for key, value in setup.config.items()
                    if json.dumps(value, default=str) != json.dumps(getattr(bench.base.config, key, None), default=str)]
         ensure(not changed, f"without facts, a tuned model loses its {', '.join(changed)}.",
-               "`configure` with empty facts: read them from base.config")
+               "`model_config` with empty facts: read them from base.config")
 
     def test_every_row_is_encoded(self) -> None:
         """One list of examples per row, each with a size, within the model's length; the same at every call."""
@@ -100,8 +100,8 @@ class TaskConformance(Conformance):
         lists = [list(found) for found in bench.task.encode(bench.rows, bench.base)]
         ensure(len(lists) == len(bench.rows), f"{len(bench.rows)} rows became {len(lists)} lists.", "`encode`: one list a row")
         ensure(all(lists), f"rows without an example: {[i for i, found in enumerate(lists) if not found]}.", "`encode`")
-        sizes = [bench.task.size(example) for found in lists for example in found]
-        ensure(all(isinstance(size, int) and size > 0 for size in sizes), f"sizes are no positive ints: {sizes[:4]}.", "`size`")
+        sizes = [bench.task.num_tokens(example) for found in lists for example in found]
+        ensure(all(isinstance(size, int) and size > 0 for size in sizes), f"sizes are no positive ints: {sizes[:4]}.", "`num_tokens`")
         limit = bench.base.max_length
         ensure(limit is None or bench.task.unit != "tokens" or max(sizes) <= limit,
                f"an example of {max(sizes)} tokens is longer than base.max_length={limit}.", "`encode`: cut there")
@@ -127,7 +127,7 @@ class TaskConformance(Conformance):
         ensure(not needed or batch.targets is None, "a batch of rows without targets has targets.", "`collate`")
         with no_grad():
             answers = bench.task.predict(bench.model, batch, bench.base)
-        ensure(len(answers) == len(lists[0]), f"{len(lists[0])} examples got {len(answers)} answers.", "`predict`, `judge`")
+        ensure(len(answers) == len(lists[0]), f"{len(lists[0])} examples got {len(answers)} answers.", "`predict`, `postprocess`")
 
     def test_a_long_row_is_cut_at_the_length_that_it_may_have(self) -> None:
         """No example is longer than `base.max_length`, which is below the longest here; rows are tokens."""
@@ -154,7 +154,7 @@ class TaskConformance(Conformance):
                 continue
             except Exception as error:  # of the plugin, whatever it is
                 raise Failed(f"a {role} that the model does not know, {rows[0][role]!r}, gives a {type(error).__name__}: {error}\n"
-                             "Look at: `encode`: raise hubtune.DataError there; `inspect` sees only the training data") from error
+                             "Look at: `encode`: raise hubtune.DataError there; `validate_data` sees only the training data") from error
 
     # ------------------------------------------------------------------------------------------------------- the loss
 
@@ -169,7 +169,7 @@ class TaskConformance(Conformance):
     def test_its_counts_are_known_before_the_forward_pass(self) -> None:
         """`count(batch)` names the same terms as `loss`, with the same counts."""
         bench = self.bench()
-        batch = bench.batch(bench.whole, draws=True)
+        batch = bench.batch(bench.whole, rngs=True)
         said = bench.task.count(batch)
         real = {name: term.count for name, term in bench.losses(bench.model, bench.whole).items()}
         ensure(gap({k: float(v) for k, v in said.items()}, {k: float(v) for k, v in real.items()}) <= 1e-9,
@@ -189,7 +189,7 @@ class TaskConformance(Conformance):
         for _ in range(self.steps):
             total: Any = 0.0
             for part in [items] if not self.uniform else one_size(bench, items):
-                batch = bench.batch(part, model, draws=True)
+                batch = bench.batch(part, model, rngs=True)
                 terms = bench.task.loss(bench.task.forward(model, batch), batch)
                 for term in terms if isinstance(terms, list) else [terms]:
                     total = total + term.weight * term.total / max(term.count, 1e-9)
@@ -210,13 +210,13 @@ class TaskConformance(Conformance):
         bench = self.bench()
         import torch
 
-        for draws in (None, bench.draws(bench.whole)):
+        for rngs in (None, bench.rngs(bench.whole)):
             made = []
             for seed in (1, 2):
                 torch.manual_seed(seed)
-                made.append(bench.task.collate(bench.examples, bench.base, draws))
+                made.append(bench.task.collate(bench.examples, bench.base, rngs))
             ensure(same_tensors([made[0].inputs, made[0].targets], [made[1].inputs, made[1].targets]),
-                   f"two batches of the same examples {'without' if draws is None else 'with the same'} draws differ.",
+                   f"two batches of the same examples {'without' if rngs is None else 'with the same'} draws differ.",
                    "`collate`: take every random number from draws[i].random()")
         ensure(made[0].size == len(bench.examples), f"a batch of {len(bench.examples)} says size {made[0].size}.", "`collate`")
 
@@ -233,7 +233,7 @@ class TaskConformance(Conformance):
                 for place in {0, len(items) // 2}:
                     worst = gap(answer([items[place]])[0], together[place])
                     ensure(worst <= self.tolerance(bench), f"an answer changes by {worst:.1e} beside longer rows.",
-                           "`collate`: the attention mask; `judge`: does it read padding? (uniform = True: there is no mask)")
+                           "`collate`: the attention mask; `postprocess`: does it read padding? (uniform = True: there is no mask)")
 
     # ---------------------------------------------------------------------------------------------- answers and scores
 
@@ -242,22 +242,22 @@ class TaskConformance(Conformance):
         bench = self.bench()
         for row, answer in zip(bench.rows, bench.answers(), strict=True):
             for value in (answer, bench.task.show(answer), bench.task.gold(row, bench.base)):
-                ensure(isinstance(value, dict) and value, f"a prediction is a dict with entries, not {value!r}.", "`judge`, `gold`")
+                ensure(isinstance(value, dict) and value, f"a prediction is a dict with entries, not {value!r}.", "`postprocess`, `gold`")
                 try:
                     json.dumps(value, allow_nan=False)
                 except (TypeError, ValueError) as error:
-                    ensure(False, f"a prediction is no JSON: {error}.", "`judge`, `merge`, `show`: use .tolist() and .item()")
+                    ensure(False, f"a prediction is no JSON: {error}.", "`postprocess`, `merge`, `show`: use .tolist() and .item()")
 
     def test_no_prediction_scores_better_than_gold(self) -> None:
         """The right answers score best, wrong ones score worse, and the deciding metric is among the scores."""
         bench = self.bench()
         task, base, rows = bench.task, bench.base, bench.rows
-        metric = task.metric_of(base)
+        metric = task.select_metric(base)
         score = partial(task.score, rows=rows, base=base)
         gold = [task.gold(row, base) for row in rows]
         judged = score(bench.answers(real=False))
         ensure(metric.name in judged, f"score of judge's answers has no {metric.name!r}: {sorted(judged)}.",
-               "`score`: the deciding metric is needed at every validation, which only asks `judge`")
+               "`score`: the deciding metric is needed at every validation, which only asks `postprocess`")
         ensure(all(isinstance(value, int | float) for value in judged.values()), f"scores are no numbers: {judged}.", "`score`")
         sign = 1.0 if metric.higher_is_better else -1.0
         best = sign * score(gold)[metric.name]
@@ -284,7 +284,7 @@ class TaskConformance(Conformance):
             hidden = {column.role for column in self.plugin.columns if column.target}
             rows = [{k: v for k, v in row.items() if k not in hidden} for row in self.bench().rows[:4]]
             worst = gap(run.predict(rows), hubtune.load(run.folder / "model").predict(rows))
-        ensure(worst <= 1e-6, f"the loaded model's answers differ by {worst:.1e}.", "state of the task that `configure` has to set")
+        ensure(worst <= 1e-6, f"the loaded model's answers differ by {worst:.1e}.", "state of the task that `model_config` has to set")
 
     def test_a_resumed_run_is_the_uninterrupted_one(self) -> None:
         """Killed in the middle and resumed, a run ends with the same weights, bit for bit."""

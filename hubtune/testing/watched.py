@@ -28,7 +28,7 @@ class Watched:
     some phase; reached: names that a gradient other than zero reached."""
 
     strategy: Strategy[Any]
-    fresh: frozenset[str] = frozenset()
+    newly_initialized: frozenset[str] = frozenset()
     start: dict[str, Tensor] = field(default_factory=dict)
     learned: set[str] = field(default_factory=set)
     reached: set[str] = field(default_factory=set)
@@ -38,16 +38,16 @@ class Watched:
 
     def __post_init__(self) -> None:
         strategy, watched = self.strategy, self
-        prepare, groups, after_step = strategy.prepare, strategy.groups, strategy.after_step
+        prepare, groups, after_step = strategy.prepare, strategy.param_groups, strategy.after_step
 
-        def seen_prepare(model: Module, fresh: frozenset[str], task: Any, plan: Any) -> Module:
+        def seen_prepare(model: Module, newly_initialized: frozenset[str], task: Any, plan: Any) -> Module:
             before = {id(parameter): name for name, parameter in model.named_parameters()}
             values = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
             try:
-                module = prepare(model, fresh, task, plan)
+                module = prepare(model, newly_initialized, task, plan)
             except ModelError as error:
                 raise Declined(error.message, hint=error.hint, where=error.where) from error
-            watched.module, watched.fresh = module, fresh
+            watched.module, watched.newly_initialized = module, newly_initialized
             watched.added = any(id(parameter) not in before for parameter in module.parameters())
             watched.start = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
             for parameter in module.parameters():  # what `prepare` itself changed would be lost silently
@@ -68,7 +68,7 @@ class Watched:
             after_step(model, step, steps)
 
         strategy.prepare = seen_prepare  # type: ignore[method-assign]
-        strategy.groups = seen_groups  # type: ignore[method-assign]
+        strategy.param_groups = seen_groups  # type: ignore[method-assign]
         strategy.after_step = seen_after_step  # type: ignore[method-assign]
 
     def look_at(self, model: Module, groups: list[dict[str, Any]]) -> None:
@@ -89,26 +89,26 @@ class Watched:
         import torch
 
         ensure(self.module is not None, "`prepare` was never called.", "the engine")
-        ensure(not self.faults, f"{self.faults[:1]}", "`prepare`, `enter` and `groups`: each trainable parameter in one group")
-        ensure(self.learned, "nothing learns.", "`prepare` and `enter`: requires_grad")
+        ensure(not self.faults, f"{self.faults[:1]}", "`prepare`, `start_phase` and `param_groups`: each trainable parameter in one group")
+        ensure(self.learned, "nothing learns.", "`prepare` and `start_phase`: requires_grad")
         now = dict(self.module.named_parameters())  # type: ignore[union-attr]
-        ensure(now.keys() == self.start.keys(), "parameters came or went while it trained.", "`after_step`, `enter`")
+        ensure(now.keys() == self.start.keys(), "parameters came or went while it trained.", "`after_step`, `start_phase`")
         moved = {name for name, parameter in now.items() if not torch.equal(parameter, self.start[name])}
         frozen = sorted(moved - self.learned)
-        ensure(not frozen, f"{len(frozen)} frozen weights changed, such as {frozen[:1]}.", "`enter`, `after_step`")
+        ensure(not frozen, f"{len(frozen)} frozen weights changed, such as {frozen[:1]}.", "`start_phase`, `after_step`")
         broken = sorted(name for name in self.learned if not bool(torch.isfinite(now[name]).all()))
         ensure(not broken, f"weights are no longer finite: {broken[:2]}.", "the learning rate in `defaults`, `after_step`")
         still = sorted((self.reached & self.learned) - moved)
-        ensure(not still, f"weights with a gradient did not move: {still[:2]}.", "`groups`: a learning rate of 0?")
-        ensure(moved, "no weight moved at all.", "`groups`, `optimizer`")
-        for name in sorted(self.fresh):
+        ensure(not still, f"weights with a gradient did not move: {still[:2]}.", "`param_groups`: a learning rate of 0?")
+        ensure(moved, "no weight moved at all.", "`param_groups`, `optimizer`")
+        for name in sorted(self.newly_initialized):
             standing = [inside for inside in now if holds(inside, name)]
             ensure(not standing or any(inside in self.learned for inside in standing),
                    f"the fresh weight {name} does not learn: it would stay random.",
-                   "`prepare`: `fresh` names what makes the head")
+                   "`prepare`: `newly_initialized` names what makes the head")
             ensure(standing, f"the fresh weight {name} is gone from the model.", "`prepare`")
-        heads = [inside for inside in self.learned for name in self.fresh if holds(inside, name)]
-        ensure(not self.fresh or any(inside in moved for inside in heads), "no fresh weight moved.", "`prepare`, `groups`")
+        heads = [inside for inside in self.learned for name in self.newly_initialized if holds(inside, name)]
+        ensure(not self.newly_initialized or any(inside in moved for inside in heads), "no fresh weight moved.", "`prepare`, `param_groups`")
 
 
     def differs(self) -> bool:
@@ -117,13 +117,13 @@ class Watched:
         return bool(own) or self.added or self.learned != set(self.start)
 
 
-STEPS_OF_ITS_OWN = ("load", "phases", "groups", "optimizer", "penalty", "after_step")
+STEPS_OF_ITS_OWN = ("from_pretrained_kwargs", "phases", "param_groups", "optimizer", "regularization", "after_step")
 
 
-def holds(name: str, fresh: str) -> bool:
+def holds(name: str, other: str) -> bool:
     """Whether a parameter of a wrapped model is the one of this name: its parts in their order, perhaps with others between."""
     parts = iter(name.split("."))
-    return name.rpartition(".")[2] == fresh.rpartition(".")[2] and all(part in parts for part in fresh.split("."))
+    return name.rpartition(".")[2] == other.rpartition(".")[2] and all(part in parts for part in other.split("."))
 
 
 @dataclass
@@ -154,7 +154,7 @@ def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows:
     part = bench.part(rows)
     folder.mkdir(parents=True, exist_ok=True)
     outcome = loop.fit(Work(
-        bench.task, strategy, bench.own, loaded.model, loaded.fresh, bench.annotated, part,
+        bench.task, strategy, bench.own, loaded.model, loaded.newly_initialized, bench.annotated, part,
         list(bench.rows[: part.rows]), settings, compute, folder,
     ), Watcher())
     return Learnt(watched, outcome)

@@ -47,7 +47,7 @@ class Gradient:
         self.work, self.accelerator, self.scaler = work, accelerator, scaler
         self.known: Callable[[Sequence[int], Batch], contextlib.AbstractContextManager[None]] = inference.unknown
         self.blocks: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-        self.whole = type(work.task).loss_over is not Task.loss_over
+        self.whole = type(work.task).contrastive_loss is not Task.contrastive_loss
         again = any(getattr(part, "gradient_checkpointing", False) for part in work.model.modules())
         self.kernels = kernels.fitting(work.compute.kernels, again or work.compute.compiled, work.shard)
 
@@ -113,9 +113,9 @@ class Gradient:
         for index, items in share(cuts, accelerator.num_processes, accelerator.process_index):
             weight = 1.0 if items else 0.0
             items = items or cuts[0][:1]
-            draws = [work.train.draw(work.settings.seed, epoch, item) for item in items]
+            rngs = [work.train.draw(work.settings.seed, epoch, item) for item in items]
             examples = [work.train.examples[item] for item in items]
-            batch = inference.batch_for(model, work.task, examples, work.base, draws)
+            batch = inference.batch_for(model, work.task, examples, work.base, rngs)
             found.append(Part(index, weight, items, batch))
         return found
 
@@ -156,7 +156,7 @@ class Gradient:
     def represented(self, model: Module, step: int, part: Part) -> Tensor:
         """What the loss over the whole step compares, of one micro-batch."""
         with self.drawing(step, part):
-            return self.work.task.represent(self.work.task.forward(model, part.batch), part.batch)
+            return self.work.task.embed(self.work.task.forward(model, part.batch), part.batch)
 
     def cached(self, model: Module, step: int, parts: list[Part]) -> tuple[float, list[Tensor]]:
         """The mean loss over the whole step, and its gradient by each micro-batch's representations (GradCache)."""
@@ -165,7 +165,7 @@ class Gradient:
         every = self.everywhere([found for found, part in zip(own, parts, strict=True) if part.weight])
         together = torch.cat([found for _, found, _ in every]).requires_grad_()
         with device.autocast(self.work.compute):
-            loss = self.work.task.loss_over(together, [batch for _, _, batch in every])
+            loss = self.work.task.contrastive_loss(together, [batch for _, _, batch in every])
         mean = loss.weight * loss.total / (loss.count or 1.0)
         (gradient,) = torch.autograd.grad(mean, together)
         of = dict(zip([index for index, _, _ in every], torch.split(gradient, [len(found) for _, found, _ in every]), strict=True))
@@ -187,7 +187,7 @@ class Gradient:
 
     def penalty(self, model: Module, means: dict[str, float]) -> Any:
         """The strategy's own term, once a step."""
-        found = self.work.strategy.penalty(self.accelerator.unwrap_model(model))
+        found = self.work.strategy.regularization(self.accelerator.unwrap_model(model))
         if found is None:
             return 0.0
         share_of = found / self.accelerator.num_processes

@@ -24,7 +24,7 @@ class Work:
     strategy: Strategy[Any]
     base: Base
     model: Module
-    fresh: frozenset[str]
+    newly_initialized: frozenset[str]
     train: Encoded
     validation: Encoded
     validation_rows: Rows

@@ -223,7 +223,7 @@ class Loop:
                 limit=work.compute.evaluation, known=self.learner.features.validation,
             )
         scores = work.task.score(answers.predictions, list(Lines(work.validation_rows)), work.base)
-        metric = work.task.metric_of(work.base)
+        metric = work.task.select_metric(work.base)
         sign = 1.0 if metric.higher_is_better else -1.0
         rank = [sign * scores[metric.name], -sum(answers.losses.values())]  # a tie goes to the lower loss
         better = progress.best is None or rank > progress.best

@@ -93,11 +93,11 @@ class Footprint:
         """The limit of batches that are only answered."""
         rungs = ladder(self.work.validation.sizes, min(limit, inference.limit_on(self.device)), inference.MOST)
         with self.learner.vocabularies.whole():
-            fits, _ = self.climbed(rungs, self.judge)
+            fits, _ = self.climbed(rungs, self.postprocess)
         count, size = fits or (1, rungs[0][1])
         return limit if fits == rungs[-1] else count * size
 
-    def judge(self, rung: Rung) -> None:
+    def postprocess(self, rung: Rung) -> None:
         """Answer so many examples of a size, as a validation does."""
         learner, work = self.learner, self.work
         count, size = rung
@@ -106,6 +106,6 @@ class Footprint:
             batch = inference.batch_for(model, work.task, [work.validation.examples[item] for item in items], work.base)
             with learner.features.validation(items, batch):
                 outputs = work.task.forward(model, batch)
-            work.task.judge(outputs, batch, work.base)
+            work.task.postprocess(outputs, batch, work.base)
             if batch.targets is not None:
                 work.task.loss(outputs, batch)

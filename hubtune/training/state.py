@@ -44,7 +44,7 @@ class Learnt:
 def prepared(work: Work, plan: Plan) -> Module:
     """The model as the strategy makes it, the same at every call: what it adds starts from the seed, too."""
     torch.manual_seed(work.settings.seed % 2**63)
-    module = work.strategy.prepare(work.model, work.fresh, work.task, plan)
+    module = work.strategy.prepare(work.model, work.newly_initialized, work.task, plan)
     return fp64.model(module) if work.compute.precision == "fp64" else module
 
 
@@ -107,7 +107,7 @@ class Learner:
         """Names of the parameters that learn in each phase; checkpoints hold those of any."""
         found = []
         for phase in self.phases:
-            self.work.strategy.enter(self.module, phase)
+            self.work.strategy.start_phase(self.module, phase)
             found.append(frozenset(name for name, parameter in self.module.named_parameters() if parameter.requires_grad))
         return found
 
@@ -115,14 +115,14 @@ class Learner:
         """Whether a batch norm's running statistics are pretrained: a few small batches would overwrite them."""
         if self.work.settings.batch_norm == "train" or not isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
             return False
-        return not any(fresh.startswith(f"{name}.") for fresh in self.work.fresh)
+        return not any(parameter.startswith(f"{name}.") for parameter in self.work.newly_initialized)
 
     def enter(self, index: int) -> None:
         """Begin a phase: what learns, its optimizer, and the model as devices wrap it."""
         work = self.work
         self.leave()
-        work.strategy.enter(self.module, self.phases[index])
-        groups = work.strategy.groups(self.module, work.settings.weight_decay or 0.0)
+        work.strategy.start_phase(self.module, self.phases[index])
+        groups = work.strategy.param_groups(self.module, work.settings.weight_decay or 0.0)
         optimizer = optimizers.made(work.settings.optimizer, work.strategy, groups, work.settings.lr or 0.0)
         if work.shard and sharding.strangers(self.module, optimizer):
             raise processes.once(TrainingError(f"the strategy '{work.strategy.name}' holds on to weights from before they were shared out.",

@@ -26,13 +26,13 @@ ROWS, WORDS = 12, 50
 class Bag(Task[Any]):
     """Two classes of bags of words."""
 
-    contract, name, summary, columns, model, pipeline_tag = 1, "bag", "bags of words", (), "", ""
+    contract, name, summary, columns, model, pipeline_tag = 2, "bag", "bags of words", (), "", ""
     metric = Metric("accuracy")
 
-    def size(self, example: Any) -> int:
+    def num_tokens(self, example: Any) -> int:
         return len(example["input_ids"])
 
-    def collate(self, examples: Any, base: Any, draws: Any) -> Batch:
+    def collate(self, examples: Any, base: Any, rngs: Any) -> Batch:
         longest = max(len(example["input_ids"]) for example in examples)
         ids = [[*example["input_ids"], *[0] * (longest - len(example["input_ids"]))] for example in examples]
         return Batch({"ids": torch.tensor(ids)}, torch.tensor([example["label"] for example in examples]), len(examples))
@@ -40,7 +40,7 @@ class Bag(Task[Any]):
     def loss(self, outputs: Any, batch: Batch) -> Loss:
         return Loss(torch.nn.functional.cross_entropy(outputs, batch.targets, reduction="sum"), batch.size)
 
-    def judge(self, outputs: Any, batch: Batch, base: Any) -> Any:
+    def postprocess(self, outputs: Any, batch: Batch, base: Any) -> Any:
         return [{"label": label} for label in outputs.argmax(-1).tolist()]
 
     def score(self, predictions: Any, rows: Any, base: Any) -> dict[str, float]:
@@ -50,9 +50,9 @@ class Bag(Task[Any]):
 class NewWords(Bag):
     """Draws a word that no text has, as masked language models do."""
 
-    def collate(self, examples: Any, base: Any, draws: Any) -> Batch:
-        batch = super().collate(examples, base, draws)
-        if draws and draws[0].epoch == 1:
+    def collate(self, examples: Any, base: Any, rngs: Any) -> Batch:
+        batch = super().collate(examples, base, rngs)
+        if rngs and rngs[0].epoch == 1:
             batch.inputs["ids"][0, 0] = WORDS - 1
         return batch
 
@@ -60,21 +60,21 @@ class NewWords(Bag):
 class OneNewWord(Bag):
     """Draws it for examples that are computed alone."""
 
-    def collate(self, examples: Any, base: Any, draws: Any) -> Batch:
-        batch = super().collate(examples, base, draws)
-        if draws and len(draws) == 1:
+    def collate(self, examples: Any, base: Any, rngs: Any) -> Batch:
+        batch = super().collate(examples, base, rngs)
+        if rngs and len(rngs) == 1:
             batch.inputs["ids"][0, 0] = WORDS - 1
         return batch
 
 
 class Full(Strategy[Any]):
-    contract, name, summary = 1, "everything", "all"
+    contract, name, summary = 2, "everything", "all"
 
 
 class Pulled(Full):
     """Looks at all weights."""
 
-    def penalty(self, model: Any) -> Any:
+    def regularization(self, model: Any) -> Any:
         return sum((parameter**2).sum() for parameter in model.parameters())
 
 

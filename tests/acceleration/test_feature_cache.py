@@ -36,13 +36,13 @@ ROWS = 20
 class Words(Task[Any]):
     """Classes of short texts."""
 
-    contract, name, summary, columns, model, pipeline_tag = 1, "words", "words", (), "", ""
+    contract, name, summary, columns, model, pipeline_tag = 2, "words", "words", (), "", ""
     metric = Metric("accuracy")
 
-    def size(self, example: Any) -> int:
+    def num_tokens(self, example: Any) -> int:
         return len(example["input_ids"])
 
-    def collate(self, examples: Any, base: Any, draws: Any) -> Batch:
+    def collate(self, examples: Any, base: Any, rngs: Any) -> Batch:
         longest = max(map(self.size, examples))
         ids = torch.tensor([[*example["input_ids"], *[0] * (longest - self.size(example))] for example in examples])
         return Batch({"input_ids": ids, "attention_mask": (ids > 0).long()}, torch.tensor([e["label"] for e in examples]), len(examples))
@@ -50,7 +50,7 @@ class Words(Task[Any]):
     def loss(self, outputs: Any, batch: Batch) -> Loss:
         return Loss(torch.nn.functional.cross_entropy(outputs, batch.targets, reduction="sum"), batch.size)
 
-    def judge(self, outputs: Any, batch: Batch, base: Any) -> Any:
+    def postprocess(self, outputs: Any, batch: Batch, base: Any) -> Any:
         return [{"score": score} for score in outputs[:, 0].tolist()]
 
     def score(self, predictions: Any, rows: Any, base: Any) -> dict[str, float]:
@@ -60,9 +60,9 @@ class Words(Task[Any]):
 class Drawn(Words):
     """Masks a word of every text."""
 
-    def collate(self, examples: Any, base: Any, draws: Any) -> Batch:
-        batch = super().collate(examples, base, draws)
-        for place, draw in enumerate(draws or ()):
+    def collate(self, examples: Any, base: Any, rngs: Any) -> Batch:
+        batch = super().collate(examples, base, rngs)
+        for place, draw in enumerate(rngs or ()):
             batch.inputs["input_ids"][place, draw.random().randrange(2)] = 1
         return batch
 
@@ -70,8 +70,8 @@ class Drawn(Words):
 class Left(Words):
     """Pads on the left."""
 
-    def collate(self, examples: Any, base: Any, draws: Any) -> Batch:
-        batch = super().collate(examples, base, draws)
+    def collate(self, examples: Any, base: Any, rngs: Any) -> Batch:
+        batch = super().collate(examples, base, rngs)
         return Batch({name: value.flip(1) for name, value in batch.inputs.items()}, batch.targets, batch.size)
 
 
@@ -83,23 +83,23 @@ class Twice(Words):
 class Top(Strategy[Any]):
     """Only the head learns."""
 
-    contract, name, summary = 1, "top", "the head"
+    contract, name, summary = 2, "top", "the head"
 
-    def enter(self, model: Any, phase: Phase) -> None:
+    def start_phase(self, model: Any, phase: Phase) -> None:
         for name, parameter in model.named_parameters():
             parameter.requires_grad = name.startswith("top.")
 
 
 class All(Strategy[Any]):
-    contract, name, summary = 1, "all", "everything"
+    contract, name, summary = 2, "all", "everything"
 
 
 class HeadThenAll(Top):
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("head", 0.5), Phase("all", 0.5))
 
-    def enter(self, model: Any, phase: Phase) -> None:
-        super().enter(model, phase)
+    def start_phase(self, model: Any, phase: Phase) -> None:
+        super().start_phase(model, phase)
         if phase.name == "all":
             model.requires_grad_(True)
 
@@ -234,7 +234,7 @@ def of_family(kind: str, task: Any, rows: Any, folder: Path, tiny_model: Any, **
     loaded = loading.load(origin, base, task, hubtune.Strategy(), seed=0)
     settings = {"epochs": 2.0, "batch_size": 6, "lr": 0.05, "weight_decay": 0.01, "keep": "last", **settings}
     return tiny.work(folder, task, Head(), loaded.model, encoded, encoding.encode(task, rows[:8], base, 60), rows[:8],
-                     base=base, fresh=loaded.fresh, compute={"overhead": 8}, **settings)
+                     base=base, newly_initialized=loaded.newly_initialized, compute={"overhead": 8}, **settings)
 
 
 TEXTS = [{"text": "What a lovely day " * (1 + row % 4) + str(row), "label": "good" if row % 3 else "bad"} for row in range(18)]
@@ -253,7 +253,7 @@ def test_the_head_ends_as_it_would_have_ended_without(kind: str, task: Any, rows
     assert (said["cached"], plain) == (True, {"cached": False, "reason": "train.kernels=plain"})
     for name, value in end.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-10)
-        assert (not torch.equal(value, before[name].double())) is (name in once.fresh), name
+        assert (not torch.equal(value, before[name].double())) is (name in once.newly_initialized), name
     lines = [[json.loads(line) for line in (tmp_path / place / "log.jsonl").read_text().splitlines()] for place in ("once", "each")]
     for one, other in zip(*lines, strict=True):
         assert one.pop("split", None) == other.pop("split", None)

@@ -192,10 +192,10 @@ def test_the_task_of_the_tutorial_says_what_is_wrong_with_its_rows(tutorial_plug
     from hubtune.recipe import Chosen
 
     with pytest.raises(errors.DataError, match="at least two"):
-        tutorial_plugins.task(Chosen("levels")).inspect({"train": []})
+        tutorial_plugins.task(Chosen("levels")).validate_data({"train": []})
     task = tutorial_plugins.task(Chosen("levels", {"order": ["low", "high"]}))
     with pytest.raises(errors.DataError, match=r"row 2 of train"):
-        task.inspect({"train": [{"label": "low"}, {"label": "middling"}, {"label": "high"}]})
+        task.validate_data({"train": [{"label": "low"}, {"label": "middling"}, {"label": "high"}]})
 
 
 # ---------------------------------------------------------------------------------------------------------- links

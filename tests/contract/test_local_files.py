@@ -42,7 +42,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(local_files.VARIABLE, "")
 
 
-def written(place: Path, name: str = "way", contract: int = 1, file: str = "loose.py") -> Path:
+def written(place: Path, name: str = "way", contract: int = 2, file: str = "loose.py") -> Path:
     path = place / file
     path.write_text(WAY.format(name=name, contract=contract), encoding="utf-8")
     return path
@@ -80,8 +80,8 @@ def test_two_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("code", "status", "reason"), [
     ("raise RuntimeError('boom')", "broken", "RuntimeError: boom"), ("x = (", "broken", "SyntaxError"),
     ("raise SystemExit(3)", "broken", "SystemExit: 3"), ("", "refused", "is a hook missing @hookimpl?"),
-    (WAY.format(name="way", contract=2), "refused", "Way speaks contract 2; this hubtune speaks 1."),
-    (WAY.format(name="full", contract=1), "refused", "Way claims the name 'full', which the plugin 'full' has."),
+    (WAY.format(name="way", contract=3), "refused", "Way speaks contract 3; this hubtune speaks 2."),
+    (WAY.format(name="full", contract=2), "refused", "Way claims the name 'full', which the plugin 'full' has."),
 ])
 def test_a_faulty_file_is_set_apart_and_breaks_no_other(tmp_path: Path, code: str, status: str, reason: str) -> None:
     (tmp_path / "faulty.py").write_text(code, encoding="utf-8")

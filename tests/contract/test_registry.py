@@ -20,19 +20,19 @@ from hubtune.recipe import Chosen
 OWN_TASKS, OWN_STRATEGIES = ["sentiment", "text-classification"], ["full", "head", "lora"]
 
 
-METHODS = {name: lambda self, *arguments: None for name in ("encode", "size", "collate", "loss", "judge", "score")}
+METHODS = {name: lambda self, *arguments: None for name in ("encode", "num_tokens", "collate", "loss", "postprocess", "score")}
 """What no task may lack."""
 
 
 def a_task(**attributes: Any) -> type[Task[Any]]:
     """A whole task class; None takes an attribute away."""
-    said = {"contract": 1, "name": "good", "summary": "it is good", "columns": (Column("text", ("text",)),),
+    said = {"contract": 2, "name": "good", "summary": "it is good", "columns": (Column("text", ("text",)),),
             "metric": Metric("accuracy"), "model": "AutoModel", "pipeline_tag": "x", **METHODS, **attributes}
     return type("Made", (Task,), {key: value for key, value in said.items() if value is not None})
 
 
 def a_strategy(**attributes: Any) -> type[Strategy[Any]]:
-    said = {"contract": 1, "name": "fine", "summary": "it is fine", **attributes}
+    said = {"contract": 2, "name": "fine", "summary": "it is fine", **attributes}
     return type("Way", (Strategy,), {key: value for key, value in said.items() if value is not None})
 
 
@@ -95,11 +95,11 @@ def test_two_classes_of_one_name_in_a_plugin_are_refused(plugins: Registry) -> N
     assert from_module(tasks_module(a_task(name="twin"), a_task(name="twin")), plugins).status == "refused"
 
 
-@pytest.mark.parametrize("speaks", [2, 0, "1", None])
+@pytest.mark.parametrize("speaks", [3, 0, "2", None])
 def test_a_plugin_that_speaks_another_contract_is_set_apart(plugins: Registry, speaks: Any) -> None:
     found = from_module(tasks_module(a_task(contract=speaks, name="other")), plugins)
     assert (found.status, type(found.error)) == ("refused", ContractMismatch)
-    assert found.reason == f"Made speaks contract {speaks}; this hubtune speaks 1."
+    assert found.reason == f"Made speaks contract {speaks}; this hubtune speaks 2."
     still_works(plugins)
 
 
@@ -146,9 +146,9 @@ def test_a_plugin_that_gives_nothing_is_set_apart(plugins: Registry, module: Mod
     (a_strategy(), "Way is not a subclass of hubtune.Task."), (object(), "is not a subclass of hubtune.Task."),
     ("text", "'text' is not a subclass of hubtune.Task."),
     (a_task(metric=None, columns=None, name="other"), "Made lacks columns (a tuple), metric (a Metric)."),
-    (a_task(judge=None, jugde=METHODS["judge"], name="other"),
-     "Made lacks `judge`. It has a method `jugde`, which hubtune never calls. Did you mean 'judge'?"),
-    (a_task(additive=False, name="other"), "Made lacks `represent`, `loss_over`."),
+    (a_task(postprocess=None, postproces=METHODS["postprocess"], name="other"),
+     "Made lacks `postprocess`. It has a method `postproces`, which hubtune never calls. Did you mean 'postprocess'?"),
+    (a_task(additive=False, name="other"), "Made lacks `embed`, `contrastive_loss`."),
     (a_task(name=None), "Made lacks name (a str)."), (a_task(summary=None, name="other"), "Made lacks summary (a str)."),
 ])
 def test_a_class_that_is_no_task_is_set_apart(plugins: Registry, kind: Any, reason: str) -> None:
@@ -165,7 +165,7 @@ def no_default() -> type:
 
 @pytest.mark.parametrize("kind", [
     a_task(name="other", Options=no_default()), a_task(name="other", Options=dict), a_task(name="other", metric="accuracy"),
-    a_task(name="other", columns=("text",)), a_task(name="other", needs=("not_there.inside",)), a_task(name=5),
+    a_task(name="other", columns=("text",)), a_task(name="other", requires=("not_there.inside",)), a_task(name=5),
 ], ids=["an option without a default", "options that are no dataclass", "a metric of text", "columns of text",
         "a needed module in a package that is missing", "a name that is a number"])
 def test_a_task_with_attributes_of_a_wrong_kind_does_not_break_the_list(
@@ -183,7 +183,7 @@ def unresolved() -> type:
 
 
 @pytest.mark.parametrize("wrong", [
-    {"defaults": 5}, {"defaults": {"train.lrr": 1e-3}}, {"needs": 5}, {"needs": "peft"}, {"needs": (None,)}, {"Options": unresolved()},
+    {"defaults": 5}, {"defaults": {"train.lrr": 1e-3}}, {"requires": 5}, {"requires": "peft"}, {"requires": (None,)}, {"Options": unresolved()},
 ], ids=["defaults that are no mapping", "a default that no recipe has", "needs that are a number", "needs that are a text",
         "a needed package that is none", "an option of a type that there is not"])
 def test_a_strategy_with_attributes_of_a_wrong_kind_is_set_apart(plugins: Registry, wrong: dict[str, Any]) -> None:
@@ -214,13 +214,13 @@ def test_an_unknown_name_is_answered_with_the_near_one_and_all(plugins: Registry
 
 def test_a_package_that_is_missing_is_named_with_what_installs_it() -> None:
     made = Registry()
-    from_module(a_module("m", "hubtune_strategies", a_strategy(needs=("json", "not_there"), extra="hubtune[peft]")), made)
+    from_module(a_module("m", "hubtune_strategies", a_strategy(requires=("json", "not_there"), extra="hubtune[peft]")), made)
     with pytest.raises(MissingExtra) as caught:
         made.strategy(Chosen("fine"))
     assert caught.value.message == (
         "the strategy 'fine' cannot run here: it needs not_there. Install it with: pip install 'hubtune[peft]'"
     )
-    assert unavailable(a_strategy(needs=("json",))) is None
+    assert unavailable(a_strategy(requires=("json",))) is None
 
 
 @pytest.mark.parametrize(("extra", "command"), [
@@ -228,7 +228,7 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it() -> None:
     (None, "pip install not_there nor_this"),
 ])
 def test_a_stranger_s_package_is_installed_by_its_own_name(extra: str | None, command: str) -> None:
-    said = str(unavailable(a_strategy(needs=("not_there", "json", "nor_this"), extra=extra)))
+    said = str(unavailable(a_strategy(requires=("not_there", "json", "nor_this"), extra=extra)))
     assert said == f"it needs not_there, nor_this. Install it with: {command}"
 
 
@@ -287,7 +287,7 @@ WHOLE = """
 from hubtune import Strategy, hookimpl
 
 class Way(Strategy):
-    contract = 1
+    contract = 2
     name = "{name}"
     summary = "another way"
 
@@ -306,7 +306,7 @@ def test_a_stranger_s_plugin_is_found_by_its_entry_point(stranger: Callable[[str
 
 @pytest.mark.parametrize(("code", "status"), [
     ("raise RuntimeError('boom')", "broken"), ("import not_there", "broken"), ("def", "broken"), ("x = 1", "refused"),
-    (WHOLE.format(name="full"), "refused"), (WHOLE.replace("contract = 1", "contract = 9").format(name="way"), "refused"),
+    (WHOLE.format(name="full"), "refused"), (WHOLE.replace("contract = 2", "contract = 9").format(name="way"), "refused"),
 ])
 def test_a_broken_stranger_leaves_all_others_working(stranger: Callable[[str], None], code: str, status: str) -> None:
     stranger(code)

@@ -55,7 +55,7 @@ def test_what_is_next_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(("name", "message"), [
     ("Toxic", "is no name for a plugin"), ("toxic_spans", "is no name"), ("toxic--spans", "is no name"), ("1-spans", "is no name"),
     ("../spans", "is no name"), ("", "is no name"), ("x" * 41, "is no name"), ("full", "a strategy named 'full' already"),
-    ("text-classification", "a task named 'text-classification' already"), ("text", "the module hubtune_plugins.text is already installed"),
+    ("text-classification", "a task named 'text-classification' already"), ("plugins", "the module hubtune_plugins is already installed"),
     ("hubtune-spans", "would become 'hubtune-hubtune-spans'"),
 ])
 def test_a_name_that_cannot_be_is_refused(tmp_path: Path, name: str, message: str) -> None:

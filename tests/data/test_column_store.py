@@ -107,10 +107,10 @@ class Words(Task[Any]):
             words = [int(word) for word in row["text"].split()][: base.max_length]
             yield [{"input_ids": words, "row": number}] * (2 if words[0] == 3 else 1)
 
-    def size(self, example: Any) -> int:
+    def num_tokens(self, example: Any) -> int:
         return len(example["input_ids"])
 
-    def group(self, example: Any) -> int | None:
+    def sampling_key(self, example: Any) -> int | None:
         return example["input_ids"][0] or None
 
 
@@ -128,7 +128,7 @@ def test_pieces_are_encoded_as_the_whole(limit: int | None) -> None:
         encoded = encode(task, rows, BASE, limit)
         assert [[encoded.examples[item] for item in items] for items in encoded.of_rows()] == expected
         assert encoded.owner.tolist() == [row for row, found in enumerate(expected) for _ in found]
-        assert encoded.sizes.tolist() == [task.size(example) for example in encoded.examples]
+        assert encoded.sizes.tolist() == [task.num_tokens(example) for example in encoded.examples]
         assert encoded.lengths is not None
         assert encoded.lengths.tolist() == encoded.sizes.tolist()
     trained, said = encode_for_training(task, ROWS, BASE, limit, None)

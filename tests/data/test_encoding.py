@@ -32,7 +32,7 @@ class Words(Task[Any]):
             else:
                 yield [{"words": words[:most]}]
 
-    def size(self, example: Any) -> int:
+    def num_tokens(self, example: Any) -> int:
         return len(example["words"])
 
 

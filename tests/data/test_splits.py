@@ -37,7 +37,7 @@ def refusal(source: Any, **part: Any) -> DataError:
 
 def inspected(source: Any, **options: Any) -> dict[str, Any]:
     """What the task finds in the rows, before they are cut."""
-    return TextClassification(ClassificationOptions(**options)).inspect(splits.gather(DataPart(), COLUMNS, source).splits)
+    return TextClassification(ClassificationOptions(**options)).validate_data(splits.gather(DataPart(), COLUMNS, source).splits)
 
 
 # ---------------------------------------------------------------------------------------------------- columns
@@ -265,9 +265,9 @@ def test_nothing_is_told_where_nothing_stands_twice() -> None:
 
 def test_one_label_a_row_is_a_label_space_in_natural_order() -> None:
     source = [{"text": f"row {index} of it", "label": f"class {index % 3 + 9}"} for index in range(30)]
-    facts = inspected(source)
-    assert (facts["kind"], facts["labels"]) == ("one", ["class 9", "class 10", "class 11"])
-    assert sum(facts["counts"].values()) == 30
+    dataset_info = inspected(source)
+    assert (dataset_info["kind"], dataset_info["labels"]) == ("single_label", ["class 9", "class 10", "class 11"])
+    assert sum(dataset_info["counts"].values()) == 30
 
 
 @pytest.mark.parametrize(("values", "labels"), [
@@ -279,19 +279,19 @@ def test_labels_of_every_type_are_words(values: list[Any], labels: list[str]) ->
 
 
 @pytest.mark.parametrize(("cells", "options"), [
-    ([["red", "big"], ["red"], []], {}), (["red|big", "red", "big"], {"kind": "several"}),
-    (["red;big", "red", "big"], {"kind": "several", "separator": ";"}),
+    ([["red", "big"], ["red"], []], {}), (["red|big", "red", "big"], {"kind": "multi_label"}),
+    (["red;big", "red", "big"], {"kind": "multi_label", "separator": ";"}),
 ])
 def test_several_labels_come_as_lists_or_with_a_separator(cells: list[Any], options: dict[str, Any]) -> None:
     source = [{"text": f"row {index} of it", "label": cells[index % len(cells)]} for index in range(24)]
-    facts = inspected(source, **options)
-    assert (facts["kind"], facts["labels"]) == ("several", ["big", "red"])
+    dataset_info = inspected(source, **options)
+    assert (dataset_info["kind"], dataset_info["labels"]) == ("multi_label", ["big", "red"])
 
 
 @pytest.mark.parametrize("values", [[0.5, 1.5], ["0.5", "1.50", "-2.0"]])
 def test_labels_with_a_decimal_point_are_numbers(values: list[Any]) -> None:
     source = [{"text": f"row {index} of it", "label": values[index % len(values)]} for index in range(24)]
-    assert inspected(source) == {"kind": "number"}
+    assert inspected(source) == {"kind": "regression"}
 
 
 def test_a_number_that_is_none_is_refused() -> None:
@@ -305,7 +305,7 @@ def test_a_number_that_is_none_has_the_row_that_the_file_has() -> None:
     source = [{"text": f"row {index} of it", "label": f"{index % 5}.5"} for index in range(60)]
     source[50]["label"] = "much"
     with pytest.raises(DataError, match=r"'much' is not a number: row 51 of train"):
-        inspected(source, kind="number")
+        inspected(source, kind="regression")
 
 
 def test_a_label_that_only_the_test_split_has_is_refused_with_its_rows() -> None:

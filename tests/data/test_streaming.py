@@ -175,7 +175,7 @@ def test_windows_have_the_examples_of_all_rows(data: dict[str, str], tiny_model:
     found, split = streamed(data["text"])
     task, origin = TextClassification(), in_folder(tiny_model("bert"))
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure(task.inspect(found.splits), base))
+    base = loading.configured(base, task.model_config(task.validate_data(found.splits), base))
     train = split.splits["train"]
     windows = Windows(task, train, base, 8, 40, (0, encode(task, train.part(0, 40), base, 8)))
     whole = encode(task, list(train), base, 8)

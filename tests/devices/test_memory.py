@@ -18,8 +18,8 @@ from hubtune.training.loop import Loop
 class TightContrast(Tight, Contrast):
     """The same for a loss over the whole step."""
 
-    def judge(self, outputs: Any, batch: Batch, base: Any) -> Any:
-        return super().judge(outputs[:, :1], batch, base)
+    def postprocess(self, outputs: Any, batch: Batch, base: Any) -> Any:
+        return super().postprocess(outputs[:, :1], batch, base)
 
 
 class RoomyContrast(TightContrast):

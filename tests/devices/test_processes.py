@@ -115,10 +115,10 @@ def test_a_signal_to_the_launcher_saves_once_and_says_so_once(number: int, tiny_
 class Broken(Numbers):
     """Fails in one process alone."""
 
-    def collate(self, examples: Any, base: Any, draws: Any) -> Any:
-        if processes.world() > 1 and not processes.is_first() and draws and draws[0].epoch == 1:
+    def collate(self, examples: Any, base: Any, rngs: Any) -> Any:
+        if processes.world() > 1 and not processes.is_first() and rngs and rngs[0].epoch == 1:
             raise ValueError("this process has failed")
-        return super().collate(examples, base, draws)
+        return super().collate(examples, base, rngs)
 
 
 @forks

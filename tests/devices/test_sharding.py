@@ -55,9 +55,9 @@ class Stack(nn.Module):
 class Frozen(Strategy[Any]):
     """Some of a block learns beside what does not."""
 
-    contract, name, summary = 1, "frozen", "a part"
+    contract, name, summary = 2, "frozen", "a part"
 
-    def prepare(self, model: Any, fresh: Any, task: Any, plan: Any) -> Any:
+    def prepare(self, model: Any, newly_initialized: Any, task: Any, plan: Any) -> Any:
         for name, parameter in model.named_parameters():
             parameter.requires_grad = name.endswith("inner.0.weight") or name.startswith("head")
         return model
@@ -66,12 +66,12 @@ class Frozen(Strategy[Any]):
 class TopDown(Strategy[Any]):
     """The head first, then the last block, then all."""
 
-    contract, name, summary = 1, "top-down", "three phases"
+    contract, name, summary = 2, "top-down", "three phases"
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("head", 0.3, rate=2.0), Phase("blocks.2", 0.3), Phase("all", 0.4))
 
-    def enter(self, model: Any, phase: Phase) -> None:
+    def start_phase(self, model: Any, phase: Phase) -> None:
         for name, parameter in model.named_parameters():
             parameter.requires_grad = phase.name == "all" or name.startswith(("head", phase.name))
 
@@ -79,13 +79,13 @@ class TopDown(Strategy[Any]):
 class Holding(Strategy[Any]):
     """Keeps the weights that it saw first."""
 
-    contract, name, summary = 1, "holding", "old weights"
+    contract, name, summary = 2, "holding", "old weights"
 
-    def prepare(self, model: Any, fresh: Any, task: Any, plan: Any) -> Any:
+    def prepare(self, model: Any, newly_initialized: Any, task: Any, plan: Any) -> Any:
         self.seen = list(model.parameters())
         return model
 
-    def groups(self, model: Any, weight_decay: float) -> Any:
+    def param_groups(self, model: Any, weight_decay: float) -> Any:
         return [{"params": self.seen}]
 
 

@@ -118,14 +118,14 @@ class Window:
 
     predict = hubtune.Task.predict
 
-    def collate(self, examples: Any, base: Any, draws: Any) -> Batch:
+    def collate(self, examples: Any, base: Any, rngs: Any) -> Batch:
         return Batch({"sizes": torch.tensor(examples)}, None, len(examples))
 
     def forward(self, model: Any, batch: Batch) -> Any:
         sizes = batch.inputs["sizes"]
         return torch.where(sizes > 5, sizes.max(), sizes)
 
-    def judge(self, outputs: Any, batch: Batch, base: Any) -> Any:
+    def postprocess(self, outputs: Any, batch: Batch, base: Any) -> Any:
         return [{"seen": value} for value in outputs.tolist()]
 
 

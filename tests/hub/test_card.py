@@ -45,7 +45,7 @@ def local() -> dict[str, Any]:
                  "columns": {"text": "body", "label": "label"}, "rows": {"train": 432, "validation": 48}, "checks": {}},
         "usage": 'from transformers import pipeline\n\npipe = pipeline("text-classification", model="NAMESPACE/NAME")\n'
                  'print(pipe("What a lovely day"))', "config": {"num_labels": 3},
-        "facts": {"kind": "one", "labels": ["negative", "neutral", "positive"]},
+        "facts": {"kind": "single_label", "labels": ["negative", "neutral", "positive"]},
         "settings": dict(vars(settle(RECIPE.train, {"train.lr": 2e-4}, 432, 22_000_000))),
         "lengths": {"max_length": 64, "limit": 512, "longest": 60, "median": 20, "rows": 432, "rows_cut": 0,
                     "tokens": 9000, "tokens_cut": 0},
@@ -202,7 +202,7 @@ def test_cut_rows_and_warnings_are_told() -> None:
 
 def test_a_number_has_no_labels() -> None:
     record = local()
-    record["facts"] = {"kind": "number"}
+    record["facts"] = {"kind": "regression"}
     assert "Labels:" not in card.render(record)
 
 

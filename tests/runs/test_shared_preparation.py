@@ -38,7 +38,7 @@ def described(prepared: preparation.Prepared) -> dict[str, Any]:
         "examples": {split: list(encoded.examples) for split, encoded in prepared.encoded.items()},
         "sizes": {split: encoded.sizes.tolist() for split, encoded in prepared.encoded.items()},
         "rows": {split: list(prepared.data.splits[split]) for split in prepared.encoded if split != "train"},
-        "base": [prepared.base.max_length, prepared.base.commit, prepared.base.config.to_dict()], "facts": prepared.facts,
+        "base": [prepared.base.max_length, prepared.base.commit, prepared.base.config.to_dict()], "facts": prepared.dataset_info,
         "settings": vars(prepared.settings), "parameters": prepared.parameters, "lengths": prepared.lengths, "shard": prepared.shard,
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hubtune import Export, Loss, Phase, Setup, Strategy, option
+from hubtune import Export, Loss, ModelSetup, Phase, Strategy, option
 from hubtune.contract import registry, scaffold
 from hubtune.errors import BrokenPlugin, ModelError
 from hubtune.evaluation.inference import gap
@@ -85,8 +85,8 @@ def test_the_good_task_passes_what_needs_no_run(task: Callable[..., Any]) -> Non
 
 
 def no_mask(good: Any) -> Any:
-    def collate(self: Any, examples: Any, base: Any, draws: Any) -> Any:
-        batch = good.collate(self, examples, base, draws)
+    def collate(self: Any, examples: Any, base: Any, rngs: Any) -> Any:
+        batch = good.collate(self, examples, base, rngs)
         del batch.inputs["attention_mask"]
         return batch
 
@@ -94,8 +94,8 @@ def no_mask(good: Any) -> Any:
 
 
 def noisy(good: Any) -> Any:
-    def collate(self: Any, examples: Any, base: Any, draws: Any) -> Any:
-        batch = good.collate(self, examples, base, draws)
+    def collate(self: Any, examples: Any, base: Any, rngs: Any) -> Any:
+        batch = good.collate(self, examples, base, rngs)
         batch.inputs["input_ids"][0, 1] = random.randrange(5, 15)
         return batch
 
@@ -119,11 +119,11 @@ FAULTS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], str]] = {
     "a sample without labels": ("its_sample_is_labelled_and_the_same_at_every_call", lambda good: {
         "sample": lambda self, n: [{"text": "a"}] * n}, "its rows lack some of"),
     "labels that a tuned model loses": ("its_facts_are_json_and_configure_the_same_model_again", lambda good: {
-        "configure": lambda self, facts, base: Setup({**good.configure(self, facts, base).config, "id2label": dict(
-            enumerate(facts.get("labels", ["LABEL_0", "LABEL_1"])))}, base.processor)}, "a tuned model loses its id2label"),
+        "model_config": lambda self, dataset_info, base: ModelSetup({**good.model_config(self, dataset_info, base).config, "id2label": dict(
+            enumerate(dataset_info.get("labels", ["LABEL_0", "LABEL_1"])))}, base.processor)}, "a tuned model loses its id2label"),
     "a row lost": ("every_row_is_encoded", lambda good: {
         "encode": lambda self, rows, base: list(good.encode(self, rows, base))[:-1]}, "16 rows became 15 lists"),
-    "a size of nothing": ("every_row_is_encoded", lambda good: {"size": lambda self, example: 0}, "sizes are no positive ints"),
+    "a size of nothing": ("every_row_is_encoded", lambda good: {"num_tokens": lambda self, example: 0}, "sizes are no positive ints"),
     "targets out of nothing": ("rows_without_targets_are_encoded_and_answered", lambda good: {
         "encode": lambda self, rows, base: good.encode(self, [{"label": "yes", **row} for row in rows], base)}, "has targets"),
     "a mean for a loss": ("its_loss_is_a_sum", lambda good: {"loss": mean(good)}, "in two halves"),
@@ -145,10 +145,10 @@ FAULTS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], str]] = {
         "a label that the model does not know, 'a label of nobody', gives a KeyError"),
     "no mask": ("neighbours_do_not_change_an_answer", lambda good: {"collate": no_mask(good)}, "beside longer rows"),
     "answers in another order": ("neighbours_do_not_change_an_answer", lambda good: {
-        "judge": lambda self, outputs, batch, base: sorted(
-            good.judge(self, outputs, batch, base), key=lambda found: found["probability"])}, "order of a batch"),
+        "postprocess": lambda self, outputs, batch, base: sorted(
+            good.postprocess(self, outputs, batch, base), key=lambda found: found["probability"])}, "order of a batch"),
     "an answer that is no number": ("its_answers_are_json", lambda good: {
-        "judge": lambda self, outputs, batch, base: [{"label": "yes", "probability": float("nan")}] * batch.size}, "is no JSON"),
+        "postprocess": lambda self, outputs, batch, base: [{"label": "yes", "probability": float("nan")}] * batch.size}, "is no JSON"),
     "gold that is not gold": ("no_prediction_scores_better_than_gold", lambda good: {
         "gold": lambda self, row, base: {"label": {"yes": "no", "no": "yes"}[row["label"]], "probability": 1.0}}, "that of gold"),
     "a metric that tells nothing": ("no_prediction_scores_better_than_gold", lambda good: {
@@ -167,14 +167,14 @@ def test_a_task_with_a_fault_fails_the_check_for_it(task: Callable[..., Any], te
 
 
 RETURNS: dict[str, tuple[Any, str]] = {
-    "inspect": (lambda self, splits: {"labels": {"a", "b"}}, "a dict.*; it has to return a dict of JSON values"),
-    "configure": (lambda self, facts, base: {"num_labels": 2}, r"a dict \(\{'num_labels': 2\}\); it has to return a Setup"),
+    "validate_data": (lambda self, splits: {"labels": {"a", "b"}}, "a dict.*; it has to return a dict of JSON values"),
+    "model_config": (lambda self, dataset_info, base: {"num_labels": 2}, r"a dict \(\{'num_labels': 2\}\); it has to return a Setup"),
     "encode": (lambda self, rows, base: ({"input_ids": [1]} for _ in rows), "a dict .*; it has to return lists of examples, one list per row"),
-    "size": (lambda self, example: 2.5, r"a float \(2.5\); it has to return a whole number"),
-    "collate": (lambda self, examples, base, draws: ({}, None), "a tuple of dict .*; it has to return a Batch"),
+    "num_tokens": (lambda self, example: 2.5, r"a float \(2.5\); it has to return a whole number"),
+    "collate": (lambda self, examples, base, rngs: ({}, None), "a tuple of dict .*; it has to return a Batch"),
     "count": (lambda self, batch: batch.size, "an int .*; it has to return a dict of numbers"),
     "loss": (lambda self, outputs, batch: outputs.logits.sum(), r"a Tensor; it has to return a Loss \(a sum and a count\)"),
-    "judge": (lambda self, outputs, batch, base: ["yes"] * batch.size, "a list of str.*; it has to return a list with one dict per example"),
+    "postprocess": (lambda self, outputs, batch, base: ["yes"] * batch.size, "a list of str.*; it has to return a list with one dict per example"),
     "score": (lambda self, predictions, rows, base: 1.0, "a float .*; it has to return a dict of numbers by name"),
     "usage": (lambda self, repo, base: None, "None; it has to return a text"),
 }
@@ -197,8 +197,8 @@ def test_a_task_s_method_that_returns_something_else_is_named(task: Callable[...
 
 
 @pytest.mark.parametrize(("method", "wrong", "message"), [
-    ("prepare", lambda self, model, fresh, task, plan: None, "returned None; it has to return the model"),
-    ("groups", lambda self, model, decay: list(model.parameters()), "a list of Parameter; it has to return a list of dicts"),
+    ("prepare", lambda self, model, newly_initialized, task, plan: None, "returned None; it has to return the model"),
+    ("param_groups", lambda self, model, decay: list(model.parameters()), "a list of Parameter; it has to return a list of dicts"),
     ("refuse", lambda self, task, config: True, r"a bool \(True\); it has to return the reason as a text, or None"),
     ("export", lambda self, model: model, "; it has to return an Export"),
 ])
@@ -214,10 +214,10 @@ def test_a_method_is_looked_at_once_and_then_called_as_it_is(templates: dict[str
     plugins = registry.Registry()
     assert registry.from_module(sys.modules["hubtune_kit_task"], plugins).status == "ok"
     made = plugins.task(Chosen("kit-task"))
-    assert "size" in vars(made)
+    assert "num_tokens" in vars(made)
     for _ in range(2):
         assert made.size({"inputs": {"input_ids": [1, 2]}}) == 2
-        assert "size" not in vars(made)
+        assert "num_tokens" not in vars(made)
 
 
 def test_an_exception_says_which_method_it_came_from(task: Callable[..., Any]) -> None:
@@ -261,17 +261,17 @@ def meddling(self: Any, model: Any, step: int, steps: int) -> None:
         next(p for p in model.parameters() if not p.requires_grad).add_(1.0)
 
 
-def declining(self: Any, model: Any, fresh: Any, task: Any, plan: Any) -> Any:
+def declining(self: Any, model: Any, newly_initialized: Any, task: Any, plan: Any) -> Any:
     raise ModelError("it has no batch norms")
 
 
-def without_head(self: Any, model: Any, fresh: Any, task: Any, plan: Any) -> Any:
+def without_head(self: Any, model: Any, newly_initialized: Any, task: Any, plan: Any) -> Any:
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = name.endswith("bias") and name not in fresh
+        parameter.requires_grad = name.endswith("bias") and name not in newly_initialized
     return model
 
 
-def overwriting(self: Any, model: Any, fresh: Any, task: Any, plan: Any) -> Any:
+def overwriting(self: Any, model: Any, newly_initialized: Any, task: Any, plan: Any) -> Any:
     import torch
 
     with torch.no_grad():
@@ -295,19 +295,19 @@ WAYS: dict[str, tuple[str, dict[str, Any], str]] = {
         "refuse": lambda self, task, config: "never"}, "it refuses the model that it is tested on: never"),
     "phases of half a run": ("its_phases_share_the_run", {"phases": lambda self: (Phase("one", 0.5),)}, "do not make 1"),
     "nothing frozen": ("frozen_weights_stay_and_fresh_weights_learn", {
-        "prepare": lambda self, model, fresh, task, plan: model}, "every weight learns, as if there were no strategy"),
+        "prepare": lambda self, model, newly_initialized, task, plan: model}, "every weight learns, as if there were no strategy"),
     "a model that it declines": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": declining},
                                  "`prepare` declines the model that it is tested on: it has no batch norms"),
     "a method nearly of the contract": ("its_methods_are_those_of_the_contract", {
-        "pennalty": lambda self, model: None}, "a method `pennalty`, which hubtune never calls. Did you mean 'penalty'"),
+        "regularisation": lambda self, model: None}, "a method `regularisation`, which hubtune never calls. Did you mean 'regularization'"),
     "frozen weights that change": ("frozen_weights_stay_and_fresh_weights_learn", {"after_step": meddling}, "frozen weights changed"),
     "a head that stays random": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": without_head}, "fresh weight .* does not learn"),
     "pretrained weights overwritten": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": overwriting}, "prepare changed the values"),
     "parameters in two groups": ("frozen_weights_stay_and_fresh_weights_learn", {
-        "groups": lambda self, model, decay: [{"params": [p for p in model.parameters() if p.requires_grad]}] * 2,
+        "param_groups": lambda self, model, decay: [{"params": [p for p in model.parameters() if p.requires_grad]}] * 2,
         "optimizer": lambda self, groups, lr: Strategy.optimizer(self, groups[:1], lr)}, "in two groups"),
     "parameters in no group": ("frozen_weights_stay_and_fresh_weights_learn", {
-        "groups": lambda self, model, decay: Strategy.groups(self, model, decay)[:1]}, "in no group"),
+        "param_groups": lambda self, model, decay: Strategy.param_groups(self, model, decay)[:1]}, "in no group"),
     "an export of another model": ("the_export_predicts_as_the_trained_model", {"export": emptied}, "logits differs by"),
     "an export that loads otherwise": ("the_export_predicts_as_the_trained_model", {"loads_with": "peft"}, "the class says loads_with='peft'"),
 }

@@ -18,7 +18,7 @@ from hubtune.testing import matrix
 
 
 def way(name: str, **attributes: Any) -> type[Strategy[Any]]:
-    return type("Way", (Strategy,), {"__doc__": "A way.", "contract": 1, "name": name, "summary": name, **attributes})
+    return type("Way", (Strategy,), {"__doc__": "A way.", "contract": 2, "name": name, "summary": name, **attributes})
 
 
 def raising(self: Any, *rest: Any) -> Any:
@@ -39,7 +39,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Registry:
     own = registry.load()
     made = Registry()
     for kind in (own.tasks["text-classification"], own.strategies["full"], way("raises", prepare=raising), way("exports", export=another),
-                 way("lacks", needs=("not_there",)), way("refuses", refuse=lambda self, task, config: "it has no wings")):
+                 way("lacks", requires=("not_there",)), way("refuses", refuse=lambda self, task, config: "it has no wings")):
         made.put(kind)
     monkeypatch.setattr(registry, "load", lambda: made)
     return made
@@ -107,7 +107,7 @@ def test_a_loss_that_is_no_sum_fails_with_every_strategy(plugins: Registry, monk
 
 
 def test_a_task_that_needs_options_and_a_model_that_is_declined_do_not_apply(plugins: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    def declining(self: Any, model: Any, fresh: Any, task: Any, plan: Any) -> Any:
+    def declining(self: Any, model: Any, newly_initialized: Any, task: Any, plan: Any) -> Any:
         raise ModelError("it has no batch norms")
 
     def asking(self: Any, splits: Any) -> Any:
@@ -116,6 +116,6 @@ def test_a_task_that_needs_options_and_a_model_that_is_declined_do_not_apply(plu
     monkeypatch.setattr(plugins.strategies["raises"], "prepare", declining)
     [cell] = matrix.check(plugins, names=["raises"])["cells"]
     assert (cell["result"], cell["reason"]) == ("not-applicable", "it has no batch norms")
-    monkeypatch.setattr(plugins.tasks["text-classification"], "inspect", asking)
+    monkeypatch.setattr(plugins.tasks["text-classification"], "validate_data", asking)
     [cell] = matrix.check(plugins, names=["full"])["cells"]
     assert (cell["result"], cell["reason"]) == ("not-applicable", "task.order names the levels.")

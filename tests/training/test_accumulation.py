@@ -77,12 +77,12 @@ def test_the_best_weights_of_an_early_phase_are_whole(tmp_path: Path) -> None:
     assert torch.equal(made.model[0].weight, first)  # type: ignore[index, arg-type]
 
 
-@pytest.mark.parametrize(("setting", "fresh", "stay"), [
+@pytest.mark.parametrize(("setting", "newly_initialized", "stay"), [
     ("frozen", frozenset(), True), ("train", frozenset(), False), ("frozen", frozenset({"1.weight", "1.bias"}), False),
 ])
-def test_pretrained_batch_norms_keep_their_statistics(setting: str, fresh: Any, stay: bool, tmp_path: Path) -> None:
+def test_pretrained_batch_norms_keep_their_statistics(setting: str, newly_initialized: Any, stay: bool, tmp_path: Path) -> None:
     made = work(tmp_path, batch_norm=setting)
-    made.fresh = fresh
+    made.newly_initialized = newly_initialized
     before = made.model[1].running_mean.clone()  # type: ignore[index, union-attr, operator]
     loop = Loop(made, Watcher())
     loop.one_step()

@@ -27,8 +27,8 @@ SET = {"train.epochs": 2.0, "train.batch_size": 8, "train.precision": "fp32", "t
 
 
 class Scored(Contrast):
-    def judge(self, outputs: Any, batch: Any, base: Any) -> Any:
-        return super().judge(outputs[:, :1], batch, base)
+    def postprocess(self, outputs: Any, batch: Any, base: Any) -> Any:
+        return super().postprocess(outputs[:, :1], batch, base)
 
 
 class Follows(torch.nn.Module):

@@ -19,14 +19,14 @@ def splits(train, validation=("balance", "oos")):
 
 def test_out_of_scope_is_a_label_only_where_train_has_it():
     task = IntentRecognition()
-    assert task.inspect(splits(["balance", "transfer", "oos"])) == {
+    assert task.validate_data(splits(["balance", "transfer", "oos"])) == {
         "intents": ["balance", "oos", "transfer"], "oos_is_learnt": True}
-    assert task.inspect(splits(["balance", "transfer"])) == {"intents": ["balance", "transfer"], "oos_is_learnt": False}
+    assert task.validate_data(splits(["balance", "transfer"])) == {"intents": ["balance", "transfer"], "oos_is_learnt": False}
 
 
 def test_an_intent_that_train_never_shows_is_refused():
     with pytest.raises(DataError, match="'stocks' in row 1 of validation"):
-        IntentRecognition().inspect(splits(["balance", "transfer"], ["stocks"]))
+        IntentRecognition().validate_data(splits(["balance", "transfer"], ["stocks"]))
 
 
 class Base:
@@ -45,7 +45,7 @@ def answered(threshold, *logits):
 
     outputs.logits = torch.tensor(logits)
     task = IntentRecognition(IntentRecognition.Options(threshold=threshold))
-    return [answer["intent"] for answer in task.judge(outputs, Batch({}, None, len(logits)), Base)]
+    return [answer["intent"] for answer in task.postprocess(outputs, Batch({}, None, len(logits)), Base)]
 
 
 def test_an_answer_below_the_threshold_is_out_of_scope():

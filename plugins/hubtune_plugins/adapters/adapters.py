@@ -24,7 +24,7 @@ class Adapters(Strategy[AdapterOptions]):
     They cannot be merged into plain weights: the model is published with the code that puts them in.
     """
 
-    contract = 1
+    contract = 2
     name = "adapters"
     summary = "bottlenecks inside a frozen model (Houlsby, Pfeiffer)"
     paper = ("Houlsby et al., Parameter-Efficient Transfer Learning for NLP, arXiv:1902.00751; Pfeiffer et al., "
@@ -37,14 +37,14 @@ class Adapters(Strategy[AdapterOptions]):
         reduction = self.options.reduction
         return None if reduction >= 1 else f"strategy.reduction is {reduction}, and has to be 1 or more."
 
-    def prepare(self, model, fresh, task, plan):
+    def prepare(self, model, newly_initialized, task, plan):
         chosen = self.options
-        widths = places(model, fresh, every=chosen.variant == "houlsby")
+        widths = places(model, newly_initialized, every=chosen.variant == "houlsby")
         layers = {name: [width, max(1, width // chosen.reduction)] for name, width in widths}
         self.auto = task.model
         self.said = {"model": type(model).__name__, "nonlinearity": chosen.nonlinearity, "dropout": chosen.dropout,
                      "layers": layers}
-        learn(model, fresh)
+        learn(model, newly_initialized)
         insert(model, self.said)
         return model
 

@@ -7,10 +7,10 @@ POSITIONS = {"pos", "position", "rel", "relative"}
 """Words in the names of layers that project positions for attention, and write nothing."""
 
 
-def places(model, fresh, every):
+def places(model, newly_initialized, every):
     """What gets an adapter, by full name with its width: in every block outside the head. every: after each part of a
     block, else after its last one, the feed-forward."""
-    known = {name: model.get_submodule(name) for name in body(model, fresh)}
+    known = {name: model.get_submodule(name) for name in body(model, newly_initialized)}
     found = {name: writers(block) for name, block in known.items()}
     if not any(found.values()):
         found = {name: last_convolution(block) for name, block in known.items()}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Column, Setup, hookimpl, option
+from hubtune import Column, ModelSetup, hookimpl, option
 from hubtune_plugins.audio.samples import labelled
 from hubtune_plugins.audio.sounds import AUDIO, FRAMES, SoundTask, augmentation, examples_of, inputs_of
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
@@ -27,16 +27,16 @@ class AudioClassification(Labelled, SoundTask):
                          "genre", "language", "speaker", "speaker_id", "y"), kind="label", needed="train"),
     )
 
-    def configure(self, facts, base):
-        return Setup({**super().configure(facts, base).config, **augmentation(base.config)})
+    def model_config(self, dataset_info, base):
+        return ModelSetup({**super().model_config(dataset_info, base).config, **augmentation(base.config)})
 
     def encode(self, rows, base):
         limits = [round(self.options.max_seconds * FRAMES), base.max_length]
         for row, example in zip(rows, examples_of(rows, base, min(filter(None, limits), default=None)), strict=True):
             yield [self.with_target(example, row, base)]
 
-    def collate(self, examples, base, draws):
-        return self.batch(inputs_of(examples, base, draws), examples)
+    def collate(self, examples, base, rngs):
+        return self.batch(inputs_of(examples, base, rngs), examples)
 
     def sample(self, count):
         return labelled(count)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Loss, Metric, Setup, hookimpl, option
+from hubtune import Batch, Loss, Metric, ModelSetup, hookimpl, option
 from hubtune_plugins.audio.characters import TEXT, error_rates, ids_of, in_case, processor_of, settled, spoken
 from hubtune_plugins.audio.ctc import ctc_losses, heard, learnable, likeliest, targets_of
 from hubtune_plugins.audio.samples import spelt
@@ -19,26 +19,26 @@ class SpeechOptions:
 class SpeechRecognition(SoundTask):
     """Speech as text, by CTC over characters, or over the tokens that the model came with."""
 
-    contract = 1
+    contract = 2
     name = "automatic-speech-recognition"
     summary = "speech as text, by CTC"
     model = "AutoModelForCTC"
     pipeline_tag = "automatic-speech-recognition"
     metric = Metric("wer", higher_is_better=False)
-    needs = ("soundfile", "soxr", "jiwer")
+    requires = ("soundfile", "soxr", "jiwer")
     Options = SpeechOptions
     columns = (AUDIO, TEXT)
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         texts = [spoken(row["text"], self.options.punctuation) for row in splits["train"]]
         learnable(texts, frames_of([row["audio"] for row in splits["train"]], 16000))
         return {"characters": sorted(set("".join(texts)) - {" "})}
 
-    def configure(self, facts, base):
-        tokenizer, self.case, size = settled(base, facts, self.options.casing)
+    def model_config(self, dataset_info, base):
+        tokenizer, self.case, size = settled(base, dataset_info, self.options.casing)
         self.blank = tokenizer.pad_token_id
         head = {"pad_token_id": self.blank, "vocab_size": size}
-        return Setup({**head, **augmentation(base.config)}, processor_of(base, tokenizer))
+        return ModelSetup({**head, **augmentation(base.config)}, processor_of(base, tokenizer))
 
     def written(self, text):
         return in_case(spoken(text, self.options.punctuation), self.case)  # as the model is to write it
@@ -49,8 +49,8 @@ class SpeechRecognition(SoundTask):
                 example["ids"] = ids_of(base.processor.tokenizer, self.written(row["text"]))
             yield [example]
 
-    def collate(self, examples, base, draws):
-        return Batch(inputs_of(examples, base, draws), targets_of(examples), len(examples))
+    def collate(self, examples, base, rngs):
+        return Batch(inputs_of(examples, base, rngs), targets_of(examples), len(examples))
 
     def count(self, batch):
         """Characters: the loss is in nats per character, whatever the length of the texts."""
@@ -62,7 +62,7 @@ class SpeechRecognition(SoundTask):
     def loss(self, outputs, batch):
         return Loss(ctc_losses(outputs, batch.targets, self.blank).sum(), self.count(batch)["loss"])
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         return [{"text": base.processor.tokenizer.decode(ids)} for ids in likeliest(outputs)]
 
     def score(self, predictions, rows, base):

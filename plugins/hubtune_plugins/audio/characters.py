@@ -77,9 +77,9 @@ def processor_of(base, tokenizer):
     return PROCESSOR_MAPPING.get(type(base.config), Wav2Vec2Processor)(feature_extractor=extractor, tokenizer=tokenizer)
 
 
-def settled(base, facts, casing):
+def settled(base, dataset_info, casing):
     """Tokenizer, casing and the size of the head. The tokenizer is the model's own where that can write the characters found."""
-    own, characters = found_tokenizer(base), facts.get("characters")
+    own, characters = found_tokenizer(base), dataset_info.get("characters")
     if characters is None:
         if own is None:
             raise ModelError("it has no tokenizer, so that it cannot write what it hears.", where=base.repo)

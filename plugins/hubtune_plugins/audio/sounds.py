@@ -24,10 +24,10 @@ class SoundTask(Task):
 
     processor = "AutoFeatureExtractor"
     unit = "frames"
-    needs = ("soundfile", "soxr")
+    requires = ("soundfile", "soxr")
     extra = "hubtune[audio]"
 
-    def size(self, example):
+    def num_tokens(self, example):
         return example["size"]
 
     def forward(self, model, batch):
@@ -133,7 +133,7 @@ def examples_of(rows, base, most=None):
         yield {"audio": row["audio"], "row": index, "frames": frames, "size": fixed or frames}
 
 
-def inputs_of(examples, base, draws):
+def inputs_of(examples, base, rngs):
     """What the model's forward takes, (examples, samples) or (examples, steps, features), and its mask if it has one.
 
     Sounds longer than their example says are cut: anywhere in training, in the middle otherwise.
@@ -145,9 +145,9 @@ def inputs_of(examples, base, draws):
         wave = decode(example["audio"], rate, example["row"])
         most = example["frames"] * rate // FRAMES
         spare = len(wave) - most if len(wave) > most + 2 * rate // FRAMES else 0  # else it was not to be cut
-        start = draws[index].random().randint(0, spare) if draws else spare // 2
+        start = rngs[index].random().randint(0, spare) if rngs else spare // 2
         waves.append(wave[start : len(wave) - spare + start])
-    return padded(extracted(extractor, waves), base.config if draws else None)
+    return padded(extracted(extractor, waves), base.config if rngs else None)
 
 
 def extracted(extractor, waves):

@@ -15,7 +15,7 @@ class One:
     def __init__(self, options):
         self.options = options
 
-    def facts(self, splits, name):
+    def dataset_info(self, splits, name):
         """The label space of the rows by split. name: what the raw labels are called, as a dict, given the labels."""
         raw = {split: cells(rows, "label", make=self.labels) for split, rows in splits.items()}
         labels = label_space(raw)
@@ -106,7 +106,7 @@ class Number(One):
     problem = "regression"
     metric = "pearson"
 
-    def facts(self, splits, name):
+    def dataset_info(self, splits, name):
         for split, rows in splits.items():
             refuse_words(cells(rows, "label"), split)
         return {}
@@ -132,25 +132,25 @@ class Number(One):
         return {}
 
 
-KINDS = {"one": One, "several": Several, "number": Number}
+KINDS = {"single_label": One, "multi_label": Several, "regression": Number}
 
 
 def kind_of(values):
     """Lists are several labels; numbers with a decimal point are a number; all else is one label."""
     if any(isinstance(value, list) for value in values):
-        return "several"
+        return "multi_label"
     if all(isinstance(value, float) or (isinstance(value, str) and "." in value) for value in values):
         try:
             refuse_words(values, "train")
-            return "number"
+            return "regression"
         except DataError:
-            return "one"
-    return "one"
+            return "single_label"
+    return "single_label"
 
 
 def kind_in(config):
     """What kind of labels a model was made for, by name; one, where it does not say."""
-    return next((name for name, kind in KINDS.items() if kind.problem == getattr(config, "problem_type", None)), "one")
+    return next((name for name, kind in KINDS.items() if kind.problem == getattr(config, "problem_type", None)), "single_label")
 
 
 def number(value):
@@ -174,4 +174,4 @@ def refuse_words(values, split):
     bad = [index for index, value in enumerate(values) if not fine(value)]
     if bad:
         raise DataError(f"{values[bad[0]]!r} is not a number: {row_numbers(bad)} of {split}.",
-                        hint="For labels instead: --set task.kind=one")
+                        hint="For labels instead: --set task.kind=single_label")

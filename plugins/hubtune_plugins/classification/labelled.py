@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Loss, Metric, Setup, Task, cells, exact, label_config, option
+from hubtune import Batch, Loss, Metric, ModelSetup, Task, cells, exact, label_config, option
 from hubtune_plugins.classification.kinds import KINDS, kind_in
 
 
@@ -16,32 +16,32 @@ class LabelOptions:
 class Labelled(Task):
     """A task whose outputs have `logits` (rows, labels) and whose rows have a `label`. Examples may hold `target`."""
 
-    contract = 1
+    contract = 2
     metric = Metric("accuracy")
     Options = LabelOptions
 
     def which(self, values):
         """What kind of labels the training rows have: one, several or number."""
-        return "one"
+        return "single_label"
 
     def names_of(self, labels):
         """What each raw label is called; the order is the model's."""
         return {label: label for label in labels}
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         kind = self.which(cells(splits["train"], "label"))
-        return {"kind": kind, **KINDS[kind](self.options).facts(splits, self.names_of)}
+        return {"kind": kind, **KINDS[kind](self.options).dataset_info(splits, self.names_of)}
 
-    def configure(self, facts, base):
-        kind = facts.get("kind") or kind_in(base.config)
-        self.kind, self.names, self.weights = KINDS[kind](self.options), facts.get("names", {}), None
-        labels = label_config(facts.get("labels") or (["LABEL_0"] if kind == "number" else None), base.config)
-        if self.options.class_weights == "balanced" and facts.get("counts"):
-            counts = [facts["counts"][label] for label in labels["label2id"]]
+    def model_config(self, dataset_info, base):
+        kind = dataset_info.get("kind") or kind_in(base.config)
+        self.kind, self.names, self.weights = KINDS[kind](self.options), dataset_info.get("names", {}), None
+        labels = label_config(dataset_info.get("labels") or (["LABEL_0"] if kind == "regression" else None), base.config)
+        if self.options.class_weights == "balanced" and dataset_info.get("counts"):
+            counts = [dataset_info["counts"][label] for label in labels["label2id"]]
             self.weights = [sum(counts) / (len(counts) * count) for count in counts]
-        return Setup({**labels, "problem_type": self.kind.problem}, base.processor)
+        return ModelSetup({**labels, "problem_type": self.kind.problem}, base.processor)
 
-    def metric_of(self, base):
+    def select_metric(self, base):
         name = self.kind.metric if self.options.metric == "auto" else self.options.metric
         return Metric(name, higher_is_better=name not in ("mae", "rmse"))
 
@@ -72,7 +72,7 @@ class Labelled(Task):
         each = self.kind.losses(exact(outputs.logits), batch.targets)
         return Loss((each * each.new_tensor(weights)).sum(), sum(weights))
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         logits = exact(outputs.logits)
         return self.kind.answers(logits, [base.config.id2label[index] for index in range(logits.shape[-1])])
 

@@ -9,7 +9,7 @@ WITHOUT = "it has no biases, which are all that this method trains."
 class BitFit(Strategy):
     """The biases and the head learn: less than a thousandth of the weights, every matrix stays as it is."""
 
-    contract = 1
+    contract = 2
     name = "bitfit"
     summary = "only the biases and the head learn"
     paper = "Ben Zaken, Goldberg and Ravfogel, BitFit: Simple Parameter-efficient Fine-tuning, arXiv:2106.10199"
@@ -24,11 +24,11 @@ class BitFit(Strategy):
         plain_norm = hasattr(said, "rms_norm_eps") or flags[2] is False  # RMSNorm has no bias
         return WITHOUT if plain_norm and flags[0] is False and flags[1] is False else None
 
-    def prepare(self, model, fresh, task, plan):
-        biases = {name for name, p in model.named_parameters() if name.endswith("bias") and name not in fresh}
+    def prepare(self, model, newly_initialized, task, plan):
+        biases = {name for name, p in model.named_parameters() if name.endswith("bias") and name not in newly_initialized}
         if not biases:
             raise ModelError(WITHOUT, hint="Small updates of its matrices instead: --strategy lora")
-        learn(model, biases | fresh)
+        learn(model, biases | newly_initialized)
         return model
 
 

@@ -7,14 +7,14 @@ from hubtune_plugins.layers.learning import owned
 from hubtune_plugins.layers.stacks import body
 
 
-def depths(model, fresh):
+def depths(model, newly_initialized):
     """How far up each parameter is, by name: embeddings 0, the blocks 1 and up, the head one more than the last block.
 
     What stands between blocks, such as a final norm or a pooler, counts to the block before it.
     """
     from torch.nn import Embedding
 
-    found = body(model, fresh)
+    found = body(model, newly_initialized)
     if not found:
         raise ModelError("it is not built of blocks that follow each other, so there is no order of layers to go by.",
                          hint="Tune it whole: --strategy full")
@@ -23,7 +23,7 @@ def depths(model, fresh):
     last, known = 0, {}
     for name, _ in model.named_parameters():
         last = inside.get(name, last)
-        known[name] = len(found) + 1 if name in fresh else 0 if name in tables and name not in inside else last
+        known[name] = len(found) + 1 if name in newly_initialized else 0 if name in tables and name not in inside else last
     return known
 
 

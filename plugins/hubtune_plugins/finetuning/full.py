@@ -14,24 +14,24 @@ class FullOptions:
 class Full(Strategy[FullOptions]):
     """Every weight of the model learns, the new head faster than what is pretrained."""
 
-    contract = 1
+    contract = 2
     name = "full"
     summary = "every weight learns"
     paper = "Howard and Ruder, Universal Language Model Fine-tuning for Text Classification, arXiv:1801.06146"
     Options = FullOptions
     defaults = {"train.lr": 4e-5}
 
-    def prepare(self, model, fresh, task, plan):
-        self.fresh = fresh
+    def prepare(self, model, newly_initialized, task, plan):
+        self.newly_initialized = newly_initialized
         return model
 
     def rate(self, name):
         """What multiplies the run's learning rate for a parameter, by its full name."""
-        return self.options.head_rate if name in self.fresh else 1.0
+        return self.options.head_rate if name in self.newly_initialized else 1.0
 
-    def groups(self, model, weight_decay):
+    def param_groups(self, model, weight_decay):
         """The default groups, each split by rate."""
-        return rated(super().groups(model, weight_decay), model, self.rate)
+        return rated(super().param_groups(model, weight_decay), model, self.rate)
 
 
 @hookimpl

@@ -30,9 +30,9 @@ class Gradual(HeadFirst, Full):
             return f"strategy.parts is {parts} and strategy.share {share}: at least 1, and between 0 and 1."
         return super().refuse(task, config)
 
-    def prepare(self, model, fresh, task, plan):
-        model = super().prepare(model, fresh, task, plan)
-        self.depths = depths(model, fresh)
+    def prepare(self, model, newly_initialized, task, plan):
+        model = super().prepare(model, newly_initialized, task, plan)
+        self.depths = depths(model, newly_initialized)
         return model
 
     def phases(self):
@@ -40,7 +40,7 @@ class Gradual(HeadFirst, Full):
         names = ["head", *(f"blocks {number}/{parts}" for number in range(1, parts))]
         return (*(Phase(name, (1 - share) / parts) for name in names), Phase("all", share))
 
-    def enter(self, model, phase):
+    def start_phase(self, model, phase):
         part = self.phases().index(phase)
         learn(model, upper(self.depths, part, self.options.parts))
 

@@ -13,9 +13,9 @@ class Head(HeadFirst):
     paper = "Alain and Bengio, Understanding intermediate layers using linear classifier probes, arXiv:1610.01644"
     defaults = {"train.lr": 1e-3, "train.epochs": 20.0, "train.weight_decay": 0.0}
 
-    def prepare(self, model, fresh, task, plan):
-        model = super().prepare(model, fresh, task, plan)
-        learn(model, fresh)
+    def prepare(self, model, newly_initialized, task, plan):
+        model = super().prepare(model, newly_initialized, task, plan)
+        learn(model, newly_initialized)
         return model
 
 

@@ -8,18 +8,18 @@ OWN_HEAD = ("", "ForCausalLM", "ForImageTextToText", "ForMaskedLM", "ForMultimod
 
 
 class HeadFirst(Strategy):
-    """A method that begins with the new head alone. `fresh` holds the names of the head's parameters."""
+    """A method that begins with the new head alone. `newly_initialized` holds the names of the head's parameters."""
 
-    contract = 1
+    contract = 2
 
     def refuse(self, task, config):
         if task.model.removeprefix("AutoModel") not in OWN_HEAD:
             return None
         return f"the task '{task.name}' tunes a pretrained model as it is, and there is no new head to train by itself."
 
-    def prepare(self, model, fresh, task, plan):
-        if not fresh:
+    def prepare(self, model, newly_initialized, task, plan):
+        if not newly_initialized:
             raise ModelError("all of its weights were pretrained: there is no new head to train by itself.",
                              hint="Tune it whole: --strategy full")
-        self.fresh = fresh
-        return super().prepare(model, fresh, task, plan)
+        self.newly_initialized = newly_initialized
+        return super().prepare(model, newly_initialized, task, plan)

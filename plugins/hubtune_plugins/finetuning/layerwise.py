@@ -28,13 +28,13 @@ class Layerwise(Full):
             return None
         return f"strategy.decay is {self.options.decay}, and has to lie above 0 and not above 1."
 
-    def prepare(self, model, fresh, task, plan):
-        self.depths = depths(model, fresh)
-        self.top = max((depth for name, depth in self.depths.items() if name not in fresh), default=0)
-        return super().prepare(model, fresh, task, plan)
+    def prepare(self, model, newly_initialized, task, plan):
+        self.depths = depths(model, newly_initialized)
+        self.top = max((depth for name, depth in self.depths.items() if name not in newly_initialized), default=0)
+        return super().prepare(model, newly_initialized, task, plan)
 
     def rate(self, name):
-        return self.options.head_rate if name in self.fresh else self.options.decay ** (self.top - self.depths[name])
+        return self.options.head_rate if name in self.newly_initialized else self.options.decay ** (self.top - self.depths[name])
 
 
 @hookimpl

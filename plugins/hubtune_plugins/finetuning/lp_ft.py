@@ -32,8 +32,8 @@ class LpFt(HeadFirst):
         share = self.options.share
         return (Phase("head", share, self.options.head_rate), Phase("all", 1 - share))
 
-    def enter(self, model, phase):
-        learn(model, self.fresh if phase.name == "head" else {name for name, _ in model.named_parameters()})
+    def start_phase(self, model, phase):
+        learn(model, self.newly_initialized if phase.name == "head" else {name for name, _ in model.named_parameters()})
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from hubtune_plugins.generation.chat import IGNORED
 class Writing(Task):
     """A task with the tokens to be written in `batch.targets["labels"]`, (examples, length)."""
 
-    contract = 1
+    contract = 2
     metric = Metric("loss", higher_is_better=False)
     ahead = 0
     """How many places before a token its logits are: 1 where a model reads what it is to write."""
@@ -41,7 +41,7 @@ class Writing(Task):
         logits, labels, places = self.asked(outputs, batch)
         return sums(cross_entropy(logits, labels, reduction="none"), places)
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         """Per example: what its labels cost in nats in all, how many they are, and how many were the likeliest token."""
         from torch.nn.functional import cross_entropy
 

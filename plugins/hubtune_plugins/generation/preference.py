@@ -31,7 +31,7 @@ class Preference(TextGeneration):
                needed="train"),
     )
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         for split, rows in splits.items():
             refuse_undecided(rows, split)
         return {"form": "chat"}
@@ -43,14 +43,14 @@ class Preference(TextGeneration):
             else:
                 yield [{side: chat.encoded(base, conversation(with_answer(row, side))) for side in SIDES}]
 
-    def size(self, example):
+    def num_tokens(self, example):
         """Both answers of a pair go through the model."""
-        return sum(map(super().size, answers_of(example)))
+        return sum(map(super().num_tokens, answers_of(example)))
 
     def length(self, example):
-        return max(map(super().size, answers_of(example)))
+        return max(map(super().num_tokens, answers_of(example)))
 
-    def collate(self, examples, base, draws):
+    def collate(self, examples, base, rngs):
         """Pairs as all chosen answers and then all rejected ones, (examples * 2, longest)."""
         import torch
 
@@ -61,7 +61,7 @@ class Preference(TextGeneration):
             batch.targets["reference"] = torch.tensor([example["reference"] for example in examples])
         return Batch(batch.inputs, batch.targets, len(examples))
 
-    def annotate(self, outputs, batch, base):
+    def reference_outputs(self, outputs, batch, base):
         return [{"reference": pair} for pair in self.log_probabilities(outputs, batch).tolist()]
 
     def log_probabilities(self, outputs, batch):
@@ -80,7 +80,7 @@ class Preference(TextGeneration):
             terms.append(Loss(-found[:, 0].sum(), counts["sft"], name="sft", weight=self.options.sft))
         return terms
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         return dpo.answers(self.log_probabilities(outputs, batch), batch.targets.get("reference"), self.options.beta)
 
     def predict(self, model, batch, base):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, ModelError, Setup, hookimpl, option
+from hubtune import Batch, Column, ModelError, ModelSetup, hookimpl, option
 from hubtune_plugins.generation import samples, usages
 from hubtune_plugins.generation.chat import prepare
 from hubtune_plugins.generation.languages import forced_token, set_languages, start_token
@@ -30,9 +30,9 @@ class Text2TextGeneration(Writing):
     pipeline_tag = "text2text-generation"
     input = "text"
     Options = RewritingOptions
-    needs = ("sacrebleu", "torchmetrics")
+    requires = ("sacrebleu", "torchmetrics")
     extra = "hubtune[generation]"
-    resamples = 50  # chrF of many texts takes its time
+    bootstrap_samples = 50  # chrF of many texts takes its time
     columns = (
         Column("text", ("text", "source", "document", "article", "dialogue", "src", "input", "inputs", "en",
                         "question")),
@@ -40,13 +40,13 @@ class Text2TextGeneration(Writing):
                           "title", "headline", "answer", "zh", "de", "fr", "es", "ru", "ja", "ro"), needed="train"),
     )
 
-    def configure(self, facts, base):
+    def model_config(self, dataset_info, base):
         if not base.config.is_encoder_decoder:  # transformers counts models that hear and then write as well
             raise ModelError("it has no decoder apart from what reads the text.", where=base.repo,
                              hint="Write with it as with any decoder: hubtune train text-generation")
         prepare(base.processor)
         set_languages(base, self.options.source_lang, self.options.target_lang)
-        return Setup(processor=base.processor)
+        return ModelSetup(processor=base.processor)
 
     def start(self, base):
         return start_token(base, self.options.target_lang)
@@ -62,13 +62,13 @@ class Text2TextGeneration(Writing):
                 example["labels"] = ended(base, base.processor(text_target=row["target"], **cut).input_ids)
             yield [example]
 
-    def size(self, example):
+    def num_tokens(self, example):
         return len(example["input_ids"]) + len(example.get("labels", ()))
 
     def length(self, example):
         return max(len(example["input_ids"]), len(example.get("labels", ())))
 
-    def collate(self, examples, base, draws):
+    def collate(self, examples, base, rngs):
         ids, mask = padded(base, [example["input_ids"] for example in examples])
         read, targets = taught(base, examples, self.start(base))
         return Batch({"input_ids": ids, "attention_mask": mask, "decoder_input_ids": read}, targets, len(examples))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, Setup, hookimpl, option
+from hubtune import Batch, Column, ModelSetup, hookimpl, option
 from hubtune_plugins.generation import chat, packing, samples, sequences, usages
 from hubtune_plugins.generation.conversations import answer_of, conversation, form_of, question_of, refuse_unlearnable
 from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
@@ -37,18 +37,18 @@ class TextGeneration(Writing):
         Column("text", ("text", "content", "document", "story", "body"), needed="never"),
     )
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         form = form_of(set(splits["train"][0]))
         for split, rows in splits.items():
             refuse_unlearnable(rows, split, form)
         return {"form": form}
 
-    def configure(self, facts, base):
-        self.form = facts.get("form") or ("chat" if base.processor.chat_template else None)
+    def model_config(self, dataset_info, base):
+        self.form = dataset_info.get("form") or ("chat" if base.processor.chat_template else None)
         self.checked = False
         chat.prepare(base.processor, chats=self.form != "text")
         # An encoder such as BERT sees what it is to predict unless it is told to be a decoder.
-        return Setup({"is_decoder": True} if getattr(base.config, "is_decoder", None) is False else {}, base.processor)
+        return ModelSetup({"is_decoder": True} if getattr(base.config, "is_decoder", None) is False else {}, base.processor)
 
     def encode(self, rows, base):
         for row in rows:
@@ -60,11 +60,11 @@ class TextGeneration(Writing):
             else:
                 yield [chat.encoded(base, conversation(row))]
 
-    def size(self, example):
+    def num_tokens(self, example):
         return len(example["input_ids"])
 
-    def collate(self, examples, base, draws):
-        if draws is not None and self.options.packing and all("labels" in example for example in examples):
+    def collate(self, examples, base, rngs):
+        if rngs is not None and self.options.packing and all("labels" in example for example in examples):
             return Batch(*packing.packed(examples), len(examples))
         return Batch(*sequences.collated(base, examples), len(examples))
 

@@ -3,9 +3,9 @@
 from hubtune_plugins.layers.learning import owned
 
 
-def body(model, fresh):
+def body(model, newly_initialized):
     """The blocks by full name, without those whose parameters are all fresh: what stands in the head is no block."""
-    return [name for name in blocks(model) if not fresh.issuperset(owned(model, name))]
+    return [name for name in blocks(model) if not newly_initialized.issuperset(owned(model, name))]
 
 
 def blocks(model):

@@ -28,8 +28,8 @@ class AdaLora(Merged):
     Options = AdaLoraOptions
     defaults = {"train.lr": 3e-3}
 
-    def prepare(self, model, fresh, task, plan):
-        wrapped = super().prepare(model, fresh, task, plan)
+    def prepare(self, model, newly_initialized, task, plan):
+        wrapped = super().prepare(model, newly_initialized, task, plan)
         remember(wrapped)
         self.adapter = wrapped.peft_config["default"]
         return wrapped
@@ -45,7 +45,7 @@ class AdaLora(Merged):
             tinit=min(round(options.warmup * plan.steps), plan.steps - settle - 1), **where,
         )
 
-    def penalty(self, model):
+    def regularization(self, model):
         return self.adapter.orth_reg_weight * orthogonality(model)
 
     def after_step(self, model, step, steps):

@@ -8,10 +8,10 @@ def quantised(model):
     return [(name, part) for name, part in model.named_modules() if type(part).__name__ == "Linear4bit"]
 
 
-def renew(model, fresh):
+def renew(model, newly_initialized):
     """Make the layers of a new head plain ones, with weights drawn anew, so that they learn whole and in fp32."""
     for name, layer in quantised(model):
-        if any(f"{name}.{part}" in fresh for part, _ in layer.named_parameters()):
+        if any(f"{name}.{part}" in newly_initialized for part, _ in layer.named_parameters()):
             replace(model, name, plain(layer, start=True))
 
 

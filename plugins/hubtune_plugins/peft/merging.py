@@ -11,8 +11,8 @@ from hubtune_plugins.peft.structure import Head, convolutions, linear_layers, tr
 class Merged(Strategy):
     """A method that wraps linear layers, with the head trained whole; published as plain weights."""
 
-    contract = 1
-    needs = ("peft",)
+    contract = 2
+    requires = ("peft",)
     extra = "hubtune[peft]"
 
     def config(self, plan, **where):
@@ -24,8 +24,8 @@ class Merged(Strategy):
         return {"target_modules": list(layers), "fan_in_fan_out": transposed(layers),
                 "modules_to_save": self.head.modules or None}
 
-    def prepare(self, model, fresh, task, plan):
-        self.head = Head(model, fresh)
+    def prepare(self, model, newly_initialized, task, plan):
+        self.head = Head(model, newly_initialized)
         layers = linear_layers(model, self.head, self.options.targets)
         return wrap(model, self.config(plan, **self.where(layers)), self.head)
 

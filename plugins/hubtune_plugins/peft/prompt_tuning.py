@@ -39,8 +39,8 @@ class PromptTuning(Prompted):
         return PromptTuningConfig(token_dim=model.get_input_embeddings().weight.shape[1], num_layers=1,
                                   num_attention_heads=1, prompt_tuning_init="SAMPLE_VOCAB", **common)
 
-    def prepare(self, model, fresh, task, plan):
-        wrapped = super().prepare(model, fresh, task, plan)
+    def prepare(self, model, newly_initialized, task, plan):
+        wrapped = super().prepare(model, newly_initialized, task, plan)
         form = FORMS[task.model]
         same_words(wrapped.get_base_model(), form, vectors=wrapped.word_embeddings)
         return answering_for_words(wrapped, self.options.tokens) if form == "CAUSAL_LM" else wrapped

@@ -13,8 +13,8 @@ from hubtune_plugins.peft.trial import answers, heeded
 class Prompted(Strategy):
     """A method that learns states before the text, on a frozen model that is published beside: an adapter alone."""
 
-    contract = 1
-    needs = ("peft",)
+    contract = 2
+    requires = ("peft",)
     extra = "hubtune[peft]"
     loads_with = "peft"
     submodules = {}
@@ -31,12 +31,12 @@ class Prompted(Strategy):
         """PEFT's configuration, with sizes measured in the model."""
         raise NotImplementedError
 
-    def positions(self):
+    def num_virtual_tokens(self):
         return self.options.tokens
 
-    def prepare(self, model, fresh, task, plan):
+    def prepare(self, model, newly_initialized, task, plan):
         form = FORMS[task.model]
-        self.head = Head(model, fresh, SAVED_BY_PEFT.get(form, ()))
+        self.head = Head(model, newly_initialized, SAVED_BY_PEFT.get(form, ()))
         if self.head.bare:
             raise ModelError(f"PEFT's format cannot hold its new weights {', '.join(self.head.bare[:3])}.",
                              hint="Use a strategy that is published merged: --strategy lora")

@@ -11,7 +11,7 @@ class QLora(Lora):
     name = "qlora"
     summary = "LoRA on a base in 4 bits: a quarter of the memory (QLoRA)"
     paper = "Dettmers et al., QLoRA: Efficient Finetuning of Quantized LLMs, arXiv:2305.14314"
-    needs = ("peft", "bitsandbytes")
+    requires = ("peft", "bitsandbytes")
     extra = "hubtune[qlora]"
 
     def refuse(self, task, config):
@@ -21,7 +21,7 @@ class QLora(Lora):
             return "its 4-bit weights need an NVIDIA GPU, and this machine has none that PyTorch sees. Try --strategy lora"
         return "the model is quantised already." if getattr(config, "quantization_config", None) else None
 
-    def load(self):
+    def from_pretrained_kwargs(self):
         """Weights go to the GPU in 4 bits. Products are as exact as the run: autocast makes them bf16, evaluation fp32."""
         import torch
         from transformers import BitsAndBytesConfig
@@ -30,9 +30,9 @@ class QLora(Lora):
                                   bnb_4bit_compute_dtype=torch.float32)
         return {"device_map": {"": torch.cuda.current_device()}, "quantization_config": bits}
 
-    def prepare(self, model, fresh, task, plan):
-        renew(model, fresh)
-        return super().prepare(model, fresh, task, plan)
+    def prepare(self, model, newly_initialized, task, plan):
+        renew(model, newly_initialized)
+        return super().prepare(model, newly_initialized, task, plan)
 
     def export(self, model):
         """The updates, added to the 4-bit weights that they were trained on, as plain fp32 weights."""

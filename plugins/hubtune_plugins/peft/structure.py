@@ -20,7 +20,7 @@ class Head:
     their name. Parameters that no module holds alone are therefore bare: no adapter of PEFT's can hold them.
     """
 
-    def __init__(self, model, fresh, parents=()):
+    def __init__(self, model, newly_initialized, parents=()):
         """parents: what PEFT saves whole by itself, so that nothing inside them may be named."""
         every = dict(model.named_parameters(remove_duplicate=False))
         modules = [name for name, _ in model.named_modules(remove_duplicate=False)]
@@ -28,9 +28,9 @@ class Head:
         def alone(module):
             """Whether all its parameters are fresh, and none is tied to one elsewhere."""
             inside = {name for name in every if name.startswith(f"{module}.")}
-            return inside <= fresh and not {id(every[n]) for n in inside} & {id(every[n]) for n in set(every) - inside}
+            return inside <= newly_initialized and not {id(every[n]) for n in inside} & {id(every[n]) for n in set(every) - inside}
 
-        owners = {name: self.owner(name, parents) for name in fresh}
+        owners = {name: self.owner(name, parents) for name in newly_initialized}
         whole = {o for o in set(owners.values()) - {""} if all(alone(m) for m in modules if m.endswith(o))}
         self.modules = sorted(o for o in whole if not any(o.startswith(f"{other}.") for other in whole))
         self.bare = sorted(name for name, owner in owners.items() if owner not in whole)

@@ -31,9 +31,9 @@ class FillMask(PieceTask):
     columns = (Column("text", ("text", "sentence", "content", "review", "body", "document", "abstract", "message",
                                "comment", "tweet", "passage", "title", "sentence1", "question")),)
 
-    def configure(self, facts, base):
+    def model_config(self, dataset_info, base):
         masking.refuse_unfit(base, self.options.probability)
-        return super().configure(facts, base)
+        return super().model_config(dataset_info, base)
 
     def encode(self, rows, base):
         mask = base.processor.mask_token_id
@@ -41,15 +41,15 @@ class FillMask(PieceTask):
             asked = any(mask in ids for ids in windows)  # by the user, who wants the masks filled
             yield [{"input_ids": ids, "asked": asked} for ids in windows]
 
-    def collate(self, examples, base, draws):
+    def collate(self, examples, base, rngs):
         """targets (examples, longest): the piece to be found, -100 elsewhere."""
-        drawn = [None] * len(examples) if draws is None else [draw.random() for draw in draws]
+        drawn = [None] * len(examples) if rngs is None else [draw.random() for draw in rngs]
         made = [masking.hidden(example, base, self.options.probability, draw)
                 for example, draw in zip(examples, drawn, strict=True)]
         inputs = pad(base, [{"input_ids": shown} for shown, _ in made])
         return Batch(inputs, piece_targets(inputs, [targets for _, targets in made]), len(examples))
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         rows = zip(self.logits(outputs, batch), batch.inputs["input_ids"], batch.targets, strict=True)
         return [masking.found(*row, base.processor) for row in rows]
 

@@ -22,7 +22,7 @@ class MultipleChoice(TextTask):
                needed="train"),
     )
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         for split, rows in splits.items():
             choices.refuse_unclear(rows, split)
         return {}
@@ -33,13 +33,13 @@ class MultipleChoice(TextTask):
             target = {} if row.get("label") is None else {"target": choices.right(row)}
             yield [{"choices": tokenise(base, firsts, seconds), **target}]
 
-    def size(self, example):
+    def num_tokens(self, example):
         return len(example["choices"]) * self.length(example)
 
     def length(self, example):
         return max(len(choice["input_ids"]) for choice in example["choices"])
 
-    def collate(self, examples, base, draws):
+    def collate(self, examples, base, rngs):
         inputs = choices.stacked(base, [example["choices"] for example in examples])
         return Batch(inputs, targets_of(examples), len(examples))
 
@@ -52,7 +52,7 @@ class MultipleChoice(TextTask):
 
         return Loss(cross_entropy(outputs, batch.targets, reduction="sum"), batch.size)
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         rows = zip(outputs.softmax(-1).tolist(), batch.inputs["choices"], strict=True)
         return [choices.answer(row[:count]) for row, count in rows]
 

@@ -27,7 +27,7 @@ class QuestionAnswering(TextTask):
     pipeline_tag = "question-answering"
     metric = Metric("f1")
     Options = AnsweringOptions
-    needs = ("torchmetrics",)
+    requires = ("torchmetrics",)
     extra = "hubtune[generation]"
     columns = (
         Column("question", ("question", "query", "questions")),
@@ -35,7 +35,7 @@ class QuestionAnswering(TextTask):
         Column("answers", ("answers", "answer", "answer_text"), kind="any", needed="train"),
     )
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         for split, rows in splits.items():
             answers.refuse_misplaced(rows, split, self.options.unanswerable)
         return {}
@@ -43,7 +43,7 @@ class QuestionAnswering(TextTask):
     def encode(self, rows, base):
         return answers.windowed(base, list(rows), self.options.stride)
 
-    def collate(self, examples, base, draws):
+    def collate(self, examples, base, rngs):
         inputs, targets = padded_windows(base, examples), targets_of(examples)
         if targets is not None:
             targets = targets + inputs["attention_mask"].argmax(1, keepdim=True)  # of models that pad on the left
@@ -58,7 +58,7 @@ class QuestionAnswering(TextTask):
         both = zip(self.logs(outputs, batch), batch.targets.T, strict=True)
         return Loss(sum(nll_loss(logs, targets, reduction="sum") for logs, targets in both) / 2, batch.size)
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         rows = zip(batch.inputs["places"], batch.inputs["attention_mask"].bool(), *self.logs(outputs, batch), strict=True)
         most = self.options.max_answer_length
         return [answers.likeliest(places, start[mask], end[mask], most) for places, mask, start, end in rows]

@@ -14,7 +14,7 @@ def labelled(count, kind):
     rows = []
     for index in range(count):
         name, word = groups[index % 3]
-        label = {"several": [name, "long"] if index % 2 else [name], "number": index % 3 - 0.5}.get(kind, name)
+        label = {"multi_label": [name, "long"] if index % 2 else [name], "regression": index % 3 - 0.5}.get(kind, name)
         rows.append({"text": f"{'What can one say, ' if index % 2 else ''}a {word} {things[index % 5]}", "label": label})
     return rows
 

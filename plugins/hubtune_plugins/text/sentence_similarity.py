@@ -52,18 +52,18 @@ class SentenceSimilarity(Embedding):
     ranks: dict = {}
     """What score found for a prediction, by its id, and the prediction."""
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         kinds = {split: checked(rows, split, self.options.kind) for split, rows in splits.items()}
         refuse_flat(splits["train"], kinds["train"])
         return {"kind": kinds["train"]}
 
-    def configure(self, facts, base):
+    def model_config(self, dataset_info, base):
         if self.options.temperature <= 0:
             raise DataError(f"task.temperature is more than 0, not {self.options.temperature}.", hint="Usual is 0.05.")
-        self.kind = facts.get("kind") or (None if self.options.kind == "auto" else self.options.kind)
-        return super().configure(facts, base)
+        self.kind = dataset_info.get("kind") or (None if self.options.kind == "auto" else self.options.kind)
+        return super().model_config(dataset_info, base)
 
-    def metric_of(self, base):
+    def select_metric(self, base):
         return Metric(KINDS[self.kind or "graded"].scores[0])
 
     def encode(self, rows, base):
@@ -76,21 +76,21 @@ class SentenceSimilarity(Embedding):
         for row, *texts in zip(rows, *encoded, strict=True):
             yield [{"texts": texts, **(KINDS[kind].carried(row) if kind else {})}]
 
-    def size(self, example):
+    def num_tokens(self, example):
         return 2 * self.length(example)
 
-    def group(self, example):
+    def sampling_key(self, example):
         """The label, of a text that has one."""
         return example["keys"][0] if len(example["texts"]) == 1 and "keys" in example else None
 
-    def collate(self, examples, base, draws):
+    def collate(self, examples, base, rngs):
         """The texts of all examples in one batch: (examples * 2, longest), an example's two after each other."""
         texts = [example["texts"] for example in examples]
-        if draws is not None and self.group(examples[0]) is not None:
-            texts = [[*example["texts"], partner(example, draw)] for example, draw in zip(examples, draws, strict=True)]
+        if rngs is not None and self.sampling_key(examples[0]) is not None:
+            texts = [[*example["texts"], partner(example, draw)] for example, draw in zip(examples, rngs, strict=True)]
         return Batch(padded_texts(base, texts), told(examples, texts), len(examples))
 
-    def loss_over(self, representations, batches):
+    def contrastive_loss(self, representations, batches):
         import torch
 
         targets = torch.cat([batch.targets for batch in batches])

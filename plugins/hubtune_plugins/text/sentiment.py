@@ -21,7 +21,7 @@ SCALES = (
 class Sentiment(TextClassification):
     """Negative, neutral or positive; or one to five stars."""
 
-    contract = 1
+    contract = 2
     name = "sentiment"
     summary = "negative, neutral or positive (or 0/1, or one to five stars) for a text"
     columns = (
@@ -30,11 +30,11 @@ class Sentiment(TextClassification):
                          "target", "y"), kind="label", needed="train"),
     )
 
-    def inspect(self, splits):
-        facts = super().inspect(splits)
-        if facts["kind"] != "one":
+    def validate_data(self, splits):
+        dataset_info = super().validate_data(splits)
+        if dataset_info["kind"] != "single_label":
             raise DataError("sentiment is one label a text.", hint="For a number or several labels: text-classification")
-        return facts
+        return dataset_info
 
     def names_of(self, labels):
         words = {label: word for label in labels for word, known in WORDS.items() if label.strip().lower() in known}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Column, Setup, hookimpl, option
+from hubtune import Column, ModelSetup, hookimpl, option
 from hubtune_plugins.classification.kinds import kind_of
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 from hubtune_plugins.text import samples
@@ -12,7 +12,7 @@ from hubtune_plugins.text.texts import pad, pad_token, tokenise
 @dataclass(frozen=True)
 class ClassificationOptions(LabelOptions):
     kind: str = option("auto", "what a label is: one of a few, several, or a number",
-                       choices=("auto", "one", "several", "number"))
+                       choices=("auto", "single_label", "multi_label", "regression"))
     separator: str = option("|", "what stands between several labels in one cell")
     metric: str = option("auto", "what decides which weights are best", choices=(
         "auto", "accuracy", "f1_macro", "f1_weighted", "f1_micro", "pearson", "spearman", "mae", "rmse"))
@@ -38,8 +38,8 @@ class TextClassification(Labelled):
     def which(self, values):
         return kind_of(values) if self.options.kind == "auto" else self.options.kind
 
-    def configure(self, facts, base):
-        return Setup({**pad_token(base), **super().configure(facts, base).config}, base.processor)
+    def model_config(self, dataset_info, base):
+        return ModelSetup({**pad_token(base), **super().model_config(dataset_info, base).config}, base.processor)
 
     def encode(self, rows, base):
         texts = [row["text"] for row in rows]
@@ -47,10 +47,10 @@ class TextClassification(Labelled):
         for row, example in zip(rows, tokenise(base, texts, pairs) if texts else (), strict=True):
             yield [self.with_target(example, row, base)]
 
-    def size(self, example):
+    def num_tokens(self, example):
         return len(example["input_ids"])
 
-    def collate(self, examples, base, draws):
+    def collate(self, examples, base, rngs):
         return self.batch(pad(base, examples), examples)
 
     def usage(self, repo, base):

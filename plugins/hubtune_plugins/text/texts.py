@@ -1,6 +1,6 @@
 """What the text tasks share: texts to token ids, token ids to padded tensors."""
 
-from hubtune import DataError, Setup, Task, row_numbers
+from hubtune import DataError, ModelSetup, Task, row_numbers
 
 FED = ("input_ids", "token_type_ids")
 
@@ -8,12 +8,12 @@ FED = ("input_ids", "token_type_ids")
 class TextTask(Task):
     """A task that reads texts: its examples hold `input_ids`, its model is told how to pad."""
 
-    contract = 1
+    contract = 2
 
-    def configure(self, facts, base):
-        return Setup(pad_token(base), base.processor)
+    def model_config(self, dataset_info, base):
+        return ModelSetup(pad_token(base), base.processor)
 
-    def size(self, example):
+    def num_tokens(self, example):
         return len(example["input_ids"])
 
 

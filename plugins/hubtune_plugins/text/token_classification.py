@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, Metric, Setup, exact, hookimpl, label_config, option
+from hubtune import Batch, Column, Metric, ModelSetup, exact, hookimpl, label_config, option
 from hubtune_plugins.text import samples, usages
 from hubtune_plugins.text.texts import pad_token
 from hubtune_plugins.text.tokens import words
@@ -36,16 +36,16 @@ class TokenClassification(PieceTask):
                kind="label", needed="train"),
     )
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         for split, rows in splits.items():
             words.refuse_untagged(rows, split)
-        return words.facts(splits, self.options.scheme)
+        return words.dataset_info(splits, self.options.scheme)
 
-    def configure(self, facts, base):
-        self.scheme = facts.get("scheme") or scheme_of(base.config.id2label.values())
-        return Setup({**pad_token(base), **label_config(facts.get("labels"), base.config)}, base.processor)
+    def model_config(self, dataset_info, base):
+        self.scheme = dataset_info.get("scheme") or scheme_of(base.config.id2label.values())
+        return ModelSetup({**pad_token(base), **label_config(dataset_info.get("labels"), base.config)}, base.processor)
 
-    def metric_of(self, base):
+    def select_metric(self, base):
         return self.metric if self.scheme != "words" else Metric("accuracy")
 
     def encode(self, rows, base):
@@ -63,11 +63,11 @@ class TokenClassification(PieceTask):
         """A row's tags as the model writes them."""
         return words.known(learnt(listed(value), self.scheme), base.config.label2id)
 
-    def collate(self, examples, base, draws):
+    def collate(self, examples, base, rngs):
         inputs, targets = padded_windows(base, examples), [example.get("target") for example in examples]
         return Batch(inputs, None if None in targets else piece_targets(inputs, targets), len(examples))
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         best = exact(self.logits(outputs, batch)).softmax(-1).max(-1)
         rows = zip(batch.inputs["places"], batch.inputs["attention_mask"].bool(), *best, strict=True)
         return [words.tags_seen(places, values[mask], ids[mask], base.config) for places, mask, values, ids in rows]

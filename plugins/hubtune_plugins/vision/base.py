@@ -16,13 +16,13 @@ class ImageOptions:
 class ImageTask(Task):
     """A task on images. Examples hold `image` as the data has it, `row`, and `patches`."""
 
-    contract = 1
+    contract = 2
     processor = "AutoImageProcessor"
     unit = "patches"
-    needs = ("PIL",)
+    requires = ("PIL",)
     extra = "hubtune[vision]"
 
-    def size(self, example):
+    def num_tokens(self, example):
         return example["patches"]
 
     def usage(self, repo, base):
@@ -31,9 +31,9 @@ class ImageTask(Task):
 
 
 class PlaceTask(ImageTask):
-    """A task whose answers are places in the image, in its own pixels: examples also hold its `size`, (height, width).
+    """A task whose answers are places in the image, in its own pixels: examples also hold its `num_tokens`, (height, width).
 
-    `configure` is to set `grid`: height and width of what the processor makes of any image, or None.
+    `model_config` is to set `grid`: height and width of what the processor makes of any image, or None.
     """
 
     def example(self, row, index, base):
@@ -41,7 +41,7 @@ class PlaceTask(ImageTask):
         size = size_of(row["image"], index)
         return {"image": row["image"], "row": index, "size": size, "patches": patches(base.processor, self.grid, size)}
 
-    def inputs(self, examples, base, draws):
+    def inputs(self, examples, base, rngs):
         """The inputs of a batch, with the `sizes` of its images; and which of these are mirrored."""
-        images, flips = decoded(examples, draws, self.options.flip)
+        images, flips = decoded(examples, rngs, self.options.flip)
         return {**pixels(base, images), "sizes": [example["size"] for example in examples]}, flips

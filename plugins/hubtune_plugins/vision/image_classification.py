@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Column, Setup, hookimpl, numbered
+from hubtune import Column, ModelSetup, hookimpl, numbered
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, ImageTask
 from hubtune_plugins.vision.images import decoded, fitted, patches, pixels, sizes_of
@@ -27,21 +27,21 @@ class ImageClassification(Labelled, ImageTask):
         Column("label", ("label", "labels", "class", "category", "fine_label", "target", "y"), kind="label", needed="train"),
     )
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         sizes_of(splits)
-        return super().inspect(splits)
+        return super().validate_data(splits)
 
-    def configure(self, facts, base):
+    def model_config(self, dataset_info, base):
         processor, self.grid = fitted(base.processor)
-        return Setup(super().configure(facts, base).config, processor)
+        return ModelSetup(super().model_config(dataset_info, base).config, processor)
 
     def encode(self, rows, base):
         cost = patches(base.processor, self.grid, self.grid)
         for index, row in numbered(rows):
             yield [self.with_target({"image": row["image"], "row": index, "patches": cost}, row, base)]
 
-    def collate(self, examples, base, draws):
-        return self.batch(pixels(base, decoded(examples, draws, self.options.flip)[0]), examples)
+    def collate(self, examples, base, rngs):
+        return self.batch(pixels(base, decoded(examples, rngs, self.options.flip)[0]), examples)
 
     def sample(self, count):
         return in_one_colour(count)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Loss, Metric, Setup, hookimpl, label_config, numbered, option
+from hubtune import Batch, Loss, Metric, ModelSetup, hookimpl, label_config, numbered, option
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, PlaceTask
 from hubtune_plugins.vision.images import fitted
 from hubtune_plugins.vision.masks import MASK, id_by_number, ids_of, named, read_ids
@@ -28,25 +28,25 @@ class ImageSegmentation(PlaceTask):
     Options = SegmentationOptions
     columns = (IMAGE, MASK)
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         return named(ids_of(splits, self.options.ignore), list(self.options.labels))
 
-    def configure(self, facts, base):
+    def model_config(self, dataset_info, base):
         processor, self.grid = fitted(base.processor, crop=False)
         if hasattr(processor, "do_reduce_labels"):
             processor.do_reduce_labels = False  # classes begin at 0
-        extras = label_config(facts.get("labels"), base.config)
-        self.ids = id_by_number(facts, extras["label2id"])
-        return Setup(extras, processor)
+        extras = label_config(dataset_info.get("labels"), base.config)
+        self.ids = id_by_number(dataset_info, extras["label2id"])
+        return ModelSetup(extras, processor)
 
     def encode(self, rows, base):
         for index, row in numbered(rows):
             mask = {"mask": row["mask"]} if row.get("mask") is not None else {}
             yield [self.example(row, index, base) | mask]
 
-    def collate(self, examples, base, draws):
-        inputs, flips = self.inputs(examples, base, draws)
-        return Batch(inputs, targets_of(examples, flips, self.ids, self.grid, whole=not draws), len(examples))
+    def collate(self, examples, base, rngs):
+        inputs, flips = self.inputs(examples, base, rngs)
+        return Batch(inputs, targets_of(examples, flips, self.ids, self.grid, whole=not rngs), len(examples))
 
     def count(self, batch):
         return {"loss": float(known(batch.targets["small"]).sum())}
@@ -54,7 +54,7 @@ class ImageSegmentation(PlaceTask):
     def loss(self, outputs, batch):
         return Loss(pixel_loss(outputs.logits, batch.targets["small"]), self.count(batch)["loss"])
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         masks = None if batch.targets is None else batch.targets["masks"]
         return answers(outputs.logits, batch.inputs["sizes"], base.config.label2id, masks)
 

@@ -163,10 +163,10 @@ def pixels(base, images):
     return dict(base.processor(images=images, return_tensors="pt"))
 
 
-def decoded(examples, draws, flip):
+def decoded(examples, rngs, flip):
     """The images of examples as RGB, and which of them are mirrored: with `flip` about half, as their draws fall."""
     from PIL import ImageOps
 
-    flips = [flip and draws is not None and draws[i].random().random() < 0.5 for i in range(len(examples))]
+    flips = [flip and rngs is not None and rngs[i].random().random() < 0.5 for i in range(len(examples))]
     images = [load_rgb(example["image"], example["row"]) for example in examples]
     return [ImageOps.mirror(image) if back else image for image, back in zip(images, flips, strict=True)], flips

@@ -52,12 +52,12 @@ def named(ids, names):
     return {"ids": ids, "labels": names or [str(number) for number in ids]}
 
 
-def id_by_number(facts, label2id):
+def id_by_number(dataset_info, label2id):
     """The class id of every number in masks, as `named` found them; of a tuned model, which knows no masks: its own."""
     order = list(label2id)
-    if not facts.get("labels"):
+    if not dataset_info.get("labels"):
         return {index: index for index in range(len(order))}
-    return dict(zip(facts["ids"], map(order.index, facts["labels"]), strict=True))
+    return dict(zip(dataset_info["ids"], map(order.index, dataset_info["labels"]), strict=True))
 
 
 def read_ids(value, ids, row=None):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Metric, Setup, hookimpl, label_config, numbered, option
+from hubtune import Batch, Metric, ModelSetup, hookimpl, label_config, numbered, option
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, PlaceTask
 from hubtune_plugins.vision.boxes import OBJECTS, as_answer, checked, counted, objects_of, relative
 from hubtune_plugins.vision.detectors import best, reads_mask, sums, targets_of, with_loss
@@ -24,26 +24,26 @@ class ObjectDetection(PlaceTask):
     model = "AutoModelForObjectDetection"
     pipeline_tag = "object-detection"
     metric = Metric("map")
-    resamples = 0
-    needs = ("PIL", "pycocotools")
+    bootstrap_samples = 0
+    requires = ("PIL", "pycocotools")
     Options = DetectionOptions
     columns = (IMAGE, OBJECTS)
 
-    def inspect(self, splits):
+    def validate_data(self, splits):
         return counted(checked(splits, sizes_of(splits)))
 
-    def configure(self, facts, base):
+    def model_config(self, dataset_info, base):
         masked = reads_mask(self.model, base.config)  # without a mask, a model would see the padding
         processor, self.grid = fitted(base.processor, pad=masked)
-        return Setup(label_config(facts.get("labels"), base.config), processor)
+        return ModelSetup(label_config(dataset_info.get("labels"), base.config), processor)
 
     def encode(self, rows, base):
         for index, row in numbered(rows):
             example = self.example(row, index, base)
             yield [example | relative(row.get("objects"), example["size"], base.config)]
 
-    def collate(self, examples, base, draws):
-        inputs, flips = self.inputs(examples, base, draws)
+    def collate(self, examples, base, rngs):
+        inputs, flips = self.inputs(examples, base, rngs)
         return Batch(inputs, targets_of(examples, flips, base.config), len(examples))
 
     def count(self, batch):
@@ -56,7 +56,7 @@ class ObjectDetection(PlaceTask):
     def loss(self, outputs, batch):
         return sums(outputs, batch.targets["labels"], batch.targets["by"])
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         return best(outputs, batch.inputs["sizes"], base)
 
     def show(self, prediction):

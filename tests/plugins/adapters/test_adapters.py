@@ -70,16 +70,16 @@ def tiny(tiny_model):
         else:
             model = auto.from_pretrained(tiny_model(model_type), num_labels=3, pad_token_id=0)
         config, prefix = model.config, f"{model.base_model_prefix}."
-        fresh = frozenset(name for name, _ in model.named_parameters() if not name.startswith(prefix))
+        newly_initialized = frozenset(name for name, _ in model.named_parameters() if not name.startswith(prefix))
         if "Sequence" in auto.__name__:
             ids = torch.arange(6, 24).view(2, 9)
             if config.is_encoder_decoder:
                 ids[:, -1] = config.eos_token_id
-            return model.eval(), fresh, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            return model.eval(), newly_initialized, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if model_type == "wav2vec2":
-            return model.eval(), fresh, {"input_values": torch.randn(2, 200)}
+            return model.eval(), newly_initialized, {"input_values": torch.randn(2, 200)}
         size = getattr(config, "image_size", 32)
-        return model.eval(), fresh, {"pixel_values": torch.randn(2, 3, size, size)}
+        return model.eval(), newly_initialized, {"pixel_values": torch.randn(2, 3, size, size)}
 
     return build
 
@@ -101,10 +101,10 @@ def learnt(model, inputs, steps=3):
 @pytest.mark.parametrize("model_type", PLACES)
 def test_adapters_follow_what_writes_to_the_residual_stream(model_type, tiny):
     block, parts, count = PLACES[model_type]
-    model, fresh, _ = tiny(model_type)
-    both = dict(places(model, fresh, every=True))
+    model, newly_initialized, _ = tiny(model_type)
+    both = dict(places(model, newly_initialized, every=True))
     assert [name for name in both if name.startswith(f"{block}.")] == [f"{block}.{place}" for place in parts]
-    last = dict(places(model, fresh, every=False))
+    last = dict(places(model, newly_initialized, every=False))
     assert [name for name in last if name.startswith(f"{block}.")] == [f"{block}.{parts[-1]}"]
     assert len(last) == count
 
@@ -113,11 +113,11 @@ def test_what_is_trained_is_what_a_fresh_process_loads_with_transformers_alone(t
     """Every architecture begins as it was, only adapters and head learn, and all is saved. One process reloads all."""
     expected = {}
     for model_type in (*TINY, *CONFIGS):
-        model, fresh, inputs = tiny(model_type)
+        model, newly_initialized, inputs = tiny(model_type)
         task, strategy = asked(model_type), Adapters(AdapterOptions(variant="houlsby", reduction=4))
         before = answer(model, inputs)
-        frozen = {id(p): p.detach().clone() for name, p in model.named_parameters() if name not in fresh}
-        model = strategy.prepare(model, fresh, task, PLAN)
+        frozen = {id(p): p.detach().clone() for name, p in model.named_parameters() if name not in newly_initialized}
+        model = strategy.prepare(model, newly_initialized, task, PLAN)
         assert torch.allclose(answer(model, inputs), before, atol=1e-6), model_type
         start = {name: p.detach().clone() for name, p in model.named_parameters()}
         learnt(model, inputs)
@@ -125,7 +125,7 @@ def test_what_is_trained_is_what_a_fresh_process_loads_with_transformers_alone(t
             if id(parameter) in frozen:
                 assert torch.equal(parameter, frozen[id(parameter)]), (model_type, name)
             else:
-                assert name in fresh or ".adapter." in name
+                assert name in newly_initialized or ".adapter." in name
                 assert not torch.equal(parameter, start[name]), (model_type, name)
         after = answer(model, inputs)
         export = strategy.export(model)
@@ -179,9 +179,9 @@ def replayed(place, names):
 
 
 def test_options_decide_the_bottleneck(tiny):
-    model, fresh, inputs = tiny("bert")
+    model, newly_initialized, inputs = tiny("bert")
     strategy = Adapters(AdapterOptions(reduction=8, nonlinearity="relu", dropout=0.25))
-    strategy.prepare(model, fresh, asked("bert"), PLAN)
+    strategy.prepare(model, newly_initialized, asked("bert"), PLAN)
     adapter = model.bert.encoder.layer[1].output.dense.adapter
     assert adapter.down.weight.shape == (4, 32)
     assert adapter.up.weight.shape == (32, 4)

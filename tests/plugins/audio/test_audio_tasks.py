@@ -9,7 +9,7 @@ import torch
 from transformers import Wav2Vec2CTCTokenizer, pipeline
 
 import hubtune
-from hubtune.contract import Draw
+from hubtune.contract import ExampleRNG
 from hubtune.data import encoding
 from hubtune.errors import DataError
 from hubtune.evaluation import inference
@@ -57,10 +57,10 @@ def stereo(tmp_path_factory):
 
 def prepared(task, folder, rows, dtype=torch.float64, **more):
     """A model for the task without dropout and SpecAugment, and its examples. more: changes of its configuration."""
-    facts = json.loads(json.dumps(task.inspect({"train": rows})))
+    dataset_info = json.loads(json.dumps(task.validate_data({"train": rows})))
     origin = in_folder(folder)
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure(facts, base))
+    base = loading.configured(base, task.model_config(dataset_info, base))
     for name in CALM:
         if hasattr(base.config, name) and name not in more:
             setattr(base.config, name, 0.0)
@@ -117,17 +117,17 @@ def test_long_sounds_are_cut_anywhere_in_training_and_in_the_middle_otherwise(ti
     task = AudioClassification(AudioOptions(max_seconds=0.5))
     _, base, examples = prepared(task, tiny("hubert"), rows)
     base.processor.do_normalize = False
-    assert [task.size(example) for example in examples] == [25, 25]
+    assert [task.num_tokens(example) for example in examples] == [25, 25]
 
-    def starts(draws):
-        found = task.collate(examples, base, draws).inputs["input_values"]
+    def starts(rngs):
+        found = task.collate(examples, base, rngs).inputs["input_values"]
         assert found.shape == (2, 8000)
         return found[:, 0].tolist()
 
     assert starts(None) == pytest.approx([-0.25, -0.25], abs=1e-3)
-    drawn = starts([Draw(0, 1, 0), Draw(0, 1, 1)])
-    assert drawn == starts([Draw(0, 1, 0), Draw(0, 1, 1)])
-    assert len({*drawn, *starts([Draw(0, 2, 0), Draw(0, 2, 1)])}) == 4
+    drawn = starts([ExampleRNG(0, 1, 0), ExampleRNG(0, 1, 1)])
+    assert drawn == starts([ExampleRNG(0, 1, 0), ExampleRNG(0, 1, 1)])
+    assert len({*drawn, *starts([ExampleRNG(0, 2, 0), ExampleRNG(0, 2, 1)])}) == 4
     whole = AudioClassification(AudioOptions(max_seconds=0.0))
     assert [whole.size(example) for [example] in whole.encode([{"audio": ramp}] * 2, base)] == [99, 99]
 
@@ -137,7 +137,7 @@ def test_long_sounds_are_cut_anywhere_in_training_and_in_the_middle_otherwise(ti
 
 def gradient(task, model, base, examples, cuts):
     model.zero_grad()
-    batches = [inference.batch_for(model, task, [examples[i] for i in part], base, [Draw(0, 0, i) for i in part]) for part in cuts]
+    batches = [inference.batch_for(model, task, [examples[i] for i in part], base, [ExampleRNG(0, 0, i) for i in part]) for part in cuts]
     count = sum(task.count(batch)["loss"] for batch in batches)
     for batch in batches:
         loss = task.loss(task.forward(model, batch), batch)
@@ -179,7 +179,7 @@ def test_augmentation_follows_the_seed_of_the_step_and_bears_short_sounds(frames
     model, base, examples = prepared(task, tiny("wav2vec2"), rows, torch.float32, mask_time_prob=0.5)
     assert base.config.mask_time_length == 10
     model.train()
-    batch = task.collate(examples, base, [Draw(0, 0, i) for i in range(3)])
+    batch = task.collate(examples, base, [ExampleRNG(0, 0, i) for i in range(3)])
 
     def loss(seed):
         torch.manual_seed(seed)  # as the engine does before every micro-batch
@@ -228,7 +228,7 @@ def test_a_few_rows_are_learnt_by_heart(kind, model_type, steps, tiny):
     assert losses[-1] < 0.1 * losses[0]
     model.eval()
     with torch.no_grad():
-        found = task.judge(task.forward(model, batch), batch, base)
+        found = task.postprocess(task.forward(model, batch), batch, base)
     assert task.score(found, rows, base)[task.metric.name] == (1.0 if kind is AudioClassification else 0.0)
 
 
@@ -252,7 +252,7 @@ def test_classes_are_those_of_a_plain_pipeline(model_type, tiny, tmp_path):
     base.processor.save_pretrained(tmp_path)
     batch = task.collate(examples, base, None)
     with torch.no_grad():
-        ours = task.judge(task.forward(model, batch), batch, base)
+        ours = task.postprocess(task.forward(model, batch), batch, base)
     plain = pipeline("audio-classification", model=str(tmp_path))
     for row, found in zip(rows, ours, strict=True):
         theirs = {one["label"]: one["score"] for one in plain(np.array(row["audio"]["array"], np.float32))}
@@ -266,7 +266,7 @@ def test_labels_are_strings_and_unknown_ones_are_refused(tiny):
     task = AudioClassification()
     tone = task.sample(1)[0]["audio"]
     rows = [{"audio": tone, "label": label} for label in (0, 1.0, 10, 2)]
-    assert task.inspect({"train": rows})["labels"] == ["0", "1", "2", "10"]
+    assert task.validate_data({"train": rows})["labels"] == ["0", "1", "2", "10"]
     _, base, _ = prepared(task, tiny("hubert"), rows)
     assert base.config.id2label == {0: "0", 1: "1", 2: "2", 3: "10"}
     with pytest.raises(DataError, match="'7' is none of the model's: '0', '1', '2', '10'"):
@@ -309,15 +309,15 @@ def test_the_model_s_own_vocabulary_is_kept_where_it_can_write_the_data(text, ke
 def test_transcriptions_that_do_not_fit_are_refused_with_their_rows():
     rows = [{"audio": [0.0] * 16000, "text": text} for text in ("fits", "!?", "far too long " * 5)]
     with pytest.raises(DataError, match=r"1 of 3 rows have a transcription without a letter: row 2 of train"):
-        SpeechRecognition().inspect({"train": rows})
+        SpeechRecognition().validate_data({"train": rows})
     with pytest.raises(DataError, match=r"more letters than frames .*: row 2 of train"):
-        SpeechRecognition().inspect({"train": rows[::2]})
+        SpeechRecognition().validate_data({"train": rows[::2]})
 
 
 def test_a_model_that_cannot_write_is_refused(tiny):
     task = SpeechRecognition()
     with pytest.raises(hubtune.ModelError, match="no tokenizer"):
-        task.configure({}, loading.open_base(in_folder(tiny("wavlm")), task))
+        task.model_config({}, loading.open_base(in_folder(tiny("wavlm")), task))
 
 
 def test_nothing_depends_on_length_in_a_real_evaluation(tiny):

@@ -56,16 +56,16 @@ def learning(model):
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def moved(model, strategy, fresh, steps=2):
+def moved(model, strategy, newly_initialized, steps=2):
     """Train as the engine does, and return what each phase let learn and the names that changed in it."""
     ids = torch.arange(6, 24).view(2, 9)
     if model.config.is_encoder_decoder:
         ids[:, -1] = model.config.eos_token_id  # where their answer is read
-    model = strategy.prepare(model, fresh, CLASSIFIES, Plan(8, 1.0, 2))
+    model = strategy.prepare(model, newly_initialized, CLASSIFIES, Plan(8, 1.0, 2))
     found = {}
     for phase in strategy.phases():
-        strategy.enter(model, phase)
-        groups = strategy.groups(model, 0.0)
+        strategy.start_phase(model, phase)
+        groups = strategy.param_groups(model, 0.0)
         listed = [id(parameter) for group in groups for parameter in group["params"]]
         assert sorted(listed) == sorted(id(p) for p in model.parameters() if p.requires_grad)
         assert all(group["params"] for group in groups)
@@ -84,8 +84,8 @@ def moved(model, strategy, fresh, steps=2):
 @pytest.mark.parametrize("model_type", TYPES)
 @pytest.mark.parametrize("kind", STRATEGIES, ids=lambda kind: kind.name)
 def test_frozen_weights_stay_fresh_ones_train_and_every_weight_has_one_group(kind, model_type, tiny):
-    model, fresh = tiny(model_type)
-    assert fresh
+    model, newly_initialized = tiny(model_type)
+    assert newly_initialized
     strategy = kind()
     if kind is BitFit and model_type in WITHOUT_BIASES:
         assert "no biases" in strategy.refuse(CLASSIFIES, model.config)
@@ -93,17 +93,17 @@ def test_frozen_weights_stay_fresh_ones_train_and_every_weight_has_one_group(kin
     assert strategy.refuse(CLASSIFIES, model.config) is None
     phases = strategy.phases()
     assert sum(phase.share for phase in phases) == pytest.approx(1)
-    found = moved(model, strategy, fresh)
+    found = moved(model, strategy, newly_initialized)
     assert list(found) == [phase.name for phase in phases]
     for allowed, changed in found.values():
         assert changed <= allowed
-        assert fresh <= changed
+        assert newly_initialized <= changed
     final, changed = found[phases[-1].name]
     if kind is Head:
-        assert final == fresh
+        assert final == newly_initialized
     elif kind is BitFit:
-        assert final - fresh
-        assert all(name.endswith("bias") for name in final - fresh)
+        assert final - newly_initialized
+        assert all(name.endswith("bias") for name in final - newly_initialized)
     else:
         assert final == set(dict(model.named_parameters()))
         assert len(changed) > 0.8 * len(final)  # some get no gradient, such as those for a text's second part
@@ -142,70 +142,70 @@ def test_a_model_without_blocks_is_refused_with_what_to_do():
 
 
 def test_layerwise_rates_fall_with_depth(tiny):
-    model, fresh = tiny("bert")
+    model, newly_initialized = tiny("bert")
     strategy = Layerwise(LayerwiseOptions(decay=0.5, head_rate=4.0))
-    strategy.prepare(model, fresh, CLASSIFIES, Plan(8, 1.0, 2))
+    strategy.prepare(model, newly_initialized, CLASSIFIES, Plan(8, 1.0, 2))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups = strategy.groups(model, 0.1)
+    groups = strategy.param_groups(model, 0.1)
     rates = {names[id(p)]: group["rate"] for group in groups for p in group["params"]}
     for name, rate in rates.items():
-        wanted = (4.0 if name in fresh else 0.25 if "embeddings" in name else 0.5 if "layer.0" in name else 1.0)
+        wanted = (4.0 if name in newly_initialized else 0.25 if "embeddings" in name else 0.5 if "layer.0" in name else 1.0)
         assert rate == wanted, name
     assert len(groups) == 8  # matrices and vectors of two layers, the embeddings and the head
     assert {group["weight_decay"] for group in groups} == {0.0, 0.1}
 
 
 def test_full_gives_the_head_a_rate_of_its_own(tiny):
-    model, fresh = tiny("bert")
+    model, newly_initialized = tiny("bert")
     strategy = Full()
-    strategy.prepare(model, fresh, CLASSIFIES, Plan(8, 1.0, 2))
-    heads = {id(p) for name, p in model.named_parameters() if name in fresh}
-    for group in strategy.groups(model, 0.1):
+    strategy.prepare(model, newly_initialized, CLASSIFIES, Plan(8, 1.0, 2))
+    heads = {id(p) for name, p in model.named_parameters() if name in newly_initialized}
+    for group in strategy.param_groups(model, 0.1):
         assert group["rate"] == (10.0 if heads & {id(p) for p in group["params"]} else 1.0)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "t5", "gpt2"])
 def test_gradual_unfreezes_from_the_top(model_type, tiny):
-    model, fresh = tiny(model_type)
+    model, newly_initialized = tiny(model_type)
     parts = len(blocks(model))
     strategy = Gradual(GradualOptions(parts=parts, share=0.4))
-    strategy.prepare(model, fresh, CLASSIFIES, Plan(8, 1.0, 2))
-    names, known = set(dict(model.named_parameters())), depths(model, fresh)
+    strategy.prepare(model, newly_initialized, CLASSIFIES, Plan(8, 1.0, 2))
+    names, known = set(dict(model.named_parameters())), depths(model, newly_initialized)
     phases = strategy.phases()
     assert [phase.name for phase in phases] == ["head", *(f"blocks {k}/{parts}" for k in range(1, parts)), "all"]
     assert [phase.share for phase in phases] == pytest.approx([0.6 / parts] * parts + [0.4])
     seen = {}
     for phase in (*phases, *reversed(phases)):  # whatever came before
-        strategy.enter(model, phase)
+        strategy.start_phase(model, phase)
         assert seen.setdefault(phase.name, learning(model)) == learning(model)
-    assert seen["head"] == fresh
+    assert seen["head"] == newly_initialized
     assert seen["all"] == names
     for k in range(1, parts):
         assert seen[f"blocks {k}/{parts}"] == {name for name in names if known[name] > parts - k}
 
 
 def test_gradual_takes_more_parts_than_blocks(tiny):
-    model, fresh = tiny("bert")
+    model, newly_initialized = tiny("bert")
     strategy = Gradual(GradualOptions(parts=5))
-    strategy.prepare(model, fresh, CLASSIFIES, Plan(8, 1.0, 2))
+    strategy.prepare(model, newly_initialized, CLASSIFIES, Plan(8, 1.0, 2))
     counts = []
     for phase in strategy.phases():
-        strategy.enter(model, phase)
+        strategy.start_phase(model, phase)
         counts.append(len(learning(model)))
     assert counts == sorted(counts)
     assert counts[-1] == len(list(model.parameters()))
 
 
 def test_lp_ft_begins_with_the_head_at_its_own_rate(tiny):
-    model, fresh = tiny("bert")
+    model, newly_initialized = tiny("bert")
     strategy = LpFt(LpFtOptions(share=0.25, head_rate=20.0))
-    strategy.prepare(model, fresh, CLASSIFIES, Plan(8, 1.0, 2))
+    strategy.prepare(model, newly_initialized, CLASSIFIES, Plan(8, 1.0, 2))
     head, rest = strategy.phases()
     assert (head.share, head.rate, rest.share, rest.rate) == (0.25, 20.0, 0.75, 1.0)
-    strategy.enter(model, rest)
+    strategy.start_phase(model, rest)
     assert learning(model) == set(dict(model.named_parameters()))
-    strategy.enter(model, head)
-    assert learning(model) == fresh
+    strategy.start_phase(model, head)
+    assert learning(model) == newly_initialized
 
 
 def test_a_model_without_biases_is_refused_by_its_weights_where_its_configuration_says_nothing():

@@ -24,7 +24,7 @@ ROWS = [
 def prepared(task, folder, rows=ROWS, seed=0):
     origin = in_folder(folder)
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure(task.inspect({"train": rows}), base))
+    base = loading.configured(base, task.model_config(task.validate_data({"train": rows}), base))
     model = loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.double().eval()
     return model, base, [example for examples in task.encode(rows, base) for example in examples]
 
@@ -41,7 +41,7 @@ def moved(model):
 def annotated(task, model, base, examples):
     with torch.no_grad():
         batch = task.collate(examples, base, None)
-        notes = task.annotate(task.forward(model, batch), batch, base)
+        notes = task.reference_outputs(task.forward(model, batch), batch, base)
     return [{**example, **note} for example, note in zip(examples, notes, strict=True)]
 
 
@@ -88,7 +88,7 @@ def test_before_the_first_step_no_answer_is_preferred(tiny_model):
     batch = task.collate(annotated(task, model.float(), base, examples), base, None)
     outputs = task.forward(model, batch)
     assert float(task.loss(outputs, batch)[0].total.detach()) == pytest.approx(3 * math.log(2), rel=1e-6)
-    scores = task.score(task.judge(outputs, batch, base), ROWS, base)
+    scores = task.score(task.postprocess(outputs, batch, base), ROWS, base)
     assert scores["reward_accuracy"] == 0.5
     assert scores["reward_margin"] == pytest.approx(0, abs=1e-6)
 
@@ -126,7 +126,7 @@ def test_scores_with_a_reference_and_without(tiny_model):
     for name, items in (("with", noted), ("without", examples)):
         batch = task.collate(items, base, None)
         with torch.no_grad():
-            scores[name] = task.score(task.judge(task.forward(model, batch), batch, base), ROWS, base)
+            scores[name] = task.score(task.postprocess(task.forward(model, batch), batch, base), ROWS, base)
     assert set(scores["with"]) == {"accuracy", "reward_accuracy", "reward_margin"}
     assert set(scores["without"]) == {"accuracy"}
     assert scores["with"]["accuracy"] == scores["without"]["accuracy"] == sum(
@@ -146,7 +146,7 @@ def test_dpo_learns_the_pairs(tiny_model):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    scores = task.score(task.judge(task.forward(model, batch), batch, base), ROWS, base)
+    scores = task.score(task.postprocess(task.forward(model, batch), batch, base), ROWS, base)
     assert scores["reward_accuracy"] == 1.0
     assert float(loss.detach()) < 0.5 * math.log(2)
 
@@ -161,12 +161,12 @@ def test_answers_may_be_conversations_and_predictions_see_the_prompt_alone(tiny_
     assert [column.role for column in Preference.columns if column.target] == ["chosen", "rejected"]
     asked, = next(iter(task.encode([{"prompt": ROWS[0]["prompt"]}], base)))
     assert asked["input_ids"] == examples[0]["chosen"]["input_ids"][: examples[0]["chosen"]["start"]]
-    assert task.size(examples[0]) == sum(len(examples[0][side]["input_ids"]) for side in ("chosen", "rejected"))
+    assert task.num_tokens(examples[0]) == sum(len(examples[0][side]["input_ids"]) for side in ("chosen", "rejected"))
     batch = task.collate([asked], base, None)
     assert set(task.predict(model, batch, base)[0]) == {"text"}
     assert task.predict(model, task.collate(examples, base, None), base) == [{}] * 3
     with pytest.raises(DataError, match="row 2 of train"):
-        task.inspect({"train": [ROWS[0], {**ROWS[1], "rejected": ROWS[1]["chosen"]}, ROWS[2]]})
+        task.validate_data({"train": [ROWS[0], {**ROWS[1], "rejected": ROWS[1]["chosen"]}, ROWS[2]]})
 
 
 class TestConformance(TaskConformance):

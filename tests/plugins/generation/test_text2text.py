@@ -28,7 +28,7 @@ ROWS = [
 def prepared(task, folder):
     origin = in_folder(folder)
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure({}, base))
+    base = loading.configured(base, task.model_config({}, base))
     model = loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.double().eval()
     return model, base
 
@@ -57,15 +57,15 @@ def test_the_loss_is_the_library_s_and_additive(model_type, tiny_model):
     inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
     library = model(**inputs, labels=batch.targets["labels"]).loss.detach()
     assert torch.allclose(whole.total / whole.count, library, rtol=1e-12)
-    judged = task.judge(task.forward(model, batch), batch, base)
+    judged = task.postprocess(task.forward(model, batch), batch, base)
     assert sum(answer["nll"] for answer in judged) == pytest.approx(float(whole.total), rel=1e-12)
-    assert task.size(examples[0]) == len(examples[0]["input_ids"]) + len(examples[0]["labels"])
+    assert task.num_tokens(examples[0]) == len(examples[0]["input_ids"]) + len(examples[0]["labels"])
 
 
 def test_a_model_that_hears_and_writes_is_no_encoder_with_a_decoder():
     base = hubtune.Base("a/hears", "0", SimpleNamespace(is_encoder_decoder=False), None)
     with pytest.raises(hubtune.ModelError, match="it has no decoder apart from what reads the text"):
-        Text2TextGeneration().configure({}, base)
+        Text2TextGeneration().model_config({}, base)
 
 
 def test_the_decoder_begins_as_its_configuration_says_or_sensibly(tiny_model):
@@ -106,7 +106,7 @@ def test_languages_are_set_and_start_what_is_written(last, tiny_model):
     task = Text2TextGeneration(RewritingOptions(source_lang="kind", target_lang="quick"))
     _, base = prepared(Text2TextGeneration(), tiny_model("t5"))
     with pytest.raises(hubtune.ModelError, match="no language 'kind'"):
-        task.configure({}, base)
+        task.model_config({}, base)
     word = {name: base.processor(name).input_ids[0] for name in ("kind", "quick")}
 
     class Languages:
@@ -126,7 +126,7 @@ def test_languages_are_set_and_start_what_is_written(last, tiny_model):
             return found
 
     base = dataclasses.replace(base, processor=Languages(base.processor))
-    base = loading.configured(base, task.configure({}, base))
+    base = loading.configured(base, task.model_config({}, base))
     assert (base.processor.src_lang, base.processor.tgt_lang) == ("kind", "quick")
     example, = examples_of(task, ROWS[:1], base)
     assert example["labels"][-1 if last else 0] == word["quick"]
@@ -171,7 +171,7 @@ def test_predictions_are_scored_by_likelihood_and_where_they_are_written_as_text
         {"loss": 0, "token_accuracy": 1, "chrf": 100, "bleu": 100, "rouge1": 1, "rouge2": 1, "rougeL": 1})
     batch = task.collate(examples_of(task, ROWS, base), base, None)
     with torch.no_grad():
-        judged = task.judge(task.forward(model, batch), batch, base)
+        judged = task.postprocess(task.forward(model, batch), batch, base)
     assert set(task.score(judged, ROWS, base)) == {"loss", "token_accuracy"}
     assert task.show({**judged[0], "text": "a"}) == {"text": "a"}
     assert [column.role for column in Text2TextGeneration.columns if column.target] == ["target"]

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 import hubtune
 from hubtune import DataError
-from hubtune.contract import Draw
+from hubtune.contract import ExampleRNG
 from hubtune.data import encoding
 from hubtune.hub.origin import in_folder
 from hubtune.models import loading
@@ -44,7 +44,7 @@ def prepared(task, folder, rows=None, template=None):
     base = loading.open_base(origin, task)
     if template:
         base.processor.chat_template = template
-    base = loading.configured(base, task.configure(task.inspect({"train": rows}) if rows else {}, base))
+    base = loading.configured(base, task.model_config(task.validate_data({"train": rows}) if rows else {}, base))
     model = loading.load(origin, base, task, hubtune.Strategy(), seed=0).model
     return model.double().eval(), base
 
@@ -58,8 +58,8 @@ def learnt(example, base):
     return base.processor.decode([label for label in example["labels"] if label != chat.IGNORED])
 
 
-def loss(task, model, base, examples, draws=None):
-    batch = task.collate(examples, base, draws)
+def loss(task, model, base, examples, rngs=None):
+    batch = task.collate(examples, base, rngs)
     found = task.loss(task.forward(model, batch), batch)
     assert task.count(batch) == {"loss": found.count}
     return dataclasses.replace(found, total=found.total.detach())
@@ -152,16 +152,16 @@ def test_columns_are_found_by_the_names_of_well_known_sets():
 
 def test_rows_without_anything_to_learn_are_refused():
     with pytest.raises(DataError, match="neither messages, nor a prompt with its completion") as refused:
-        TextGeneration().inspect({"train": [{"prompt": "a"}]})
+        TextGeneration().validate_data({"train": [{"prompt": "a"}]})
     assert "data.completion" in refused.value.hint
     with pytest.raises(DataError, match=r"1 of 3 rows have no answer at their end: row 2 of train"):
-        TextGeneration().inspect({"train": [ROWS[0], {"prompt": "a", "completion": " "}, ROWS[1]]})
+        TextGeneration().validate_data({"train": [ROWS[0], {"prompt": "a", "completion": " "}, ROWS[1]]})
     for broken in (DIALOGUE[:-1], [{"who": "user"}], "a text", DIALOGUE[2:3]):
         with pytest.raises(DataError, match="row 2 of test"):
-            TextGeneration().inspect({"train": [{"messages": DIALOGUE}],
+            TextGeneration().validate_data({"train": [{"messages": DIALOGUE}],
                                       "test": [{"messages": DIALOGUE}, {"messages": broken}]})
     with pytest.raises(DataError, match=r"an empty text: row 1 of train"):
-        TextGeneration().inspect({"train": [{"text": ""}]})
+        TextGeneration().validate_data({"train": [{"text": ""}]})
 
 
 def test_every_token_of_a_plain_text_is_learnt_once_however_long_it_is(tiny_model):
@@ -178,7 +178,7 @@ def test_every_token_of_a_plain_text_is_learnt_once_however_long_it_is(tiny_mode
     assert all(2 <= len(part["input_ids"]) <= 9 for part in parts)
     assert [label for part in parts for label in part["labels"][1:]] == whole[0]["labels"][1:]
     batch = task.collate(parts, short, None)
-    judged = task.merge(task.judge(task.forward(model, batch), batch, short), rows[0], short)
+    judged = task.merge(task.postprocess(task.forward(model, batch), batch, short), rows[0], short)
     assert judged["tokens"] == len(whole[0]["labels"]) - 1
     assert task.predict(model, batch, short) == [{}] * len(parts)
 
@@ -207,7 +207,7 @@ def test_a_loss_is_additive_whatever_stands_beside_it(model_type, tiny_model):
     assert sum(part.count for part in alone) == whole.count
     assert torch.allclose(whole.total, sum(part.total for part in alone), rtol=1e-12)
     batch = task.collate(examples, base, None)
-    judged = task.judge(task.forward(model, batch), batch, base)
+    judged = task.postprocess(task.forward(model, batch), batch, base)
     assert sum(answer["nll"] for answer in judged) == pytest.approx(float(whole.total), rel=1e-12)
     scores = task.score(judged, ROWS, base)
     assert scores["loss"] == pytest.approx(float(whole.total) / whole.count)
@@ -223,17 +223,17 @@ def test_a_loss_is_additive_whatever_stands_beside_it(model_type, tiny_model):
 def test_packed_examples_have_the_logits_of_padded_ones(model_type, tiny_model):
     task = TextGeneration(GenerationOptions(packing=True))
     model, base = prepared(task, tiny_model(model_type), ROWS)
-    examples, draws = examples_of(task, ROWS, base), [Draw(0, 0, row) for row in range(3)]
-    batch, beside = task.collate(examples, base, draws), task.collate(examples, base, None)
-    assert batch.inputs["input_ids"].shape == (1, sum(task.size(example) for example in examples))
+    examples, rngs = examples_of(task, ROWS, base), [ExampleRNG(0, 0, row) for row in range(3)]
+    batch, beside = task.collate(examples, base, rngs), task.collate(examples, base, None)
+    assert batch.inputs["input_ids"].shape == (1, sum(task.num_tokens(example) for example in examples))
     assert "attention_mask" not in batch.inputs
     logits, padded = task.forward(model, batch).logits[0], task.forward(model, beside).logits
     at = 0
     for row, example in enumerate(examples):
-        size = task.size(example)
+        size = task.num_tokens(example)
         assert torch.allclose(logits[at : at + size], padded[row, :size], rtol=1e-9, atol=1e-9)
         at += size
-    one, other = loss(task, model, base, examples, draws), loss(task, model, base, examples)
+    one, other = loss(task, model, base, examples, rngs), loss(task, model, base, examples)
     assert one.count == other.count
     assert torch.allclose(one.total, other.total, rtol=1e-12)
 
@@ -251,7 +251,7 @@ def test_packing_is_refused_where_examples_would_see_each_other(tiny_model):
             return self.inner(input_ids=input_ids)
 
     leaky = Leaky().train()
-    batch = task.collate(examples_of(task, ROWS, base), base, [Draw(0, 0, row) for row in range(3)])
+    batch = task.collate(examples_of(task, ROWS, base), base, [ExampleRNG(0, 0, row) for row in range(3)])
     with pytest.raises(hubtune.ModelError, match="does not tell examples in one row apart"):
         task.forward(leaky, batch)
     assert leaky.training
@@ -297,7 +297,7 @@ def test_labelled_rows_are_written_for_only_when_asked(tiny_model):
         batch = task.collate(examples_of(task, ROWS, base), base, None)
         written = task.predict(model, batch, base)
         assert [set(answer) for answer in written] == [{"text"} if generate else set()] * 3
-        judged = task.judge(task.forward(model, batch), batch, base)
+        judged = task.postprocess(task.forward(model, batch), batch, base)
         both = [one | other for one, other in zip(judged, written, strict=True)]
         assert ("exact_match" in task.score(both, ROWS, base)) is generate
         gold = [task.gold(row, base) for row in ROWS]

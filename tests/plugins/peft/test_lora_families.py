@@ -25,13 +25,13 @@ ROWS = [{"text": f"the {thing} is {word}", "label": label} for thing in ("food",
         for word, label in (("good", "positive"), ("bad and slow", "negative"))]
 
 
-def trained(strategy, model, fresh, task, inputs, targets):
+def trained(strategy, model, newly_initialized, task, inputs, targets):
     """The wrapped model after a few steps; every tensor of its head has moved."""
-    wrapped = strategy.prepare(model, fresh, task, Plan(6, 1.0, 8))
+    wrapped = strategy.prepare(model, newly_initialized, task, Plan(6, 1.0, 8))
     head = {name: p for name, p in wrapped.named_parameters() if "modules_to_save.default" in name}
     before = {name: p.detach().clone() for name, p in head.items()}
-    assert len(before) == len(fresh)
-    optimizer = strategy.optimizer(strategy.groups(wrapped, 0.01), 1e-2)
+    assert len(before) == len(newly_initialized)
+    optimizer = strategy.optimizer(strategy.param_groups(wrapped, 0.01), 1e-2)
     wrapped.train()
     for _ in range(6):
         torch.nn.functional.cross_entropy(wrapped(**inputs).logits, targets).backward()
@@ -52,10 +52,10 @@ def seen(model, inputs, place):
 def of_text(folder, place):
     task, strategy, origin = TextClassification(), Lora(), in_folder(folder)
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure(task.inspect({"train": ROWS}), base))
+    base = loading.configured(base, task.model_config(task.validate_data({"train": ROWS}), base))
     loaded = loading.load(origin, base, task, hubtune.Strategy(), seed=0)
     batch = task.collate(encoding.encode(task, ROWS, base, 60).examples, base, None)
-    wrapped = trained(strategy, loaded.model, loaded.fresh, task, batch.inputs, batch.targets)
+    wrapped = trained(strategy, loaded.model, loaded.newly_initialized, task, batch.inputs, batch.targets)
     witness = seen(wrapped, batch.inputs, place / "seen.safetensors")
     loading.save(strategy.export(wrapped), base, place / "model", origin, {})
     return verification.Saved(place / "model", task.model, "transformers", witness)
@@ -64,11 +64,11 @@ def of_text(folder, place):
 def of_images(folder, place):
     torch.manual_seed(0)
     model = AutoModelForImageClassification.from_pretrained(folder, num_labels=3, ignore_mismatched_sizes=True)
-    fresh = frozenset(name for name, _ in model.named_parameters() if name.startswith("classifier."))
+    newly_initialized = frozenset(name for name, _ in model.named_parameters() if name.startswith("classifier."))
     size = model.config.image_size
     inputs = {"pixel_values": torch.randn(6, 3, size, size)}
     strategy = Lora()
-    wrapped = trained(strategy, model, fresh, SimpleNamespace(model="AutoModelForImageClassification"), inputs,
+    wrapped = trained(strategy, model, newly_initialized, SimpleNamespace(model="AutoModelForImageClassification"), inputs,
                       torch.tensor([0, 1, 2, 0, 1, 2]))
     witness = seen(wrapped, inputs, place / "seen.safetensors")
     strategy.export(wrapped).root.save_pretrained(place / "model")
@@ -99,8 +99,8 @@ def test_the_dense_layers_of_a_mixture_of_experts_are_wrapped_and_its_experts_ar
     experts = {"moe_intermediate_size": 8, "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 1,
                "topk_group": 1, "first_k_dense_replace": 1}  # the first block has none
     model = DeepseekV3ForSequenceClassification(DeepseekV3Config(**sizes, **experts, num_labels=2, pad_token_id=0))
-    strategy, fresh = Lora(), frozenset({"score.weight"})
-    wrapped = strategy.prepare(model, fresh, SimpleNamespace(model="AutoModelForSequenceClassification"), Plan(6, 1.0, 8))
+    strategy, newly_initialized = Lora(), frozenset({"score.weight"})
+    wrapped = strategy.prepare(model, newly_initialized, SimpleNamespace(model="AutoModelForSequenceClassification"), Plan(6, 1.0, 8))
     inside = {name.partition(".lora_A")[0].partition("layers.")[2] for name, p in wrapped.named_parameters() if ".lora_A." in name}
     dense = {f"{place}.{name}_proj" for place in ("0.mlp", "1.mlp.shared_experts") for name in ("gate", "up", "down")}
     assert dense < inside

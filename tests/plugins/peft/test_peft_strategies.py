@@ -34,7 +34,7 @@ CASES = [(Lora, "t5"), (AdaLora, "bert"), (AdaLora, "t5"), (AdaLora, "gpt2"), (I
 def loaded_for(folder, task, strategy):
     origin = in_folder(folder)
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure(task.inspect({"train": ROWS}), base))
+    base = loading.configured(base, task.model_config(task.validate_data({"train": ROWS}), base))
     assert strategy.refuse(task, base.config) is None
     return origin, base, loading.load(origin, base, task, strategy, seed=0)
 
@@ -42,7 +42,7 @@ def loaded_for(folder, task, strategy):
 def step(strategy, model, optimizer, task, batch, number, steps=STEPS):
     loss = task.loss(task.forward(model, batch), batch)
     objective = loss.total / loss.count
-    penalty = strategy.penalty(model)
+    penalty = strategy.regularization(model)
     (objective if penalty is None else objective + penalty).backward()
     optimizer.step()
     strategy.after_step(model, number, steps)
@@ -56,9 +56,9 @@ def trained(kind, folder, place):
     batch = task.collate(encoding.encode(task, ROWS, base, 60).examples, base, None)
     base_weights = {name: (p, p.detach().clone()) for name, p in loaded.model.named_parameters()}
     torch.manual_seed(0)
-    model = strategy.prepare(loaded.model, loaded.fresh, task, Plan(STEPS, 1.0, 8))
+    model = strategy.prepare(loaded.model, loaded.newly_initialized, task, Plan(STEPS, 1.0, 8))
     learning = {name: (p, p.detach().clone()) for name, p in model.named_parameters() if p.requires_grad}
-    groups = strategy.groups(model, 0.01)
+    groups = strategy.param_groups(model, 0.01)
     optimizer = strategy.optimizer(groups, 1e-2)
     model.train()
     for number in range(STEPS):
@@ -69,7 +69,7 @@ def trained(kind, folder, place):
     save_file({"out.0.logits": logits, **{f"in.0.{k}": v for k, v in batch.inputs.items()}}, place / "seen.safetensors")
     seen = SimpleNamespace(
         moved={name for name, (p, old) in base_weights.items() if not p.equal(old)},
-        stuck={name for name, (p, old) in learning.items() if p.equal(old)}, fresh=loaded.fresh, base=base, task=task,
+        stuck={name for name, (p, old) in learning.items() if p.equal(old)}, newly_initialized=loaded.newly_initialized, base=base, task=task,
         strategy=strategy, learning=[id(p) for p, _ in learning.values()],
         grouped=[id(p) for group in groups for p in group["params"]],
     )
@@ -105,7 +105,7 @@ def test_pretrained_weights_stay_bit_for_bit(case, made):
 def test_every_weight_that_may_learn_does(case, made):
     seen = made[case]
     assert seen.stuck == set()
-    assert len(seen.learning) > len(seen.fresh)
+    assert len(seen.learning) > len(seen.newly_initialized)
 
 
 @pytest.mark.parametrize("case", CASES, ids=title)
@@ -159,26 +159,26 @@ def test_a_method_that_cannot_apply_says_why_before_weights_are_fetched(kind, mo
 def test_qlora_is_refused_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "NVIDIA GPU" in QLora().refuse(task_for("AutoModelForCausalLM"), SimpleNamespace())
-    assert "bitsandbytes" in QLora.needs
+    assert "bitsandbytes" in QLora.requires
 
 
 def test_adalora_s_penalty_is_peft_s_own_term(tiny_model):
     task, strategy = TextClassification(), AdaLora(AdaLoraOptions(dropout=0.0))
     _, base, loaded = loaded_for(tiny_model("bert"), task, strategy)
-    model = strategy.prepare(loaded.model, loaded.fresh, task, Plan(STEPS, 1.0, 8)).eval()
+    model = strategy.prepare(loaded.model, loaded.newly_initialized, task, Plan(STEPS, 1.0, 8)).eval()
     batch = task.collate(encoding.encode(task, ROWS, base, 60).examples, base, None)
     with torch.no_grad():
         told = model.base_model(**batch.inputs, labels=batch.targets)
         bare = torch.nn.functional.cross_entropy(told.logits, batch.targets)
-        assert float(strategy.penalty(model)) == pytest.approx(float(told.loss - bare), rel=1e-5)
+        assert float(strategy.regularization(model)) == pytest.approx(float(told.loss - bare), rel=1e-5)
 
 
 def test_adalora_s_ranks_fall_to_the_budget(tiny_model):
     task, strategy = TextClassification(), AdaLora(AdaLoraOptions(start_rank=6, rank=2))
     _, base, loaded = loaded_for(tiny_model("bert"), task, strategy)
-    model = strategy.prepare(loaded.model, loaded.fresh, task, Plan(20, 1.0, 8))
+    model = strategy.prepare(loaded.model, loaded.newly_initialized, task, Plan(20, 1.0, 8))
     batch = task.collate(encoding.encode(task, ROWS, base, 60).examples, base, None)
-    optimizer = strategy.optimizer(strategy.groups(model, 0.0), 1e-2)
+    optimizer = strategy.optimizer(strategy.param_groups(model, 0.0), 1e-2)
     ranks = []
     for number in range(20):
         step(strategy, model, optimizer, task, batch, number, 20)
@@ -228,11 +228,11 @@ def whole_run(tmp_path_factory, tiny_model, reviews):
     (AutoModelForCausalLM, "gpt2"), (AutoModelForSeq2SeqLM, "t5"), (AutoModelForMaskedLM, "bert")])
 def test_tied_heads_of_language_models_are_neither_wrapped_nor_parted(auto, model_type, tiny_model, tmp_path):
     model, report = auto.from_pretrained(tiny_model(model_type), output_loading_info=True)
-    fresh = frozenset(report["missing_keys"]) & {name for name, _ in model.named_parameters()}
-    layers = linear_layers(model, Head(model, fresh))
+    newly_initialized = frozenset(report["missing_keys"]) & {name for name, _ in model.named_parameters()}
+    layers = linear_layers(model, Head(model, newly_initialized))
     assert model.get_output_embeddings() not in layers.values()
     strategy = Lora()
-    wrapped = strategy.prepare(model, fresh, task_for(auto.__name__), Plan(2, 1.0, 8)).eval()
+    wrapped = strategy.prepare(model, newly_initialized, task_for(auto.__name__), Plan(2, 1.0, 8)).eval()
     inputs = {"input_ids": torch.arange(8, 16)[None]}
     inputs |= {"decoder_input_ids": inputs["input_ids"]} if model_type == "t5" else {}
     with torch.no_grad():
@@ -271,9 +271,9 @@ def test_a_net_of_convolutions_alone_has_them_adapted(tiny_model):
 
     model = AutoModelForImageClassification.from_pretrained(tiny_model("mobilenet_v2"), num_labels=3,
                                                             ignore_mismatched_sizes=True)
-    fresh = frozenset(name for name, _ in model.named_parameters() if name.startswith("classifier."))
+    newly_initialized = frozenset(name for name, _ in model.named_parameters() if name.startswith("classifier."))
     strategy = Lora()
-    wrapped = strategy.prepare(model, fresh, task_for("AutoModelForImageClassification"), Plan(2, 1.0, 8)).eval()
+    wrapped = strategy.prepare(model, newly_initialized, task_for("AutoModelForImageClassification"), Plan(2, 1.0, 8)).eval()
     pixels = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():

@@ -25,18 +25,18 @@ def opened(folder, task):
     """A model in fp64 with its base."""
     origin = in_folder(folder)
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure({}, base))
+    base = loading.configured(base, task.model_config({}, base))
     return loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.double().eval(), base
 
 
 def answers(task, model, base, examples):
     batch = task.collate(examples, base, None)
     with torch.no_grad():
-        return task.judge(task.forward(model, batch), batch, base)
+        return task.postprocess(task.forward(model, batch), batch, base)
 
 
-def draws(count, epoch=0):
-    return [hubtune.Draw(seed=3, epoch=epoch, row=row) for row in range(count)]
+def rngs(count, epoch=0):
+    return [hubtune.ExampleRNG(seed=3, epoch=epoch, row=row) for row in range(count)]
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
@@ -44,7 +44,7 @@ def test_what_is_hidden(model_type, tiny_model):
     task = FillMask(MaskOptions(probability=0.5))
     _, base = opened(tiny_model(model_type), task)
     one = next(iter(task.encode([{"text": " ".join(TEXTS)}], base)))[0]
-    batch = task.collate([one] * 200, base, draws(200))
+    batch = task.collate([one] * 200, base, rngs(200))
     ids, special = torch.tensor(one["input_ids"]), torch.tensor(base.processor.all_special_ids)
     hidden = batch.targets != IGNORED
     ordinary = ~torch.isin(ids, special)
@@ -62,7 +62,7 @@ def test_masks_are_drawn_anew_in_training_and_never_in_evaluation(tiny_model):
     task = FillMask()
     _, base = opened(tiny_model("bert"), task)
     examples = [found[0] for found in task.encode(ROWS, base)]
-    first, same, other = (task.collate(examples, base, draws(5, epoch)).targets for epoch in (0, 0, 1))
+    first, same, other = (task.collate(examples, base, rngs(5, epoch)).targets for epoch in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     whole = task.collate(examples, base, None)
@@ -146,4 +146,4 @@ def test_a_tokenizer_without_a_mask_is_refused(tiny_model):
     task = FillMask()
     base = loading.open_base(in_folder(tiny_model("t5")), task)
     with pytest.raises(ModelError, match="no mask token"):
-        task.configure({}, base)
+        task.model_config({}, base)

@@ -58,7 +58,7 @@ def test_rows_that_cannot_be_learnt_are_named():
                       ({"choices": ["x"]}, "1 rows have fewer than two choices: row 2 of train"),
                       ({"choices": "x, y"}, "fewer than two choices: row 2 of train")):
         with pytest.raises(DataError, match=said):
-            MultipleChoice().inspect({"train": [good, {**good, **bad}]})
+            MultipleChoice().validate_data({"train": [good, {**good, **bad}]})
 
 
 def test_a_context_stands_before_the_question_and_is_what_is_cut(tiny_model):

@@ -60,7 +60,7 @@ def test_the_best_span_is_the_likeliest_that_is_short_enough(tiny_model):
     with torch.no_grad():
         outputs = task.forward(model, batch)
     for found, example, starts, ends in zip(
-        task.judge(outputs, batch, base), encoded.examples, outputs.start_logits, outputs.end_logits, strict=True
+        task.postprocess(outputs, batch, base), encoded.examples, outputs.start_logits, outputs.end_logits, strict=True
     ):
         places = example["places"]
         inside = [n for n, place in enumerate(places) if place and place != NOTHING]
@@ -111,9 +111,9 @@ def test_rows_that_cannot_be_learnt_are_named():
     for bad, said in (("lake", "do not stand"), ({"text": ["sea"], "answer_start": [3]}, "do not stand"),
                       ({"text": [], "answer_start": []}, "have no answer")):
         with pytest.raises(DataError, match=f"{said}.*row 2 of train"):
-            QuestionAnswering().inspect({"train": [good, {**good, "answers": bad}]})
+            QuestionAnswering().validate_data({"train": [good, {**good, "answers": bad}]})
     task = QuestionAnswering(AnsweringOptions(unanswerable=True))
-    assert task.inspect({"train": [good, {**good, "answers": {"text": [], "answer_start": []}}]}) == {}
+    assert task.validate_data({"train": [good, {**good, "answers": {"text": [], "answer_start": []}}]}) == {}
 
 
 def test_the_right_answers_score_best(tiny_model):

@@ -22,14 +22,14 @@ GRADED = [{"text": a, "text_pair": b, "label": float(i % 4)} for i, (a, b) in en
 PAIRS = [{"text": row["text"], "text_pair": row["text_pair"]} for row in GRADED]
 LABELS = [{"text": text, "label": f"class {i % 3}"} for i, text in enumerate(SENTENCES[:12])]
 DATA = {"graded": GRADED, "pairs": PAIRS, "labels": LABELS}
-DRAWS = [hubtune.Draw(seed=1, epoch=0, row=row) for row in range(24)]
+DRAWS = [hubtune.ExampleRNG(seed=1, epoch=0, row=row) for row in range(24)]
 
 
-def opened(folder, task, facts=None):
+def opened(folder, task, dataset_info=None):
     """A model in fp64 with its base, evaluating."""
     origin = in_folder(folder)
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure(facts or {}, base))
+    base = loading.configured(base, task.model_config(dataset_info or {}, base))
     return loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.double().eval(), base
 
 
@@ -38,7 +38,7 @@ def encoded(task, rows, base):
 
 
 def represented(task, model, batch):
-    return task.represent(task.forward(model, batch), batch)
+    return task.embed(task.forward(model, batch), batch)
 
 
 @pytest.mark.parametrize("kind", ["graded", "pairs", "labels"])
@@ -46,7 +46,7 @@ def represented(task, model, batch):
 def test_law_1_a_step_s_gradient_is_the_same_however_it_is_cut(kind, model_type, tiny_model):
     """With a cache of the representations, by hand: no gradient, loss over all, then each part's backward."""
     task = SentenceSimilarity()
-    model, base = opened(tiny_model(model_type), task, task.inspect({"train": DATA[kind]}))
+    model, base = opened(tiny_model(model_type), task, task.validate_data({"train": DATA[kind]}))
     examples = encoded(task, DATA[kind], base)
     whole = task.collate(examples, base, DRAWS[:12])
     loss = task.loss(task.forward(model, whole), whole)
@@ -60,7 +60,7 @@ def test_law_1_a_step_s_gradient_is_the_same_however_it_is_cut(kind, model_type,
         with torch.no_grad():
             cached = [represented(task, model, batch) for batch in batches]
         cache = torch.cat(cached).requires_grad_()
-        again = task.loss_over(cache, batches)
+        again = task.contrastive_loss(cache, batches)
         assert float(again.total.detach()) == pytest.approx(float(loss.total.detach()), rel=1e-12)
         (again.total / again.count).backward()
         for batch, grads in zip(batches, cache.grad.split([len(part) for part in cached]), strict=True):
@@ -79,10 +79,10 @@ def test_vectors_do_not_depend_on_the_batch_and_are_those_of_the_snippet(pooling
     batch = task.collate(examples, base, None)
     assert batch.targets is None
     with torch.no_grad():
-        together = task.judge(task.forward(model, batch), batch, base)
+        together = task.postprocess(task.forward(model, batch), batch, base)
         for index in (0, 7, 21):
             batch = task.collate([examples[index]], base, None)
-            alone = task.judge(task.forward(model, batch), batch, base)[0]["embedding"]
+            alone = task.postprocess(task.forward(model, batch), batch, base)[0]["embedding"]
             assert np.allclose(alone, together[index]["embedding"], atol=1e-6)
             assert np.linalg.norm(alone) == pytest.approx(1, abs=1e-6)
     model.float().save_pretrained(tmp_path)
@@ -106,7 +106,7 @@ def test_in_batch_negatives_never_are_what_is_known_to_match():
     cosines = (vectors[:, 0] @ vectors[:, 1].T / 0.1).exp()
     allowed = [[0, 2, 3], [1, 3], [0, 2, 3], [0, 1, 2, 3]]
     expected = -sum(float(torch.log(cosines[i, i] / cosines[i, columns].sum())) for i, columns in enumerate(allowed))
-    loss = task.loss_over(vectors, [hubtune.Batch({}, keys[:3], 3), hubtune.Batch({}, keys[3:], 1)])
+    loss = task.contrastive_loss(vectors, [hubtune.Batch({}, keys[:3], 3), hubtune.Batch({}, keys[3:], 1)])
     assert float(loss.total.detach()) == pytest.approx(expected, rel=1e-12)
 
 
@@ -116,10 +116,10 @@ def test_graded_pairs_are_compared_by_order():
     angles = torch.tensor([0.9, 0.1, 0.5], dtype=torch.float64)
     second = torch.stack([angles[i] * first[i] + (1 - angles[i] ** 2).sqrt() * first[(i + 1) % 3] for i in range(3)])
     scores = torch.tensor([1.0, 5.0, 5.0])
-    loss = task.loss_over(torch.stack([first, second], 1), [hubtune.Batch({}, scores, 3)])
+    loss = task.contrastive_loss(torch.stack([first, second], 1), [hubtune.Batch({}, scores, 3)])
     expected = 3 * np.log1p(np.exp(20 * (0.9 - 0.1)) + np.exp(20 * (0.9 - 0.5)))
     assert float(loss.total.detach()) == pytest.approx(expected, rel=1e-9)
-    equal = task.loss_over(torch.stack([first, second], 1), [hubtune.Batch({}, torch.ones(3), 3)])
+    equal = task.contrastive_loss(torch.stack([first, second], 1), [hubtune.Batch({}, torch.ones(3), 3)])
     assert float(equal.total.detach()) == 0.0
 
 
@@ -129,8 +129,8 @@ def test_a_label_s_partner_is_another_text_of_it_and_changes_with_the_epoch(tiny
     made = hubtune.encoding.encode(task, LABELS, base, None)
 
     def partners(epoch, rows=range(12)):
-        draws = [made.draw(0, epoch, row) for row in rows]
-        ids = task.collate([made.examples[row] for row in rows], base, draws).inputs["input_ids"]
+        rngs = [made.draw(0, epoch, row) for row in rows]
+        ids = task.collate([made.examples[row] for row in rows], base, rngs).inputs["input_ids"]
         return base.processor.batch_decode(ids.unflatten(0, (len(rows), 2))[:, 1], skip_special_tokens=True)
 
     first = partners(0)
@@ -206,10 +206,10 @@ def test_resampled_rows_are_resampled_queries_over_the_same_documents(tiny_model
 @pytest.mark.parametrize("kind", ["graded", "pairs", "labels"])
 def test_perfect_answers_score_best_and_the_metric_is_one_of_the_scores(kind, tiny_model):
     task = SentenceSimilarity()
-    _, base = opened(tiny_model("bert"), task, task.inspect({"train": DATA[kind]}))
+    _, base = opened(tiny_model("bert"), task, task.validate_data({"train": DATA[kind]}))
     scores = task.score([task.gold(row, base) for row in DATA[kind]], DATA[kind], base)
     assert all(value == pytest.approx(1) for value in scores.values())
-    assert task.metric_of(base).name in scores
+    assert task.select_metric(base).name in scores
 
 
 def test_what_is_shown(tiny_model):
@@ -218,7 +218,7 @@ def test_what_is_shown(tiny_model):
     with torch.no_grad():
         for rows, shown in ((PAIRS, {"similarity"}), ([{"text": "a day"}], {"embedding"})):
             batch = task.collate(encoded(task, rows, base), base, None)
-            found = [task.show(one) for one in task.judge(task.forward(model, batch), batch, base)]
+            found = [task.show(one) for one in task.postprocess(task.forward(model, batch), batch, base)]
             assert all(set(one) == shown for one in found)
 
 
@@ -234,7 +234,7 @@ def test_what_is_shown(tiny_model):
 )
 def test_what_cannot_be_learnt_is_refused(rows, message):
     with pytest.raises(DataError, match=message):
-        SentenceSimilarity().inspect({"train": rows})
+        SentenceSimilarity().validate_data({"train": rows})
 
 
 @pytest.mark.parametrize(("model_type", "mode"), [("bert", "mean_tokens"), ("gpt2", "lasttoken"), ("t5", "mean_tokens")])
@@ -256,7 +256,7 @@ def test_sentence_transformers_reads_the_files(model_type, mode, tiny_model, tmp
     loaded = library.SentenceTransformer(str(tmp_path), device="cpu", local_files_only=True)
     with torch.no_grad():
         batch = task.collate(encoded(task, [{"text": text} for text in SENTENCES], base), base, None)
-        ours = [one["embedding"] for one in task.judge(task.forward(model, batch), batch, base)]
+        ours = [one["embedding"] for one in task.postprocess(task.forward(model, batch), batch, base)]
     assert np.allclose(loaded.encode(SENTENCES), ours, atol=1e-5)
 
 

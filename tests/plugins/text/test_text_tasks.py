@@ -30,10 +30,10 @@ def rows(reviews):
 
 def prepared(task, folder, rows, dtype=torch.float64):
     """A model for the task, in fp64 and without dropout, and its encoded rows."""
-    facts = task.inspect({"train": rows})
+    dataset_info = task.validate_data({"train": rows})
     origin = in_folder(folder)
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure(facts, base))
+    base = loading.configured(base, task.model_config(dataset_info, base))
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "dropout_rate", "attention_dropout",
                  "embd_pdrop", "resid_pdrop", "attn_pdrop", "seq_classif_dropout", "classifier_dropout"):
         if hasattr(base.config, name):
@@ -53,12 +53,12 @@ def gradient(task, model, base, encoded, cuts):
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "t5", "deberta-v2"])
-@pytest.mark.parametrize("kind", ["one", "several", "number", "balanced"])
+@pytest.mark.parametrize("kind", ["single_label", "multi_label", "regression", "balanced"])
 def test_law_1_a_step_s_gradient_is_the_same_however_it_is_cut(model_type, kind, tiny_model, rows):
     made = [{"text": row["text"], "label": row["label"]} for row in rows[:12]]
-    if kind == "several":
+    if kind == "multi_label":
         made = [{**row, "label": f"{row['label']}|{'long' if len(row['text']) > 90 else 'short'}"} for row in made]
-    if kind == "number":
+    if kind == "regression":
         made = [{**row, "label": float(len(row["text"])) / 100} for row in made]
     options = {"class_weights": "balanced"} if kind == "balanced" else {"kind": kind}
     task = TextClassification(ClassificationOptions(**options))
@@ -122,7 +122,7 @@ def test_law_3_frozen_weights_stay_and_fresh_ones_train(strategy, tiny_model, ro
     def load(*arguments, **more):
         loaded = original(*arguments, **more)
         seen["before"] = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
-        seen["fresh"] = loaded.fresh
+        seen["fresh"] = loaded.newly_initialized
         seen["model"] = loaded.model
         return loaded
 
@@ -132,13 +132,13 @@ def test_law_3_frozen_weights_stay_and_fresh_ones_train(strategy, tiny_model, ro
     monkeypatch.undo()
     after = loading.load(in_folder(run.folder / "model"), run.ready()[1], run.task, hubtune.Strategy(), 0).model
     moved = {name for name, p in after.named_parameters() if not torch.equal(p, seen["before"][name])}
-    fresh = seen["fresh"]
-    assert fresh
-    assert fresh <= moved
+    newly_initialized = seen["fresh"]
+    assert newly_initialized
+    assert newly_initialized <= moved
     if strategy == "head":
-        assert moved == fresh
+        assert moved == newly_initialized
     if strategy == "lora":
-        assert all(name in fresh or name.endswith("weight") for name in moved)
+        assert all(name in newly_initialized or name.endswith("weight") for name in moved)
         assert not [name for name in moved if "LayerNorm" in name or "embeddings" in name]
 
 
@@ -156,13 +156,13 @@ def test_law_3_frozen_weights_stay_and_fresh_ones_train(strategy, tiny_model, ro
 )
 def test_sentiment_understands_what_labels_mean(raw, labels):
     rows = [{"text": f"text {n}", "label": label} for n, label in enumerate(raw * 3)]
-    assert Sentiment().inspect({"train": rows})["labels"] == labels
+    assert Sentiment().validate_data({"train": rows})["labels"] == labels
 
 
 def test_sentiment_refuses_what_it_does_not_understand():
     rows = [{"text": f"text {n}", "label": label} for n, label in enumerate(["sports", "politics"] * 3)]
     with pytest.raises(DataError, match="no sentiment") as refused:
-        Sentiment().inspect({"train": rows})
+        Sentiment().validate_data({"train": rows})
     assert "text-classification" in refused.value.hint
 
 
@@ -222,11 +222,11 @@ def test_balanced_weights_and_a_tracker(tiny_model, rows, tmp_path):
 def test_groups_hold_every_trainable_parameter_once(strategy, model_type, tiny_model, rows):
     task = TextClassification()
     base = loading.open_base(in_folder(tiny_model(model_type)), task)
-    base = loading.configured(base, task.configure(task.inspect({"train": rows}), base))
+    base = loading.configured(base, task.model_config(task.validate_data({"train": rows}), base))
     loaded = loading.load(in_folder(tiny_model(model_type)), base, task, hubtune.Strategy(), seed=0)
     way = registry.load().strategy(Chosen(strategy))
-    module = way.prepare(loaded.model, loaded.fresh, task, hubtune.Plan(10, 1.0, 8))
-    grouped = [id(p) for group in way.groups(module, 0.01) for p in group["params"]]
+    module = way.prepare(loaded.model, loaded.newly_initialized, task, hubtune.Plan(10, 1.0, 8))
+    grouped = [id(p) for group in way.param_groups(module, 0.01) for p in group["params"]]
     trainable = [id(p) for p in module.parameters() if p.requires_grad]
     assert sorted(grouped) == sorted(trainable)
     assert len(set(grouped)) == len(grouped)
@@ -237,7 +237,7 @@ def test_the_head_learns_faster_where_everything_learns(tiny_model, rows, tmp_pa
                         set={**FAST, "train.lr": 1e-3, "strategy.head_rate": 0.0, "train.keep": "last"})
     task, origin = run.task, in_folder(tiny_model("bert"))
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure(run.record["facts"], base))
+    base = loading.configured(base, task.model_config(run.record["facts"], base))
     start = dict(loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.named_parameters())
     moved = {name for name, p in run.ready()[0].named_parameters() if not torch.equal(p, start[name])}
     assert "bert.encoder.layer.0.output.dense.weight" in moved
@@ -248,8 +248,8 @@ def test_a_model_that_padding_changes_only_sees_rows_of_one_length(tiny_model, r
     """Without a mask, as in FNet: the change is noticed, and batches of one length undo it."""
 
     class Maskless(TextClassification):
-        def collate(self, examples, base, draws):
-            batch = super().collate(examples, base, draws)
+        def collate(self, examples, base, rngs):
+            batch = super().collate(examples, base, rngs)
             del batch.inputs["attention_mask"]
             return batch
 

@@ -58,18 +58,18 @@ def test_spans_are_those_of_seqeval(prefixes):
 def test_every_scheme_is_learnt_in_iob2(tags, written):
     task = TokenClassification()
     rows = [{"tokens": "a b c d", "tags": tags}, {"tokens": ["e"], "tags": ["O"]}]
-    facts = task.inspect({"train": rows, "test": rows})
-    assert facts == {"scheme": "bio", "labels": ["O", "B-x", "I-x"]}
+    dataset_info = task.validate_data({"train": rows, "test": rows})
+    assert dataset_info == {"scheme": "bio", "labels": ["O", "B-x", "I-x"]}
     assert learnt(tags.split(), "bio") == written.split()
 
 
 def test_tags_of_words_and_bare_types():
     rows = [{"tokens": "a b c", "tags": [10, 2, 2]}, {"tokens": "a b", "tags": ["2", 10]}]
-    assert TokenClassification().inspect({"train": rows}) == {"scheme": "words", "labels": ["2", "10"]}
+    assert TokenClassification().validate_data({"train": rows}) == {"scheme": "words", "labels": ["2", "10"]}
     rows = [{"tokens": "a b c", "tags": "person person O"}]
-    assert TokenClassification().inspect({"train": rows})["scheme"] == "words"
+    assert TokenClassification().validate_data({"train": rows})["scheme"] == "words"
     task = TokenClassification(TokenOptions(scheme="io"))
-    assert task.inspect({"train": rows})["labels"] == ["O", "B-person", "I-person"]
+    assert task.validate_data({"train": rows})["labels"] == ["O", "B-person", "I-person"]
     assert learnt(["person", "person", "O"], "io") == ["B-person", "I-person", "O"]
 
 
@@ -81,7 +81,7 @@ def test_tags_of_words_and_bare_types():
 def test_rows_that_cannot_be_learnt_are_named(row, said):
     good = {"tokens": ["a", "b"], "tags": ["B-x", "O"]}
     with pytest.raises(DataError, match=rf"1 rows have .*{said}.*row 2 of validation"):
-        TokenClassification().inspect({"train": [good], "validation": [good, row]})
+        TokenClassification().validate_data({"train": [good], "validation": [good, row]})
 
 
 def test_a_tag_that_the_model_does_not_know_is_refused():
@@ -155,9 +155,9 @@ def test_the_right_answers_score_best(tiny_model):
     worse = [*gold[:-1], {**gold[-1], "tags": ["O"] * len(gold[-1]["tags"])}]
     assert task.score(worse, rows, base)["recall"] == 22 / 24
     assert task.score(answers(task, model, base, rows), rows, base)["f1"] < 0.5  # untrained
-    assert task.metric_of(base).name == "f1"
+    assert task.select_metric(base).name == "f1"
     task.scheme = "words"
-    assert task.metric_of(base).name == "accuracy"
+    assert task.select_metric(base).name == "accuracy"
     assert task.score(gold, rows, base)["accuracy"] == 1.0
 
 

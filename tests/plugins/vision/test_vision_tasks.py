@@ -47,7 +47,7 @@ def prepared(task, folder, rows, dtype=torch.float64):
     """A model for the task, and its encoded rows."""
     origin = in_folder(folder)
     base = loading.open_base(origin, task)
-    base = loading.configured(base, task.configure(task.inspect({"train": rows}), base))
+    base = loading.configured(base, task.model_config(task.validate_data({"train": rows}), base))
     loaded = loading.load(origin, base, task, hubtune.Strategy(), seed=0)
     return loaded.model.to(dtype).eval(), base, encoding.encode(task, rows, base, None)
 
@@ -62,7 +62,7 @@ def terms(task, model, base, encoded, items):
 def answers(task, model, base, encoded, items):
     batch = inference.batch_for(model, task, [encoded.examples[i] for i in items], base)
     with torch.no_grad():
-        return task.judge(task.forward(model, batch), batch, base)
+        return task.postprocess(task.forward(model, batch), batch, base)
 
 
 def test_every_tiny_model_is_used_here():
@@ -84,7 +84,7 @@ def test_a_loss_is_additive_and_the_gold_answer_the_best(kind, model_type, tiny)
     gold = task.score([task.gold(row, base) for row in rows], rows, base)
     found = task.score(answers(task, model, base, encoded, range(6)), rows, base)
     assert set(gold.values()) == {1.0}
-    assert task.metric_of(base).name in found
+    assert task.select_metric(base).name in found
     assert all(found[name] < 1.0 for name in gold)
 
 
@@ -197,7 +197,7 @@ def test_images_that_cannot_be_read_are_refused_by_row_and_name(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image at all")
     rows[2] = {**rows[2], "image": str(tmp_path / "broken.png")}
     with pytest.raises(DataError, match=r"1 of 4 values of image are no image that can be read: row 3 of train. broken.png"):
-        ImageClassification().inspect({"train": rows})
+        ImageClassification().validate_data({"train": rows})
     opened(rows[0]["image"]).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
     with pytest.raises(DataError) as refused:
@@ -236,14 +236,14 @@ def test_a_processor_that_makes_no_pixels_is_refused_in_one_block():
 
 
 def test_boxes_and_masks_are_mirrored_with_their_images(tiny):
-    draws = [hubtune.Draw(0, 0, row) for row in range(8)]
-    flips = [draw.random().random() < 0.5 for draw in draws]
+    rngs = [hubtune.ExampleRNG(0, 0, row) for row in range(8)]
+    flips = [draw.random().random() < 0.5 for draw in rngs]
     assert len(set(flips)) == 2
     for task, model_type in ((ObjectDetection(DetectionOptions(flip=True)), "rt_detr"),
                              (ImageSegmentation(SegmentationOptions(flip=True)), "segformer"),
                              (ImageClassification(ClassificationOptions(flip=True)), "vit")):
         _, base, encoded = prepared(task, tiny(model_type), task.sample(8))
-        plain, one, again = (task.collate(encoded.examples, base, given) for given in (None, draws, draws))
+        plain, one, again = (task.collate(encoded.examples, base, given) for given in (None, rngs, rngs))
         assert torch.equal(one.inputs["pixel_values"], again.inputs["pixel_values"])
         for index, back in enumerate(flips):
             before, after = plain.inputs["pixel_values"][index], one.inputs["pixel_values"][index]
@@ -282,7 +282,7 @@ def test_boxes_that_cannot_be_are_refused(objects, message):
     rows = ObjectDetection().sample(3)
     rows[1] = {**rows[1], "objects": objects}
     with pytest.raises(DataError, match=message):
-        ObjectDetection().inspect({"train": rows})
+        ObjectDetection().validate_data({"train": rows})
 
 
 def test_images_without_objects_are_learnt_from_too(tiny):
@@ -299,7 +299,7 @@ def test_images_without_objects_are_learnt_from_too(tiny):
 
 def test_one_class_of_objects_is_enough():
     rows = [{**row, "objects": {"bbox": [[1, 1, 9, 9]], "category": ["cell"]}} for row in ObjectDetection().sample(3)]
-    assert ObjectDetection().inspect({"train": rows})["labels"] == ["cell"]
+    assert ObjectDetection().validate_data({"train": rows})["labels"] == ["cell"]
 
 
 def test_average_precision_is_that_of_coco():
@@ -316,7 +316,7 @@ def test_average_precision_is_that_of_coco():
 def test_masks_in_black_and_white_and_with_pixels_of_no_class(tiny):
     task = ImageSegmentation(SegmentationOptions(labels=["ground", "cell"]))
     white = [{**row, "mask": opened(row["mask"]).point(lambda v: 255 if v else 0)} for row in task.sample(4)]
-    assert task.inspect({"train": white}) == {"ids": [0, 255], "labels": ["ground", "cell"]}
+    assert task.validate_data({"train": white}) == {"ids": [0, 255], "labels": ["ground", "cell"]}
     _, base, encoded = prepared(task, tiny("segformer"), white)
     assert base.config.id2label == {0: "ground", 1: "cell"}
     assert set(task.collate(encoded.examples, base, None).targets["small"].unique().tolist()) == {0, 1}
@@ -338,16 +338,16 @@ def test_masks_that_cannot_be_are_refused(change, message):
     rows = ImageSegmentation().sample(3)
     rows[1] = {**rows[1], "mask": change(opened(rows[1]["mask"]))}
     with pytest.raises(DataError, match=message):
-        ImageSegmentation().inspect({"train": rows})
+        ImageSegmentation().validate_data({"train": rows})
 
 
 def test_classes_of_masks_that_train_never_shows_or_nobody_named():
     rows = ImageSegmentation().sample(3)
     flat = [{**row, "mask": opened(row["mask"]).point(lambda v: 0)} for row in rows]
     with pytest.raises(DataError, match="one class only"):
-        ImageSegmentation().inspect({"train": flat})
+        ImageSegmentation().validate_data({"train": flat})
     few = [{**row, "mask": opened(row["mask"]).point(lambda v: min(v, 1))} for row in rows]
     with pytest.raises(DataError, match=r"masks of test hold classes that train never shows, \[2\]: rows 1, 2, 3 of test"):
-        ImageSegmentation().inspect({"train": few, "test": rows})
+        ImageSegmentation().validate_data({"train": few, "test": rows})
     with pytest.raises(DataError, match=r"hold the classes \[0, 1, 2\], and task.labels names 2"):
-        ImageSegmentation(SegmentationOptions(labels=["a", "b"])).inspect({"train": rows})
+        ImageSegmentation(SegmentationOptions(labels=["a", "b"])).validate_data({"train": rows})

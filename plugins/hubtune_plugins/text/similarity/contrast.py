@@ -50,7 +50,7 @@ def match_loss(first, second, keys):
 
 
 def partner(example, draw):
-    """Another text of the example's label, drawn by a `Draw`; the text itself where it is the only one."""
+    """Another text of the example's label, drawn by a `ExampleRNG`; the text itself where it is the only one."""
     own = example["texts"][0]
     first = draw.random().randrange(len(draw.others)) if draw.others else 0
     for step in range(len(draw.others)):

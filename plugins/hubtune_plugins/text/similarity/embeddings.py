@@ -2,7 +2,7 @@
 
 import json
 
-from hubtune import ModelError, Setup, exact
+from hubtune import ModelError, ModelSetup, exact
 from hubtune_plugins.text.texts import TextTask, pad, pad_token
 
 POOLED = {  # Python from `hidden` and `mask`, each (texts, length, ...), to (texts, hidden size)
@@ -18,23 +18,23 @@ ENCODERS_OF = ("t5", "mt5", "umt5", "longt5")
 class Embedding(TextTask):
     """A task whose model gives each text of an example, in its `texts`, a vector. Its options have `pooling`."""
 
-    def configure(self, facts, base):
+    def model_config(self, dataset_info, base):
         self.pooling = pooling_for(base.config) if self.options.pooling == "auto" else self.options.pooling
-        return Setup(pad_token(base), base.processor)
+        return ModelSetup(pad_token(base), base.processor)
 
     def length(self, example):
         return max(len(text["input_ids"]) for text in example["texts"])
 
-    def represent(self, outputs, batch):
+    def embed(self, outputs, batch):
         """Unit vectors of an example's texts, (examples, texts, hidden size)."""
         from torch.nn.functional import normalize
 
         vectors = pool(exact(states(outputs)), batch.inputs["attention_mask"], self.pooling)
         return normalize(vectors, dim=-1).unflatten(0, (batch.size, -1))
 
-    def judge(self, outputs, batch, base):
+    def postprocess(self, outputs, batch, base):
         """A text's vector; of two texts also their cosine."""
-        vectors = self.represent(outputs, batch).float().cpu()
+        vectors = self.embed(outputs, batch).float().cpu()
         if vectors.shape[1] == 1:
             return [{"embedding": vector} for vector in vectors[:, 0].tolist()]
         cosines = (vectors[:, 0] * vectors[:, 1]).sum(-1).tolist()

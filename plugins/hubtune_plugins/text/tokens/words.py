@@ -22,7 +22,7 @@ def refuse_untagged(rows, split):
            "rows have another number of tags than of words, or a word without a tag", HINT)
 
 
-def facts(splits, scheme):
+def dataset_info(splits, scheme):
     """The scheme of the rows' tags, auto: as they look, and the ordered labels that a model learns for them.
 
     Of spans these are O and then B- and I- of each type.

@@ -24,7 +24,7 @@ from hubtune.contract import (
 )
 from hubtune.contract.precision import exact
 from hubtune.data.labels import label_config, label_id, label_space, label_text, row_numbers
-from hubtune.data.row_batches import cells, numbered
+from hubtune.data.row_batches import column_values, enumerate_rows
 from hubtune.errors import DataError, HubtuneError, ModelError
 from hubtune.options import option
 
@@ -39,9 +39,41 @@ _LAZY = {
 }
 
 __all__ = [
-    "CONTRACT", "Base", "Batch", "Column", "DataError", "ExampleRNG", "Export", "HubtuneError", "Loss", "Metric", "Model",
-    "ModelError", "ModelSetup", "Phase", "Plan", "Run", "Strategy", "Task", "Watcher", "cells", "check", "exact", "hookimpl",
-    "label_config", "label_id", "label_space", "label_text", "load", "numbered", "option", "plan", "resume", "row_numbers", "search", "show",
+    "CONTRACT",
+    "Base",
+    "Batch",
+    "Column",
+    "DataError",
+    "ExampleRNG",
+    "Export",
+    "HubtuneError",
+    "Loss",
+    "Metric",
+    "Model",
+    "ModelError",
+    "ModelSetup",
+    "Phase",
+    "Plan",
+    "Run",
+    "Strategy",
+    "Task",
+    "Watcher",
+    "check",
+    "column_values",
+    "enumerate_rows",
+    "exact",
+    "hookimpl",
+    "label_config",
+    "label_id",
+    "label_space",
+    "label_text",
+    "load",
+    "option",
+    "plan",
+    "resume",
+    "row_numbers",
+    "search",
+    "show",
     "train",
 ]
 

@@ -10,7 +10,7 @@ import hubtune
 from hubtune import Base
 from hubtune.callbacks import Watcher
 from hubtune.data import encoding
-from hubtune.data.encoding import Encoded
+from hubtune.data.dataset import EncodedDataset
 from hubtune.devices.device import Compute
 from hubtune.evaluation import inference
 from hubtune.hub.origin import in_folder
@@ -22,7 +22,7 @@ from hubtune.training.loop import Loop
 
 def work(folder, task, strategy, model, train, validation=None, rows=None, *, base=None, newly_initialized=frozenset(), compute=None,
          resume=False, shard=False, **settings):
-    """All that the loop needs, in fp64 on the CPU. train, validation: `Encoded`, or examples that are a row each; by default one
+    """All that the loop needs, in fp64 on the CPU. train, validation: `EncodedDataset`, or examples that are a row each; by default one
     is validated on what it learns from. rows: what is scored; the examples by default. compute: what is different of `Compute`."""
     folder.mkdir(exist_ok=True)
     train = encoded(task, train)
@@ -50,9 +50,9 @@ def trained(work, stop=None):
 
 def encoded(task, examples):
     """Examples that are a row each."""
-    if isinstance(examples, Encoded):
+    if isinstance(examples, EncodedDataset):
         return examples
-    return Encoded(examples, np.arange(len(examples)), np.array([task.num_tokens(example) for example in examples]), len(examples))
+    return EncodedDataset(examples, np.arange(len(examples)), np.array([task.num_tokens(example) for example in examples]), len(examples))
 
 
 def prepared(task, folder, rows, limit=60, dtype=torch.float64):

@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn import Embedding, Module
 
 from hubtune.contract import Base, Strategy, Task
-from hubtune.data.dataset import Examples
-from hubtune.data.encoding import Encoded
+from hubtune.data.dataset import EncodedDataset, Examples
 from hubtune.devices import sharding
 from hubtune.evaluation import equivalence, inference
 
@@ -143,7 +142,7 @@ def widen(optimizer: Any, ids: Iterable[Tensor]) -> None:
 
 
 def find(
-    model: Module, strategy: Strategy[Any], task: Task[Any], base: Base, learned: frozenset[str], train: Encoded
+    model: Module, strategy: Strategy[Any], task: Task[Any], base: Base, learned: frozenset[str], train: EncodedDataset
 ) -> Vocabularies:
     """The input embeddings that learn, of which the training examples use less than half, and whose weights nothing else uses."""
     plain = all(getattr(type(strategy), name) is getattr(Strategy, name) for name in ("regularization", "after_step", "optimizer"))
@@ -168,7 +167,7 @@ def is_plain(embedding: Embedding) -> bool:
             and not embedding.scale_grad_by_freq and not embedding.sparse)
 
 
-def same_loss(vocabularies: Vocabularies, model: Module, task: Task[Any], base: Base, train: Encoded) -> bool:
+def same_loss(vocabularies: Vocabularies, model: Module, task: Task[Any], base: Base, train: EncodedDataset) -> bool:
     """Whether small tables give the loss of whole ones: not so where a model uses the weights elsewhere, too."""
     shortest = train.sizes.argsort()[:2].tolist()
 

@@ -25,7 +25,7 @@ from hubtune.acceleration.feature_files import Field, Split, lengths_of, width_o
 from hubtune.acceleration.frozen_backbone import attempt
 from hubtune.callbacks import Watcher
 from hubtune.contract import Batch
-from hubtune.data.encoding import Encoded
+from hubtune.data.dataset import EncodedDataset
 from hubtune.evaluation import inference
 from hubtune.files import of_rows
 from hubtune.record import versions
@@ -135,7 +135,7 @@ class Features(Nothing):
                     if not inference.gap(expected, attempt(self.outcome, batch)) < CLOSE:
                         raise Refused("on kept outputs the head does not answer as on the real ones")
 
-    def batch(self, encoded: Encoded, items: Sequence[int]) -> Batch:
+    def batch(self, encoded: EncodedDataset, items: Sequence[int]) -> Batch:
         """Examples of a split, as evaluation has them."""
         return inference.batch_for(self.model, self.work.task, [encoded.examples[item] for item in items], self.work.base)
 
@@ -170,7 +170,7 @@ class Features(Nothing):
         place.write_text(json.dumps({"fingerprint": self.fingerprint}), encoding="utf-8")
         files.flush(place)
 
-    def computed(self, encoded: Encoded) -> Iterator[tuple[list[int], list[int], dict[str, Tensor]]]:
+    def computed(self, encoded: EncodedDataset) -> Iterator[tuple[list[int], list[int], dict[str, Tensor]]]:
         """Batches by size: their examples, the tokens of each, and the tensors that are kept."""
         for items in inference.batches_of(self.model, encoded.sizes, self.work.compute.uniform):
             batch = self.batch(encoded, items)

@@ -66,7 +66,7 @@ class Task(Plugin[OptionsT]):
         """Examples of many rows, one list per row (several: windows over it), cut at `base.max_length`.
 
         Rows may lack their targets; raises DataError for a target that the model does not know. Nothing is padded, decoded or moved to a device here. Of large data, this is called for
-        some rows at a time; `numbered` says which these are. Examples are kept in flat arrays: a mapping comes back as a dict.
+        some rows at a time; `enumerate_rows` says which these are. Examples are kept in flat arrays: a mapping comes back as a dict.
         """
         raise NotImplementedError
 

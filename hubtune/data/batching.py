@@ -35,7 +35,7 @@ def steps_of_epoch(
     return steps
 
 
-def cut(
+def micro_batches(
     items: Sequence[int], sizes: Sequence[int], overhead: int, limit: int, uniform: bool = False, padding: float = 1.0
 ) -> list[list[int]]:
     """Cut a step into micro-batches of the least cost, longest first.
@@ -55,7 +55,7 @@ def cut(
         for start in range(end - 1, -1, -1):
             longest = max(1, sizes[order[start]])
             tokens += longest
-            taken = places(tokens, (end - start) * longest, padding)
+            taken = computed_tokens(tokens, (end - start) * longest, padding)
             if end - start > 1 and (taken > limit or (uniform and sizes[order[start]] != sizes[order[end - 1]])):
                 break
             cost = best[start] + taken + overhead
@@ -70,12 +70,12 @@ def cut(
     return cuts[::-1]
 
 
-def places(tokens: int, padded: int, padding: float) -> float:
+def computed_tokens(tokens: int, padded: int, padding: float) -> float:
     """What a micro-batch computes, in tokens: its own, and of the rest of its `padded` places the share that they cost."""
     return tokens + padding * (padded - tokens)
 
 
-def by_size(sizes: Sequence[int] | NDArray[np.int64], limit: int, most: int, uniform: bool = False) -> list[list[int]]:
+def evaluation_batches(sizes: Sequence[int] | NDArray[np.int64], limit: int, most: int, uniform: bool = False) -> list[list[int]]:
     """All examples, longest first, in batches of at most `most` examples and `limit` padded tokens.
 
     uniform: only examples of one size meet.
@@ -95,7 +95,7 @@ def by_size(sizes: Sequence[int] | NDArray[np.int64], limit: int, most: int, uni
     return batches
 
 
-def share(batches: Sequence[list[int]], world: int, rank: int) -> list[tuple[int, list[int]]]:
+def batches_of_rank(batches: Sequence[list[int]], world: int, rank: int) -> list[tuple[int, list[int]]]:
     """This rank's batches with their index in the step. Every rank gets the same number: some of them empty."""
     most = -(-len(batches) // world)
     indices = range(rank, most * world, world)

@@ -5,109 +5,25 @@ Rows are read and encoded some at a time, so that neither all rows nor all examp
 
 from __future__ import annotations
 
-import functools
 import gc
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hubtune.contract import Base, Example, ExampleRNG, Rows, Task
-from hubtune.data.arrays import Place, loaded
+from hubtune.contract import Base, Example, Rows, Task
+from hubtune.data.arrays import Place
 from hubtune.data.column_store import Values
-from hubtune.data.dataset import Examples
-from hubtune.data.row_batches import pieces
+from hubtune.data.dataset import EncodedDataset, Examples, by_row
+from hubtune.data.row_batches import row_batches
 from hubtune.errors import BrokenPlugin
 
 OUTLIER = 2.0
 """Without a length from the user, only rows longer than this many times the 99th percentile are cut."""
-SAID = "encoded.json"
 Advance = Callable[[int], None]
 """Told how many rows have been encoded."""
-
-
-class Ranges(Sequence[range]):
-    """The examples of each row. starts: the first of each row, and how many there are."""
-
-    def __init__(self, starts: NDArray[np.int64]) -> None:
-        self.starts = starts
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, row: Any) -> Any:
-        if isinstance(row, slice):
-            return [self[one] for one in range(*row.indices(len(self)))]
-        row = range(len(self))[row]
-        return range(*self.starts[row : row + 2].tolist())
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Examples in the order of their rows. `owner[i]`: the row of example i; `sizes[i]`: its cost; `lengths[i]`: what was
-    limited; `groups[i]`: what `Task.sampling_key` says of it, -1 for nothing."""
-
-    examples: Sequence[Example]
-    owner: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    rows: int
-    lengths: NDArray[np.int64] | None = None
-    groups: NDArray[np.int64] | None = None
-    first: int = 0
-    """The number of the first row in the data, of which these are some that follow each other."""
-
-    def row_sizes(self) -> NDArray[np.int64]:
-        """The cost of each row: that of all its examples."""
-        return by_row(self.owner, self.sizes, self.rows)
-
-    def of_rows(self) -> Ranges:
-        """The examples of each row."""
-        return Ranges(np.append(0, np.bincount(self.owner, minlength=self.rows).cumsum()))
-
-    def draw(self, seed: int, epoch: int, item: int) -> ExampleRNG:
-        """The randomness of an example, with the examples that it may be drawn together with."""
-        others: Sequence[Example] = ()
-        if self.groups is not None and self.groups[item] >= 0:
-            order, groups = self._ordered
-            first, last = (np.searchsorted(groups, self.groups[item], side) for side in ("left", "right"))
-            others = Examples(self.examples, order[first:last])
-        return ExampleRNG(seed, epoch, self.first + int(self.owner[item]), others)
-
-    @functools.cached_property
-    def _ordered(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The examples by their groups, and these groups."""
-        assert self.groups is not None
-        order = self.groups.argsort(kind="stable")
-        return order, self.groups[order]
-
-    def save(self, folder: Path) -> None:
-        """Write all of it into a folder, for other processes to `open`. Raises ValueError where examples hold what has no
-        flat form."""
-        assert isinstance(self.examples, Examples)
-        said = {"rows": self.rows, "examples": self.examples.save(folder)}
-        for name in TABLES:
-            if getattr(self, name) is not None:
-                np.save(folder / f"{name}.npy", getattr(self, name))
-        (folder / SAID).write_text(json.dumps(said), encoding="utf-8")  # the last: where it is, all is
-
-    @staticmethod
-    def open(folder: Path) -> Encoded:
-        """What was saved in a folder, mapped into memory. Raises ValueError or OSError where it is not whole."""
-        said = json.loads((folder / SAID).read_text(encoding="utf-8"))
-        tables: dict[str, Any] = {name: loaded(folder / f"{name}.npy") for name in TABLES if (folder / f"{name}.npy").exists()}
-        return Encoded(Examples.open(folder, said["examples"]), rows=said["rows"], **tables)
-
-
-def by_row(owner: NDArray[np.int64], sizes: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """The sizes of each row's examples, added up."""
-    return np.bincount(owner, weights=sizes, minlength=rows).astype(np.int64)
-
-
-TABLES = ("owner", "sizes", "lengths", "groups")
 
 
 @dataclass(frozen=True)
@@ -141,7 +57,7 @@ class Encoder:
         base, found = replace(self.base, max_length=limit), []
         gc.freeze()  # else the collector goes through all modules and models again and again: a third of the time
         try:
-            for piece in pieces(self.rows, rows):
+            for piece in row_batches(self.rows, rows):
                 found.append(self.added([list(examples) for examples in self.task.encode(piece, base)]))
                 self.advance(len(piece))
         finally:
@@ -186,16 +102,16 @@ class Encoder:
         groups = None if old.groups is None or new.groups is None else both(old.groups, new.groups)
         self.table, self.at = Table(counts, sizes, lengths, groups), at
 
-    def done(self) -> Encoded:
+    def done(self) -> EncodedDataset:
         """The examples, to be read."""
         self.place.close()
         table = self.table
-        return Encoded(Examples(self.values, self.at), table.owner(), table.sizes, len(table.counts), table.lengths, table.groups)
+        return EncodedDataset(Examples(self.values, self.at), table.owner(), table.sizes, len(table.counts), table.lengths, table.groups)
 
 
 def encode(
     task: Task[Any], rows: Rows, base: Base, limit: int | None, advance: Advance = lambda rows: None
-) -> Encoded:
+) -> EncodedDataset:
     """All examples of the rows, those longer than the limit cut. Only these are encoded a second time."""
     encoder = Encoder(task, rows, base, advance)
     if limit is not None:
@@ -208,18 +124,18 @@ def picked(examples: Sequence[Example], items: NDArray[np.int64]) -> Sequence[Ex
     return examples.some(items) if isinstance(examples, Examples) else [examples[item] for item in items]
 
 
-def some(encoded: Encoded, rows: Sequence[int]) -> Encoded:
+def some(encoded: EncodedDataset, rows: Sequence[int]) -> EncodedDataset:
     """The examples of some of the rows, in the order of these."""
-    lists = encoded.of_rows()
+    lists = encoded.examples_by_row()
     items = np.array([item for row in rows for item in lists[row]], np.int64)
     owner = np.repeat(np.arange(len(rows)), [len(lists[row]) for row in rows])
     lengths, groups = (None if table is None else table[items] for table in (encoded.lengths, encoded.groups))
-    return Encoded(picked(encoded.examples, items), owner, encoded.sizes[items], len(rows), lengths, groups)
+    return EncodedDataset(picked(encoded.examples, items), owner, encoded.sizes[items], len(rows), lengths, groups)
 
 
 def encode_for_training(
     task: Task[Any], rows: Rows, base: Base, wanted: int | None, limit: int | None, advance: Advance = lambda rows: None
-) -> tuple[Encoded, dict[str, Any]]:
+) -> tuple[EncodedDataset, dict[str, Any]]:
     """Training examples, and what is said about their lengths before training.
 
     wanted: the length that the user chose. Without one, rows keep their length up to the model's limit, but

@@ -17,7 +17,7 @@ from hubtune.data import streaming
 from hubtune.data.formats import folders
 from hubtune.data.formats.folders import SPLITS as SPLITS
 from hubtune.data.formats.folders import split_of
-from hubtune.data.row_batches import Lines
+from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, did_you_mean, listing
 from hubtune.files import of_files, of_rows
 
@@ -96,7 +96,7 @@ def from_memory(source: Any) -> Source:
                 f"rows from Python are dicts, not {type(source).__name__}: {' '.join(str(error).split())[:200]}",
                 hint='For example: data=[{"text": "What a lovely day", "label": "positive"}, ...]',
             ) from error
-    return Source(made, "rows in memory", of_rows({split: Lines(rows) for split, rows in made.items()}),
+    return Source(made, "rows in memory", of_rows({split: BatchedRows(rows) for split, rows in made.items()}),
                   whole=not isinstance(source, Mapping))
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hubtune.contract import Column, Rows
 from hubtune.data import sources
 from hubtune.data.labels import row_numbers
-from hubtune.data.row_batches import cells
+from hubtune.data.row_batches import column_values
 from hubtune.data.streaming import Stream, in_memory
 from hubtune.errors import DataError, did_you_mean, listing
 from hubtune.recipe import DataPart
@@ -28,7 +28,7 @@ Warn = Callable[[str], None]
 
 
 @dataclass
-class Data:
+class DataSplits:
     """Rows by split, with only the columns that a task reads, under the names of their roles."""
 
     splits: dict[str, Any]
@@ -48,7 +48,7 @@ class Data:
         }
 
 
-def gather(part: DataPart, columns: Sequence[Column], source: Any = None) -> Data:
+def load_splits(part: DataPart, columns: Sequence[Column], source: Any = None) -> DataSplits:
     """The splits as they are given, by role, without gaps: what a task inspects, under the row numbers of the data."""
     raw = sources.load(part.source if source is None else source, part.stream)
     if "train" not in raw.splits:
@@ -64,10 +64,10 @@ def gather(part: DataPart, columns: Sequence[Column], source: Any = None) -> Dat
         raw.fingerprint = f"{raw.fingerprint}+{other.fingerprint}"
     for split, rows in splits.items():
         refuse_gaps(rows, columns, split, training=True)
-    return Data(splits, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
+    return DataSplits(splits, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
 
 
-def for_training(data: Data, part: DataPart, columns: Sequence[Column], seed: int, warn: Warn) -> Data:
+def training_splits(data: DataSplits, part: DataPart, columns: Sequence[Column], seed: int, warn: Warn) -> DataSplits:
     """Train, validation and (where there is one) test rows; the validation split is cut from train if missing."""
     splits = dict(data.splits)
     if part.limit is not None:
@@ -96,9 +96,9 @@ HELD_OUT = ("test", "validation")
 """What is answered and scored where nobody names a split: not what a model was trained on, if there is anything else."""
 
 
-def for_evaluation(
+def evaluation_split(
     source: Any, split: str | None, columns: Sequence[Column], chosen: Mapping[str, str], needs_labels: bool
-) -> Data:
+) -> DataSplits:
     """One split's rows for `evaluate` and `predict`, under its name, or the data's where that has no splits. A column that is gone is
     looked for by name again."""
     raw = sources.load(source)
@@ -112,7 +112,7 @@ def for_evaluation(
     called = raw.name if raw.whole and split is None else name
     rows = by_role(raw.splits[name], mapping, called)
     refuse_gaps(rows, wanted, called, training=needs_labels)
-    return Data({called: rows}, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
+    return DataSplits({called: rows}, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
 
 
 def plain(name: str) -> str:
@@ -186,7 +186,7 @@ def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     for role in mapping:
         feature = rows.features[role]
         if holds_labels(feature):
-            values = [named(feature, value) for value in cells(rows, role)]
+            values = [named(feature, value) for value in column_values(rows, role)]
             rows = rows.remove_columns(role).add_column(role, values)
     return rows
 
@@ -232,7 +232,7 @@ def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: boo
     looked = [column for column in columns if column.role in rows.column_names and not column.gaps  # type: ignore[attr-defined]
               and (column.needed == "always" or training)]
     gaps: dict[str, list[int]] = {column.role: [] for column in looked}
-    for number, values in enumerate(cells(rows, *gaps, make=lambda *values: values)):
+    for number, values in enumerate(column_values(rows, *gaps, make=lambda *values: values)):
         for column, value in zip(looked, values, strict=True):
             if value is None or (isinstance(value, str) and not value.strip()) or (
                     isinstance(value, list) and not value and column.kind != "label"):
@@ -257,7 +257,7 @@ def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) 
         wanted = max(1, min(MOST_OF_STREAM, round(share * len(rows))))
         return rows.between(wanted, len(rows)), in_memory(rows, wanted)
     groups: dict[Any, array[int]] = defaultdict(lambda: array("q"))
-    for index, value in enumerate(cells(rows, label)) if label else ():
+    for index, value in enumerate(column_values(rows, label)) if label else ():
         groups[value if isinstance(value, str | int | bool) else None].append(index)
         if len(groups) > len(rows) // 4:  # labels that are numbers, or all but unique: nothing to stratify
             break
@@ -285,7 +285,7 @@ def duplicates(splits: Mapping[str, Rows], roles: Sequence[str]) -> dict[str, in
     """How many rows of validation and test stand in train too, and of test in validation."""
     def keys(rows: Any) -> NDArray[np.int64]:
         present = [role for role in roles if role in rows.column_names]
-        found = cells(rows, *present, make=lambda *values: hash(repr(values)))
+        found = column_values(rows, *present, make=lambda *values: hash(repr(values)))
         return np.fromiter(found if present else (), np.int64)
 
     hashed = {split: keys(rows) for split, rows in splits.items()}

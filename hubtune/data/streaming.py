@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from hubtune.contract import Base, Row, Rows, Task
 from hubtune.data.arrays import Place
 from hubtune.data.column_store import Values
-from hubtune.data.encoding import Encoded, encode
-from hubtune.data.row_batches import PIECE, Cells
+from hubtune.data.dataset import EncodedDataset
+from hubtune.data.encoding import encode
+from hubtune.data.row_batches import ROW_BATCH_SIZE, Cells
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -99,7 +100,7 @@ class Stream(Sequence[Row]):
         for _ in reader.read(self.first):
             pass
         rows = map(self.make, reader.read(None if self.last is None else self.last - self.first))
-        while piece := list(islice(rows, PIECE)):
+        while piece := list(islice(rows, ROW_BATCH_SIZE)):
             for role, values in kept.items():
                 values.extend([row[role] for row in piece])
             count += len(piece)
@@ -125,7 +126,7 @@ class Stream(Sequence[Row]):
 
 
 @dataclass
-class Windows:
+class StreamWindows:
     """The examples of a stream, a window at a time. length: what rows are cut at; size: rows of a window; opened: the one
     that is at hand, and its number."""
 
@@ -134,14 +135,14 @@ class Windows:
     base: Base
     length: int | None
     size: int
-    opened: tuple[int, Encoded]
+    opened: tuple[int, EncodedDataset]
 
     @property
     def rows(self) -> int:
         """All rows of the stream."""
         return len(self.stream)
 
-    def open(self, number: int) -> Encoded:
+    def open(self, number: int) -> EncodedDataset:
         """The examples of a window."""
         if number != self.opened[0]:
             start = number * self.size

@@ -15,16 +15,16 @@ from hubtune.evaluation import inference
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from hubtune.data.encoding import Encoded
+    from hubtune.data.dataset import EncodedDataset
 
 
-def spread(train: Encoded, count: int) -> list[int]:
+def spread(train: EncodedDataset, count: int) -> list[int]:
     """A few examples, from the shortest to the longest."""
     order = train.sizes.argsort(kind="stable")
     return sorted({int(order[place]) for place in np.linspace(0, len(order) - 1, count).astype(int)})
 
 
-def losses(task: Task[Any], base: Base, train: Encoded, model: Module, items: Sequence[int]) -> list[Tensor]:
+def losses(task: Task[Any], base: Base, train: EncodedDataset, model: Module, items: Sequence[int]) -> list[Tensor]:
     """The terms of the mean loss of examples in one batch, drawn as in training: some losses need what is drawn."""
     rngs = [train.draw(0, 0, item) for item in items]
     batch = inference.batch_for(model, task, [train.examples[item] for item in items], base, rngs)
@@ -32,7 +32,7 @@ def losses(task: Task[Any], base: Base, train: Encoded, model: Module, items: Se
     return [term.weight * term.total / (term.count or 1.0) for term in terms]
 
 
-def learnt(task: Task[Any], base: Base, train: Encoded, model: Module, items: Sequence[int]) -> list[Tensor]:
+def learnt(task: Task[Any], base: Base, train: EncodedDataset, model: Module, items: Sequence[int]) -> list[Tensor]:
     """The loss of examples without dropout, and its gradient by each weight that learns."""
     with inference.evaluating(model), torch.enable_grad():
         loss = torch.stack(losses(task, base, train, model, items)).sum()

@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 
 from hubtune.contract import Base, Batch, Loss, Prediction, Rows, Task
 from hubtune.data.arrays import Place
-from hubtune.data.batching import by_size, share
+from hubtune.data.batching import batches_of_rank, evaluation_batches
 from hubtune.data.column_store import Values
-from hubtune.data.dataset import Examples, with_more
-from hubtune.data.encoding import Encoded
-from hubtune.data.row_batches import Lines
+from hubtune.data.dataset import EncodedDataset, Examples, with_more
+from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import fp64, sharding
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def batch_for(model: Module, task: Task[Any], examples: Sequence[Any], base: Bas
 
 def batches_of(model: Module, sizes: Sequence[int] | NDArray[np.int64], uniform: bool, most: int = MOST, limit: int = LIMIT) -> list[list[int]]:
     """Examples of these sizes in batches that suit where the model is, and that memory suffices for."""
-    return by_size(sizes, min(limit, limit_on(next(model.parameters()).device.type)), most, uniform)
+    return evaluation_batches(sizes, min(limit, limit_on(next(model.parameters()).device.type)), most, uniform)
 
 
 def limit_on(device: str) -> int:
@@ -99,7 +98,7 @@ def unknown(items: Sequence[int], batch: Batch) -> AbstractContextManager[None]:
 
 
 def answer(
-    model: Module, task: Task[Any], base: Base, rows: Rows, encoded: Encoded, *,
+    model: Module, task: Task[Any], base: Base, rows: Rows, encoded: EncodedDataset, *,
     accelerator: Accelerator | PartialState | None = None, real: bool = True, losses: bool = False, uniform: bool = False,
     limit: int = LIMIT, advance: Callable[[int], None] = lambda examples: None,
     known: Callable[[Sequence[int], Batch], AbstractContextManager[None]] = unknown,
@@ -118,7 +117,7 @@ def answer(
     parts: list[tuple[int, Prediction]] = []
     sums: list[tuple[str, float, float]] = []
     with evaluating(model):
-        for _, items in share(batches, world, rank):
+        for _, items in batches_of_rank(batches, world, rank):
             if items or sharded:
                 batch, outputs = passed(model, task, base, encoded, items or batches[0][:1], real, known)
             if items:
@@ -130,11 +129,11 @@ def answer(
         parts, sums = gather_object(parts), gather_object(sums)
     by_example = dict(parts)  # by id, so that a row counted on two devices still counts once
     return Answers([task.merge([by_example[item] for item in items], row, base)
-                    for row, items in zip(Lines(rows), encoded.of_rows(), strict=True)], means_of(sums))
+                    for row, items in zip(BatchedRows(rows), encoded.examples_by_row(), strict=True)], means_of(sums))
 
 
 def passed(
-    model: Module, task: Task[Any], base: Base, encoded: Encoded, items: Sequence[int], real: bool,
+    model: Module, task: Task[Any], base: Base, encoded: EncodedDataset, items: Sequence[int], real: bool,
     known: Callable[[Sequence[int], Batch], AbstractContextManager[None]],
 ) -> tuple[Batch, Any]:
     """A batch of examples and what one forward pass gives; None where nobody looks at it: there are no labels, and only the task's
@@ -159,7 +158,7 @@ def means_of(sums: Sequence[tuple[str, float, float]]) -> dict[str, float]:
     return {name: total / count for name, (total, count) in totals.items() if count}
 
 
-def finite(model: Module, task: Task[Any], base: Base, encoded: Encoded) -> bool:
+def finite(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset) -> bool:
     """Whether the loss of the longest example is a number, in the format that is computed in."""
     item = int(encoded.sizes.argmax())
     with evaluating(model):
@@ -168,7 +167,7 @@ def finite(model: Module, task: Task[Any], base: Base, encoded: Encoded) -> bool
     return all(math.isfinite(float(term.total)) for term in terms)
 
 
-def annotated(model: Module, task: Task[Any], base: Base, encoded: Encoded, uniform: bool) -> Encoded:
+def annotated(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset, uniform: bool) -> EncodedDataset:
     """The examples with what the model as it is says of them: a frozen reference for what it will become."""
     place, order = Place(), np.zeros(len(encoded.examples), np.int64)
     more = Values(place)
@@ -186,7 +185,7 @@ def as_terms(loss: Loss | list[Loss]) -> list[Loss]:
     return loss if isinstance(loss, list) else [loss]
 
 
-def padding_matters(model: Module, task: Task[Any], base: Base, encoded: Encoded) -> bool:
+def padding_matters(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset) -> bool:
     """Whether examples' answers change when a longer one stands beside them, as in models that ignore the mask.
 
     Some of each length are asked: a window or a choice of few keys only matters from some length on. Rounding alone stays far

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hubtune.contract import Base, Task
-from hubtune.data.encoding import Encoded
+from hubtune.data.dataset import EncodedDataset
 from hubtune.errors import BrokenPlugin
 from hubtune.evaluation import inference
 
@@ -25,7 +25,7 @@ TINY = 1e-6
 """What is nothing, beside a loss of 0."""
 
 
-def refuse_mean(model: Module, task: Task[Any], base: Base, encoded: Encoded) -> None:
+def refuse_mean(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset) -> None:
     """Refuse a task whose loss is no sum. A loss over the whole step, which is none and says so, is not asked."""
     if not task.additive:
         return
@@ -42,7 +42,7 @@ def refuse_mean(model: Module, task: Task[Any], base: Base, encoded: Encoded) ->
             )
 
 
-def figures(model: Module, task: Task[Any], base: Base, encoded: Encoded, items: list[int]) -> Mapping[str, float]:
+def figures(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset, items: list[int]) -> Mapping[str, float]:
     """What has to be a sum over examples: the total and the count of every term, and the count that is said beforehand."""
     with inference.evaluating(model):
         batch = inference.batch_for(model, task, [encoded.examples[item] for item in items], base,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils.memory import should_reduce_batch_size
 
 from hubtune.contract import Base, Task
-from hubtune.data.encoding import Encoded
+from hubtune.data.dataset import EncodedDataset
 from hubtune.devices import device, fp64, number_formats, processes
 from hubtune.devices.device import Compute
 from hubtune.errors import ModelError
@@ -23,7 +23,7 @@ EXACT = ("fp32", "tf32")
 """Formats in which a model computes that computes at all."""
 
 
-def looked_at(model: Module, task: Task[Any], base: Base, encoded: Encoded, compute: Compute, free: bool) -> Compute:
+def looked_at(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset, compute: Compute, free: bool) -> Compute:
     """How this model is computed: with examples of one size if padding changes its answers, and in another format if it
     fails in the one that was chosen and that is `free`. Weights are fp64 afterwards, where it computes in that.
 
@@ -42,7 +42,7 @@ def looked_at(model: Module, task: Task[Any], base: Base, encoded: Encoded, comp
     return replace(compute, uniform=processes.together(inference.padding_matters(model, task, base, encoded)))
 
 
-def unfit(model: Module, task: Task[Any], base: Base, encoded: Encoded, compute: Compute, free: bool) -> str | None:
+def unfit(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset, compute: Compute, free: bool) -> str | None:
     """Why the model cannot be trained in a number format: what its family says, where the choice is free, or what it does."""
     known = number_formats.overflows(model) if free and compute.precision == "fp16" else None
     if known is not None:

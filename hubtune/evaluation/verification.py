@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from hubtune import temporary
 from hubtune.contract import Base, Task
-from hubtune.data.encoding import Encoded
+from hubtune.data.dataset import EncodedDataset
 from hubtune.errors import ProofError
 from hubtune.evaluation.clean_process import compared
 from hubtune.evaluation.inference import batch_for, batches_of, evaluating
@@ -45,7 +45,7 @@ class Saved:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def witness(model: Module, task: Task[Any], base: Base, encoded: Encoded, path: Path, uniform: bool) -> None:
+def witness(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset, path: Path, uniform: bool) -> None:
     """Ask the trained model, and write down inputs and outputs in a file beside the run."""
     order = encoded.sizes.argsort(kind="stable").tolist()
     chosen = [order[round(k * (len(order) - 1) / max(1, min(EXAMPLES, len(order)) - 1))] for k in

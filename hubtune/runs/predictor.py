@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hubtune.callbacks import Watcher
 from hubtune.contract import Base, Prediction, Strategy, Task, registry
 from hubtune.data import splits
-from hubtune.data.row_batches import Lines
+from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.hub.origin import Origin, fetch, locate, refuse_unsafe, said_beside
 from hubtune.models import loading
@@ -116,7 +116,7 @@ class Model:
                                 hint="With --data FILE, which has these columns.")
             data = [{role: text} for text in data]
         chosen = self._record.get("columns", {})
-        data = splits.for_evaluation(data, split, self.task.columns, chosen, needs_labels=False)
+        data = splits.evaluation_split(data, split, self.task.columns, chosen, needs_labels=False)
         return unlabelled(next(iter(data.splits.values())), self.task)
 
     def _answer(
@@ -149,13 +149,13 @@ class Model:
 
         start = time.monotonic()
         chosen = {**self._record.get("columns", {}), **(columns or {})}
-        found = splits.for_evaluation(data, split, self.task.columns, chosen, needs_labels=True)
+        found = splits.evaluation_split(data, split, self.task.columns, chosen, needs_labels=True)
         name, labelled = next(iter(found.splits.items()))
         if watcher and name in ("train", found.name) and self._record.get("data") == found.fingerprint[:16]:
             watcher.warn("the model was trained on these rows: scores here flatter it.")
         model, base = self.ready()
         predictions = self._answer(model, base, labelled, "evaluating", watcher)
-        listed = list(Lines(labelled))
+        listed = list(BatchedRows(labelled))
         return {
             "model": self.name, "task": self.task.name, "split": name, "rows": len(listed),
             "metric": self.task.select_metric(base).name, "metrics": self.task.score(predictions, listed, base),
@@ -167,7 +167,7 @@ class Model:
 def unlabelled(found: Any, task: Task[Any]) -> Any:
     """Rows without what a prediction must not see (and may not know)."""
     found = found.remove_columns([c.role for c in task.columns if c.target and c.role in found.column_names])
-    return found if type(task).question is Task.question else [task.question(row) for row in Lines(found)]
+    return found if type(task).question is Task.question else [task.question(row) for row in BatchedRows(found)]
 
 
 def on_best_device(model: Module) -> Module:

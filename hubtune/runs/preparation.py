@@ -10,9 +10,9 @@ from hubtune import defaults, hub
 from hubtune.callbacks import Noted, Watcher
 from hubtune.contract import Base, Strategy, Task, registry
 from hubtune.data import encoding, splits
-from hubtune.data.encoding import Encoded
-from hubtune.data.row_batches import Lines
-from hubtune.data.streaming import Stream, Windows
+from hubtune.data.dataset import EncodedDataset
+from hubtune.data.row_batches import BatchedRows
+from hubtune.data.streaming import Stream, StreamWindows
 from hubtune.devices import device, processes
 from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
 from hubtune.hub import card
@@ -31,18 +31,18 @@ class Prepared:
     task: Task[Any]
     strategy: Strategy[Any]
     plugins: dict[str, Any]
-    data: splits.Data
+    data: splits.DataSplits
     dataset_info: dict[str, Any]
     origin: Origin
     base: Base
     config: dict[str, Any]
     usage: str
-    encoded: dict[str, Encoded]
+    encoded: dict[str, EncodedDataset]
     lengths: dict[str, Any]
     settings: TrainPart
     parameters: int
     warnings: list[str]
-    windows: Windows | None = None
+    windows: StreamWindows | None = None
     shard: bool = False
 
     def described(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     )
     size = window_of(train, recipe.data.buffer, settings.batch_size or 1, task, noted) if isinstance(train, Stream) else len(train)
     encoded, lengths, base = encode_splits(task, data, base, limit, recipe.train, noted, size)
-    windows = Windows(task, train, base, lengths["max_length"], size, (0, encoded["train"])) if isinstance(train, Stream) else None
+    windows = StreamWindows(task, train, base, lengths["max_length"], size, (0, encoded["train"])) if isinstance(train, Stream) else None
     return Prepared(recipe, task, strategy, origins(plugins, task=task, strategy=strategy), data, dataset_info, origin, base, config,
                     strategy.usage(task, card.PLACE, base), encoded, lengths, settings, parameters, noted.warnings, windows, shard)
 
@@ -115,9 +115,9 @@ def refuse_settings(train: TrainPart, strategy: Strategy[Any], before: Mapping[s
 
 def inspected(
     recipe: Recipe, task: Task[Any], source: Any, before: Mapping[str, Any] | None, noted: Noted
-) -> tuple[splits.Data, dict[str, Any]]:
+) -> tuple[splits.DataSplits, dict[str, Any]]:
     """The rows of all splits, and what the task finds in them; refused where they are others than those the run began with."""
-    data = splits.gather(recipe.data, task.columns, source)
+    data = splits.load_splits(recipe.data, task.columns, source)
     if before and data.fingerprint != before["data"]["fingerprint"]:
         raise ResumeError(
             "the data has changed since the run began: "
@@ -125,8 +125,8 @@ def inspected(
             hint="Put the old data back to go on, or train anew with --overwrite.",
         )
     noted.note("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
-    dataset_info = task.validate_data({split: Lines(found) for split, found in data.splits.items()})
-    data = splits.for_training(data, recipe.data, task.columns, recipe.train.seed, noted.warn)
+    dataset_info = task.validate_data({split: BatchedRows(found) for split, found in data.splits.items()})
+    data = splits.training_splits(data, recipe.data, task.columns, recipe.train.seed, noted.warn)
     noted.note("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
     return data, dataset_info
 
@@ -160,8 +160,8 @@ def opened(
 
 
 def encode_splits(
-    task: Task[Any], data: splits.Data, base: Base, limit: int | None, train: TrainPart, noted: Noted, size: int
-) -> tuple[dict[str, Encoded], dict[str, Any], Base]:
+    task: Task[Any], data: splits.DataSplits, base: Base, limit: int | None, train: TrainPart, noted: Noted, size: int
+) -> tuple[dict[str, EncodedDataset], dict[str, Any], Base]:
     """Examples of every split. Training rows are cut at the training length; others only where they must be.
 
     size: of a stream, how many rows of it.

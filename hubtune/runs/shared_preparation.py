@@ -10,8 +10,8 @@ from typing import Any
 
 from hubtune.callbacks import Watcher
 from hubtune.contract import registry
-from hubtune.data.encoding import Encoded
-from hubtune.data.splits import Data
+from hubtune.data.dataset import EncodedDataset
+from hubtune.data.splits import DataSplits
 from hubtune.devices import host_lock
 from hubtune.errors import ModelError
 from hubtune.hub.origin import locate
@@ -72,8 +72,8 @@ def take_over(recipe: Recipe, place: Path) -> Prepared | None:
     base, _ = preparation.opened(origin, task, strategy, said["facts"])
     loading.state_limit(base, said["limit"])
     rows = {split: datasets.load_from_disk(str(place / "rows" / split)) for split in said["splits"] if split != "train"}
-    encoded = {split: Encoded.open(place / "examples" / split) for split in said["splits"]}
+    encoded = {split: EncodedDataset.open(place / "examples" / split) for split in said["splits"]}
     return Prepared(
-        recipe, task, strategy, {}, Data(rows, {}, "", "", None, None, {}), said["facts"], origin, replace(base, max_length=said["limit"]),
+        recipe, task, strategy, {}, DataSplits(rows, {}, "", "", None, None, {}), said["facts"], origin, replace(base, max_length=said["limit"]),
         {}, "", encoded, said["lengths"], TrainPart(**said["settings"]), said["parameters"], warnings=[], shard=said["shard"],
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune.callbacks import Watcher
 from hubtune.contract import CONTRACT, Task
-from hubtune.data.row_batches import Lines
+from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import device, fp64, host_lock, memory, processes, sharding
 from hubtune.evaluation import inference, loss_checks, model_checks, verification
 from hubtune.hub import card
@@ -151,7 +151,7 @@ def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: 
         if split == "train":
             continue
         watcher.begin(f"evaluating {split}", len(encoded.examples))
-        listed = list(Lines(prepared.data.splits[split]))
+        listed = list(BatchedRows(prepared.data.splits[split]))
         answers = inference.answer(model, task, base, listed, encoded, accelerator=processes.state(), advance=watcher.advance,
                                   uniform=compute.uniform, limit=compute.evaluation)
         watcher.end()

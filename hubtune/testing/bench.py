@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune.contract import Base, Batch, Example, ExampleRNG, Loss, Plugin, Prediction, Strategy, Task, registry
 from hubtune.data import encoding
+from hubtune.data.dataset import EncodedDataset
 from hubtune.errors import ModelError
 from hubtune.evaluation import inference
 from hubtune.hub.origin import in_folder
@@ -116,7 +117,7 @@ class Bench:
         return self.fresh_model(Strategy()).model.eval()
 
     @cached_property
-    def annotated(self) -> encoding.Encoded:
+    def annotated(self) -> EncodedDataset:
         """The examples of all rows, with what a frozen reference says of them where the task wants one."""
         from hubtune.evaluation import inference
 
@@ -136,7 +137,7 @@ class Bench:
 
         return inference.padding_matters(self.plain, self.task, self.base, self.annotated)
 
-    def part(self, rows: int) -> encoding.Encoded:
+    def part(self, rows: int) -> EncodedDataset:
         """The examples of the first rows."""
         return encoding.some(self.annotated, range(min(rows, self.annotated.rows)))
 

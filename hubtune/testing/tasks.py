@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from hubtune.contract import Strategy, Task
 from hubtune.data.encoding import encode
-from hubtune.data.row_batches import Piece
+from hubtune.data.row_batches import RowBatch
 from hubtune.errors import BrokenPlugin, HubtuneError
 from hubtune.evaluation.inference import batch_for, gap
 from hubtune.testing.bench import ROWS, Bench, Failed, ensure, no_grad, same_tensors
@@ -107,11 +107,11 @@ class TaskConformance(Conformance):
                f"an example of {max(sizes)} tokens is longer than base.max_length={limit}.", "`encode`: cut there")
         again = [list(found) for found in bench.task.encode(bench.rows, bench.base)]
         ensure(same_tensors(lists, again), "a second call encodes differently.", "randomness belongs into `collate`")
-        halves = [Piece([bench.rows[row] for row in half], half) for half in (range(8), range(8, len(bench.rows)))]
+        halves = [RowBatch([bench.rows[row] for row in half], half) for half in (range(8), range(8, len(bench.rows)))]
         parted = [list(found) for half in halves for found in bench.task.encode(half, bench.base)]
         ensure(same_tensors(lists, parted), "rows are encoded differently when they come some at a time.",
-               "`encode`: what a row becomes depends on that row alone, and its number is what `numbered` says")
-        kept = [[bench.encoded.examples[item] for item in items] for items in bench.encoded.of_rows()]
+               "`encode`: what a row becomes depends on that row alone, and its number is what `enumerate_rows` says")
+        kept = [[bench.encoded.examples[item] for item in items] for items in bench.encoded.examples_by_row()]
         ensure(same_tensors(lists, kept), "examples are not the same once they were kept.",
                "`encode`: plain dicts of numbers, texts, lists and arrays are kept as they are")
 

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 
 from hubtune.acceleration import kernels
 from hubtune.contract import Batch, Loss, Task
-from hubtune.data.batching import share
+from hubtune.data.batching import batches_of_rank
 from hubtune.devices import device, processes
 from hubtune.evaluation import inference, model_checks
 from hubtune.models import compat
@@ -110,7 +110,7 @@ class Gradient:
         """The micro-batches that this device computes. Every device has as many as the others."""
         work, accelerator = self.work, self.accelerator
         found = []
-        for index, items in share(cuts, accelerator.num_processes, accelerator.process_index):
+        for index, items in batches_of_rank(cuts, accelerator.num_processes, accelerator.process_index):
             weight = 1.0 if items else 0.0
             items = items or cuts[0][:1]
             rngs = [work.train.draw(work.settings.seed, epoch, item) for item in items]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubtune.contract import Base, Rows, Strategy, Task
-from hubtune.data.encoding import Encoded
-from hubtune.data.streaming import Windows
+from hubtune.data.dataset import EncodedDataset
+from hubtune.data.streaming import StreamWindows
 from hubtune.devices.device import Compute
 from hubtune.recipe import TrainPart
 
@@ -25,13 +25,13 @@ class Work:
     base: Base
     model: Module
     newly_initialized: frozenset[str]
-    train: Encoded
-    validation: Encoded
+    train: EncodedDataset
+    validation: EncodedDataset
     validation_rows: Rows
     settings: TrainPart
     compute: Compute
     folder: Path
     resume: bool = False
-    windows: Windows | None = None
+    windows: StreamWindows | None = None
     """Of a stream: what `train` is a window of."""
     shard: bool = False

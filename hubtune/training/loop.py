@@ -21,9 +21,9 @@ from accelerate.utils import DistributedDataParallelKwargs
 from hubtune.callbacks import Watcher
 from hubtune.contract import Plan
 from hubtune.data.batching import steps_of_epoch
-from hubtune.data.encoding import Encoded
+from hubtune.data.dataset import EncodedDataset
 from hubtune.data.labels import row_numbers
-from hubtune.data.row_batches import Lines
+from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import processes, sharding
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
 from hubtune.evaluation import inference
@@ -179,10 +179,10 @@ class Loop:
             ))
         return self.planned[1][place]
 
-    def look_at(self, train: Encoded) -> None:
+    def look_at(self, train: EncodedDataset) -> None:
         """Have these examples as those that are trained on: all, or a window of a stream."""
         self.work.train = train
-        self.rows_examples = train.of_rows()
+        self.rows_examples = train.examples_by_row()
         self.row_sizes = train.row_sizes()
 
     def one_step(self) -> None:
@@ -222,7 +222,7 @@ class Loop:
                 accelerator=self.accelerator, real=False, losses=True, uniform=work.compute.uniform,
                 limit=work.compute.evaluation, known=self.learner.features.validation,
             )
-        scores = work.task.score(answers.predictions, list(Lines(work.validation_rows)), work.base)
+        scores = work.task.score(answers.predictions, list(BatchedRows(work.validation_rows)), work.base)
         metric = work.task.select_metric(work.base)
         sign = 1.0 if metric.higher_is_better else -1.0
         rank = [sign * scores[metric.name], -sum(answers.losses.values())]  # a tie goes to the lower loss

@@ -15,7 +15,7 @@ from accelerate.utils import broadcast
 from hubtune.acceleration import block_compilation, embedding_pruning, feature_cache, padding_free
 from hubtune.callbacks import Watcher
 from hubtune.contract import Plan
-from hubtune.data.batching import cut, places
+from hubtune.data.batching import computed_tokens, micro_batches
 from hubtune.devices import fp64, processes, sharding
 from hubtune.devices.device import Compute
 from hubtune.errors import ResumeError, TrainingError
@@ -202,7 +202,7 @@ class Learner:
     def cuts(self, items: Sequence[int]) -> list[list[int]]:
         """The step's micro-batches."""
         compute = self.work.compute
-        return cut(items, [int(self.work.train.sizes[item]) for item in items], compute.overhead, self.limit, compute.uniform, compute.padding)
+        return micro_batches(items, [int(self.work.train.sizes[item]) for item in items], compute.overhead, self.limit, compute.uniform, compute.padding)
 
     def tokens(self, items: Sequence[int]) -> int:
         """Tokens of examples, without padding."""
@@ -211,7 +211,7 @@ class Learner:
     def places(self, items: Sequence[int]) -> int:
         """What a micro-batch computes, in tokens: with its padding, as far as that costs something."""
         longest = max(int(self.work.train.sizes[item]) for item in items)
-        return math.ceil(places(self.tokens(items), len(items) * longest, self.work.compute.padding))
+        return math.ceil(computed_tokens(self.tokens(items), len(items) * longest, self.work.compute.padding))
 
     def reduce(self, cuts: list[list[int]], error: Exception) -> None:
         """Half as many tokens in a micro-batch from now on; where it holds one example, activations that are computed again."""

@@ -161,9 +161,9 @@ def test_by_default_it_is_used_where_it_saves_much(tiny_model: Any, tmp_path: Pa
 def test_where_padding_is_cheap_a_step_is_cut_less() -> None:
     sizes = [40, 4, 4, 4, 4, 4]
     items = list(range(len(sizes)))
-    assert len(batching.cut(items, sizes, 64, 1000)) == 2
-    assert len(batching.cut(items, sizes, 64, 1000, padding=0.1)) == 1
-    assert len(batching.cut(items, sizes, 64, 70, padding=0.1)) == 2  # 60 tokens, and a tenth of 180 places beside
+    assert len(batching.micro_batches(items, sizes, 64, 1000)) == 2
+    assert len(batching.micro_batches(items, sizes, 64, 1000, padding=0.1)) == 1
+    assert len(batching.micro_batches(items, sizes, 64, 70, padding=0.1)) == 2  # 60 tokens, and a tenth of 180 places beside
 
 
 def by_definition(query: Any, key: Any, value: Any, starts: Any, starts_of_keys: Any, longest: int, longest_of_keys: int, *,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from hubtune.data.batching import ORDERS, by_size, cut, share, steps_of_epoch
+from hubtune.data.batching import ORDERS, batches_of_rank, evaluation_batches, micro_batches, steps_of_epoch
 
 SEEDS = range(25)
 
@@ -80,7 +80,7 @@ def test_a_cut_holds_each_item_once_within_the_limit(seed: int, uniform: bool) -
     items = [1000 + 7 * index for index in range(len(sizes))]  # items are ids, not positions
     size_of = dict(zip(items, sizes, strict=True))
     limit = random.Random(seed).choice([1, 50, 500, 5000])
-    batches = cut(items, sizes, 64, limit, uniform)
+    batches = micro_batches(items, sizes, 64, limit, uniform)
     assert sorted(itertools.chain(*batches)) == items
     for batch in batches:
         own = [size_of[item] for item in batch]
@@ -99,7 +99,7 @@ def test_no_cut_at_all_costs_less(seed: int) -> None:
         cost(batches, sizes, overhead) for batches in partitions(range(len(sizes)))
         if all(len(batch) == 1 or len(batch) * max(1, max(sizes[i] for i in batch)) <= limit for batch in batches)
     )
-    assert cost(cut(list(range(len(sizes))), sizes, overhead, limit), sizes, overhead) == best
+    assert cost(micro_batches(list(range(len(sizes))), sizes, overhead, limit), sizes, overhead) == best
 
 
 def partitions(items: Sequence[int]) -> Iterator[list[list[int]]]:
@@ -114,28 +114,28 @@ def partitions(items: Sequence[int]) -> Iterator[list[list[int]]]:
 
 
 def test_nothing_is_cut_into_nothing() -> None:
-    assert cut([], [], 64, 100) == []
+    assert micro_batches([], [], 64, 100) == []
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("uniform", [False, True])
 def test_batches_by_size_hold_each_example_once_within_the_limits(seed: int, uniform: bool) -> None:
     sizes = sizes_of(seed)
-    batches = by_size(sizes, 600, 8, uniform)
+    batches = evaluation_batches(sizes, 600, 8, uniform)
     assert sorted(itertools.chain(*batches)) == list(range(len(sizes)))
     for batch in batches:
         own = [sizes[index] for index in batch]
         assert len(batch) <= 8
         assert len(batch) == 1 or len(batch) * max(own) <= 600
         assert not uniform or len(set(own)) == 1
-    assert by_size([], 600, 8) == []
+    assert evaluation_batches([], 600, 8) == []
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 8, 12])
 def test_every_rank_gets_the_same_number_of_batches(world: int, count: int) -> None:
     batches = [[index, index + 100] for index in range(count)]
-    ranks = [share(batches, world, rank) for rank in range(world)]
+    ranks = [batches_of_rank(batches, world, rank) for rank in range(world)]
     assert len({len(mine) for mine in ranks}) == 1
     given = sorted((index, tuple(items)) for mine in ranks for index, items in mine if items)
     assert given == [(index, tuple(items)) for index, items in enumerate(batches)]

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from hubtune import Base, Task, numbered
+from hubtune import Base, Task, enumerate_rows
 from hubtune.acceleration.embedding_pruning import ids_in
 from hubtune.data.arrays import Place
 from hubtune.data.column_store import FORMS, Values
-from hubtune.data.dataset import Examples, with_more
-from hubtune.data.encoding import Encoded, encode, encode_for_training
-from hubtune.data.row_batches import PIECE
+from hubtune.data.dataset import EncodedDataset, Examples, with_more
+from hubtune.data.encoding import encode, encode_for_training
+from hubtune.data.row_batches import ROW_BATCH_SIZE
 
 KINDS = [
     {"input_ids": [101, 7, 102], "target": 1}, {"input_ids": [], "target": -100}, {"input_ids": [2**40], "target": 70_000},
@@ -103,7 +103,7 @@ class Words(Task[Any]):
     """A word is a token. Examples hold the number of their row; texts that begin alike are a group."""
 
     def encode(self, rows: Any, base: Base) -> Iterator[list[dict[str, Any]]]:
-        for number, row in numbered(rows):
+        for number, row in enumerate_rows(rows):
             words = [int(word) for word in row["text"].split()][: base.max_length]
             yield [{"input_ids": words, "row": number}] * (2 if words[0] == 3 else 1)
 
@@ -115,7 +115,7 @@ class Words(Task[Any]):
 
 
 BASE = Base("org/name", "0" * 40, None, None)
-ROWS = [{"text": " ".join([str(row % 5), *map(str, range(row % 7))])} for row in range(2 * PIECE + 10)]
+ROWS = [{"text": " ".join([str(row % 5), *map(str, range(row % 7))])} for row in range(2 * ROW_BATCH_SIZE + 10)]
 
 
 @pytest.mark.parametrize("limit", [None, 4])
@@ -126,7 +126,7 @@ def test_pieces_are_encoded_as_the_whole(limit: int | None) -> None:
     expected = [list(found) for found in task.encode(ROWS, base)]
     for rows in (ROWS, Dataset.from_list(ROWS)):
         encoded = encode(task, rows, BASE, limit)
-        assert [[encoded.examples[item] for item in items] for items in encoded.of_rows()] == expected
+        assert [[encoded.examples[item] for item in items] for items in encoded.examples_by_row()] == expected
         assert encoded.owner.tolist() == [row for row, found in enumerate(expected) for _ in found]
         assert encoded.sizes.tolist() == [task.num_tokens(example) for example in encoded.examples]
         assert encoded.lengths is not None
@@ -150,22 +150,22 @@ def test_another_process_opens_what_was_saved(tmp_path: Path) -> None:
     more = stored([{"reference": [float(item)]} for item in range(len(encoded.examples))], 0)
     assert isinstance(encoded.examples, Examples)
     joined = with_more(encoded.examples, Examples(more))
-    encoded = Encoded(joined, encoded.owner, encoded.sizes, encoded.rows, encoded.lengths, encoded.groups)
+    encoded = EncodedDataset(joined, encoded.owner, encoded.sizes, encoded.rows, encoded.lengths, encoded.groups)
     encoded.save(tmp_path / "one")
-    script = ("import json, sys, pathlib; from hubtune.data.encoding import Encoded; found = Encoded.open(pathlib.Path(sys.argv[1]))\n"
+    script = ("import json, sys, pathlib; from hubtune.data.dataset import EncodedDataset; found = EncodedDataset.open(pathlib.Path(sys.argv[1]))\n"
               "print(json.dumps([list(found.examples), found.owner.tolist(), found.sizes.tolist(), found.rows, found.groups.tolist()]))")
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "one")], capture_output=True, text=True, check=True)
     assert encoded.groups is not None
     assert json.loads(done.stdout) == [
         list(encoded.examples), encoded.owner.tolist(), encoded.sizes.tolist(), encoded.rows, encoded.groups.tolist()]
-    again = Encoded.open(tmp_path / "one")
+    again = EncodedDataset.open(tmp_path / "one")
     again.save(tmp_path / "two")  # files are linked
-    assert list(Encoded.open(tmp_path / "two").examples) == list(encoded.examples)
+    assert list(EncodedDataset.open(tmp_path / "two").examples) == list(encoded.examples)
 
 
 def test_what_has_no_flat_form_cannot_be_saved(tmp_path: Path) -> None:
     values = stored([{"image": Path("a.png")}], 10**9)
-    encoded = Encoded(Examples(values), np.zeros(1, np.int64), np.ones(1, np.int64), 1)
+    encoded = EncodedDataset(Examples(values), np.zeros(1, np.int64), np.ones(1, np.int64), 1)
     with pytest.raises(ValueError, match="no flat form"):
         encoded.save(tmp_path)
     assert not (tmp_path / "encoded.json").exists()
@@ -176,4 +176,4 @@ def test_a_file_that_is_too_short_is_noticed(tmp_path: Path) -> None:
     largest = max(tmp_path.glob("*.flat"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-8])
     with pytest.raises((ValueError, OSError)):
-        Encoded.open(tmp_path)
+        EncodedDataset.open(tmp_path)

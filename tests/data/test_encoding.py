@@ -95,7 +95,7 @@ def test_several_examples_of_a_row_belong_to_it() -> None:
     encoded = encode(Words(windows=True), rows_of(3, 12, 5), BASE, 5)
     assert encoded.sizes.tolist() == [3, 5, 5, 2, 5]
     assert encoded.owner.tolist() == [0, 1, 1, 1, 2]
-    assert list(map(list, encoded.of_rows())) == [[0], [1, 2, 3], [4]]
+    assert list(map(list, encoded.examples_by_row())) == [[0], [1, 2, 3], [4]]
     assert encoded.row_sizes().tolist() == [3, 12, 5]
     assert encoded.rows == 3
 
@@ -109,7 +109,7 @@ def test_rows_of_datasets_are_rows_too() -> None:
 
 def test_no_rows_make_no_examples() -> None:
     encoded = encode(Words(), [], BASE, 5)
-    assert (list(encoded.examples), list(encoded.of_rows()), encoded.row_sizes().tolist()) == ([], [], [])
+    assert (list(encoded.examples), list(encoded.examples_by_row()), encoded.row_sizes().tolist()) == ([], [], [])
 
 
 # ---------------------------------------------------------------------------------- with the tokenizers of models

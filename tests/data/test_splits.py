@@ -23,10 +23,10 @@ def balanced(count: int = 40, labels: str = "abcd") -> Rows:
     return [{"text": f"number {index} of them", "label": labels[index % len(labels)]} for index in range(count)]
 
 
-def train_rows(source: Any, seed: int = 0, warnings: list[str] | None = None, **part: Any) -> splits.Data:
+def train_rows(source: Any, seed: int = 0, warnings: list[str] | None = None, **part: Any) -> splits.DataSplits:
     heard: list[str] = [] if warnings is None else warnings
     made = DataPart(**part)
-    return splits.for_training(splits.gather(made, COLUMNS, source), made, COLUMNS, seed, heard.append)
+    return splits.training_splits(splits.load_splits(made, COLUMNS, source), made, COLUMNS, seed, heard.append)
 
 
 def refusal(source: Any, **part: Any) -> DataError:
@@ -37,7 +37,7 @@ def refusal(source: Any, **part: Any) -> DataError:
 
 def inspected(source: Any, **options: Any) -> dict[str, Any]:
     """What the task finds in the rows, before they are cut."""
-    return TextClassification(ClassificationOptions(**options)).validate_data(splits.gather(DataPart(), COLUMNS, source).splits)
+    return TextClassification(ClassificationOptions(**options)).validate_data(splits.load_splits(DataPart(), COLUMNS, source).splits)
 
 
 # ---------------------------------------------------------------------------------------------------- columns
@@ -328,36 +328,36 @@ def test_one_label_is_nothing_to_tell_apart() -> None:
 
 
 def test_rows_to_predict_need_no_labels_and_labels_may_be_missing() -> None:
-    found = splits.for_evaluation([{"text": "some words"}], None, COLUMNS, {}, needs_labels=False)
+    found = splits.evaluation_split([{"text": "some words"}], None, COLUMNS, {}, needs_labels=False)
     assert found.splits["rows in memory"].column_names == ["text"]
-    splits.for_evaluation([{"text": "some words", "label": ""}], None, COLUMNS, {}, needs_labels=False)
+    splits.evaluation_split([{"text": "some words", "label": ""}], None, COLUMNS, {}, needs_labels=False)
     with pytest.raises(DataError, match="an empty text: row 1"):
-        splits.for_evaluation([{"text": "", "label": "a"}], None, COLUMNS, {}, needs_labels=False)
+        splits.evaluation_split([{"text": "", "label": "a"}], None, COLUMNS, {}, needs_labels=False)
 
 
 def test_rows_to_evaluate_need_labels() -> None:
     with pytest.raises(DataError, match="no column for the label"):
-        splits.for_evaluation([{"text": "some words"}], None, COLUMNS, {}, needs_labels=True)
+        splits.evaluation_split([{"text": "some words"}], None, COLUMNS, {}, needs_labels=True)
     with pytest.raises(DataError, match="a missing label: rows 1, 2"):
-        splits.for_evaluation([{"text": "some words", "label": None}] * 2, None, COLUMNS, {"label": "label"}, needs_labels=True)
+        splits.evaluation_split([{"text": "some words", "label": None}] * 2, None, COLUMNS, {"label": "label"}, needs_labels=True)
 
 
 def test_the_columns_of_the_training_are_remembered_and_looked_for_again_when_gone() -> None:
     chosen = {"text": "what", "label": "mark"}
     for source in ([{"what": "some words", "mark": "a", "text": "other words"}], [{"text": "some words", "label": "a"}]):
-        found = splits.for_evaluation(source, None, COLUMNS, chosen, needs_labels=True)
+        found = splits.evaluation_split(source, None, COLUMNS, chosen, needs_labels=True)
         assert found.splits["rows in memory"][0] == {"text": "some words", "label": "a"}
 
 
 def test_the_test_split_is_taken_first_and_a_wrong_split_is_refused() -> None:
     source = {"train": balanced(), "test": balanced(8)}
-    assert list(splits.for_evaluation(source, None, COLUMNS, {}, True).splits) == ["test"]
-    assert list(splits.for_evaluation(source, "train", COLUMNS, {}, True).splits) == ["train"]
+    assert list(splits.evaluation_split(source, None, COLUMNS, {}, True).splits) == ["test"]
+    assert list(splits.evaluation_split(source, "train", COLUMNS, {}, True).splits) == ["train"]
     held_out = {"train": source["train"], "validation": source["test"]}
-    assert list(splits.for_evaluation(held_out, None, COLUMNS, {}, True).splits) == ["validation"]
-    assert list(splits.for_evaluation({"train": source["train"]}, None, COLUMNS, {}, True).splits) == ["train"]
+    assert list(splits.evaluation_split(held_out, None, COLUMNS, {}, True).splits) == ["validation"]
+    assert list(splits.evaluation_split({"train": source["train"]}, None, COLUMNS, {}, True).splits) == ["train"]
     with pytest.raises(DataError, match="there is no split 'dev'; splits: train, test"):
-        splits.for_evaluation(source, "dev", COLUMNS, {}, True)
+        splits.evaluation_split(source, "dev", COLUMNS, {}, True)
 
 
 @pytest.mark.parametrize(("file", "called"), [
@@ -368,13 +368,13 @@ def test_data_without_splits_is_called_by_its_name(file: str, called: str, tmp_p
     (tmp_path / file).write_text("text,label\ngood film,a\n,b\n", encoding="utf-8")
     source = (tmp_path / file).parent if "folder" in file else tmp_path / file
     with pytest.raises(DataError, match=f"an empty text: row 2 of {called}."):
-        splits.for_evaluation(source, None, COLUMNS, {}, needs_labels=True)
+        splits.evaluation_split(source, None, COLUMNS, {}, needs_labels=True)
     (tmp_path / file).write_text("text,label\ngood film,a\nbad film,b\n", encoding="utf-8")
-    assert list(splits.for_evaluation(source, None, COLUMNS, {}, True).splits) == [called]
+    assert list(splits.evaluation_split(source, None, COLUMNS, {}, True).splits) == [called]
     with pytest.raises(DataError, match="there is no split 'dev'") as caught:
-        splits.for_evaluation(source, "dev", COLUMNS, {}, True)
+        splits.evaluation_split(source, "dev", COLUMNS, {}, True)
     assert (caught.value.hint == "Leave --split out: all rows are taken.") is (called in ("more.csv", "folder"))
-    assert list(splits.for_evaluation(source, None if called == "test" else "train", COLUMNS, {}, True).splits) == [
+    assert list(splits.evaluation_split(source, None if called == "test" else "train", COLUMNS, {}, True).splits) == [
         "test" if called == "test" else "train"]  # who names it has his way
 
 

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 import hubtune
-from hubtune import DataError, HubtuneError, Watcher, cells
+from hubtune import DataError, HubtuneError, Watcher, column_values
 from hubtune.data.encoding import encode
-from hubtune.data.streaming import Stream, Windows
+from hubtune.data.streaming import Stream, StreamWindows
 from hubtune.testing.hub import LoopbackHub
 from hubtune.training.loop import Loop
 
@@ -56,9 +56,9 @@ def streamed(repo: str, **more: Any) -> Any:
     from hubtune.recipe import DataPart
 
     part = DataPart(source=repo, stream=True, **more)
-    data = splits.gather(part, TextClassification.columns)
+    data = splits.load_splits(part, TextClassification.columns)
     assert isinstance(sources.load(repo, stream=True).splits["train"], Stream)
-    return data, splits.for_training(data, part, TextClassification.columns, 0, lambda text: None)
+    return data, splits.training_splits(data, part, TextClassification.columns, 0, lambda text: None)
 
 
 @pytest.mark.parametrize("kind", ["text", "shards"])
@@ -80,7 +80,7 @@ def test_a_stream_has_the_rows_of_the_data_set(kind: str, data: dict[str, str]) 
 def test_one_pass_counts_and_keeps_the_labels(data: dict[str, str], hub: LoopbackHub) -> None:
     found, _ = streamed(data["text"])
     before = len(hub.requests)
-    labels = cells(found.splits["train"], "label")
+    labels = column_values(found.splits["train"], "label")
     assert [list(labels), len(labels)] == [[row["label"] for row in ROWS], COUNT]
     assert len(hub.requests) == before
 
@@ -177,7 +177,7 @@ def test_windows_have_the_examples_of_all_rows(data: dict[str, str], tiny_model:
     base = loading.open_base(origin, task)
     base = loading.configured(base, task.model_config(task.validate_data(found.splits), base))
     train = split.splits["train"]
-    windows = Windows(task, train, base, 8, 40, (0, encode(task, train.part(0, 40), base, 8)))
+    windows = StreamWindows(task, train, base, 8, 40, (0, encode(task, train.part(0, 40), base, 8)))
     whole = encode(task, list(train), base, 8)
     parts = [windows.open(number) for number in range(3)]
     assert [example for part in parts for example in part.examples] == list(whole.examples)

@@ -20,7 +20,7 @@ import hubtune
 from hubtune import Base, Batch
 from hubtune.callbacks import Watcher
 from hubtune.contract import registry
-from hubtune.data.encoding import Encoded
+from hubtune.data.dataset import EncodedDataset
 from hubtune.devices import device, fp64
 from hubtune.errors import ModelError
 from hubtune.evaluation import inference, model_checks
@@ -132,7 +132,7 @@ class Window:
 @pytest.mark.parametrize(("sizes", "matters"), [([1, 2, 3, 4, 5], False), ([1, 2, 7, 8, 9], True), ([1, 1, 9, 9], False), ([7], False)])
 def test_texts_of_all_lengths_are_asked_whether_padding_matters(sizes: list[int], matters: bool) -> None:
     """Where a model's attention is narrow, only those longer than that show it."""
-    encoded = Encoded(sizes, np.arange(len(sizes)), np.array(sizes), len(sizes))
+    encoded = EncodedDataset(sizes, np.arange(len(sizes)), np.array(sizes), len(sizes))
     assert inference.padding_matters(torch.nn.Linear(1, 1), Window(), None, encoded) is matters  # type: ignore[arg-type]
 
 

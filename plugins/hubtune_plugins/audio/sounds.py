@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from os import PathLike
 
-from hubtune import Column, DataError, Task, numbered, row_numbers
+from hubtune import Column, DataError, Task, enumerate_rows, row_numbers
 
 FRAMES = 50
 """Frames of a second, as wav2vec 2.0 and its kin make them: one every 20 ms."""
@@ -128,7 +128,7 @@ def examples_of(rows, base, most=None):
     # Two kinds make every sound equally long: Whisper's says the seconds, AST's counts steps of 10 ms.
     fixed = FRAMES * (getattr(extractor, "chunk_length", 0) or 0) or (getattr(extractor, "max_length", 0) or 0) // 2
     all_frames = frames_of([row["audio"] for row in rows], extractor.sampling_rate)
-    for (index, row), frames in zip(numbered(rows), all_frames, strict=True):
+    for (index, row), frames in zip(enumerate_rows(rows), all_frames, strict=True):
         frames = frames if most is None else min(frames, most)
         yield {"audio": row["audio"], "row": index, "frames": frames, "size": fixed or frames}
 

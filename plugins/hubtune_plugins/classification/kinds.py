@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hubtune import DataError, cells, label_id, label_space, label_text, row_numbers
+from hubtune import DataError, column_values, label_id, label_space, label_text, row_numbers
 from hubtune_plugins.classification import scores
 
 
@@ -17,7 +17,7 @@ class One:
 
     def dataset_info(self, splits, name):
         """The label space of the rows by split. name: what the raw labels are called, as a dict, given the labels."""
-        raw = {split: cells(rows, "label", make=self.labels) for split, rows in splits.items()}
+        raw = {split: column_values(rows, "label", make=self.labels) for split, rows in splits.items()}
         labels = label_space(raw)
         names = name(labels)
         ordered = list(dict.fromkeys(names[label] for label in labels))
@@ -108,7 +108,7 @@ class Number(One):
 
     def dataset_info(self, splits, name):
         for split, rows in splits.items():
-            refuse_words(cells(rows, "label"), split)
+            refuse_words(column_values(rows, "label"), split)
         return {}
 
     def target(self, value, names, config):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Loss, Metric, ModelSetup, Task, cells, exact, label_config, option
+from hubtune import Batch, Loss, Metric, ModelSetup, Task, column_values, exact, label_config, option
 from hubtune_plugins.classification.kinds import KINDS, kind_in
 
 
@@ -29,7 +29,7 @@ class Labelled(Task):
         return {label: label for label in labels}
 
     def validate_data(self, splits):
-        kind = self.which(cells(splits["train"], "label"))
+        kind = self.which(column_values(splits["train"], "label"))
         return {"kind": kind, **KINDS[kind](self.options).dataset_info(splits, self.names_of)}
 
     def model_config(self, dataset_info, base):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Column, ModelSetup, hookimpl, numbered
+from hubtune import Column, ModelSetup, enumerate_rows, hookimpl
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, ImageTask
 from hubtune_plugins.vision.images import decoded, fitted, patches, pixels, sizes_of
@@ -37,7 +37,7 @@ class ImageClassification(Labelled, ImageTask):
 
     def encode(self, rows, base):
         cost = patches(base.processor, self.grid, self.grid)
-        for index, row in numbered(rows):
+        for index, row in enumerate_rows(rows):
             yield [self.with_target({"image": row["image"], "row": index, "patches": cost}, row, base)]
 
     def collate(self, examples, base, rngs):

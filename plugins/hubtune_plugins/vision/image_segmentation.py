@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Loss, Metric, ModelSetup, hookimpl, label_config, numbered, option
+from hubtune import Batch, Loss, Metric, ModelSetup, enumerate_rows, hookimpl, label_config, option
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, PlaceTask
 from hubtune_plugins.vision.images import fitted
 from hubtune_plugins.vision.masks import MASK, id_by_number, ids_of, named, read_ids
@@ -40,7 +40,7 @@ class ImageSegmentation(PlaceTask):
         return ModelSetup(extras, processor)
 
     def encode(self, rows, base):
-        for index, row in numbered(rows):
+        for index, row in enumerate_rows(rows):
             mask = {"mask": row["mask"]} if row.get("mask") is not None else {}
             yield [self.example(row, index, base) | mask]
 

@@ -1,6 +1,6 @@
 """What the vision tasks share: images of any kind to RGB, RGB to tensors, and what an image costs."""
 
-from hubtune import DataError, ModelError, cells, row_numbers
+from hubtune import DataError, ModelError, column_values, row_numbers
 
 SIDE = 16
 """Pixels of a side of a patch, which images are measured in."""
@@ -100,7 +100,7 @@ def sizes_of(splits, column="image"):
     sizes = {}
     for split, rows in splits.items():
         bad, found = {}, []
-        for index, value in enumerate(cells(rows, column)):
+        for index, value in enumerate(column_values(rows, column)):
             try:
                 found.append(size_of(value, index))
             except DataError as error:

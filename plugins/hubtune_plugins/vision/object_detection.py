@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Metric, ModelSetup, hookimpl, label_config, numbered, option
+from hubtune import Batch, Metric, ModelSetup, enumerate_rows, hookimpl, label_config, option
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, PlaceTask
 from hubtune_plugins.vision.boxes import OBJECTS, as_answer, checked, counted, objects_of, relative
 from hubtune_plugins.vision.detectors import best, reads_mask, sums, targets_of, with_loss
@@ -38,7 +38,7 @@ class ObjectDetection(PlaceTask):
         return ModelSetup(label_config(dataset_info.get("labels"), base.config), processor)
 
     def encode(self, rows, base):
-        for index, row in numbered(rows):
+        for index, row in enumerate_rows(rows):
             example = self.example(row, index, base)
             yield [example | relative(row.get("objects"), example["size"], base.config)]
 

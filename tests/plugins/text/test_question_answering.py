@@ -24,7 +24,7 @@ def test_the_tokens_of_an_answer_spell_it_in_every_window(model_type, tiny_model
     for limit in (None, 40):
         encoded = encoding.encode(task, ROWS, base, limit)
         assert limit is None or encoded.sizes.max() <= limit
-        for row, items in zip(ROWS, encoded.of_rows(), strict=True):
+        for row, items in zip(ROWS, encoded.examples_by_row(), strict=True):
             spelled = []
             for example in (encoded.examples[i] for i in items):
                 first, last = example["target"]
@@ -34,7 +34,7 @@ def test_the_tokens_of_an_answer_spell_it_in_every_window(model_type, tiny_model
             [(text, _), *_] = answers_of(row["answers"], row["context"])
             assert spelled
             assert set(spelled) <= {text, f"{text}.", f"{text},"}  # pieces may hold the point that follows
-        assert (len(encoded.of_rows()[2]) > 1) == (limit is not None)
+        assert (len(encoded.examples_by_row()[2]) > 1) == (limit is not None)
 
 
 @pytest.mark.parametrize("model_type", TYPES)

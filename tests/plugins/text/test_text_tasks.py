@@ -12,7 +12,7 @@ import hubtune
 from hubtune.callbacks import Noted
 from hubtune.contract import registry
 from hubtune.data import encoding
-from hubtune.data.batching import cut
+from hubtune.data.batching import micro_batches
 from hubtune.errors import DataError
 from hubtune.evaluation import inference
 from hubtune.hub.origin import in_folder
@@ -67,7 +67,7 @@ def test_law_1_a_step_s_gradient_is_the_same_however_it_is_cut(model_type, kind,
     everything = list(range(12))
     whole = gradient(task, model, base, encoded, [everything])
     for cuts in ([everything[:5], everything[5:]], [[i] for i in everything],
-                 cut(everything, encoded.sizes.tolist(), overhead=8, limit=200)):
+                 micro_batches(everything, encoded.sizes.tolist(), overhead=8, limit=200)):
         parts = gradient(task, model, base, encoded, cuts)
         assert torch.linalg.norm(parts - whole) <= 1e-9 * torch.linalg.norm(whole)
 

@@ -132,9 +132,9 @@ def test_a_long_row_is_read_in_windows_and_each_word_where_most_is_around_it(tin
     [short, *_] = rows = task.sample(2)
     row = {"tokens": short["tokens"] * 20, "tags": short["tags"] * 20}
     model, base, encoded = prepared(task, tiny_model("bert"), [*rows, row], limit=32)
-    assert len(encoded.of_rows()[2]) > 4
+    assert len(encoded.examples_by_row()[2]) > 4
     assert encoded.sizes.max() == 32
-    learnt = [tag for i in encoded.of_rows()[2] for tag in encoded.examples[i]["target"] if tag != -100]
+    learnt = [tag for i in encoded.examples_by_row()[2] for tag in encoded.examples[i]["target"] if tag != -100]
     assert len(learnt) > len(row["tokens"])  # those in two windows are learnt twice
     [found] = answers(task, model, base, [row], limit=32)
     assert len(found["tags"]) == len(row["tokens"])

@@ -4,7 +4,7 @@ Each kind of rows says what it needs, what its examples carry to be learnt from,
 what perfect vectors are.
 """
 
-from hubtune import DataError, cells, label_text
+from hubtune import DataError, column_values, label_text
 from hubtune_plugins.classification.kinds import number, refuse_words
 from hubtune_plugins.classification.scores import number_scores
 from hubtune_plugins.text.similarity.contrast import key
@@ -88,7 +88,7 @@ def checked(rows, split, chosen):
         )
     if kind == "graded":
         try:
-            refuse_words(cells(rows, "label"), split)
+            refuse_words(column_values(rows, "label"), split)
         except DataError as error:
             raise DataError(error.message, hint="A score is a number. For pairs that all belong together: "
                             "--set task.kind=pairs") from None
@@ -98,7 +98,7 @@ def checked(rows, split, chosen):
 def refuse_flat(rows, kind):
     """Refuse training rows in which nothing differs, and labels of which none has two texts."""
     role = KINDS[kind].told
-    values = cells(rows, role, make=label_text)
+    values = column_values(rows, role, make=label_text)
     first = values[0]
     if all(value == first for value in values):
         raise DataError(f"every row of train has the same {role}, {values[0]!r}: nothing to tell apart.",

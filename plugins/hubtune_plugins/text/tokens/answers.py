@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from hubtune import cells, exact
+from hubtune import column_values, exact
 from hubtune_plugins.text.texts import refuse
 from hubtune_plugins.text.tokens.windows import windows
 
@@ -29,7 +29,7 @@ def answers_of(value, context):
 
 def refuse_misplaced(rows, split, unanswerable):
     """Refuse questions without an answer, unless they may be so, and answers that are not where the data says."""
-    found = cells(rows, "context", "answers", make=lambda context, value: (context, answers_of(value, context)))
+    found = column_values(rows, "context", "answers", make=lambda context, value: (context, answers_of(value, context)))
     if not unanswerable:
         empty = [index for index, (_, answers) in enumerate(found) if not answers]
         refuse(empty, split, "questions have no answer", hint="If that is meant: --set task.unanswerable=true")

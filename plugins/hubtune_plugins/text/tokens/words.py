@@ -1,6 +1,6 @@
 """Words and their tags as cells of data, as pieces of windows, and as one answer from all windows of a row."""
 
-from hubtune import DataError, cells, label_space
+from hubtune import DataError, column_values, label_space
 from hubtune_plugins.text.texts import refuse
 from hubtune_plugins.text.tokens.tags import learnt, listed, scheme_of, spans
 from hubtune_plugins.text.tokens.windows import first_pieces, windows
@@ -16,8 +16,8 @@ def refuse_wordless(texts, split):
 
 def refuse_untagged(rows, split):
     """Refuse rows that have not one tag for every word."""
-    refuse_wordless(cells(rows, "tokens", make=listed), split)
-    both = cells(rows, "tokens", "tags", make=lambda tokens, tags: (listed(tokens), listed(tags)))
+    refuse_wordless(column_values(rows, "tokens", make=listed), split)
+    both = column_values(rows, "tokens", "tags", make=lambda tokens, tags: (listed(tokens), listed(tags)))
     refuse([index for index, (words, tags) in enumerate(both) if len(words) != len(tags) or not all(tags)], split,
            "rows have another number of tags than of words, or a word without a tag", HINT)
 
@@ -27,12 +27,12 @@ def dataset_info(splits, scheme):
 
     Of spans these are O and then B- and I- of each type.
     """
-    raw = {split: cells(rows, "tags", make=listed) for split, rows in splits.items()}
+    raw = {split: column_values(rows, "tags", make=listed) for split, rows in splits.items()}
     if scheme == "auto":
         scheme = scheme_of({tag for tags in raw["train"] for tag in tags})
     if scheme == "words":
         return {"scheme": scheme, "labels": label_space(raw)}
-    types = label_space({split: cells(rows, "tags", make=lambda cell: kinds_in(listed(cell), scheme)) for split, rows in splits.items()})
+    types = label_space({split: column_values(rows, "tags", make=lambda cell: kinds_in(listed(cell), scheme)) for split, rows in splits.items()})
     return {"scheme": scheme, "labels": ["O", *(f"{part}-{kind}" for kind in types if kind != "O" for part in "BI")]}
 
 

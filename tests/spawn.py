@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from toy import Contrast, work
+from toy import Contrast, make_context
 
 from hubtune.devices import processes
 
@@ -44,7 +44,7 @@ def port() -> int:
 def trained(
     folder: Path, task: Any, strategy: Any, *, resume: bool = False, stop: int | None = None, shard: bool = False
 ) -> dict[str, torch.Tensor]:
-    made = work(folder, task(), strategy(), resume=resume, shard=shard, **SETTINGS)
+    made = make_context(folder, task(), strategy(), resume=resume, shard=shard, **SETTINGS)
     tiny.trained(made, stop)
     return dict(made.model.state_dict())
 
@@ -57,7 +57,7 @@ def process(rank: int, count: int, there: int, place: Path, work: Any, arguments
     try:
         if count > 1:
             processes.join("cpu")
-        torch.save(work(*arguments, **more), place / f"{rank}.pt")
+        torch.save(make_context(*arguments, **more), place / f"{rank}.pt")
         processes.leave()
     except BaseException:
         (place / f"{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")

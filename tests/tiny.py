@@ -16,11 +16,11 @@ from hubtune.evaluation import inference
 from hubtune.hub.origin import in_folder
 from hubtune.models import loading
 from hubtune.recipe import TrainPart
-from hubtune.training.context import Work
+from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
 
 
-def work(folder, task, strategy, model, train, validation=None, rows=None, *, base=None, newly_initialized=frozenset(), compute=None,
+def make_context(folder, task, strategy, model, train, validation=None, rows=None, *, base=None, newly_initialized=frozenset(), compute=None,
          resume=False, shard=False, **settings):
     """All that the loop needs, in fp64 on the CPU. train, validation: `EncodedDataset`, or examples that are a row each; by default one
     is validated on what it learns from. rows: what is scored; the examples by default. compute: what is different of `Compute`."""
@@ -30,7 +30,7 @@ def work(folder, task, strategy, model, train, validation=None, rows=None, *, ba
     base = base or Base("tiny", "", SimpleNamespace(model_type="tiny", to_dict=dict), None)
     part = TrainPart(**{"patience": 0, **settings})
     compute = replace(Compute("cpu", "fp64", 0, 4, 8192), **(compute or {}))
-    return Work(task, strategy, base, model, newly_initialized, train, validation, rows or validation.examples, part, compute, folder, resume, shard=shard)
+    return TrainingContext(task, strategy, base, model, newly_initialized, train, validation, rows or validation.examples, part, compute, folder, resume, shard=shard)
 
 
 def trained(work, stop=None):

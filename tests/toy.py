@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from hubtune import Batch, Loss, Metric, Phase, Strategy, Task
 from hubtune.training.accumulation import Gradient
-from hubtune.training.context import Work
+from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
 
 ROWS = 12
@@ -85,7 +85,7 @@ class TopFirst(Strategy[Any]):
             parameter.requires_grad = phase.name == "all" or name.startswith("2.")
 
 
-def work(folder: Path, task: Any = None, strategy: Any = None, model: Any = None, **settings: Any) -> Work:
+def make_context(folder: Path, task: Any = None, strategy: Any = None, model: Any = None, **settings: Any) -> TrainingContext:
     draw = np.random.default_rng(0)
     examples = [{"x": draw.normal(size=4).tolist(), "row": row} for row in range(ROWS)]
     task = task or Numbers()
@@ -93,7 +93,7 @@ def work(folder: Path, task: Any = None, strategy: Any = None, model: Any = None
     model = model or torch.nn.Sequential(
         torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3 if isinstance(task, Contrast) else 1))
     settings = {"epochs": 2.0, "batch_size": 4, "lr": 0.01, "weight_decay": 0.0, **settings}
-    return tiny.work(folder, task, strategy or Plain(), model.double(), examples, compute={"overhead": 64}, **settings)
+    return tiny.make_context(folder, task, strategy or Plain(), model.double(), examples, compute={"overhead": 64}, **settings)
 
 
 def run(loop: Loop) -> None:
@@ -103,7 +103,7 @@ def run(loop: Loop) -> None:
         loop.close()
 
 
-def gradients(made: Work, cuts: list[list[int]]) -> tuple[dict[str, float], list[torch.Tensor]]:
+def gradients(made: TrainingContext, cuts: list[list[int]]) -> tuple[dict[str, float], list[torch.Tensor]]:
     accelerator = Accelerator(cpu=True)
     made.model.eval()  # batch norm, like dropout, sees the cut
     scaler = torch.amp.GradScaler("cpu", enabled=False)

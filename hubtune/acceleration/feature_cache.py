@@ -33,7 +33,7 @@ from hubtune.record import versions
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from hubtune.training.context import Work
+    from hubtune.training.context import TrainingContext
 
 SHARE = 0.25
 """The share of the free disk that features may take."""
@@ -71,11 +71,11 @@ class Features(Nothing):
 
     cached = True
 
-    def __init__(self, work: Work, model: Module, backbone: Backbone, watcher: Watcher) -> None:
+    def __init__(self, context: TrainingContext, model: Module, backbone: Backbone, watcher: Watcher) -> None:
         super().__init__("the backbone does not learn")
-        self.work, self.model, self.backbone, self.watcher = work, model, backbone, watcher
-        self.folder = work.folder / "features"
-        self.encoded = {"train": work.train, "validation": work.validation}
+        self.context, self.model, self.backbone, self.watcher = context, model, backbone, watcher
+        self.folder = context.folder / "features"
+        self.encoded = {"train": context.train, "validation": context.validation}
         self.splits = {name: Split(self.folder, name, len(found.examples)) for name, found in self.encoded.items()}
         self.like: Any = None
         self.fields: list[Field] = []
@@ -116,12 +116,12 @@ class Features(Nothing):
 
     def make(self) -> None:
         """Try a few examples, compute all or find them computed, and see that the head answers as it did. May raise Refused."""
-        items = frozen_backbone.tried(self.work)
-        frozen_backbone.refuse_drawn(self.work, items)
-        shortest = items[int(self.work.train.sizes[items].argmin())]
-        tries = [(some, self.batch(self.work.train, some)) for some in (items, [shortest])]  # with padding and without
+        items = frozen_backbone.tried(self.context)
+        frozen_backbone.refuse_drawn(self.context, items)
+        shortest = items[int(self.context.train.sizes[items].argmin())]
+        tries = [(some, self.batch(self.context.train, some)) for some in (items, [shortest])]  # with padding and without
         with inference.evaluating(self.model):
-            frozen_backbone.refuse_led(self.work.task, self.model, self.backbone, tries[1][1])
+            frozen_backbone.refuse_led(self.context.task, self.model, self.backbone, tries[1][1])
             real = [self.looked_at(tries[0][1])]
             with self.backbone.answering(None) as seen:
                 real.append(attempt(self.outcome, tries[1][1]))
@@ -137,13 +137,13 @@ class Features(Nothing):
 
     def batch(self, encoded: EncodedDataset, items: Sequence[int]) -> Batch:
         """Examples of a split, as evaluation has them."""
-        return inference.batch_for(self.model, self.work.task, [encoded.examples[item] for item in items], self.work.base)
+        return inference.batch_for(self.model, self.context.task, [encoded.examples[item] for item in items], self.context.base)
 
     def outcome(self, batch: Batch) -> list[Any]:
         """The loss of a batch, and its answers."""
-        task = self.work.task
+        task = self.context.task
         outputs = task.forward(self.model, batch)
-        return [[float(term.total) for term in inference.as_terms(task.loss(outputs, batch))], task.postprocess(outputs, batch, self.work.base)]
+        return [[float(term.total) for term in inference.as_terms(task.loss(outputs, batch))], task.postprocess(outputs, batch, self.context.base)]
 
     def looked_at(self, batch: Batch) -> list[Any]:
         """Learn what the backbone returns and what of it the head uses; returns the loss and the answers."""
@@ -151,7 +151,7 @@ class Features(Nothing):
             real: list[Any] = attempt(self.outcome, batch)
         if len(seen) != 1:
             raise Refused(f"the backbone is called {len(seen)} times in one pass")
-        self.fields = frozen_backbone.fields_of(self.work.task, self.model, self.backbone, seen[0], batch)
+        self.fields = frozen_backbone.fields_of(self.context.task, self.model, self.backbone, seen[0], batch)
         self.used = [field for field in self.fields if field.used]
         self.like = rebuilt(seen[0], dict.fromkeys(field.name for field in self.fields))  # its kind: the tensors are not needed any more
         return real
@@ -172,10 +172,10 @@ class Features(Nothing):
 
     def computed(self, encoded: EncodedDataset) -> Iterator[tuple[list[int], list[int], dict[str, Tensor]]]:
         """Batches by size: their examples, the tokens of each, and the tensors that are kept."""
-        for items in inference.batches_of(self.model, encoded.sizes, self.work.compute.uniform):
+        for items in inference.batches_of(self.model, encoded.sizes, self.context.compute.uniform):
             batch = self.batch(encoded, items)
             with self.backbone.answering(None) as seen:
-                self.work.task.forward(self.model, batch)
+                self.context.task.forward(self.model, batch)
                 yield items, lengths_of(batch, any(field.long for field in self.used)), self.kept(seen, batch)
             self.watcher.advance(len(items))
 
@@ -203,38 +203,38 @@ class Features(Nothing):
     @functools.cached_property
     def fingerprint(self) -> str:
         """What the features follow from."""
-        work, backbone = self.work, self.backbone.module
+        context, backbone = self.context, self.backbone.module
         weights = [float(value.detach().sum(dtype=torch.float64)) for value in (*backbone.parameters(), *backbone.buffers())]
-        how = [getattr(work.compute, name) for name in ("device", "precision", "threads", "uniform", "onednn")]
-        said = [work.base.repo, work.base.commit, work.strategy.name, how, work.settings.seed, weights,
+        how = [getattr(context.compute, name) for name in ("device", "precision", "threads", "uniform", "onednn")]
+        said = [context.base.repo, context.base.commit, context.strategy.name, how, context.settings.seed, weights,
                 [str(field) for field in self.fields], versions(),
                 of_rows({name: encoded.examples for name, encoded in self.encoded.items()})]
         return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
 
     def refuse_full_disk(self, items: Sequence[int]) -> None:
         """Refuse where the features would take much of the disk; how many tokens examples have is told from a few."""
-        batch, sizes = self.batch(self.work.train, items), self.work.train.sizes
+        batch, sizes = self.batch(self.context.train, items), self.context.train.sizes
         share = sum(lengths_of(batch, True)) / max(1, int(sizes[list(items)].sum())) if width_of(batch) else 0.0
         count = sum(len(encoded.examples) for encoded in self.encoded.values())
         tokens = share * sum(int(encoded.sizes.sum()) for encoded in self.encoded.values())
         needed = sum((tokens if field.long else count) * float(np.prod(field.shape)) * field.dtype.itemsize for field in self.used)
-        free = shutil.disk_usage(self.work.folder).free
+        free = shutil.disk_usage(self.context.folder).free
         if needed > SHARE * free:
             raise Refused(f"its outputs would take {needed / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left")
 
 
-def find(work: Work, model: Module, learned: frozenset[str], processes: int, watcher: Watcher, began: bool | None = None) -> Nothing:
+def find(context: TrainingContext, model: Module, learned: frozenset[str], processes: int, watcher: Watcher, began: bool | None = None) -> Nothing:
     """Features where no weight of the backbone ever learns and nothing speaks against them; else nothing, and why.
 
     began: of a run that goes on, whether it had them before.
     """
     prefix = getattr(model, "base_model_prefix", "")
     part = getattr(model, prefix, None) if prefix else None
-    reason = frozen_backbone.against(work, model, part, learned, processes)
+    reason = frozen_backbone.against(context, model, part, learned, processes)
     if reason is not None or began is False:
         return Nothing(reason or "the run began without")
-    model.to(work.compute.device)
-    found = Features(work, model, Backbone(part), watcher)  # type: ignore[arg-type]
+    model.to(context.compute.device)
+    found = Features(context, model, Backbone(part), watcher)  # type: ignore[arg-type]
     try:
         found.make()
     except Refused as refused:

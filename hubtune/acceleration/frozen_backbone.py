@@ -18,7 +18,7 @@ from hubtune.evaluation import inference
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from hubtune.training.context import Work
+    from hubtune.training.context import TrainingContext
 
 TRIED = 8
 """Examples that are tried before anything is kept."""
@@ -26,41 +26,41 @@ EPOCHS = 3
 """Epochs whose draws they are given."""
 
 
-def against(work: Work, model: Module, part: Any, learned: frozenset[str], processes: int) -> str | None:
+def against(context: TrainingContext, model: Module, part: Any, learned: frozenset[str], processes: int) -> str | None:
     """What can be said against keeping them before anything is computed; None: nothing."""
-    if work.settings.kernels == "plain":
+    if context.settings.kernels == "plain":
         return "train.kernels=plain"
     if processes > 1:
         return "there are several processes"
-    if work.windows is not None:
+    if context.windows is not None:
         return "the data is streamed"
     if not isinstance(part, torch.nn.Module) or part is model:
         return "the model has no backbone of its own"
     inside = {id(parameter) for parameter in part.parameters()}
     if any(name in learned and id(parameter) in inside for name, parameter in model.named_parameters(remove_duplicate=False)):
         return "the backbone learns"
-    if work.settings.batch_norm == "train" and any(isinstance(inner, _BatchNorm) for inner in part.modules()):
+    if context.settings.batch_norm == "train" and any(isinstance(inner, _BatchNorm) for inner in part.modules()):
         return "the backbone's batch norms follow the data"
-    if any(getattr(type(work.strategy), name) is not getattr(Strategy, name) for name in ("regularization", "after_step")):
-        return f"the strategy '{work.strategy.name}' may look at the backbone in every step"
+    if any(getattr(type(context.strategy), name) is not getattr(Strategy, name) for name in ("regularization", "after_step")):
+        return f"the strategy '{context.strategy.name}' may look at the backbone in every step"
     return None
 
 
-def tried(work: Work) -> list[int]:
+def tried(context: TrainingContext) -> list[int]:
     """A few training examples of all sizes, or of one where only such meet."""
-    order = work.train.sizes.argsort(kind="stable")
-    if work.compute.uniform:
-        order = order[work.train.sizes[order] == work.train.sizes[order[len(order) // 2]]]
+    order = context.train.sizes.argsort(kind="stable")
+    if context.compute.uniform:
+        order = order[context.train.sizes[order] == context.train.sizes[order[len(order) // 2]]]
     return sorted({int(order[place]) for place in np.linspace(0, len(order) - 1, TRIED).round().astype(int)})
 
 
-def refuse_drawn(work: Work, items: Sequence[int]) -> None:
+def refuse_drawn(context: TrainingContext, items: Sequence[int]) -> None:
     """Refuse a task whose inputs are drawn, such as masked words and turned images."""
-    examples = [work.train.examples[item] for item in items]
-    still = work.task.collate(examples, work.base, None).inputs
+    examples = [context.train.examples[item] for item in items]
+    still = context.task.collate(examples, context.base, None).inputs
     for epoch in range(EPOCHS):
-        rngs = [work.train.draw(work.settings.seed, epoch, item) for item in items]
-        if not same(still, work.task.collate(examples, work.base, rngs).inputs):
+        rngs = [context.train.draw(context.settings.seed, epoch, item) for item in items]
+        if not same(still, context.task.collate(examples, context.base, rngs).inputs):
             raise Refused("the task draws its inputs anew in every epoch")
 
 

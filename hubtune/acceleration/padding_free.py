@@ -21,7 +21,7 @@ from hubtune.devices import device, processes, sharding
 from hubtune.evaluation import equivalence, inference
 
 if TYPE_CHECKING:
-    from hubtune.training.context import Work
+    from hubtune.training.context import TrainingContext
 
 WORTH = 0.15
 """The share of a step's cost that has to be saved. Joining examples and taking them apart costs something: MiniLM on a CPU, short
@@ -199,11 +199,11 @@ def by_kernel(module: Module, query: Tensor, key: Tensor, value: Tensor, now: Se
     return output[None]
 
 
-def find(work: Work, model: Module) -> Padded:
+def find(context: TrainingContext, model: Module) -> Padded:
     """The model's blocks without padding, or why not; the same in every process."""
     made: Padded
     try:
-        made = tried(work, model)
+        made = tried(context, model)
     except Refused as error:
         made = Padded(str(error))
     (refused,) = processes.any_of(not made.used)
@@ -213,15 +213,15 @@ def find(work: Work, model: Module) -> Padded:
     return made
 
 
-def tried(work: Work, model: Module) -> Blocks:
+def tried(context: TrainingContext, model: Module) -> Blocks:
     """The model's blocks, if without padding they give loss and gradient as with it; else `Refused` says why."""
     blocks = Blocks(model)
     try:
         try:
-            refuse(blocks, *both(blocks, work, model), CLOSE)
-            if work.compute.precision in HALVES:
-                with device.autocast(work.compute):
-                    refuse(blocks, *both(blocks, work, model), CLOSE_IN_HALVES)
+            refuse(blocks, *both(blocks, context, model), CLOSE)
+            if context.compute.precision in HALVES:
+                with device.autocast(context.compute):
+                    refuse(blocks, *both(blocks, context, model), CLOSE_IN_HALVES)
         except Refused:
             raise
         except Exception as error:  # a model may do anything with what its blocks are given
@@ -232,16 +232,16 @@ def tried(work: Work, model: Module) -> Blocks:
     return blocks
 
 
-def both(blocks: Blocks, work: Work, model: Module) -> tuple[list[Tensor], list[Tensor]]:
+def both(blocks: Blocks, context: TrainingContext, model: Module) -> tuple[list[Tensor], list[Tensor]]:
     """What some examples give as padded batch, and without padding between the blocks: the loss, and its gradient unless
     weights are shared out."""
-    items = equivalence.spread(work.train, TRIED)
+    items = equivalence.spread(context.train, TRIED)
 
     def found() -> list[Tensor]:
-        if not work.shard:
-            return equivalence.learnt(work.task, work.base, work.train, model, items)
+        if not context.shard:
+            return equivalence.learnt(context.task, context.base, context.train, model, items)
         with inference.evaluating(model):
-            return equivalence.losses(work.task, work.base, work.train, model, items)
+            return equivalence.losses(context.task, context.base, context.train, model, items)
 
     wide = found()
     with blocks.computing():

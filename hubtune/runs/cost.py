@@ -24,18 +24,18 @@ def measure(prepared: Prepared) -> dict[str, Any]:
     """Load the model, take some steps on it, answer some rows, save it, and forget it all again."""
     compute = stages.planned(prepared, {}, resume=False)
     with temporary.Folder() as folder, device.computing(compute):
-        prepared, work = stages.loaded(folder, prepared, compute, resume=False)
-        loop = Loop(work, Watcher())
+        prepared, context = stages.loaded(folder, prepared, compute, resume=False)
+        loop = Loop(context, Watcher())
         try:
             if not prepared.settings.plan:
-                autotune.measure(loop.learner)
+                autotune.measure(loop.state)
             step_seconds = steps(loop)
             validation = answers(prepared, loop)
         finally:
             loop.close()
-        loop.learner.vocabularies.release()
-        trainable = loop.learner.trainable
-        export = prepared.strategy.export(loop.learner.module)
+        loop.state.vocabularies.release()
+        trainable = loop.state.trainable
+        export = prepared.strategy.export(loop.state.module)
         loading.save(export, prepared.base, folder / "model", prepared.origin, prepared.task.files(prepared.base))
         upload = sum(path.stat().st_size for path in (folder / "model").rglob("*") if path.is_file())
     an_epoch = step_seconds * loop.epoch_steps
@@ -45,14 +45,14 @@ def measure(prepared: Prepared) -> dict[str, Any]:
         "seconds": round(step_seconds * loop.steps + validation * validations, 3), "seconds_an_epoch": round(an_epoch, 3),
         "seconds_a_validation": round(validation, 3), "peak_memory_bytes": memory.peak(compute.device),
         "disk_bytes": checkpoint.disk_bytes(prepared.parameters, trainable), "upload_bytes": upload,
-        "micro_batch": loop.learner.limit, "precision": compute.precision, "device": compute.device,
+        "micro_batch": loop.state.limit, "precision": compute.precision, "device": compute.device,
         "parameters": {"total": prepared.parameters, "trainable": trainable},
     }
 
 
 def steps(loop: Loop) -> float:
     """Seconds of a step, as an epoch has them on average."""
-    longest = loop.row_sizes.argsort()[::-1][: loop.work.settings.batch_size]
+    longest = loop.row_sizes.argsort()[::-1][: loop.context.settings.batch_size]
     taken(loop, 0, [example for row in longest for example in loop.rows_examples[int(row)]])
     begun, cost = time.perf_counter(), 0.0
     for step in range(1, 1 + STEPS):
@@ -69,15 +69,15 @@ def items_of(loop: Loop, step: int) -> list[int]:
 
 def costs(loop: Loop, items: list[int]) -> float:
     """What a step costs, in tokens: its padded ones, and the overhead of its micro-batches."""
-    cuts = loop.learner.cuts(items)
-    return float(sum(loop.learner.places(part) + loop.work.compute.overhead for part in cuts))
+    cuts = loop.state.cuts(items)
+    return float(sum(loop.state.places(part) + loop.context.compute.overhead for part in cuts))
 
 
 def taken(loop: Loop, step: int, items: list[int]) -> None:
     """One step of the optimizer."""
-    loop.learner.begin(step)
-    loop.learner.learn(step, 0, items)
-    loop.learner.move(step)
+    loop.state.begin(step)
+    loop.state.learn(step, 0, items)
+    loop.state.move(step)
 
 
 def answers(prepared: Prepared, loop: Loop) -> float:
@@ -86,9 +86,9 @@ def answers(prepared: Prepared, loop: Loop) -> float:
     order = encoded.row_sizes().argsort()[::-1]
     chosen = [int(row) for row in order[:: max(1, len(order) // inference.MOST)]]
     part = some(encoded, chosen)
-    with loop.learner.vocabularies.whole():
+    with loop.state.vocabularies.whole():
         begun = time.perf_counter()
-        inference.answer(loop.learner.module, prepared.task, prepared.base, [rows[row] for row in chosen], part, real=False,
-                        losses=True, uniform=loop.work.compute.uniform, limit=loop.work.compute.evaluation)
+        inference.answer(loop.state.module, prepared.task, prepared.base, [rows[row] for row in chosen], part, real=False,
+                        losses=True, uniform=loop.context.compute.uniform, limit=loop.context.compute.evaluation)
         seconds = time.perf_counter() - begun
     return seconds * float(encoded.sizes.sum()) / max(1.0, float(part.sizes.sum()))

@@ -22,7 +22,7 @@ from hubtune.models import loading
 from hubtune.record import RECORD, write_record
 from hubtune.runs.preparation import Prepared
 from hubtune.training import autotune, checkpoint, choices
-from hubtune.training.context import Work
+from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop, Outcome
 from hubtune.training.state import prepared as prepared_module
 
@@ -65,12 +65,12 @@ def trained(
     folder: Path, prepared: Prepared, record: dict[str, Any], compute: device.Compute, watcher: Watcher, *, resume: bool
 ) -> tuple[Outcome, device.Compute]:
     """Train and score, in every process; what was found goes into the record."""
-    prepared, work = loaded(folder, prepared, compute, resume)
-    with contextlib.closing(Loop(work, watcher)) as loop:
+    prepared, context = loaded(folder, prepared, compute, resume)
+    with contextlib.closing(Loop(context, watcher)) as loop:
         if not resume:
             begun(folder, prepared, record, loop)
         outcome = loop.run()
-    compute = work.compute
+    compute = context.compute
     record |= {
         "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
         "stopped_early": outcome.early, "features": outcome.features, "seconds": round(outcome.seconds, 3),
@@ -80,30 +80,30 @@ def trained(
         **scored(prepared, outcome.model, compute, watcher),
     }
     if prepared.shard:
-        outcome = dataclasses.replace(outcome, model=in_one(prepared, work, outcome))
+        outcome = dataclasses.replace(outcome, model=in_one(prepared, context, outcome))
     return outcome, compute
 
 
 def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: Loop) -> None:
     """Before step 0: try what a step costs unless another run's plan says so, and write down how this one computes."""
-    work, watcher = loop.work, loop.watcher
+    context, watcher = loop.context, loop.watcher
     if prepared.settings.plan:
-        used = {"padding_free": work.compute.padding < 1, "compiled": work.compute.compiled}
+        used = {"padding_free": context.compute.padding < 1, "compiled": context.compute.compiled}
         record |= {name: {"used": value, "reason": f"train.plan={prepared.settings.plan}"} for name, value in used.items()}
     else:
         record["padding_free"] = choices.padding(loop)
         record["compiled"] = choices.compilation(loop)
-        record["expected"] = autotune.expected(loop, autotune.measure(loop.learner))
-    record["compute"] = work.compute.as_dict()
-    if work.compute.uniform:
+        record["expected"] = autotune.expected(loop, autotune.measure(loop.state))
+    record["compute"] = context.compute.as_dict()
+    if context.compute.uniform:
         watcher.warn("this model's answers change with padding, so only rows of one length meet in a batch.")
-    if work.compute.recompute:
+    if context.compute.recompute:
         watcher.note("memory is short: activations are computed again in the backward pass, which takes about a third more time.")
     if processes.is_first():
         write_record(folder, record)
 
 
-def in_one(prepared: Prepared, work: Work, outcome: Outcome) -> Module:
+def in_one(prepared: Prepared, context: TrainingContext, outcome: Outcome) -> Module:
     """The trained module with whole weights, in the first process: what was learnt, in the base as it is loaded.
 
     FSDP knows no way back from parts; a strategy makes of the same base what it made before.
@@ -113,13 +113,13 @@ def in_one(prepared: Prepared, work: Work, outcome: Outcome) -> Module:
         return outcome.model
     found = loading.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
     state = prepared.strategy.state()
-    module = prepared_module(dataclasses.replace(work, model=found.model, newly_initialized=found.newly_initialized), outcome.plan)
+    module = prepared_module(dataclasses.replace(context, model=found.model, newly_initialized=found.newly_initialized), outcome.plan)
     prepared.strategy.restore(state)
     checkpoint.put_back(module, learnt, outcome.learned)
     return module
 
 
-def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bool) -> tuple[Prepared, Work]:
+def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bool) -> tuple[Prepared, TrainingContext]:
     """The model with its weights, and all that the loop needs; examples with what the model as it is says of them."""
     found = loading.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
     if not resume:
@@ -136,7 +136,7 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
         })
     if not resume:
         loss_checks.refuse_mean(found.model, prepared.task, prepared.base, prepared.encoded["train"])
-    return prepared, Work(
+    return prepared, TrainingContext(
         prepared.task, prepared.strategy, prepared.base, found.model, found.newly_initialized, prepared.encoded["train"],
         prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,
         prepared.shard,

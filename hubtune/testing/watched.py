@@ -141,7 +141,7 @@ def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows:
     from hubtune.devices import device
     from hubtune.recipe import TrainPart
     from hubtune.training import loop
-    from hubtune.training.context import Work
+    from hubtune.training.context import TrainingContext
 
     loaded = bench.fresh_model(strategy)
     watched = Watched(strategy)
@@ -153,7 +153,7 @@ def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows:
     compute = device.Compute("cpu", "fp32", 0, 64, 8192, {}, uniform=bench.uniform)
     part = bench.part(rows)
     folder.mkdir(parents=True, exist_ok=True)
-    outcome = loop.fit(Work(
+    outcome = loop.fit(TrainingContext(
         bench.task, strategy, bench.own, loaded.model, loaded.newly_initialized, bench.annotated, part,
         list(bench.rows[: part.rows]), settings, compute, folder,
     ), Watcher())

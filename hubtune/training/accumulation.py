@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from hubtune.training.context import Work
+    from hubtune.training.context import TrainingContext
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class Gradient:
     known: what is known of examples beforehand; blocks: how the model's blocks compute during a step.
     """
 
-    def __init__(self, work: Work, accelerator: Accelerator, scaler: Any) -> None:
-        self.work, self.accelerator, self.scaler = work, accelerator, scaler
+    def __init__(self, context: TrainingContext, accelerator: Accelerator, scaler: Any) -> None:
+        self.context, self.accelerator, self.scaler = context, accelerator, scaler
         self.known: Callable[[Sequence[int], Batch], contextlib.AbstractContextManager[None]] = inference.unknown
         self.blocks: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-        self.whole = type(work.task).contrastive_loss is not Task.contrastive_loss
-        again = any(getattr(part, "gradient_checkpointing", False) for part in work.model.modules())
-        self.kernels = kernels.fitting(work.compute.kernels, again or work.compute.compiled, work.shard)
+        self.whole = type(context.task).contrastive_loss is not Task.contrastive_loss
+        again = any(getattr(part, "gradient_checkpointing", False) for part in context.model.modules())
+        self.kernels = kernels.fitting(context.compute.kernels, again or context.compute.compiled, context.shard)
 
     def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
         """Add the step's gradient to the parameters; returns the mean of every term."""
-        with device.learning(self.work.compute), compat.without_cache(model), self.blocks():
+        with device.learning(self.context.compute), compat.without_cache(model), self.blocks():
             return self.over_micro_batches(model, step, epoch, cuts)
 
     def over_micro_batches(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
@@ -61,7 +61,7 @@ class Gradient:
         parts = self.parts(model, epoch, cuts)
         counts: dict[str, float] = defaultdict(float)
         for part in parts:
-            for name, count in self.work.task.count(part.batch).items():
+            for name, count in self.context.task.count(part.batch).items():
                 counts[name] += part.weight * count
         counts = self.over_devices(counts)
         cut_up = len(parts) > 1 or self.accelerator.num_processes > 1
@@ -96,7 +96,7 @@ class Gradient:
 
         Parts of the weights are no such case: processes wait for each other in every block.
         """
-        alone, failed = self.accelerator.num_processes == 1 or self.work.shard, None
+        alone, failed = self.accelerator.num_processes == 1 or self.context.shard, None
         try:
             yield
         except Exception as error:
@@ -108,14 +108,14 @@ class Gradient:
 
     def parts(self, model: Module, epoch: int, cuts: list[list[int]]) -> list[Part]:
         """The micro-batches that this device computes. Every device has as many as the others."""
-        work, accelerator = self.work, self.accelerator
+        context, accelerator = self.context, self.accelerator
         found = []
         for index, items in batches_of_rank(cuts, accelerator.num_processes, accelerator.process_index):
             weight = 1.0 if items else 0.0
             items = items or cuts[0][:1]
-            rngs = [work.train.draw(work.settings.seed, epoch, item) for item in items]
-            examples = [work.train.examples[item] for item in items]
-            batch = inference.batch_for(model, work.task, examples, work.base, rngs)
+            rngs = [context.train.draw(context.settings.seed, epoch, item) for item in items]
+            examples = [context.train.examples[item] for item in items]
+            batch = inference.batch_for(model, context.task, examples, context.base, rngs)
             found.append(Part(index, weight, items, batch))
         return found
 
@@ -133,10 +133,10 @@ class Gradient:
 
         NumPy too: transformers masks spectrograms with it.
         """
-        seed = ((self.work.settings.seed * 1_000_003 + step) * 4_099 + part.index) % 2**63
+        seed = ((self.context.settings.seed * 1_000_003 + step) * 4_099 + part.index) % 2**63
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
-        with kernels.using(self.kernels, seed), device.autocast(self.work.compute), self.placed(step, part.batch), self.known(part.items, part.batch):
+        with kernels.using(self.kernels, seed), device.autocast(self.context.compute), self.placed(step, part.batch), self.known(part.items, part.batch):
             yield
 
     def mean_of(
@@ -144,8 +144,8 @@ class Gradient:
     ) -> Any:
         """A micro-batch's share of the step's mean loss."""
         with self.drawing(step, part):
-            outputs = self.work.task.forward(model, part.batch)
-            terms: list[Loss] = inference.as_terms(self.work.task.loss(outputs, part.batch))
+            outputs = self.context.task.forward(model, part.batch)
+            terms: list[Loss] = inference.as_terms(self.context.task.loss(outputs, part.batch))
         objective: Any = 0.0
         for term in terms:
             share_of = term.total / (counts.get(term.name, 0.0) or term.count * cuts or 1.0)
@@ -156,7 +156,7 @@ class Gradient:
     def represented(self, model: Module, step: int, part: Part) -> Tensor:
         """What the loss over the whole step compares, of one micro-batch."""
         with self.drawing(step, part):
-            return self.work.task.embed(self.work.task.forward(model, part.batch), part.batch)
+            return self.context.task.embed(self.context.task.forward(model, part.batch), part.batch)
 
     def cached(self, model: Module, step: int, parts: list[Part]) -> tuple[float, list[Tensor]]:
         """The mean loss over the whole step, and its gradient by each micro-batch's representations (GradCache)."""
@@ -164,8 +164,8 @@ class Gradient:
             own = [(part.index, self.represented(model, step, part).detach(), part.batch) for part in parts]
         every = self.everywhere([found for found, part in zip(own, parts, strict=True) if part.weight])
         together = torch.cat([found for _, found, _ in every]).requires_grad_()
-        with device.autocast(self.work.compute):
-            loss = self.work.task.contrastive_loss(together, [batch for _, _, batch in every])
+        with device.autocast(self.context.compute):
+            loss = self.context.task.contrastive_loss(together, [batch for _, _, batch in every])
         mean = loss.weight * loss.total / (loss.count or 1.0)
         (gradient,) = torch.autograd.grad(mean, together)
         of = dict(zip([index for index, _, _ in every], torch.split(gradient, [len(found) for _, found, _ in every]), strict=True))
@@ -187,7 +187,7 @@ class Gradient:
 
     def penalty(self, model: Module, means: dict[str, float]) -> Any:
         """The strategy's own term, once a step."""
-        found = self.work.strategy.regularization(self.accelerator.unwrap_model(model))
+        found = self.context.strategy.regularization(self.accelerator.unwrap_model(model))
         if found is None:
             return 0.0
         share_of = found / self.accelerator.num_processes
@@ -198,13 +198,13 @@ class Gradient:
     def placed(self, step: int, batch: Batch) -> Any:
         """What a plugin or a model raises says where it happened."""
         try:
-            with model_checks.naming(self.work.task, self.work.base):
+            with model_checks.naming(self.context.task, self.context.base):
                 yield
         except Exception as error:
-            work = self.work
+            context = self.context
             shapes = {name: tuple(getattr(value, "shape", ())) for name, value in batch.inputs.items()}
-            error.add_note(f"in step {step}, task '{work.task.name}', strategy '{work.strategy.name}', "
-                           f"model type '{work.base.config.model_type}', inputs {shapes}")
+            error.add_note(f"in step {step}, task '{context.task.name}', strategy '{context.strategy.name}', "
+                           f"model type '{context.base.config.model_type}', inputs {shapes}")
             raise
 
 

@@ -26,7 +26,7 @@ from hubtune.training.memory_search import Footprint
 if TYPE_CHECKING:
     from hubtune.devices.device import Compute
     from hubtune.training.loop import Loop
-    from hubtune.training.state import Learner
+    from hubtune.training.state import TrainingState
 
 ROUNDS, SECONDS = 5, 1.0
 """How often each step is timed, and after how many seconds no more."""
@@ -50,22 +50,22 @@ class Found:
     peak: int | None
 
 
-def measure(learner: Learner) -> Found:
-    """Try a training: how its steps are best cut, and what fits. The learner computes so from now on.
+def measure(state: TrainingState) -> Found:
+    """Try a training: how its steps are best cut, and what fits. The state computes so from now on.
 
     A model that cannot be tried, such as one whose batch norm takes no single example, keeps the plan that it has.
     """
-    found = Found(learner.work.compute, None, 0.0, None)
+    found = Found(state.context.compute, None, 0.0, None)
     try:
         try:
-            found = Trial(learner).run()
+            found = Trial(state).run()
         except embedding_pruning.Unmet:  # a word that was drawn: the whole table is tried
-            with learner.vocabularies.whole():
-                found = Trial(learner).run()
+            with state.vocabularies.whole():
+                found = Trial(state).run()
     except Exception as error:  # whatever it is, step 0 will tell if it matters
         reason = " ".join(str(error).split())[:200]
-        found = replace(found, compute=replace(learner.work.compute, trial={"reason": f"{type(error).__name__}: {reason}"}))
-    learner.take(found.compute)
+        found = replace(found, compute=replace(state.context.compute, trial={"reason": f"{type(error).__name__}: {reason}"}))
+    state.take(found.compute)
     return found
 
 
@@ -73,8 +73,8 @@ def counted(loop: Loop) -> tuple[float, float]:
     """Micro-batches of a step and what they compute, in tokens, as an epoch has them on average."""
     found = []
     for step in range(min(loop.epoch_steps, loop.window_steps, COUNTED)):
-        cuts = loop.learner.cuts([example for row in loop.rows_of(step) for example in loop.rows_examples[int(row)]])
-        found.append((len(cuts), sum(map(loop.learner.places, cuts))))
+        cuts = loop.state.cuts([example for row in loop.rows_of(step) for example in loop.rows_examples[int(row)]])
+        found.append((len(cuts), sum(map(loop.state.places, cuts))))
     micro_batches, places = np.mean(found, axis=0).tolist()
     return micro_batches, places
 
@@ -82,7 +82,7 @@ def counted(loop: Loop) -> tuple[float, float]:
 def cost(loop: Loop) -> float:
     """What a step costs, in tokens."""
     micro_batches, places = counted(loop)
-    return places + micro_batches * loop.work.compute.overhead
+    return places + micro_batches * loop.context.compute.overhead
 
 
 def expected(loop: Loop, found: Found) -> dict[str, Any] | None:
@@ -94,19 +94,19 @@ def expected(loop: Loop, found: Found) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def untouched(learner: Learner) -> Iterator[None]:
+def untouched(state: TrainingState) -> Iterator[None]:
     """Afterwards all is as it was before; the next step enters its phase anew."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in learner.module.buffers()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in state.module.buffers()]
     drawn = torch.get_rng_state(), np.random.get_state(), random.getstate()
     on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     try:
         yield
     finally:
-        learner.leave()
+        state.leave()
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
-        for parameter in learner.module.parameters():
+        for parameter in state.module.parameters():
             parameter.grad = None
         torch.set_rng_state(drawn[0])
         np.random.set_state(drawn[1])
@@ -118,17 +118,17 @@ def untouched(learner: Learner) -> Iterator[None]:
 class Trial:
     """One trial, in the phase that takes the most memory."""
 
-    def __init__(self, learner: Learner) -> None:
-        self.learner, self.work, self.device = learner, learner.work, learner.work.compute.device
-        self.sorted = self.work.train.sizes.argsort(kind="stable")
+    def __init__(self, state: TrainingState) -> None:
+        self.state, self.context, self.device = state, state.context, state.context.compute.device
+        self.sorted = self.context.train.sizes.argsort(kind="stable")
         self.short, self.rate = False, math.inf  # seconds of a token at most, with its share of all else
 
     def run(self) -> Found:
         """Time first, then memory, with the optimizer's state there as it will be."""
-        learner, compute = self.learner, self.work.compute
-        with untouched(learner):
-            learner.enter(self.widest())
-            learner.train_mode()
+        state, compute = self.state, self.context.compute
+        with untouched(state):
+            state.enter(self.widest())
+            state.train_mode()
             own, ratio = self.paced()
             if own:
                 compute = replace(compute, overhead=overhead(own))
@@ -137,7 +137,7 @@ class Trial:
             def quick(rung: Rung) -> bool:
                 return self.short or self.rate * rung[0] * rung[1] < QUICK
 
-            compute, said, peak = Footprint(learner, lambda rung: self.step([[self.example(rung[1])] * rung[0]]), quick).limits(compute)
+            compute, said, peak = Footprint(state, lambda rung: self.step([[self.example(rung[1])] * rung[0]]), quick).limits(compute)
         wall = own.times(ratio) if own else None if self.short else Pace(0.0, 0.0, self.rate)
         figures = {name: float(f"{value:.3g}") for name, value in asdict(wall).items()} if wall else None
         compute = replace(compute, trial={"seconds": figures, "optimizer_seconds": float(f"{seconds:.3g}"), "memory": said})
@@ -145,40 +145,40 @@ class Trial:
 
     def compared(self) -> tuple[list[torch.Tensor], float]:
         """What a few examples give, without dropout, and the seconds of a token in a micro-batch of many, the best of three."""
-        learner, work = self.learner, self.work
-        items = equivalence.spread(work.train, 8)
-        with untouched(learner):
-            learner.enter(self.widest())
-            with learner.vocabularies.whole(), learner.blocks(), device.autocast(work.compute):
-                found = [] if work.shard else equivalence.learnt(work.task, work.base, work.train, learner.module, items)
-            learner.train_mode()
-            size = max(1, int(work.train.sizes[items[-1]]))
-            many = [items[-1]] * max(1, min(len(work.train.sizes), work.compute.limit // size, 4 * TOKENS_OF_A_GPU // size))
+        state, context = self.state, self.context
+        items = equivalence.spread(context.train, 8)
+        with untouched(state):
+            state.enter(self.widest())
+            with state.vocabularies.whole(), state.blocks(), device.autocast(context.compute):
+                found = [] if context.shard else equivalence.learnt(context.task, context.base, context.train, state.module, items)
+            state.train_mode()
+            size = max(1, int(context.train.sizes[items[-1]]))
+            many = [items[-1]] * max(1, min(len(context.train.sizes), context.compute.limit // size, 4 * TOKENS_OF_A_GPU // size))
             seconds = min(processes.together(self.clocked([many]))[0] for _ in range(3))
         return found, seconds / (size * len(many))
 
     def widest(self) -> int:
         """The phase in which the most weights learn."""
-        widths = [sum(value.numel() for name, value in self.learner.module.named_parameters() if name in names)
-                  for names in self.learner.learning]
+        widths = [sum(value.numel() for name, value in self.state.module.named_parameters() if name in names)
+                  for names in self.state.learning]
         return widths.index(max(widths))
 
     def example(self, size: int) -> int:
         """An example that is at least so large."""
-        sizes = self.work.train.sizes[self.sorted]
+        sizes = self.context.train.sizes[self.sorted]
         return int(self.sorted[min(len(sizes) - 1, int(np.searchsorted(sizes, size)))])
 
     def step(self, cuts: Sequence[list[int]]) -> None:
         """The gradient of a step, which is forgotten. Every process computes as many micro-batches as one alone would."""
-        learner = self.learner
-        learner.optimizer.zero_grad(set_to_none=True)
+        state = self.state
+        state.optimizer.zero_grad(set_to_none=True)
         try:
-            learner.gradient.of_step(learner.model, 0, 0, [items for items in cuts for _ in range(learner.accelerator.num_processes)])
+            state.gradient.of_step(state.model, 0, 0, [items for items in cuts for _ in range(state.accelerator.num_processes)])
         finally:
-            learner.optimizer.zero_grad(set_to_none=True)
+            state.optimizer.zero_grad(set_to_none=True)
 
     def clocked(self, cuts: Sequence[list[int]]) -> tuple[float, float]:
-        """Seconds of a step: of this process on a CPU, where others may be at work, and by the clock."""
+        """Seconds of a step: of this process on a CPU, where others may be at context, and by the clock."""
         own, wall = time.process_time(), time.perf_counter()
         self.step(cuts)
         if self.device == "cuda":
@@ -200,7 +200,7 @@ class Trial:
     def timed(self) -> tuple[Pace | None, float]:
         """The same, from the least of some times of each step."""
         item = int(self.sorted[len(self.sorted) // 10])
-        size = max(1, int(self.work.train.sizes[item]))
+        size = max(1, int(self.context.train.sizes[item]))
         wanted = TOKENS if self.device == "cpu" else TOKENS_OF_A_GPU
         count = max(4, min(-(-wanted // size), wanted // 8))
         steps = ([[item]], [[item], [item]], [[item] * count])
@@ -223,7 +223,7 @@ class Trial:
 
     def stepped(self) -> float:
         """Seconds of the optimizer's step, the better of two, after which it has its state. The weights are put back."""
-        optimizer = self.learner.optimizer.optimizer
+        optimizer = self.state.optimizer.optimizer
         weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         kept = [weight.detach().to("cpu", copy=True) for weight in weights]
         seconds = math.inf

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 def padding(loop: Loop) -> dict[str, Any]:
     """Have blocks compute no padding where that is wanted, worth while and possible; for `run.json`, whether and why."""
-    learner, as_it_is, wish = loop.learner, loop.work.compute, loop.work.settings.padding_free
-    if wish == "off" or learner.features.cached:
+    state, as_it_is, wish = loop.state, loop.context.compute, loop.context.settings.padding_free
+    if wish == "off" or state.features.cached:
         return {"used": False, "reason": "train.padding_free=off" if wish == "off" else "what its blocks give is computed once"}
     before = cost(loop)
-    learner.take(replace(as_it_is, padding=padding_free.COST))
+    state.take(replace(as_it_is, padding=padding_free.COST))
     saved = 1 - cost(loop) / before
     if wish == "auto" and saved < padding_free.WORTH:
-        learner.take(as_it_is)
+        state.take(as_it_is)
         return {"used": False, "reason": f"it would save {max(0.0, saved):.0%} of what steps cost"}
-    with untouched(learner):
-        learner.enter(0)
-    found = learner.padding_free
+    with untouched(state):
+        state.enter(0)
+    found = state.padding_free
     assert found is not None
     if not found.used:
-        learner.take(as_it_is)
+        state.take(as_it_is)
         if wish == "on":
             raise processes.once(TrainingError(f"the model's blocks cannot do without padding: {found.reason}.",
                                             hint="Leave train.padding_free at auto."))
@@ -42,23 +42,23 @@ def compilation(loop: Loop) -> dict[str, Any]:
 
     It is tried on a micro-batch, which takes the minutes that compiling takes.
     """
-    learner, as_it_is, wish = loop.learner, loop.work.compute, loop.work.settings.compile
-    if wish == "off" or learner.features.cached:
+    state, as_it_is, wish = loop.state, loop.context.compute, loop.context.settings.compile
+    if wish == "off" or state.features.cached:
         return {"used": False, "reason": "train.compile=off" if wish == "off" else "what its blocks give is computed once"}
     if wish == "auto" and as_it_is.device == "cpu":
         return {"used": False, "reason": "on CPUs nothing is gained"}  # measured: 0.92 to 0.99 of the speed
-    plain, seconds = Trial(learner).compared()
+    plain, seconds = Trial(state).compared()
     if wish == "auto" and seconds * cost(loop) * loop.steps < block_compilation.LONG:
         return {"used": False, "reason": "compiling would take longer than it saves"}
-    learner.take(replace(as_it_is, compiled=True))
+    state.take(replace(as_it_is, compiled=True))
     try:
-        found, after = Trial(learner).compared()
+        found, after = Trial(state).compared()
         reason = block_compilation.against(plain, found, seconds / after if wish == "auto" else None)
     except Exception as error:  # what a compiler meets in a model is anybody's guess
         reason = f"it failed with {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     (refused,) = processes.any_of(reason is not None)
     if refused:
-        learner.take(as_it_is)
+        state.take(as_it_is)
         if wish == "on":
             raise processes.once(TrainingError(f"the model's blocks cannot be compiled: {reason}.", hint="Leave train.compile at auto."))
     return {"used": not refused, "reason": reason or "loss and gradient are those of plain blocks"}

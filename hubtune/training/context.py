@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Work:
+class TrainingContext:
     """All that the loop needs, as plain values."""
 
     task: Task[Any]

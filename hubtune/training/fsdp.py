@@ -12,31 +12,31 @@ from hubtune.evaluation import equivalence, inference
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from hubtune.training.context import Work
+    from hubtune.training.context import TrainingContext
 
 
-def share_out(work: Work, module: Module, still: Collection[Module], learning: Callable[[], list[frozenset[str]]]) -> None:
+def share_out(context: TrainingContext, module: Module, still: Collection[Module], learning: Callable[[], list[frozenset[str]]]) -> None:
     """Share the weights out, or say why they cannot be. still: batch norms whose statistics stay; learning: names of what learns."""
     reason, before = sharding.unfit(module, still), learning()
     if reason is None:
-        loss = loss_of_one(work, module)
+        loss = loss_of_one(context, module)
         try:
-            sharding.shard(module, work.compute.device)
-            found = loss_of_one(work, module)
+            sharding.shard(module, context.compute.device)
+            found = loss_of_one(context, module)
             reason = None if inference.gap(loss, found) < 1e-3 else f"its loss would be {found} in the place of {loss}"
         except Exception as error:  # a model may look at its weights in any way
             reason = f"it failed with {type(error).__name__}: {error}"
     if reason is None and learning() != before:
-        reason = f"the strategy '{work.strategy.name}' holds on to weights that are no longer the model's"
+        reason = f"the strategy '{context.strategy.name}' holds on to weights that are no longer the model's"
     if reason is not None:
         raise processes.once(TrainingError(f"the weights cannot be shared out over processes: {reason}.",
                                         hint="Let each process hold all of them: --set train.shard=none"))
 
 
-def loss_of_one(work: Work, module: Module) -> list[float]:
+def loss_of_one(context: TrainingContext, module: Module) -> list[float]:
     """The loss of the shortest training example, without dropout."""
     with inference.evaluating(module):
-        found = equivalence.losses(work.task, work.base, work.train, module, equivalence.spread(work.train, 1))
+        found = equivalence.losses(context.task, context.base, context.train, module, equivalence.spread(context.train, 1))
     if any(map(sharding.is_part, found)):
         raise ValueError("the model looks at weights beside the forward pass of their block")
     return [float(total) for total in found]

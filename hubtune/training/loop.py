@@ -30,10 +30,10 @@ from hubtune.evaluation import inference
 from hubtune.training import checkpoint
 from hubtune.training.checkpoint import Checkpoint
 from hubtune.training.checkpoint_writer import Saver
-from hubtune.training.context import Work
+from hubtune.training.context import TrainingContext
 from hubtune.training.log import open_log, stopping
 from hubtune.training.schedule import steps_in, validates
-from hubtune.training.state import Learner
+from hubtune.training.state import TrainingState
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """Where a run is: with what the learner says of itself, everything a checkpoint holds.
+    """Where a run is: with what the training state says of itself, everything a checkpoint holds.
 
     seconds: in all; learning: of the steps alone. tokens, padded: what the steps have read, without and with padding.
     """
@@ -74,9 +74,9 @@ class Outcome:
     pace: dict[str, Any]
 
 
-def fit(work: Work, watcher: Watcher) -> Outcome:
+def fit(context: TrainingContext, watcher: Watcher) -> Outcome:
     """Train, keep the best weights by the validation metric, and leave a folder that can be resumed."""
-    loop = Loop(work, watcher)
+    loop = Loop(context, watcher)
     try:
         return loop.run()
     finally:
@@ -86,33 +86,33 @@ def fit(work: Work, watcher: Watcher) -> Outcome:
 class Loop:
     """One training, from its first step or from a checkpoint to its last."""
 
-    def __init__(self, work: Work, watcher: Watcher) -> None:
-        self.work, self.watcher = work, watcher
-        windows, rows = work.windows, work.train.rows
-        self.epoch_steps, self.steps = steps_in(work.settings, windows.rows if windows else rows)
-        self.window_steps = windows.size // (work.settings.batch_size or 1) if windows else self.epoch_steps
-        self.accelerator = tracked(work)
-        self.learner = Learner(work, self.accelerator, self.steps, self.steps / self.epoch_steps)
-        self.look_at(work.train)
+    def __init__(self, context: TrainingContext, watcher: Watcher) -> None:
+        self.context, self.watcher = context, watcher
+        windows, rows = context.windows, context.train.rows
+        self.epoch_steps, self.steps = steps_in(context.settings, windows.rows if windows else rows)
+        self.window_steps = windows.size // (context.settings.batch_size or 1) if windows else self.epoch_steps
+        self.accelerator = tracked(context)
+        self.state = TrainingState(context, self.accelerator, self.steps, self.steps / self.epoch_steps)
+        self.look_at(context.train)
         self.planned: tuple[tuple[int, int], list[Any]] = ((-1, 0), [])
         self.progress = Progress()
-        self.checkpoints = work.folder / "checkpoints"
-        self.saver = Saver(self.checkpoints, work.folder / "log.jsonl")
+        self.checkpoints = context.folder / "checkpoints"
+        self.saver = Saver(self.checkpoints, context.folder / "log.jsonl")
         self.reserved = -1  # the phase that the saver has room for
         self.saved = self.begun = time.monotonic()
         self.stop = threading.Event()
         self.main = self.accelerator.is_main_process
-        start = self.restore() if work.resume else 0
-        self.learner.compute_once(watcher)
-        self.log = open_log(work.folder / "log.jsonl", start) if self.main else io.StringIO()
+        start = self.restore() if context.resume else 0
+        self.state.compute_once(watcher)
+        self.log = open_log(context.folder / "log.jsonl", start) if self.main else io.StringIO()
 
     def close(self) -> None:
         """Let go of files and trackers, whatever happened; a checkpoint that was begun becomes whole."""
-        self.learner.features.release()
+        self.state.features.release()
         self.saver.close()
         self.log.close()
         self.watcher.end()
-        if self.work.settings.track:
+        if self.context.settings.track:
             self.accelerator.end_training()
 
     def run(self) -> Outcome:
@@ -123,7 +123,7 @@ class Loop:
             while self.progress.step < self.steps and not self.progress.stopped:
                 self.one_step()
                 best = None
-                validated = validates(self.work.settings, self.progress.step, self.epoch_steps, self.steps)
+                validated = validates(self.context.settings, self.progress.step, self.epoch_steps, self.steps)
                 if validated:
                     best = self.validate()
                 stop, due = self.asked()
@@ -133,21 +133,21 @@ class Loop:
                     self.saver.wait()
                     raise processes.once(TrainingError(
                         f"stopped after step {self.progress.step} of {self.steps}; everything up to there is saved.",
-                        hint=f"Go on with: hubtune train --resume {self.work.folder}",
+                        hint=f"Go on with: hubtune train --resume {self.context.folder}",
                     ))
         self.saver.wait()
-        keeps_best = self.work.settings.keep == "best"
-        self.learner.finish(self.checkpoints / "best" if keeps_best else None)
+        keeps_best = self.context.settings.keep == "best"
+        self.state.finish(self.checkpoints / "best" if keeps_best else None)
         done = self.progress.step
         return Outcome(
-            self.learner.module, done, done / self.epoch_steps, self.progress.best_step if keeps_best else done,
-            self.progress.seconds + time.monotonic() - self.begun, self.learner.trainable,
-            self.learner.learned, self.learner.plan, self.progress.stopped,
-            self.learner.features.described(), self.pace(),
+            self.state.module, done, done / self.epoch_steps, self.progress.best_step if keeps_best else done,
+            self.progress.seconds + time.monotonic() - self.begun, self.state.trainable,
+            self.state.learned, self.state.plan, self.progress.stopped,
+            self.state.features.described(), self.pace(),
         )
 
     def pace(self) -> dict[str, Any]:
-        """What the steps have read, and how fast. Padding is no work: tokens a second are without it."""
+        """What the steps have read, and how fast. Padding is no context: tokens a second are without it."""
         progress, seconds = self.progress, max(1e-9, self.progress.learning)
         return {
             "tokens": progress.tokens, "padded_tokens": progress.padded,
@@ -161,7 +161,7 @@ class Loop:
 
         Processes agree after every step: one that stops alone leaves the others waiting.
         """
-        due = self.main and time.monotonic() - self.saved > 60 * self.work.settings.save_minutes
+        due = self.main and time.monotonic() - self.saved > 60 * self.context.settings.save_minutes
         stop, due = processes.any_of(self.stop.is_set(), due)
         return stop and self.progress.step < self.steps, due
 
@@ -170,9 +170,9 @@ class Loop:
         epoch, place = divmod(step, self.epoch_steps)
         window, place = divmod(place, self.window_steps)
         if self.planned[0] != (epoch, window):
-            settings = self.work.settings
-            if self.work.windows is not None:
-                self.look_at(self.work.windows.open(window))
+            settings = self.context.settings
+            if self.context.windows is not None:
+                self.look_at(self.context.windows.open(window))
             number = epoch * -(-self.epoch_steps // self.window_steps) + window
             self.planned = ((epoch, window), steps_of_epoch(
                 self.row_sizes, settings.batch_size or 1, settings.order or "random", settings.seed, number
@@ -181,7 +181,7 @@ class Loop:
 
     def look_at(self, train: EncodedDataset) -> None:
         """Have these examples as those that are trained on: all, or a window of a stream."""
-        self.work.train = train
+        self.context.train = train
         self.rows_examples = train.examples_by_row()
         self.row_sizes = train.row_sizes()
 
@@ -189,18 +189,18 @@ class Loop:
         """The next step, and what is said of it."""
         begun, step = time.monotonic(), self.progress.step
         rows = self.rows_of(step)
-        if self.learner.begin(step):
+        if self.state.begin(step):
             self.progress.waited = 0
         items = [example for row in rows for example in self.rows_examples[row]]
-        learnt = self.learner.learn(step, step // self.epoch_steps, items)
+        learnt = self.state.learn(step, step // self.epoch_steps, items)
         loss = sum(learnt.losses.values())
         if not math.isfinite(loss):
             raise processes.once(NonFiniteLoss(
-                f"the loss of step {step} is {loss}; its rows in train: {row_numbers(sorted(self.work.train.first + int(row) for row in rows))}.",
+                f"the loss of step {step} is {loss}; its rows in train: {row_numbers(sorted(self.context.train.first + int(row) for row in rows))}.",
                 hint="Try a lower train.lr, or train.precision=fp32. The last good state: "
-                f"hubtune train --resume {self.work.folder}",
+                f"hubtune train --resume {self.context.folder}",
             ))
-        norm = self.learner.move(step)
+        norm = self.state.move(step)
         self.reserve()
         self.progress.step = step + 1
         self.progress.learning += time.monotonic() - begun
@@ -215,15 +215,15 @@ class Loop:
 
     def validate(self) -> dict[str, float] | None:
         """Score the validation rows, and count how long nothing got better; the scores if these weights are the best so far."""
-        work, progress = self.work, self.progress
-        with self.learner.vocabularies.whole():
+        context, progress = self.context, self.progress
+        with self.state.vocabularies.whole():
             answers = inference.answer(
-                self.learner.module, work.task, work.base, work.validation_rows, work.validation,
-                accelerator=self.accelerator, real=False, losses=True, uniform=work.compute.uniform,
-                limit=work.compute.evaluation, known=self.learner.features.validation,
+                self.state.module, context.task, context.base, context.validation_rows, context.validation,
+                accelerator=self.accelerator, real=False, losses=True, uniform=context.compute.uniform,
+                limit=context.compute.evaluation, known=self.state.features.validation,
             )
-        scores = work.task.score(answers.predictions, list(BatchedRows(work.validation_rows)), work.base)
-        metric = work.task.select_metric(work.base)
+        scores = context.task.score(answers.predictions, list(BatchedRows(context.validation_rows)), context.base)
+        metric = context.task.select_metric(context.base)
         sign = 1.0 if metric.higher_is_better else -1.0
         rank = [sign * scores[metric.name], -sum(answers.losses.values())]  # a tie goes to the lower loss
         better = progress.best is None or rank > progress.best
@@ -232,8 +232,8 @@ class Loop:
         else:
             progress.waited += 1
             # Only the last phase may end early: before it, not all that shall learn has learned.
-            tired = 0 < work.settings.patience <= progress.waited
-            progress.stopped = tired and self.learner.phase == len(self.learner.phases) - 1
+            tired = 0 < context.settings.patience <= progress.waited
+            progress.stopped = tired and self.state.phase == len(self.state.phases) - 1
         record = {
             "step": progress.step, "epoch": round(progress.step / self.epoch_steps, 4), "split": "validation",
             **{f"validation_{name}": value for name, value in {**answers.losses, **scores}.items()}, "best": better,
@@ -249,32 +249,32 @@ class Loop:
             self.log.write(json.dumps(line) + "\n")
             if "split" in line:
                 self.log.flush()
-        if self.work.settings.track:
+        if self.context.settings.track:
             self.accelerator.log({k: v for k, v in line.items() if isinstance(v, int | float)}, step=line["step"])
 
     def reserve(self) -> None:
         """Once a phase, when its optimizer has a state: room for what will be saved."""
-        if self.main and self.reserved != self.learner.phase:
-            self.reserved = self.learner.phase
-            with self.learner.vocabularies.whole():
-                self.saver.reserve(self.learner.state()[0])
+        if self.main and self.reserved != self.state.phase:
+            self.reserved = self.state.phase
+            with self.state.vocabularies.whole():
+                self.saver.reserve(self.state.state()[0])
 
     def save(self, best: Mapping[str, float] | None = None) -> None:
         """A checkpoint of this step, begun: the loop goes on once all is copied. best: scores, if its weights are the best."""
         if not self.main:
-            sharding.take_part(self.learner.state()[0])
+            sharding.take_part(self.state.state()[0])
             return
         self.saved = time.monotonic()
         self.log.flush()
         progress = self.progress
-        with self.learner.vocabularies.whole():
-            tensors, plain = self.learner.state()
+        with self.state.vocabularies.whole():
+            tensors, plain = self.state.state()
             made = {f"step-{progress.step:09d}": Checkpoint(tensors, {
                 "progress": {**vars(progress), "seconds": progress.seconds + time.monotonic() - self.begun},
-                "learner": plain, "compute": self.work.compute.as_dict(), "steps": self.steps,
-                "stream": self.work.windows and self.work.windows.position(),
+                "state": plain, "compute": self.context.compute.as_dict(), "steps": self.steps,
+                "stream": self.context.windows and self.context.windows.position(),
             })}
-            if best is not None and self.work.settings.keep == "best":
+            if best is not None and self.context.settings.keep == "best":
                 # Before the other: whoever goes on from there finds the weights that it calls the best.
                 made = {"best": Checkpoint({"model": tensors["model"]}, {"step": progress.step, "scores": best}), **made}
             self.saver.save(made)
@@ -286,20 +286,20 @@ class Loop:
             return 0
         if found.state["steps"] != self.steps:
             raise processes.once(ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite."))
-        self.learner.restore(found.tensors, found.state["learner"])
-        if self.work.windows is not None:
-            self.work.windows.stream.restore(found.state["stream"])
+        self.state.restore(found.tensors, found.state["state"])
+        if self.context.windows is not None:
+            self.context.windows.stream.restore(found.state["stream"])
         self.progress = Progress(**found.state["progress"])
         return self.progress.step
 
 
-def tracked(work: Work) -> Accelerator:
+def tracked(context: TrainingContext) -> Accelerator:
     """Accelerate on the device that was chosen, with the tracker that the user wants."""
-    settings = work.settings
-    # Buffers are sent after a step (`Learner.move`): in a forward pass processes would wait for one that has no memory for it.
+    settings = context.settings
+    # Buffers are sent after a step (`TrainingState.move`): in a forward pass processes would wait for one that has no memory for it.
     plainly = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(  # a launcher's wishes for half precision and compilation would stay on the model, in evaluation too
-        cpu=work.compute.device == "cpu", mixed_precision="no", dynamo_backend="no", kwargs_handlers=[plainly], log_with=settings.track, project_dir=str(work.folder),
+        cpu=context.compute.device == "cpu", mixed_precision="no", dynamo_backend="no", kwargs_handlers=[plainly], log_with=settings.track, project_dir=str(context.folder),
     )
     if settings.track:
         accelerator.init_trackers("hubtune", config={k: v for k, v in vars(settings).items() if v is not None})

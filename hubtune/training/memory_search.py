@@ -20,7 +20,7 @@ from hubtune.training.cost_model import Rung, bytes_of, fitting, ladder
 
 if TYPE_CHECKING:
     from hubtune.devices.device import Compute
-    from hubtune.training.state import Learner
+    from hubtune.training.state import TrainingState
 
 PIECES = 2
 """On a CPU, how many times as much is held as is used: what is freed stays, in pieces of the sizes that it had. MiniLM held
@@ -30,12 +30,12 @@ SHARE = 0.85
 
 
 class Footprint:
-    """The memory of a learner, with its optimizer's state in it. step: the gradient of a micro-batch, which is forgotten;
+    """The memory of a state, with its optimizer's state in it. step: the gradient of a micro-batch, which is forgotten;
     quick: whether a micro-batch takes so little time that it is tried without need."""
 
-    def __init__(self, learner: Learner, step: Callable[[Rung], None], quick: Callable[[Rung], bool]) -> None:
-        self.learner, self.work, self.step, self.quick = learner, learner.work, step, quick
-        self.device = learner.work.compute.device
+    def __init__(self, state: TrainingState, step: Callable[[Rung], None], quick: Callable[[Rung], bool]) -> None:
+        self.state, self.context, self.step, self.quick = state, state.context, step, quick
+        self.device = state.context.compute.device
         self.pieces = PIECES if self.device == "cpu" else 1
         self.room = 0
 
@@ -46,14 +46,14 @@ class Footprint:
         if room is None or held is None:
             return compute, None, None
         self.room = int(SHARE * room) - copies
-        train = self.work.train
-        longest = train.row_sizes().argsort()[::-1][: self.work.settings.batch_size]
+        train = self.context.train
+        longest = train.row_sizes().argsort()[::-1][: self.context.settings.batch_size]
         rungs = ladder(train.sizes, compute.limit, int(np.isin(train.owner, longest).sum()))
-        grads = self.pieces * sum(value.nbytes for value in self.learner.module.parameters() if value.requires_grad)
+        grads = self.pieces * sum(value.nbytes for value in self.state.module.parameters() if value.requires_grad)
         fits, tried = self.climbed(rungs, self.step, grads)
-        if (fits is None or fits[1] < rungs[-1][1]) and not compute.recompute and accumulation.recompute(self.learner.module):
+        if (fits is None or fits[1] < rungs[-1][1]) and not compute.recompute and accumulation.recompute(self.state.module):
             compute = replace(compute, recompute=True)
-            self.learner.take(compute)
+            self.state.take(compute)
             fits, tried = self.climbed(rungs, self.step, grads)
         count, size = fits or (1, rungs[0][1])
         if fits != rungs[-1]:
@@ -75,7 +75,7 @@ class Footprint:
         try:
             compute(rung)
         except Exception as error:
-            if not out_of_memory(error) or self.work.shard:
+            if not out_of_memory(error) or self.context.shard:
                 raise
             fine = False
         if not fine:  # the error is gone, and with it what it held
@@ -87,25 +87,25 @@ class Footprint:
         """Bytes that saving takes of this memory beside the training: a copy of what learns, and of AdamW's two."""
         if self.device != "cpu":
             return 0
-        return 3 * sum(value.nbytes for name, value in self.learner.module.named_parameters() if name in self.learner.learned)
+        return 3 * sum(value.nbytes for name, value in self.state.module.named_parameters() if name in self.state.learned)
 
     def evaluation(self, limit: int) -> int:
         """The limit of batches that are only answered."""
-        rungs = ladder(self.work.validation.sizes, min(limit, inference.limit_on(self.device)), inference.MOST)
-        with self.learner.vocabularies.whole():
+        rungs = ladder(self.context.validation.sizes, min(limit, inference.limit_on(self.device)), inference.MOST)
+        with self.state.vocabularies.whole():
             fits, _ = self.climbed(rungs, self.postprocess)
         count, size = fits or (1, rungs[0][1])
         return limit if fits == rungs[-1] else count * size
 
     def postprocess(self, rung: Rung) -> None:
         """Answer so many examples of a size, as a validation does."""
-        learner, work = self.learner, self.work
+        state, context = self.state, self.context
         count, size = rung
-        items = [int(np.abs(work.validation.sizes - size).argmin())] * count
-        with inference.evaluating(learner.module) as model:
-            batch = inference.batch_for(model, work.task, [work.validation.examples[item] for item in items], work.base)
-            with learner.features.validation(items, batch):
-                outputs = work.task.forward(model, batch)
-            work.task.postprocess(outputs, batch, work.base)
+        items = [int(np.abs(context.validation.sizes - size).argmin())] * count
+        with inference.evaluating(state.module) as model:
+            batch = inference.batch_for(model, context.task, [context.validation.examples[item] for item in items], context.base)
+            with state.features.validation(items, batch):
+                outputs = context.task.forward(model, batch)
+            context.task.postprocess(outputs, batch, context.base)
             if batch.targets is not None:
-                work.task.loss(outputs, batch)
+                context.task.loss(outputs, batch)

@@ -22,7 +22,7 @@ from hubtune.errors import ResumeError, TrainingError
 from hubtune.evaluation.model_checks import out_of_memory
 from hubtune.training import checkpoint, fsdp, optimizers
 from hubtune.training.accumulation import Gradient, recompute
-from hubtune.training.context import Work
+from hubtune.training.context import TrainingContext
 from hubtune.training.schedule import boundaries, rate
 
 if TYPE_CHECKING:
@@ -41,48 +41,48 @@ class Learnt:
     micro_batches: int
 
 
-def prepared(work: Work, plan: Plan) -> Module:
+def prepared(context: TrainingContext, plan: Plan) -> Module:
     """The model as the strategy makes it, the same at every call: what it adds starts from the seed, too."""
-    torch.manual_seed(work.settings.seed % 2**63)
-    module = work.strategy.prepare(work.model, work.newly_initialized, work.task, plan)
-    return fp64.model(module) if work.compute.precision == "fp64" else module
+    torch.manual_seed(context.settings.seed % 2**63)
+    module = context.strategy.prepare(context.model, context.newly_initialized, context.task, plan)
+    return fp64.model(module) if context.compute.precision == "fp64" else module
 
 
-class Learner:
+class TrainingState:
     """The module and its optimizer, from phase to phase."""
 
-    def __init__(self, work: Work, accelerator: Accelerator, steps: int, epochs: float) -> None:
-        self.work, self.accelerator, self.steps = work, accelerator, steps
-        self.plan = Plan(steps, epochs, work.settings.batch_size or 0)
-        self.module = prepared(work, self.plan)
-        self.phases = work.strategy.phases()
+    def __init__(self, context: TrainingContext, accelerator: Accelerator, steps: int, epochs: float) -> None:
+        self.context, self.accelerator, self.steps = context, accelerator, steps
+        self.plan = Plan(steps, epochs, context.settings.batch_size or 0)
+        self.module = prepared(context, self.plan)
+        self.phases = context.strategy.phases()
         self.ends = boundaries([phase.share for phase in self.phases], steps)
         self.learning = self.all_that_learns()
         self.learned = frozenset().union(*self.learning)
         parameters = dict(self.module.named_parameters())
         self.trainable = sum(parameters[name].numel() for name in self.learned)
         if not self.trainable:
-            raise processes.once(TrainingError(f"the strategy '{work.strategy.name}' leaves nothing to train in this model."))
-        checkpoint.refuse_full_disk(work.folder, sum(p.numel() for p in parameters.values()), self.trainable)
+            raise processes.once(TrainingError(f"the strategy '{context.strategy.name}' leaves nothing to train in this model."))
+        checkpoint.refuse_full_disk(context.folder, sum(p.numel() for p in parameters.values()), self.trainable)
         self.features = feature_cache.Nothing("nobody asked")
         self.padding_free: padding_free.Padded | None = None
         self.compiled: block_compilation.Compiled | None = None
         self.statistics = [part for name, part in self.module.named_modules() if self.keeps_statistics(name, part)]
-        self.scaler = torch.amp.GradScaler(work.compute.device, enabled=work.compute.precision == "fp16")
-        self.take(work.compute)
+        self.scaler = torch.amp.GradScaler(context.compute.device, enabled=context.compute.precision == "fp16")
+        self.take(context.compute)
         self.vocabularies = embedding_pruning.Vocabularies()
-        if accelerator.num_processes == 1 and work.settings.kernels == "auto" and work.settings.optimizer == "adamw" and work.windows is None:
-            self.vocabularies = embedding_pruning.find(self.module, work.strategy, work.task, work.base, self.learned, work.train)
+        if accelerator.num_processes == 1 and context.settings.kernels == "auto" and context.settings.optimizer == "adamw" and context.windows is None:
+            self.vocabularies = embedding_pruning.find(self.module, context.strategy, context.task, context.base, self.learned, context.train)
         self.had_features: bool | None = None
         self.phase = -1
         self.optimizer: Any = None
-        if work.shard:
-            fsdp.share_out(work, self.module, self.statistics, self.all_that_learns)
+        if context.shard:
+            fsdp.share_out(context, self.module, self.statistics, self.all_that_learns)
 
     def compute_once(self, watcher: Watcher) -> None:
         """Have the outputs of a backbone that stays as it is; after `restore`, which tells whether the run began so."""
         count = self.accelerator.num_processes
-        self.features = feature_cache.find(self.work, self.module, self.learned, count, watcher, self.had_features)
+        self.features = feature_cache.find(self.context, self.module, self.learned, count, watcher, self.had_features)
         if self.had_features and not self.features.cached:
             raise processes.once(ResumeError(f"the run began with features computed once, and now: {self.features.reason}.",
                                           hint="Its backbone had no dropout. Train anew with --overwrite."))
@@ -107,34 +107,34 @@ class Learner:
         """Names of the parameters that learn in each phase; checkpoints hold those of any."""
         found = []
         for phase in self.phases:
-            self.work.strategy.start_phase(self.module, phase)
+            self.context.strategy.start_phase(self.module, phase)
             found.append(frozenset(name for name, parameter in self.module.named_parameters() if parameter.requires_grad))
         return found
 
     def keeps_statistics(self, name: str, part: Module) -> bool:
         """Whether a batch norm's running statistics are pretrained: a few small batches would overwrite them."""
-        if self.work.settings.batch_norm == "train" or not isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+        if self.context.settings.batch_norm == "train" or not isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
             return False
-        return not any(parameter.startswith(f"{name}.") for parameter in self.work.newly_initialized)
+        return not any(parameter.startswith(f"{name}.") for parameter in self.context.newly_initialized)
 
     def enter(self, index: int) -> None:
         """Begin a phase: what learns, its optimizer, and the model as devices wrap it."""
-        work = self.work
+        context = self.context
         self.leave()
-        work.strategy.start_phase(self.module, self.phases[index])
-        groups = work.strategy.param_groups(self.module, work.settings.weight_decay or 0.0)
-        optimizer = optimizers.made(work.settings.optimizer, work.strategy, groups, work.settings.lr or 0.0)
-        if work.shard and sharding.strangers(self.module, optimizer):
-            raise processes.once(TrainingError(f"the strategy '{work.strategy.name}' holds on to weights from before they were shared out.",
+        context.strategy.start_phase(self.module, self.phases[index])
+        groups = context.strategy.param_groups(self.module, context.settings.weight_decay or 0.0)
+        optimizer = optimizers.made(context.settings.optimizer, context.strategy, groups, context.settings.lr or 0.0)
+        if context.shard and sharding.strangers(self.module, optimizer):
+            raise processes.once(TrainingError(f"the strategy '{context.strategy.name}' holds on to weights from before they were shared out.",
                                             hint="Let each process hold all of them: --set train.shard=none"))
-        self.model = self.module if work.shard else self.accelerator.prepare(self.module)
+        self.model = self.module if context.shard else self.accelerator.prepare(self.module)
         self.optimizer = self.accelerator.prepare(optimizer)
         self.phase = index
-        if work.compute.padding < 1 and self.padding_free is None:  # tried where it will compute
+        if context.compute.padding < 1 and self.padding_free is None:  # tried where it will compute
             with self.vocabularies.whole():
-                self.padding_free = padding_free.find(work, self.module)
-            if work.settings.plan and not self.padding_free.used:
-                raise processes.once(TrainingError(f"train.plan={work.settings.plan}: it has blocks without padding, and here: {self.padding_free.reason}.",
+                self.padding_free = padding_free.find(context, self.module)
+            if context.settings.plan and not self.padding_free.used:
+                raise processes.once(TrainingError(f"train.plan={context.settings.plan}: it has blocks without padding, and here: {self.padding_free.reason}.",
                                                 hint="Measure a plan here: leave train.plan out."))
 
     def leave(self) -> None:
@@ -154,7 +154,7 @@ class Learner:
             self.enter(phase)
         self.train_mode()
         start, end = (0, *self.ends)[phase], self.ends[phase]
-        factor = self.phases[phase].rate * rate(self.work.settings, step - start, end - start)
+        factor = self.phases[phase].rate * rate(self.context.settings, step - start, end - start)
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"] * group.get("rate", 1.0))
             group["lr"] = group["initial_lr"] * factor
@@ -168,7 +168,7 @@ class Learner:
 
     def take(self, compute: Compute) -> None:
         """Compute so from now on."""
-        self.work.compute, self.limit = compute, compute.limit
+        self.context.compute, self.limit = compute, compute.limit
         if compute.recompute:
             recompute(self.module)
         if compute.compiled and not self.compiled:
@@ -176,7 +176,7 @@ class Learner:
         elif self.compiled and not compute.compiled:
             self.compiled.release()
             self.compiled = None
-        self.gradient = Gradient(self.work, self.accelerator, self.scaler)
+        self.gradient = Gradient(self.context, self.accelerator, self.scaler)
         self.gradient.known, self.gradient.blocks = self.features.train, self.blocks
 
     def learn(self, step: int, epoch: int, items: Sequence[int]) -> Learnt:
@@ -193,7 +193,7 @@ class Learner:
             except embedding_pruning.Unmet:
                 self.vocabularies.release(self.optimizer.optimizer)
             except Exception as error:
-                if not out_of_memory(error) or self.work.shard:
+                if not out_of_memory(error) or self.context.shard:
                     raise
                 self.reduce(cuts, error)
             self.optimizer.zero_grad(set_to_none=True)
@@ -201,42 +201,42 @@ class Learner:
 
     def cuts(self, items: Sequence[int]) -> list[list[int]]:
         """The step's micro-batches."""
-        compute = self.work.compute
-        return micro_batches(items, [int(self.work.train.sizes[item]) for item in items], compute.overhead, self.limit, compute.uniform, compute.padding)
+        compute = self.context.compute
+        return micro_batches(items, [int(self.context.train.sizes[item]) for item in items], compute.overhead, self.limit, compute.uniform, compute.padding)
 
     def tokens(self, items: Sequence[int]) -> int:
         """Tokens of examples, without padding."""
-        return int(sum(self.work.train.sizes[item] for item in items))
+        return int(sum(self.context.train.sizes[item] for item in items))
 
     def places(self, items: Sequence[int]) -> int:
         """What a micro-batch computes, in tokens: with its padding, as far as that costs something."""
-        longest = max(int(self.work.train.sizes[item]) for item in items)
-        return math.ceil(computed_tokens(self.tokens(items), len(items) * longest, self.work.compute.padding))
+        longest = max(int(self.context.train.sizes[item]) for item in items)
+        return math.ceil(computed_tokens(self.tokens(items), len(items) * longest, self.context.compute.padding))
 
     def reduce(self, cuts: list[list[int]], error: Exception) -> None:
         """Half as many tokens in a micro-batch from now on; where it holds one example, activations that are computed again."""
         if max(len(part) for part in cuts) == 1:
-            if not self.work.compute.recompute and recompute(self.module):
-                self.take(replace(self.work.compute, recompute=True, limit=self.limit))
+            if not self.context.compute.recompute and recompute(self.module):
+                self.take(replace(self.context.compute, recompute=True, limit=self.limit))
                 return
             raise TrainingError(
-                f"the memory does not suffice for one example of {max(map(self.places, cuts))} {self.work.task.unit}.",
+                f"the memory does not suffice for one example of {max(map(self.places, cuts))} {self.context.task.unit}.",
                 hint="Cut the texts with --set train.max_length=N, or train fewer weights: --strategy lora",
             ) from error
         self.limit = max(1, max(self.places(part) for part in cuts if len(part) > 1) // 2)
 
     def move(self, step: int) -> float:
         """One step of the optimizer; returns the norm of the gradient before it was clipped."""
-        work = self.work
+        context = self.context
         self.scaler.unscale_(self.optimizer.optimizer)
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        norm = float(sharding.whole(torch.nn.utils.clip_grad_norm_(trained, work.settings.clip or float("inf"))))
+        norm = float(sharding.whole(torch.nn.utils.clip_grad_norm_(trained, context.settings.clip or float("inf"))))
         self.scaler.step(self.optimizer.optimizer)
         self.scaler.update()
         self.vocabularies.stepped(self.optimizer)
-        if self.accelerator.num_processes > 1 and not work.shard:
+        if self.accelerator.num_processes > 1 and not context.shard:
             broadcast(list(self.module.buffers()))  # statistics are those of what the first process saw
-        work.strategy.after_step(self.module, step, self.steps)
+        context.strategy.after_step(self.module, step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -248,9 +248,9 @@ class Learner:
         """Tensors by group, and JSON; inside `vocabularies.whole()`."""
         tensors, plain = checkpoint.optimizer_state(self.optimizer.optimizer)
         return {"model": self.moving(), "optimizer": tensors, "vocabularies": self.vocabularies.ids()}, {
-            "strategy": self.work.strategy.state(), "optimizer": plain, "scaler": self.scaler.state_dict(),
+            "strategy": self.context.strategy.state(), "optimizer": plain, "scaler": self.scaler.state_dict(),
             "phase": self.phase, "limit": self.limit, "vocabularies": self.vocabularies.state(),
-            "features": self.features.cached, "recompute": self.work.compute.recompute,
+            "features": self.features.cached, "recompute": self.context.compute.recompute,
         }
 
     def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> None:
@@ -263,9 +263,9 @@ class Learner:
         if not self.vocabularies.found:
             embedding_pruning.widen(self.optimizer.optimizer, tensors["vocabularies"].values())
         self.scaler.load_state_dict(state["scaler"])
-        self.work.strategy.restore(state["strategy"])
-        if state["recompute"] and not self.work.compute.recompute:
-            self.take(replace(self.work.compute, recompute=True))
+        self.context.strategy.restore(state["strategy"])
+        if state["recompute"] and not self.context.compute.recompute:
+            self.take(replace(self.context.compute, recompute=True))
         self.limit = state["limit"]
         self.had_features = state.get("features", False)
 

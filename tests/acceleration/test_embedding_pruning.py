@@ -17,7 +17,7 @@ from hubtune.acceleration import embedding_pruning
 from hubtune.callbacks import Watcher
 from hubtune.recipe import TrainPart
 from hubtune.training import autotune
-from hubtune.training.context import Work
+from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
 
 ROWS, WORDS = 12, 50
@@ -98,12 +98,12 @@ class Bags(torch.nn.Module):
         return found * (1 + self.words.weight.mean()) if self.elsewhere else found
 
 
-def work(folder: Path, task: Any = None, strategy: Any = None, model: Any = None, **settings: Any) -> Work:
+def make_context(folder: Path, task: Any = None, strategy: Any = None, model: Any = None, **settings: Any) -> TrainingContext:
     draw = np.random.default_rng(0)
     examples = [{"input_ids": draw.integers(3, 20, 2 + row % 3).tolist(), "label": row % 2} for row in range(ROWS)]
     base = Base("tiny", "", SimpleNamespace(model_type="bags", to_dict=lambda: {"pad_token_id": 0}), None)
     settings = {"epochs": 3.0, "batch_size": 4, "lr": 0.01, "weight_decay": 0.3, "keep": "last", **settings}
-    return tiny.work(folder, task or Bag(), strategy or Full(), model or Bags(), examples, base=base,
+    return tiny.make_context(folder, task or Bag(), strategy or Full(), model or Bags(), examples, base=base,
                      compute={"overhead": 2, "kernels": ("dropout",)}, **settings)
 
 
@@ -112,7 +112,7 @@ def every_embedding_is_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding_pruning, "SMALLEST", 1)
 
 
-def trained(made: Work, stop: int | None = None) -> dict[str, torch.Tensor]:
+def trained(made: TrainingContext, stop: int | None = None) -> dict[str, torch.Tensor]:
     tiny.trained(made, stop)
     return {name: value.clone() for name, value in made.model.state_dict().items()}
 
@@ -121,12 +121,12 @@ def trained(made: Work, stop: int | None = None) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_training_ends_with_the_same_weights(decay: float, keep: str, tmp_path: Path) -> None:
     settings = {"weight_decay": decay, "keep": keep}
-    small = work(tmp_path / "small", **settings)
+    small = make_context(tmp_path / "small", **settings)
     loop = Loop(small, Watcher())
     assert len(small.model.words.weight) < 20  # type: ignore[union-attr, arg-type]
     loop.run()
     loop.close()
-    whole = work(tmp_path / "whole", strategy=Full(), **settings)
+    whole = make_context(tmp_path / "whole", strategy=Full(), **settings)
     whole.settings = TrainPart(**{**vars(whole.settings), "kernels": "plain"})
     before = whole.model.words.weight.detach().clone()  # type: ignore[union-attr, operator]
     end = trained(whole)
@@ -139,9 +139,9 @@ def test_training_ends_with_the_same_weights(decay: float, keep: str, tmp_path: 
 @pytest.mark.parametrize("task", [Bag, NewWords])
 @pytest.mark.parametrize("stop", [2, 3, 5])
 def test_a_resumed_run_ends_bit_for_bit_as_the_other(task: Any, stop: int, tmp_path: Path) -> None:
-    end = trained(work(tmp_path / "whole", task()))
-    trained(work(tmp_path / "stopped", task()), stop)
-    again = work(tmp_path / "stopped", task())
+    end = trained(make_context(tmp_path / "whole", task()))
+    trained(make_context(tmp_path / "stopped", task()), stop)
+    again = make_context(tmp_path / "stopped", task())
     again.resume = True
     for name, value in trained(again).items():
         assert torch.equal(value, end[name]), name
@@ -149,17 +149,17 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_other(task: Any, stop: int, tmp_p
 
 def test_a_run_with_small_tables_goes_on_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on several processes, which train whole tables."""
-    end = trained(work(tmp_path / "whole"))
-    trained(work(tmp_path / "stopped"), 5)
+    end = trained(make_context(tmp_path / "whole"))
+    trained(make_context(tmp_path / "stopped"), 5)
     monkeypatch.setattr(embedding_pruning, "find", lambda *given: embedding_pruning.Vocabularies())
-    again = work(tmp_path / "stopped")
+    again = make_context(tmp_path / "stopped")
     again.resume = True
     for name, value in trained(again).items():
         torch.testing.assert_close(value, end[name], rtol=1e-12, atol=1e-12)
 
 
 def test_a_word_that_no_text_has_begins_the_step_anew_with_the_whole_table(tmp_path: Path) -> None:
-    small, whole = work(tmp_path / "small", NewWords()), work(tmp_path / "whole", NewWords(), kernels="plain")
+    small, whole = make_context(tmp_path / "small", NewWords()), make_context(tmp_path / "whole", NewWords(), kernels="plain")
     end = trained(whole)
     for name, value in trained(small).items():
         torch.testing.assert_close(value, end[name], rtol=1e-12, atol=1e-12)
@@ -169,13 +169,13 @@ def test_a_word_that_no_text_has_begins_the_step_anew_with_the_whole_table(tmp_p
 @pytest.mark.parametrize("task", [Bag, NewWords, OneNewWord])
 def test_a_trial_leaves_small_tables_as_they_were(task: Any, tmp_path: Path) -> None:
     """Also where it meets a word that the table lacks."""
-    end = trained(work(tmp_path / "plain", task()))
-    made = work(tmp_path / "tried", task())
+    end = trained(make_context(tmp_path / "plain", task()))
+    made = make_context(tmp_path / "tried", task())
     plan = made.compute
     with contextlib.closing(Loop(made, Watcher())) as loop:
-        autotune.measure(loop.learner)
+        autotune.measure(loop.state)
         assert len(made.model.words.weight) < 20  # type: ignore[union-attr, arg-type]
-        loop.learner.take(plan)
+        loop.state.take(plan)
         loop.run()
     for name, value in made.model.state_dict().items():
         assert torch.equal(value, end[name]), name
@@ -185,7 +185,7 @@ def test_a_trial_leaves_small_tables_as_they_were(task: Any, tmp_path: Path) -> 
     {"model": Bags(tied=True)}, {"model": Bags(elsewhere=True)}, {"strategy": Pulled()}, {"kernels": "plain"},
 ], ids=["tied", "used elsewhere", "a strategy that looks at the weights", "plain"])
 def test_a_table_that_others_use_stays_whole(case: dict[str, Any], tmp_path: Path) -> None:
-    made = work(tmp_path, **case)
+    made = make_context(tmp_path, **case)
     loop = Loop(made, Watcher())
     loop.one_step()
     loop.close()

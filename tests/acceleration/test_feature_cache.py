@@ -24,7 +24,7 @@ from hubtune.data import encoding
 from hubtune.errors import ResumeError
 from hubtune.hub.origin import in_folder
 from hubtune.models import loading
-from hubtune.training.context import Work
+from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
 
 ROWS = 20
@@ -183,11 +183,11 @@ def with_body(model: Reader, body: Body) -> Reader:
     return model
 
 
-def work(folder: Path, task: Any = None, strategy: Any = None, model: Any = None, **settings: Any) -> Work:
+def make_context(folder: Path, task: Any = None, strategy: Any = None, model: Any = None, **settings: Any) -> TrainingContext:
     draw = np.random.default_rng(0)
     examples = [{"input_ids": draw.integers(3, 20, 2 + row % 5).tolist(), "label": row % 2} for row in range(ROWS)]
     settings = {"epochs": 3.0, "batch_size": 5, "lr": 0.05, "weight_decay": 0.1, "keep": "last", **settings}
-    return tiny.work(folder, task or Words(), strategy or Top(), model or Reader(), examples[:-6], examples[-6:], **settings)
+    return tiny.make_context(folder, task or Words(), strategy or Top(), model or Reader(), examples[:-6], examples[-6:], **settings)
 
 
 class Told(Watcher):
@@ -198,18 +198,18 @@ class Told(Watcher):
         self.notes.append(text)
 
 
-def trained(made: Work, stop: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def trained(made: TrainingContext, stop: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The weights at the end, and what is said of the features."""
-    said = tiny.trained(made, stop).learner.features.described()
+    said = tiny.trained(made, stop).state.features.described()
     return {name: value.clone() for name, value in made.model.state_dict().items()}, said
 
 
-def refused(made: Work) -> str:
+def refused(made: TrainingContext) -> str:
     """Why there are no features."""
     loop = Loop(made, Watcher())
     loop.one_step()
     loop.close()
-    said = loop.learner.features.described()
+    said = loop.state.features.described()
     assert said["cached"] is False
     assert not (made.folder / "features").exists()
     assert "forward" not in vars(made.model.body)
@@ -227,13 +227,13 @@ NO_DROPOUT = {
 }
 
 
-def of_family(kind: str, task: Any, rows: Any, folder: Path, tiny_model: Any, **settings: Any) -> Work:
+def of_family(kind: str, task: Any, rows: Any, folder: Path, tiny_model: Any, **settings: Any) -> TrainingContext:
     """A tiny model whose head alone learns."""
     _, base, encoded = tiny.prepared(task, tiny_model(kind, **NO_DROPOUT[kind]), rows)
     origin = in_folder(tiny_model(kind, **NO_DROPOUT[kind]))
     loaded = loading.load(origin, base, task, hubtune.Strategy(), seed=0)
     settings = {"epochs": 2.0, "batch_size": 6, "lr": 0.05, "weight_decay": 0.01, "keep": "last", **settings}
-    return tiny.work(folder, task, Head(), loaded.model, encoded, encoding.encode(task, rows[:8], base, 60), rows[:8],
+    return tiny.make_context(folder, task, Head(), loaded.model, encoded, encoding.encode(task, rows[:8], base, 60), rows[:8],
                      base=base, newly_initialized=loaded.newly_initialized, compute={"overhead": 8}, **settings)
 
 
@@ -276,8 +276,8 @@ def test_a_small_module_ends_the_same_and_its_head_drops_out_alone(tmp_path: Pat
         model.body.drop.p = 0.0
         return model
 
-    end, said = trained(work(tmp_path / "once", model=Reader()))  # its backbone's dropout is off
-    expected, _ = trained(work(tmp_path / "each", model=without_dropout(), kernels="plain"))
+    end, said = trained(make_context(tmp_path / "once", model=Reader()))  # its backbone's dropout is off
+    expected, _ = trained(make_context(tmp_path / "each", model=without_dropout(), kernels="plain"))
     assert said["cached"]
     for name, value in end.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-10)
@@ -287,7 +287,7 @@ def test_where_padding_matters_only_texts_of_one_length_are_kept_together(tmp_pa
     """Such a head looks beyond the text, which is refused elsewhere."""
     ends = []
     for kernels in ("auto", "plain"):
-        made = work(tmp_path / kernels, model=Reader(padding=True), kernels=kernels)
+        made = make_context(tmp_path / kernels, model=Reader(padding=True), kernels=kernels)
         made.model.body.drop.p = 0.0
         made.compute = replace(made.compute, uniform=True)
         end, said = trained(made)
@@ -298,7 +298,7 @@ def test_where_padding_matters_only_texts_of_one_length_are_kept_together(tmp_pa
 
 
 def test_the_backbone_computes_every_example_once(tmp_path: Path) -> None:
-    made = work(tmp_path)
+    made = make_context(tmp_path)
     loop = Loop(made, told := Told())
     rows = made.model.body.rows
     assert rows[:3] == [1, frozen_backbone.TRIED, 1]
@@ -316,7 +316,7 @@ def test_the_forward_comes_back_whatever_happens(tmp_path: Path) -> None:
         def advance(self, units: int, **shown: float) -> None:
             raise MemoryError
 
-    made = work(tmp_path)
+    made = make_context(tmp_path)
     with pytest.raises(MemoryError):
         Loop(made, Breaks())
     assert "forward" not in vars(made.model.body)
@@ -348,23 +348,23 @@ def test_the_forward_comes_back_whatever_happens(tmp_path: Path) -> None:
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_what_cannot_be_computed_once_is_computed_in_every_step(case: dict[str, Any], reason: str, tmp_path: Path) -> None:
     made = {name: value() if name == "model" else value for name, value in case.items()}
-    assert reason in refused(work(tmp_path, **made))
+    assert reason in refused(make_context(tmp_path, **made))
 
 
 def test_a_batch_norm_that_follows_the_data_moves_the_backbone(tmp_path: Path) -> None:
     model = Reader()
     model.body.norm = torch.nn.BatchNorm1d(3)
-    assert "batch norms" in refused(work(tmp_path / "train", model=model, batch_norm="train"))
-    assert trained(work(tmp_path / "frozen", model=model))[1]["cached"]
+    assert "batch norms" in refused(make_context(tmp_path / "train", model=model, batch_norm="train"))
+    assert trained(make_context(tmp_path / "frozen", model=model))[1]["cached"]
 
 
 def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_cache, "SHARE", 0.0)
-    assert "the disk has" in refused(work(tmp_path))
+    assert "the disk has" in refused(make_context(tmp_path))
 
 
 def test_several_processes_compute_as_ever(tmp_path: Path) -> None:
-    made = work(tmp_path)
+    made = make_context(tmp_path)
     assert feature_cache.find(made, made.model, frozenset({"top.weight"}), 2, Watcher()).described() == {
         "cached": False, "reason": "there are several processes"}
 
@@ -375,8 +375,8 @@ def test_several_processes_compute_as_ever(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop", [1, 4])
 @pytest.mark.parametrize("lost", ["nothing", "all", "a part", "other weights"])
 def test_a_resumed_run_ends_bit_for_bit_as_the_other(stop: int, lost: str, tmp_path: Path) -> None:
-    end, _ = trained(work(tmp_path / "whole"))
-    trained(work(tmp_path / "stopped"), stop)
+    end, _ = trained(make_context(tmp_path / "whole"))
+    trained(make_context(tmp_path / "stopped"), stop)
     folder = tmp_path / "stopped" / "features"
     kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     if lost == "all":
@@ -386,7 +386,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_other(stop: int, lost: str, tmp_p
     if lost == "other weights":
         manifest = json.loads((folder / "manifest.json").read_text())
         (folder / "manifest.json").write_text(json.dumps({"fingerprint": manifest["fingerprint"][::-1]}))
-    again = work(tmp_path / "stopped")
+    again = make_context(tmp_path / "stopped")
     again.resume = True
     found, said = trained(again)
     assert said["cached"]
@@ -396,16 +396,16 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_other(stop: int, lost: str, tmp_p
 
 
 def test_a_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained(work(tmp_path / "with"), 2)
+    trained(make_context(tmp_path / "with"), 2)
     (tmp_path / "with" / "features" / "manifest.json").unlink()
     with monkeypatch.context() as full:
         full.setattr(feature_cache, "SHARE", 0.0)
-        trained(work(tmp_path / "without"), 2)
-        again = work(tmp_path / "with")
+        trained(make_context(tmp_path / "without"), 2)
+        again = make_context(tmp_path / "with")
         again.resume = True
         with pytest.raises(ResumeError, match="began with features computed once"):
             Loop(again, Watcher())
-    again = work(tmp_path / "without")
+    again = make_context(tmp_path / "without")
     again.resume = True
     assert trained(again)[1] == {"cached": False, "reason": "the run began without"}
 

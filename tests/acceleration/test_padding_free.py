@@ -21,7 +21,7 @@ WORDS = ["a", "walk", "along", "the", "river", "and", "what", "a", "lovely", "da
 ROWS = [{"text": " ".join(WORDS[:count]), "label": "long" if count > 6 else "short"} for count in (1, 3, 12, 7, 18, 2, 9, 5, 4, 16, 1, 8)]
 
 
-def work(task: Any, folder: Path, *, precision: str = "fp64", strategy: Any = None) -> tuple[Any, Any]:
+def make_context(task: Any, folder: Path, *, precision: str = "fp64", strategy: Any = None) -> tuple[Any, Any]:
     """A model and all that is asked of a training's work."""
     task.options = task.Options() if hasattr(task, "Options") else None
     model, base, encoded = tiny.prepared(task, folder, ROWS, dtype=torch.float64 if precision == "fp64" else torch.float32)
@@ -53,7 +53,7 @@ def test_joined_and_apart_undo_each_other_wherever_the_padding_is() -> None:
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "modernbert", "gpt2", "llama", "bart"])
 def test_loss_and_gradient_are_those_of_padded_batches(family: str, tiny_model: Any, classification: Any) -> None:
-    made, model = work(classification, tiny_model(family))
+    made, model = make_context(classification, tiny_model(family))
     blocks = padding_free.tried(made, model)
     assert blocks.joined == len(blocks.stack) >= 2
     for wide, narrow in zip(*padding_free.both(blocks, made, model), strict=True):
@@ -63,7 +63,7 @@ def test_loss_and_gradient_are_those_of_padded_batches(family: str, tiny_model: 
 def test_tokens_of_a_decoder_are_learnt_alike(tiny_model: Any) -> None:
     from hubtune_plugins.generation.text_generation import TextGeneration
 
-    made, model = work(TextGeneration(), tiny_model("llama"))
+    made, model = make_context(TextGeneration(), tiny_model("llama"))
     blocks = padding_free.tried(made, model)
     for wide, narrow in zip(*padding_free.both(blocks, made, model), strict=True):
         torch.testing.assert_close(narrow, wide, rtol=1e-9, atol=1e-12)
@@ -71,7 +71,7 @@ def test_tokens_of_a_decoder_are_learnt_alike(tiny_model: Any) -> None:
 
 @pytest.mark.parametrize("family", ["deberta-v2", "t5", "xlnet"])  # attention with places of its own, and another order of axes
 def test_a_model_that_cannot_says_why_and_is_as_it_was(family: str, tiny_model: Any, classification: Any) -> None:
-    made, model = work(classification, tiny_model(family))
+    made, model = make_context(classification, tiny_model(family))
     hooks = [(len(part._forward_hooks), len(part._forward_pre_hooks)) for part in model.modules()]
     found = padding_free.find(made, model)
     assert not found.used
@@ -80,11 +80,11 @@ def test_a_model_that_cannot_says_why_and_is_as_it_was(family: str, tiny_model: 
 
 
 def test_half_precision_is_compared_too(tiny_model: Any, classification: Any) -> None:
-    assert padding_free.find(*work(classification, tiny_model("bert"), precision="bf16")).used
+    assert padding_free.find(*make_context(classification, tiny_model("bert"), precision="bf16")).used
 
 
 def test_a_model_that_looks_across_examples_is_refused(tiny_model: Any, classification: Any) -> None:
-    made, model = work(classification, tiny_model("bert"))
+    made, model = make_context(classification, tiny_model("bert"))
 
     def mixing(block: Any, given: Any, output: Any) -> Any:
         return output + output.mean(1, keepdim=True)  # over the places of a row: of an example, or of all that stand in it
@@ -96,7 +96,7 @@ def test_a_model_that_looks_across_examples_is_refused(tiny_model: Any, classifi
 
 
 def test_outside_a_step_nothing_is_joined(tiny_model: Any, classification: Any) -> None:
-    made, model = work(classification, tiny_model("bert"))
+    made, model = make_context(classification, tiny_model("bert"))
     blocks = padding_free.tried(made, model)
     before = blocks.joined
     inference.answer(model, made.task, made.base, ROWS, made.train)
@@ -104,7 +104,7 @@ def test_outside_a_step_nothing_is_joined(tiny_model: Any, classification: Any) 
 
 
 def test_activations_that_are_computed_again_are_computed_alike(tiny_model: Any, classification: Any) -> None:
-    made, model = work(classification, tiny_model("llama"))
+    made, model = make_context(classification, tiny_model("llama"))
     batch = inference.batch_for(model, made.task, list(made.train.examples), made.base)
     blocks = padding_free.tried(made, model)
 
@@ -196,7 +196,7 @@ def test_the_kernel_is_asked_for_what_the_model_wants(
         return True
 
     monkeypatch.setattr(padding_free, "kernel_knows", knows)
-    made, model = work(classification, tiny_model(family, **config))
+    made, model = make_context(classification, tiny_model(family, **config))
     blocks = padding_free.tried(made, model)
     for wide, narrow in zip(*padding_free.both(blocks, made, model), strict=True):
         torch.testing.assert_close(narrow, wide, rtol=1e-9, atol=1e-12)

@@ -121,7 +121,7 @@ class Kept(Watcher):
 
         def one_step(loop: Loop) -> None:
             rows = loop.rows_of(loop.progress.step)
-            self.rows.append(sorted(loop.work.train.first + int(row) for row in rows))
+            self.rows.append(sorted(loop.context.train.first + int(row) for row in rows))
             own(loop)
             if loop.progress.step == stop:
                 loop.save()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import Contrast, Numbers, Plain, Tight, work
+from toy import Contrast, Numbers, Plain, Tight, make_context
 
 from hubtune import Batch
 from hubtune.callbacks import Watcher
@@ -27,7 +27,7 @@ class RoomyContrast(TightContrast):
 
 
 def trained(folder: Path, task: Any, **settings: Any) -> tuple[dict[str, torch.Tensor], Loop]:
-    made = work(folder, task, Plain(), **{"epochs": 4.0, "weight_decay": 0.1, **settings})
+    made = make_context(folder, task, Plain(), **{"epochs": 4.0, "weight_decay": 0.1, **settings})
     loop = Loop(made, Watcher())
     try:
         loop.run()
@@ -40,14 +40,14 @@ def trained(folder: Path, task: Any, **settings: Any) -> tuple[dict[str, torch.T
 def test_a_run_that_was_short_of_memory_at_step_7_ends_as_the_one_that_was_not(tight: Any, roomy: Any, tmp_path: Path) -> None:
     end, _ = trained(tmp_path / "roomy", roomy())
     found, loop = trained(tmp_path / "tight", tight())
-    assert loop.learner.limit < 8192
+    assert loop.state.limit < 8192
     for name, value in end.items():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9)
 
 
 def test_a_resumed_run_remembers_what_memory_suffices_for(tmp_path: Path) -> None:
     end, _ = trained(tmp_path / "whole", Tight())
-    made = work(tmp_path, Tight(), Plain(), epochs=4.0, weight_decay=0.1)
+    made = make_context(tmp_path, Tight(), Plain(), epochs=4.0, weight_decay=0.1)
     loop = Loop(made, Watcher())
     best = None
     for _ in range(8):
@@ -59,10 +59,10 @@ def test_a_resumed_run_remembers_what_memory_suffices_for(tmp_path: Path) -> Non
     task = Tight()
     task.after = 0  # would raise, were the limit forgotten
     task.most = 2
-    again = work(tmp_path, task, Plain(), epochs=4.0, weight_decay=0.1)
+    again = make_context(tmp_path, task, Plain(), epochs=4.0, weight_decay=0.1)
     again.resume = True
     resumed = Loop(again, Watcher())
-    assert resumed.learner.limit == loop.learner.limit < 8192
+    assert resumed.state.limit == loop.state.limit < 8192
     resumed.run()
     resumed.close()
     for name, value in again.model.state_dict().items():

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from spawn import Scored, forks, in_processes, losses
 from torch import nn
-from toy import Numbers, Penalised, Plain, work
+from toy import Numbers, Penalised, Plain, make_context
 
 import hubtune
 from hubtune import Phase, Strategy
@@ -92,7 +92,7 @@ class Holding(Strategy[Any]):
 def trained(folder: Path, task: Any, strategy: Any, *, shard: bool = False, resume: bool = False, stop: int | None = None,
             model: Any = Stack) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    made = work(folder, task(), strategy(), model(3 if task is Scored else 1), resume=resume, shard=shard, batch_size=5, epochs=3.0,
+    made = make_context(folder, task(), strategy(), model(3 if task is Scored else 1), resume=resume, shard=shard, batch_size=5, epochs=3.0,
                 weight_decay=0.1, clip=0.5)
     tiny.trained(made, stop)
     return {name: sharding.whole(value.detach()) for name, value in made.model.state_dict().items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hubtune_plugins.text.text_classification import TextClassification
-from toy import Contrast, Numbers, work
+from toy import Contrast, Numbers, make_context
 
 import hubtune
 from hubtune.errors import BrokenPlugin
@@ -42,7 +42,7 @@ class SaidOnce(Numbers):
 
 
 def asked(task: Any, folder: Path) -> None:
-    made = work(folder, task)
+    made = make_context(folder, task)
     loss_checks.refuse_mean(made.model, task, made.base, made.train)
     assert made.model.training  # as it was
 

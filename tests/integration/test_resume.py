@@ -17,7 +17,7 @@ import hubtune
 from hubtune.cli import commands
 from hubtune.evaluation import inference
 from hubtune.training import checkpoint
-from hubtune.training.state import Learner
+from hubtune.training.state import TrainingState
 
 SETTINGS = {"train.epochs": 3.0, "train.batch_size": 8, "data.limit": 40, "train.patience": 0, "train.prove": False,
             "train.save_minutes": 0.0}  # a checkpoint is written after every step
@@ -163,7 +163,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, tiny_model, revi
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path, tiny_model, reviews, uninterrupted, monkeypatch):
     """Its step and rows are named, and what was being saved becomes whole."""
-    learn = Learner.learn
+    learn = TrainingState.learn
 
     def broken(self, step, epoch, items):
         learnt = learn(self, step, epoch, items)
@@ -171,7 +171,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path, tiny_
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "learn", broken)
+        patch.setattr(TrainingState, "learn", broken)
         with pytest.raises(hubtune.HubtuneError, match=r"the loss of step 6 is nan; its rows in train: rows \d+") as stopped:
             hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=like(uninterrupted("full")), out=out)
     assert f"--resume {out}" in stopped.value.hint

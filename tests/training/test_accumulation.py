@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import ROWS, Contrast, Numbers, Penalised, Plain, TopFirst, gradients, run, work
+from toy import ROWS, Contrast, Numbers, Penalised, Plain, TopFirst, gradients, make_context, run
 
 from hubtune.callbacks import Watcher
 from hubtune.training.loop import Loop
@@ -19,8 +19,8 @@ CUTS = [[[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]], [[5], [0, 1, 2, 3, 4], [11, 
 @pytest.mark.parametrize("cuts", CUTS, ids=["halves", "uneven", "single"])
 @pytest.mark.parametrize(("task", "strategy"), [(Numbers, Plain), (Contrast, Plain), (Contrast, Penalised), (Numbers, Penalised)])
 def test_a_step_has_one_gradient_however_it_is_cut(cuts: Any, task: Any, strategy: Any, tmp_path: Path) -> None:
-    means, whole = gradients(work(tmp_path, task(), strategy()), WHOLE)
-    again, parts = gradients(work(tmp_path, task(), strategy()), cuts)
+    means, whole = gradients(make_context(tmp_path, task(), strategy()), WHOLE)
+    again, parts = gradients(make_context(tmp_path, task(), strategy()), cuts)
     assert again == pytest.approx(means, rel=1e-12)
     assert ("penalty" in means) is (strategy is Penalised)
     for one, other in zip(whole, parts, strict=True):
@@ -29,25 +29,25 @@ def test_a_step_has_one_gradient_however_it_is_cut(cuts: Any, task: Any, strateg
 
 
 def test_phases_train_what_they_say_and_their_schedule_begins_anew(tmp_path: Path) -> None:
-    made = work(tmp_path, strategy=TopFirst(), keep="last", warmup=0.0)
+    made = make_context(tmp_path, strategy=TopFirst(), keep="last", warmup=0.0)
     first = made.model[0].weight.detach().clone()  # type: ignore[index, union-attr, operator]
     loop = Loop(made, Watcher())
-    assert loop.learner.ends == (3, 6)
+    assert loop.state.ends == (3, 6)
     rates = []
     for step in range(6):
         loop.one_step()
         moved = not torch.equal(made.model[0].weight, first)  # type: ignore[index, arg-type]
         assert moved is (step >= 3)
-        rates.append(loop.learner.optimizer.param_groups[0]["lr"])
+        rates.append(loop.state.optimizer.param_groups[0]["lr"])
     loop.close()
     assert rates == pytest.approx([0.02, 0.02 * 2 / 3, 0.02 / 3, 0.01, 0.01 * 2 / 3, 0.01 / 3])
 
 
 @pytest.mark.parametrize("stop", [2, 3, 4])
 def test_a_run_of_phases_resumes_as_if_it_had_not_stopped(stop: int, tmp_path: Path) -> None:
-    whole = work(tmp_path / "whole", strategy=TopFirst())
+    whole = make_context(tmp_path / "whole", strategy=TopFirst())
     run(Loop(whole, Watcher()))
-    stopped = work(tmp_path / "stopped", strategy=TopFirst())
+    stopped = make_context(tmp_path / "stopped", strategy=TopFirst())
     loop = Loop(stopped, Watcher())
     best = None
     for _ in range(stop):
@@ -56,7 +56,7 @@ def test_a_run_of_phases_resumes_as_if_it_had_not_stopped(stop: int, tmp_path: P
             best = loop.validate()  # an epoch ends here
     loop.save(best)
     loop.close()
-    resumed = work(tmp_path / "stopped", strategy=TopFirst())
+    resumed = make_context(tmp_path / "stopped", strategy=TopFirst())
     resumed.resume = True
     run(Loop(resumed, Watcher()))
     for name, value in whole.model.state_dict().items():
@@ -65,7 +65,7 @@ def test_a_run_of_phases_resumes_as_if_it_had_not_stopped(stop: int, tmp_path: P
 
 def test_the_best_weights_of_an_early_phase_are_whole(tmp_path: Path) -> None:
     """What only a later phase moved goes back to where it was."""
-    made = work(tmp_path, strategy=TopFirst(), lr=0.01)
+    made = make_context(tmp_path, strategy=TopFirst(), lr=0.01)
     first = made.model[0].weight.detach().clone()  # type: ignore[index, union-attr, operator]
     loop = Loop(made, Watcher())
     for _ in range(3):
@@ -81,7 +81,7 @@ def test_the_best_weights_of_an_early_phase_are_whole(tmp_path: Path) -> None:
     ("frozen", frozenset(), True), ("train", frozenset(), False), ("frozen", frozenset({"1.weight", "1.bias"}), False),
 ])
 def test_pretrained_batch_norms_keep_their_statistics(setting: str, newly_initialized: Any, stay: bool, tmp_path: Path) -> None:
-    made = work(tmp_path, batch_norm=setting)
+    made = make_context(tmp_path, batch_norm=setting)
     made.newly_initialized = newly_initialized
     before = made.model[1].running_mean.clone()  # type: ignore[index, union-attr, operator]
     loop = Loop(made, Watcher())

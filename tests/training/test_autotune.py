@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy import FULL, Contrast, Numbers, Penalised, Plain, Tight, TopFirst, work
+from toy import FULL, Contrast, Numbers, Penalised, Plain, Tight, TopFirst, make_context
 
 import hubtune
 from hubtune.callbacks import Watcher
@@ -19,7 +19,7 @@ from hubtune.devices import device, memory
 from hubtune.devices.device import Compute
 from hubtune.testing import checks
 from hubtune.training import autotune
-from hubtune.training.context import Work
+from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
 
 ROWS = [{"text": "good " * (1 + n % 9) if n % 2 else "bad " * (2 + n % 7), "label": "yes" if n % 2 else "no"} for n in range(40)]
@@ -44,29 +44,29 @@ class Follows(torch.nn.Module):
         return values - self.mean
 
 
-def dropping(made: Work) -> Work:
+def dropping(made: TrainingContext) -> TrainingContext:
     """With dropout, and statistics that follow the data."""
     linear, _, last = made.model.children()
     made.model = torch.nn.Sequential(linear, torch.nn.Sequential(Follows(), torch.nn.Dropout(0.3)), last).double()
     return made
 
 
-def ended(made: Work, tried: bool) -> dict[str, torch.Tensor]:
+def ended(made: TrainingContext, tried: bool) -> dict[str, torch.Tensor]:
     """The weights of a run, with or without a trial before it, by one plan."""
     plan = made.compute
     with closing(Loop(made, Watcher())) as loop:
         if tried:
-            autotune.measure(loop.learner)
-            loop.learner.take(plan)
+            autotune.measure(loop.state)
+            loop.state.take(plan)
         loop.run()
     return {name: value.clone() for name, value in made.model.state_dict().items()}
 
 
 def test_a_model_that_cannot_be_tried_is_trained_all_the_same(tmp_path: Path) -> None:
     """Its batch norm takes no single row: the plan stays what it was, and says why."""
-    made = work(tmp_path, batch_norm="train")
+    made = make_context(tmp_path, batch_norm="train")
     with closing(Loop(made, Watcher())) as loop:
-        found = autotune.measure(loop.learner)
+        found = autotune.measure(loop.state)
         assert "Expected more than 1 value per channel" in found.compute.trial["reason"]
         assert replace(made.compute, trial={}) == Compute("cpu", "fp64", 0, 64, 8192)
         assert autotune.expected(loop, found) is None
@@ -76,23 +76,23 @@ def test_a_model_that_cannot_be_tried_is_trained_all_the_same(tmp_path: Path) ->
 @pytest.mark.parametrize(("task", "strategy"), [(Numbers, Plain), (Numbers, TopFirst), (Scored, Plain), (Numbers, Penalised)])
 def test_a_run_with_a_trial_is_the_run_without_it_bit_for_bit(task: Any, strategy: Any, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"weight_decay": 0.1, "epochs": 3.0}
-    one, other = (ended(dropping(work(tmp_path / name, task(), strategy(), **settings)), name == "tried") for name in ("tried", "plain"))
+    one, other = (ended(dropping(make_context(tmp_path / name, task(), strategy(), **settings)), name == "tried") for name in ("tried", "plain"))
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
 
 
 def test_generators_statistics_and_gradients_are_as_they_were(tmp_path: Path) -> None:
-    made = dropping(work(tmp_path))
+    made = dropping(make_context(tmp_path))
     with closing(Loop(made, Watcher())) as loop:
         before = {name: value.clone() for name, value in made.model.state_dict().items()}
         drawn = torch.get_rng_state()
-        assert autotune.measure(loop.learner).pace
+        assert autotune.measure(loop.state).pace
         assert torch.equal(torch.get_rng_state(), drawn)
         assert all(torch.equal(value, before[name]) for name, value in made.model.state_dict().items())
         assert all(parameter.grad is None for parameter in made.model.parameters())
-        assert loop.learner.begin(0)
-        assert not loop.learner.optimizer.optimizer.state
+        assert loop.state.begin(0)
+        assert not loop.state.optimizer.optimizer.state
 
 
 def test_the_phase_in_which_most_learns_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,12 +100,12 @@ def test_the_phase_in_which_most_learns_is_tried(tmp_path: Path, monkeypatch: py
     stepped = autotune.Trial.stepped
 
     def seen(self: autotune.Trial) -> float:
-        phases.append(self.learner.phase)
+        phases.append(self.state.phase)
         return stepped(self)
 
     monkeypatch.setattr(autotune.Trial, "stepped", seen)
-    with closing(Loop(work(tmp_path, strategy=TopFirst()), Watcher())) as loop:
-        autotune.measure(loop.learner)
+    with closing(Loop(make_context(tmp_path, strategy=TopFirst()), Watcher())) as loop:
+        autotune.measure(loop.state)
     assert phases == [1]
 
 
@@ -119,11 +119,11 @@ class OnceTight(Tight):
 
 
 def test_what_does_not_fit_is_found_before_step_0_and_the_steps_stay_the_same(tmp_path: Path) -> None:
-    roomy = ended(work(tmp_path / "roomy", Numbers(), Plain(), weight_decay=0.1), tried=False)
-    made = work(tmp_path / "tight", OnceTight(), Plain(), weight_decay=0.1)
+    roomy = ended(make_context(tmp_path / "roomy", Numbers(), Plain(), weight_decay=0.1), tried=False)
+    made = make_context(tmp_path / "tight", OnceTight(), Plain(), weight_decay=0.1)
     with closing(Loop(made, Watcher())) as loop:
-        found = autotune.measure(loop.learner)
-        assert loop.learner.limit == found.compute.limit == made.compute.limit == 2
+        found = autotune.measure(loop.state)
+        assert loop.state.limit == found.compute.limit == made.compute.limit == 2
         loop.run()
     assert {json.loads(line).get("micro_batches") for line in (made.folder / "log.jsonl").read_text().splitlines()} == {2, None}
     for name, value in made.model.state_dict().items():
@@ -181,21 +181,21 @@ class Hungry(Numbers):
 
 
 def test_a_run_that_cannot_hold_one_row_any_more_recomputes_from_there_also_when_it_is_resumed(tmp_path: Path) -> None:
-    def made(name: str, task: Any) -> Work:
-        found = work(tmp_path / name, task, Plain(), weight_decay=0.1)
+    def made(name: str, task: Any) -> TrainingContext:
+        found = make_context(tmp_path / name, task, Plain(), weight_decay=0.1)
         found.model = Recomputing(*found.model.children())
         return found
 
     roomy = ended(made("roomy", Numbers()), tried=False)
     with closing(Loop(made("hungry", Hungry()), Watcher())) as loop:
-        while not loop.work.compute.recompute:
+        while not loop.context.compute.recompute:
             loop.one_step()
         assert loop.progress.step < loop.steps
         loop.save()
     again = made("hungry", Hungry())
     again.resume, again.task.after = True, 0
     with closing(Loop(again, Watcher())) as loop:
-        assert loop.work.compute.recompute
+        assert loop.context.compute.recompute
         loop.run()
     for name, value in again.model.state_dict().items():
         torch.testing.assert_close(value, roomy[name], rtol=1e-9, atol=1e-9)
@@ -210,7 +210,7 @@ def test_a_plan_repeats_a_run_with_dropout_bit_for_bit_without_a_trial(
     one = hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, out=tmp_path / "one", set=SET)
     assert one.record["compute"]["trial"]["seconds"]["token"] > 0
     with monkeypatch.context() as patch:
-        patch.setattr(autotune, "measure", lambda learner: pytest.fail("it was measured again"))
+        patch.setattr(autotune, "measure", lambda state: pytest.fail("it was measured again"))
         patch.setattr(device, "choose", lambda *given: pytest.fail("the device was looked at again"))
         other = hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, out=tmp_path / "other",
                               set={**SET, "train.plan": str(one.folder)})
@@ -224,7 +224,7 @@ def test_a_resumed_run_measures_nothing(tiny_model: Any, tmp_path: Path, monkeyp
     with pytest.raises(checks.Stopped):
         hubtune.train("text-classification", watcher=checks.Stop(3), **asked, set={**SET, "train.save_minutes": 0.0})
     began = json.loads((tmp_path / "run/run.json").read_text())
-    monkeypatch.setattr(autotune, "measure", lambda learner: pytest.fail("it was measured again"))
+    monkeypatch.setattr(autotune, "measure", lambda state: pytest.fail("it was measured again"))
     run = hubtune.resume(tmp_path / "run", data=ROWS)
     assert (run.record["compute"], run.record["expected"]) == (began["compute"], began["expected"])
 
@@ -239,7 +239,7 @@ def test_a_model_that_overflows_in_fp16_is_computed_in_fp32(tiny_model: Any, tmp
     """On a made-up device that has fp16; the autocast is the CPU's own."""
     chosen = device.choose
     monkeypatch.setattr(device, "choose", lambda *given: replace(chosen("fp32"), precision="fp16", kernels=()))
-    monkeypatch.setattr(autotune, "measure", lambda learner: autotune.Found(learner.work.compute, None, 0.0, None))
+    monkeypatch.setattr(autotune, "measure", lambda state: autotune.Found(state.context.compute, None, 0.0, None))
     settings = {**SET, "train.precision": "auto", "train.steps": 1}
     del settings["train.epochs"]
     asked: dict[str, Any] = {"data": ROWS, "set": settings}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import Plain, run, work
+from toy import Plain, make_context, run
 
 import hubtune
 from hubtune.callbacks import Watcher
@@ -58,7 +58,7 @@ def test_it_takes_the_place_of_the_strategys(library: None, tmp_path: Path) -> N
     """As AdamW in 32 bits, which the library is here, it ends with the same weights."""
     ends = []
     for name in ("adamw", "adamw-8bit"):
-        made = work(tmp_path / name, optimizer=name, weight_decay=0.1)
+        made = make_context(tmp_path / name, optimizer=name, weight_decay=0.1)
         run(Loop(made, Watcher()))
         ends.append(made.model.state_dict())
     for name, value in ends[0].items():

@@ -213,7 +213,7 @@ def contract(wanted: Callable[[ast.stmt], bool]) -> str:
 def contract_bodies() -> list[list[ast.stmt]]:
     """What stands in the two modules that make the contract."""
     core = HERE.parent / "hubtune"
-    return [ast.parse((core / name).read_text(encoding="utf-8")).body for name in ("options.py", "contract/types.py", "contract/plugin.py", "contract/task.py", "contract/strategy.py", "contract/hooks.py")]
+    return [ast.parse((core / name).read_text(encoding="utf-8")).body for name in ("options.py", "contract/types.py", "contract/plugin.py", "contract/task.py", "contract/strategy.py", "contract/data_format.py", "contract/hooks.py")]
 
 
 def definition(node: Any, level: int) -> str:
@@ -269,7 +269,7 @@ def named(*names: str) -> Callable[[ast.stmt], bool]:
 
 def values(node: ast.stmt) -> bool:
     """Whether a definition is one of the plain values: neither a plugin class nor a hook, nor a helper of these."""
-    return isinstance(node, ast.ClassDef) and node.name not in ("Plugin", "Task", "Strategy", "NoOptions")
+    return isinstance(node, ast.ClassDef) and node.name not in ("Plugin", "Task", "Strategy", "DataFormat", "FileData", "NoOptions")
 
 
 def aliases() -> str:
@@ -287,7 +287,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "commands": commands, "recipe-keys": recipe_keys, "task-list": task_list, "strategy-list": strategy_list,
     "kit": kit, "defaults-table": defaults_table, "error-kinds": error_kinds, "aliases": aliases,
     "plugin": lambda: contract(named("Plugin", "option")), "task": lambda: contract(named("Task")),
-    "strategy": lambda: contract(named("Strategy")), "values": lambda: contract(values),
+    "strategy": lambda: contract(named("Strategy")), "format": lambda: contract(named("DataFormat", "FileData")), "values": lambda: contract(values),
     "hooks": lambda: contract(lambda node: isinstance(node, ast.FunctionDef) and node.name.startswith("hubtune_")),
 }
 

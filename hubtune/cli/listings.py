@@ -62,7 +62,7 @@ def strategies() -> dict[str, Any]:
 
 def plugins() -> dict[str, Any]:
     """The plugins there are, and what became of each."""
-    names = ("name", "version", "source", "status", "reason", "tasks", "strategies")
+    names = ("name", "version", "source", "status", "reason", "tasks", "strategies", "formats")
     return {"contract": CONTRACT, "plugins": [
         {name: getattr(found, name) for name in names} for found in registry.load().plugins
     ]}

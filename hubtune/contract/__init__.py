@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so that listing plugins stays cheap. Shapes and units are in the docstrings.
 """
 
+from hubtune.contract.data_format import DataFormat, FileData
 from hubtune.contract.hooks import hookimpl, hookspec
 from hubtune.contract.plugin import CONTRACT, Plugin
 from hubtune.contract.strategy import Strategy
@@ -30,9 +31,11 @@ __all__ = [
     "Base",
     "Batch",
     "Column",
+    "DataFormat",
     "Example",
     "ExampleRNG",
     "Export",
+    "FileData",
     "LoadsWith",
     "Loss",
     "Metric",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pluggy
 
+from hubtune.contract.data_format import DataFormat
 from hubtune.contract.strategy import Strategy
 from hubtune.contract.task import Task
 
@@ -22,3 +23,8 @@ def hubtune_tasks() -> Iterable[type[Task[Any]]]:  # type: ignore[empty-body]
 @hookspec
 def hubtune_strategies() -> Iterable[type[Strategy[Any]]]:  # type: ignore[empty-body]
     """The strategy classes of this plugin module."""
+
+
+@hookspec
+def hubtune_formats() -> Iterable[type[DataFormat[Any]]]:  # type: ignore[empty-body]
+    """The data format classes of this plugin module."""

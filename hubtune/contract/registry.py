@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 import pluggy
 
 from hubtune.contract import hooks, local_files, migration
+from hubtune.contract.data_format import DataFormat
 from hubtune.contract.plugin import CONTRACT, Plugin
 from hubtune.contract.strategy import Strategy
 from hubtune.contract.task import Task
@@ -40,6 +41,8 @@ from hubtune.options import fill
 from hubtune.recipe import Chosen
 
 GROUP = "hubtune"
+KINDS: dict[str, type[Plugin[Any]]] = {"tasks": Task, "strategies": Strategy, "formats": DataFormat}
+"""Kinds of plugin classes: each has a hook `hubtune_KIND`."""
 PluginT = TypeVar("PluginT", bound=Plugin[Any])
 
 
@@ -55,6 +58,7 @@ class Found:
     error: Exception | None = None
     tasks: list[str] = field(default_factory=list)
     strategies: list[str] = field(default_factory=list)
+    formats: list[str] = field(default_factory=list)
 
     def set_apart(self, status: str, error: Exception) -> None:
         """Keep the plugin out of everything, with the reason."""
@@ -71,12 +75,13 @@ class Found:
 
 
 class Registry:
-    """The tasks and strategies there are, by name, and the plugins they come from."""
+    """Tasks, strategies and data formats by name, and the plugins that they come from."""
 
     def __init__(self) -> None:
         self.plugins: list[Found] = []
         self.tasks: dict[str, type[Task[Any]]] = {}
         self.strategies: dict[str, type[Strategy[Any]]] = {}
+        self.formats: dict[str, type[DataFormat[Any]]] = {}
         self._origin: dict[type, Found] = {}
 
     def add(self, name: str, load: Callable[[], object], *, version: str = "", source: str = "") -> Found:
@@ -89,14 +94,13 @@ class Registry:
             manager.add_hookspecs(hooks)
             manager.register(module, name)
             manager.check_pending()  # a misspelt hook is an error, not silence
-            tasks: list[type[Task[Any]]] = [kind for kinds in manager.hook.hubtune_tasks() for kind in kinds]
-            strategies: list[type[Strategy[Any]]] = [k for kinds in manager.hook.hubtune_strategies() for k in kinds]
-            for kinds, parent, table in ((tasks, Task, self.tasks), (strategies, Strategy, self.strategies)):
-                for kind in kinds:
-                    check_class(kind, parent)
-                self._refuse_taken(kinds, table)
-            if not tasks and not strategies:
-                raise BrokenPlugin(f"'{name}' gives neither tasks nor strategies: is a hook missing @hookimpl?")
+            given = {kind: [item for items in getattr(manager.hook, f"hubtune_{kind}")() for item in items] for kind in KINDS}
+            for kind, classes in given.items():
+                for item in classes:
+                    check_class(item, KINDS[kind])
+                self._refuse_taken(classes, getattr(self, kind))
+            if not any(given.values()):
+                raise BrokenPlugin(f"'{name}' gives no {listing(KINDS)}: is a hook missing @hookimpl?")
         except PluginError as error:
             found.set_apart("refused", error)
             return found
@@ -107,10 +111,10 @@ class Registry:
         except (Exception, SystemExit) as error:
             found.set_apart("broken", cast(Exception, error))
             return found
-        self.tasks |= {task.name: task for task in tasks}
-        self.strategies |= {strategy.name: strategy for strategy in strategies}
-        found.tasks, found.strategies = [t.name for t in tasks], [s.name for s in strategies]
-        self._origin |= dict.fromkeys((*tasks, *strategies), found)
+        for kind, classes in given.items():
+            getattr(self, kind).update({item.name: item for item in classes})
+            setattr(found, kind, [item.name for item in classes])
+            self._origin |= dict.fromkeys(classes, found)
         return found
 
     def _refuse_taken(self, kinds: Sequence[type[Plugin[Any]]], table: Mapping[str, type[Plugin[Any]]]) -> None:
@@ -126,9 +130,9 @@ class Registry:
         """Take a class in place of any other of its name, as tests do with what is not installed."""
         if kind in self._origin:
             return
-        table: dict[str, Any] = self.tasks if issubclass(kind, Task) else self.strategies
-        check_class(kind, Task if issubclass(kind, Task) else Strategy)
-        table[kind.name] = kind
+        name = next(name for name, parent in KINDS.items() if issubclass(kind, parent))
+        check_class(kind, KINDS[name])
+        getattr(self, name)[kind.name] = kind
         self._origin[kind] = Found(kind.__module__, "", kind.__module__)
 
     def origin(self, kind: type) -> Found:
@@ -212,10 +216,12 @@ def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
 
 
 def refuse_lacking(kind: type[Plugin[Any]], parent: type[Plugin[Any]]) -> None:
-    """Refuse a task without a method that every run calls."""
-    if not issubclass(kind, Task):
-        return
-    needed = ["encode", "num_tokens", "collate", "postprocess", "score", *(["loss"] if kind.additive else ["embed", "contrastive_loss"])]
+    """Refuse a class without a method that every run calls."""
+    needed: list[str] = []
+    if issubclass(kind, Task):
+        needed = ["encode", "num_tokens", "collate", "postprocess", "score", *(["loss"] if kind.additive else ["embed", "contrastive_loss"])]
+    elif issubclass(kind, DataFormat):
+        needed = ["read"]
     lacking = [name for name in needed if getattr(kind, name) is getattr(parent, name)]
     if lacking:
         raise BrokenPlugin(f"{kind.__qualname__} lacks {listing(f'`{name}`' for name in lacking)}.{misspelt(kind, parent)}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 CORE = Path(__file__).resolve().parents[2] / "hubtune"
-SOURCES = (CORE / "options.py", *(CORE / "contract" / f"{name}.py" for name in ("types", "plugin", "task", "strategy", "hooks")))
+SOURCES = (CORE / "options.py", *(CORE / "contract" / f"{name}.py" for name in ("types", "plugin", "task", "strategy", "data_format", "hooks")))
 RECORD = Path(__file__).with_name("contract.json")
 
 

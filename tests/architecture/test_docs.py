@@ -107,7 +107,7 @@ def test_every_hook_is_documented() -> None:
 
     said = section(text_of("plugins.md"), "## Hooks")
     hooks = [name for name in vars(contract) if name.startswith("hubtune_")]
-    assert len(hooks) == 2
+    assert len(hooks) == 3
     assert [name for name in hooks if f"### {name}\n" not in said or f"def {name}(" not in said] == []
 
 

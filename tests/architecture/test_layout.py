@@ -354,4 +354,4 @@ def test_an_entry_point_has_the_name_of_what_it_brings() -> None:
 
     for found in registry.load().plugins:
         if found.source == "hubtune":
-            assert found.name in (*found.tasks, *found.strategies), found
+            assert found.name in (*found.tasks, *found.strategies, *found.formats), found

@@ -126,9 +126,9 @@ def check_common(item: dict[str, Any]) -> None:
 def test_plugins_have_the_documented_shape(capsys: pytest.CaptureFixture[str]) -> None:
     found = document(capsys, "plugins")
     assert list(found) == ["contract", "plugins"]
-    assert found["contract"] == 1
+    assert found["contract"] == 2
     for plugin in found["plugins"]:
-        assert list(plugin) == ["name", "version", "source", "status", "reason", "tasks", "strategies"]
+        assert list(plugin) == ["name", "version", "source", "status", "reason", "tasks", "strategies", "formats"]
         assert plugin["status"] in ("ok", "broken", "refused", "off")
     assert {"sentiment", "full", "lora"} <= {plugin["name"] for plugin in found["plugins"] if plugin["status"] == "ok"}
 

@@ -1,0 +1,1 @@
+"""Data formats that need packages of their own."""

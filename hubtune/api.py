@@ -10,8 +10,8 @@ from hubtune import hub, recipe, record
 from hubtune.callbacks import Watcher
 from hubtune.contract import registry
 from hubtune.errors import ModelError
-from hubtune.hub.origin import fetch, locate, parameters_of, weight_formats
-from hubtune.models import loading
+from hubtune.hub.origin import count_parameters, fetch, locate, weight_formats
+from hubtune.models import configuration
 from hubtune.recipe import Recipe
 from hubtune.runs import predictor, run
 from hubtune.runs.predictor import Model
@@ -108,19 +108,19 @@ def show(model: str | Path) -> dict[str, Any]:
     problem: str | None = None
     if "config.json" in origin.files:
         try:
-            config = loading.open_config(fetch(origin, origin.small), origin)
+            config = configuration.open_config(fetch(origin, origin.small), origin)
         except ModelError as error:
             problem = error.message
     plugins = registry.load()
     pinned = origin.pinned
     return {
         "model": origin.repo, "commit": origin.commit,
-        **loading.describe_config(config), "parameters": parameters_of(origin), "weights": weight_formats(origin),
+        **configuration.describe_config(config), "parameters": count_parameters(origin), "weights": weight_formats(origin),
         "license": origin.card.get("license"),
         "gated": bool(pinned and pinned.gated), "private": bool(pinned and pinned.private),
         "pipeline_tag": (pinned.pipeline_tag if pinned else None) or origin.card.get("pipeline_tag"),
         "tasks": [
-            fit(name, problem or ("it has no config.json" if config is None else loading.misfit(config, kind)),
+            fit(name, problem or ("it has no config.json" if config is None else configuration.unsupported_reason(config, kind)),
                 registry.unavailable(kind)) for name, kind in sorted(plugins.tasks.items())
         ],
         "strategies": [

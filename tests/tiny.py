@@ -13,8 +13,8 @@ from hubtune.data import encoding
 from hubtune.data.dataset import EncodedDataset
 from hubtune.devices.device import Compute
 from hubtune.evaluation import inference
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading
 from hubtune.recipe import TrainPart
 from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
@@ -57,9 +57,9 @@ def encoded(task, examples):
 
 def prepared(task, folder, rows, limit=60, dtype=torch.float64):
     """A model for the task, its base, and its encoded rows."""
-    origin = in_folder(folder)
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config(task.validate_data({"train": rows}), base))
+    origin = local_origin(folder)
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config(task.validate_data({"train": rows}), base))
     model = loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.to(dtype).eval()
     return model, base, encoding.encode(task, rows, base, limit)
 

@@ -1,13 +1,14 @@
-"""The only package that talks to the Hub: pin a revision, pull files, ask for permission, push one commit.
+"""The only package that talks to the Hub: resolve a revision, download files, check permissions, push one commit.
 
-Every failure comes back as one of our errors, with the command that mends it. `huggingface_hub` is imported
-inside the functions, because it reads its environment at import and costs time that `--help` should not pay.
+Every failure is raised as one of our errors, with the command that mends it. `huggingface_hub` is imported inside
+functions: it reads its environment at import, and takes time that `--help` should not spend.
 """
 
-from hubtune.hub.download import Pinned, RemoteFile, fetch_into, pull, resolve, search, split_id
-from hubtune.hub.errors import not_cached
-from hubtune.hub.upload import Pushed, check_push, push
+from hubtune.hub.download import PinnedRepo, RemoteFile, download, download_to, resolve, search, split_id
+from hubtune.hub.errors import not_cached_error
+from hubtune.hub.upload import PushResult, check_push, push
 
 __all__ = [
-    "Pinned", "Pushed", "RemoteFile", "check_push", "fetch_into", "not_cached", "pull", "push", "resolve", "search", "split_id",
+    "PinnedRepo", "PushResult", "RemoteFile", "check_push", "download", "download_to", "not_cached_error", "push",
+    "resolve", "search", "split_id",
 ]

@@ -1,4 +1,4 @@
-"""The model card, from what a run recorded and from nothing else, so that it cannot say more than was seen."""
+"""The model card, rendered from `run.json` alone, so that it cannot claim more than was recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from hubtune.recipe import without_none
 
 PLACE = "NAMESPACE/NAME"
-"""What stands for a repository that has no name yet."""
+"""Placeholder for a repository that has no name yet."""
 LOADERS = {
     "transformers": "with transformers alone",
     "peft": "with PEFT alone, over its base model",
@@ -32,7 +32,7 @@ Labels: {{ labels }}.
 {% endif %}
 ## Results
 {% for split, metrics in record.metrics.items() %}
-On {{ record.data.rows[split] }} rows of {{ split }}{% if split == "validation" %} (which chose the weights, so it flatters them){% endif %}:
+On {{ record.data.rows[split] }} rows of {{ split }}{% if split == "validation" %} (used to choose the weights, so scores are optimistic){% endif %}:
 
 | metric | value | 95% interval |
 |---|---|---|
@@ -47,7 +47,7 @@ On {{ record.data.rows[split] }} rows of {{ split }}{% if split == "validation" 
 {{ snippet }}
 ```
 
-It loads {{ loader }}. {{ proof_line }}
+It loads {{ loader }}. {{ verification_line }}
 
 ## Training
 
@@ -64,7 +64,12 @@ Made with hubtune {{ record.versions.hubtune }}, {{ versions }}.
 
 
 def render(record: Mapping[str, Any], repo: str | None = None) -> str:
-    """The README.md of a model, with its metadata, from the contents of `run.json`."""
+    """Render a model's README.md, with its metadata.
+
+    Args:
+        record: contents of `run.json`.
+        repo: the repository that it will be published in, if known.
+    """
     import jinja2
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
@@ -72,40 +77,43 @@ def render(record: Mapping[str, Any], repo: str | None = None) -> str:
         record=record, title=(repo or record["name"]).split("/")[-1], summary=summary(record),
         base_line=base_line(record), data_line=data_line(record), license_line=license_of(record) or
         "**not known**: the base model's card names none. Find out before you use or share this model.",
-        labels=", ".join(f"`{label}`" for label in record["facts"].get("labels", ())), snippet=snippet(record, repo),
-        of_plugin=of_plugin, interval=lambda split, name: interval(record["intervals"][split].get(name)), loader=LOADERS[record["loads_with"]],
-        proof_line=proof_line(record), lengths_line=lengths_line(record), recipe=portable_recipe(record),
+        labels=", ".join(f"`{label}`" for label in record["facts"].get("labels", ())),
+        snippet=snippet(record, repo), of_plugin=of_plugin, loader=LOADERS[record["loads_with"]],
+        interval=lambda split, name: interval(record["intervals"][split].get(name)),
+        verification_line=verification_line(record), lengths_line=lengths_line(record), recipe=portable_recipe(record),
         versions=", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "hubtune"),
     )
     return f"---\n{metadata(record, repo)}\n---\n{body}"
 
 
-def interval(found: list[float] | None) -> str:
-    """From where to where; nothing for a metric that cannot be resampled."""
-    return "{:.4f} to {:.4f}".format(*found) if found else ""
+def interval(bounds: list[float] | None) -> str:
+    """Format a confidence interval; empty for a metric that cannot be resampled."""
+    return "{:.4f} to {:.4f}".format(*bounds) if bounds else ""
 
 
 def of_plugin(record: Mapping[str, Any], kind: str) -> str:
-    """Where a task or strategy came from, which whoever predicts with hubtune needs; nothing for hubtune's own."""
-    came = record.get("plugins", {}).get(kind)
-    return "" if not came or came["distribution"] == "hubtune" else f"; of {came['distribution']} {came['version']}"
+    """Name the distribution of a task or strategy, which prediction with hubtune needs; empty for hubtune's own."""
+    plugin = record.get("plugins", {}).get(kind)
+    if not plugin or plugin["distribution"] == "hubtune":
+        return ""
+    return f"; of {plugin['distribution']} {plugin['version']}"
 
 
 def summary(record: Mapping[str, Any]) -> str:
-    """One sentence: what it does."""
+    """Describe the model in one sentence."""
     return f"A {record['task']['name']} model: {record['task']['summary']}."
 
 
 def base_line(record: Mapping[str, Any]) -> str:
-    """The base model and exactly which one."""
+    """Name the base model and its commit or hash."""
     base = record["base"]
     if base["local"]:
-        return f"a local folder, known by the hash of its files: `{base['commit']}`"
+        return f"a local folder, identified by the hash of its files: `{base['commit']}`"
     return f"[{base['repo']}](https://huggingface.co/{base['repo']}/tree/{base['commit']}) at `{base['commit']}`"
 
 
 def data_line(record: Mapping[str, Any]) -> str:
-    """The data and exactly which."""
+    """Name the data with its rows and fingerprint."""
     data = record["data"]
     rows = ", ".join(f"{count} {split}" for split, count in data["rows"].items())
     where = f"[{data['name']}](https://huggingface.co/datasets/{data['repo']})" if data["repo"] else f"`{data['name']}`"
@@ -113,40 +121,40 @@ def data_line(record: Mapping[str, Any]) -> str:
 
 
 def license_of(record: Mapping[str, Any]) -> str | None:
-    """The licence that the user chose, else the base model's; None when neither is known."""
+    """Return the licence that the user chose, else the base model's; None when neither is known."""
     chosen = record["recipe"]["publish"].get("license") or record["base"]["license"]
     return None if chosen in (None, "unknown") else str(chosen)
 
 
 def snippet(record: Mapping[str, Any], repo: str | None) -> str:
-    """How to use it without hubtune."""
+    """Return the code that uses the model without hubtune."""
     return str(record["usage"]).replace(PLACE, repo or PLACE)
 
 
-def proof_line(record: Mapping[str, Any]) -> str:
-    """What was checked of the saved files."""
+def verification_line(record: Mapping[str, Any]) -> str:
+    """Say how the saved files were verified."""
     proof = record.get("proof")
     if not proof:
         return "Its files were not compared with the trained model."
     return (
-        f"Proven: these files, loaded in a fresh process without hubtune, gave the trained model's outputs on "
+        f"Verified: these files, loaded in a clean process without hubtune, gave the trained model's outputs on "
         f"{proof['examples']} examples (largest difference {proof['largest_difference']:.1e})."
     )
 
 
 def lengths_line(record: Mapping[str, Any]) -> str:
-    """What was cut."""
+    """Say how many training rows were truncated."""
     lengths = record["lengths"]
     if not lengths["rows_cut"]:
-        return f"No training row was cut (the longest has {lengths['longest']} tokens)."
+        return f"No training row was truncated (the longest has {lengths['longest']} tokens)."
     return (
-        f"{lengths['rows_cut']} of {lengths['rows']} training rows were cut at {lengths['max_length']} tokens, "
-        f"which took {lengths['tokens_cut']} of {lengths['tokens']} tokens."
+        f"{lengths['rows_cut']} of {lengths['rows']} training rows were truncated at {lengths['max_length']} tokens, "
+        f"which removed {lengths['tokens_cut']} of {lengths['tokens']} tokens."
     )
 
 
 def portable_recipe(record: Mapping[str, Any]) -> str:
-    """The recipe as TOML, with nothing of this machine in it."""
+    """Return the recipe as TOML, with nothing in it that speaks of this machine."""
     import tomlkit
 
     tables = {name: dict(table) for name, table in record["recipe"].items() if name != "publish"}
@@ -160,7 +168,7 @@ def portable_recipe(record: Mapping[str, Any]) -> str:
 
 
 def metadata(record: Mapping[str, Any], repo: str | None) -> str:
-    """The YAML between the dashes: what the Hub's filters, widget and results table read."""
+    """Return the YAML header, which the Hub's filters, widget and results table read."""
     from huggingface_hub import EvalResult, ModelCardData
 
     base, data = record["base"], record["data"]

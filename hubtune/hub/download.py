@@ -1,4 +1,4 @@
-"""Reading from the Hub: a revision pinned once, files pulled at that commit with their bytes checked, a search."""
+"""Read from the Hub: resolve a revision once, download files at that commit and check their bytes, search models."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 from hubtune import errors
 from hubtune.files import git_sha1_of, sha256_of
-from hubtune.hub.errors import Kind, api, offline, translated
+from hubtune.hub.errors import Kind, client, offline, translate_errors
 
 REPO_ID = re.compile(r"^(?P<repo>[\w][\w.-]*(/[\w][\w.-]*)?)(@(?P<revision>[\w./-]+))?$")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the Hub lists it; `sha256` of large files, `sha1` (git's) of small ones; None where unknown."""
+    """A file as the Hub lists it: `sha256` of a large one, git's `sha1` of a small one; None where unknown."""
 
     path: str
     size: int
@@ -29,8 +29,8 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Pinned:
-    """A repository at one commit: every later call uses `commit`, never a branch."""
+class PinnedRepo:
+    """A repository at one commit. Later calls name `commit`, never a branch."""
 
     repo: str
     commit: str
@@ -45,86 +45,115 @@ class Pinned:
 
 
 def split_id(text: str) -> tuple[str, str | None]:
-    """`org/name@revision` as its two parts."""
+    """Split `org/name@revision` into repository id and revision.
+
+    Raises:
+        NotFound: the text has another form.
+    """
     match = REPO_ID.match(text)
     if match is None:
         raise errors.NotFound(f"'{text}' is neither a folder nor a repository id of the form org/name[@revision].")
     return match["repo"], match["revision"]
 
 
-def resolve(repo: str, revision: str | None = None, kind: Kind = "model") -> Pinned:
-    """Pin a revision to its commit, once: what may be read is known, and what there is to read."""
+def resolve(repo: str, revision: str | None = None, kind: Kind = "model") -> PinnedRepo:
+    """Resolve a revision to its commit and list the files there, after checking that they may be read.
+
+    In offline mode the client's cache answers.
+    """
     if offline():
-        return cached(repo, revision, kind)
-    with translated(repo, revision, kind):
-        # Through the client's own pin, which the cache remembers: offline, the branch then means this commit.
-        commit = api().resolve_revision(repo, repo_type=kind, revision=revision)
-        info: Any = (api().model_info if kind == "model" else api().dataset_info)(
-            repo, revision=commit, files_metadata=True
-        )
+        return resolve_from_cache(repo, revision, kind)
+    with translate_errors(repo, revision, kind):
+        get_info = client().model_info if kind == "model" else client().dataset_info
+        info: Any = get_info(repo, revision=revision, files_metadata=True)
         if info.gated:
-            api().auth_check(repo, repo_type=kind)
+            client().auth_check(repo, repo_type=kind)
+    remember_revision(repo, revision, kind, info.sha)
     files = tuple(
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, None if s.lfs else s.blob_id)
         for s in info.siblings or ()
     )
     card = info.card_data.to_dict() if info.card_data else {}
-    counted = getattr(info, "safetensors", None)
-    return Pinned(
+    counts = getattr(info, "safetensors", None)
+    return PinnedRepo(
         info.id, info.sha, kind, files, bool(info.gated), bool(info.private), getattr(info, "pipeline_tag", None), card,
-        counted.total if counted else None,
+        counts.total if counts else None,
     )
 
 
-def cached(repo: str, revision: str | None, kind: Kind) -> Pinned:
-    """What the cache has of a repository, pinned to the commit it was fetched at."""
+def remember_revision(repo: str, revision: str | None, kind: Kind, commit: str) -> None:
+    """Note in the client's cache which commit a branch or tag is at, for offline mode.
+
+    The client notes it only when it downloads by branch; we download by commit. A cache that cannot be written is left.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    if revision == commit:
+        return
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=kind)
+    path = folder / "refs" / (revision or constants.DEFAULT_REVISION)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != commit:
+            path.write_text(commit, encoding="utf-8")
+
+
+def resolve_from_cache(repo: str, revision: str | None, kind: Kind) -> PinnedRepo:
+    """Resolve a revision to the commit that the client's cache has it at."""
     from huggingface_hub import ModelCard, snapshot_download
 
-    with translated(repo, revision, kind):
-        commit = api().resolve_revision(repo, repo_type=kind, revision=revision, local_files_only=True)
+    with translate_errors(repo, revision, kind):
         folder = Path(snapshot_download(
-            repo, revision=commit, repo_type=kind, allow_patterns=["config.json"], local_files_only=True
+            repo, revision=revision, repo_type=kind, allow_patterns=["config.json"], local_files_only=True
         ))
     files = tuple(
         RemoteFile(str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
     )
     readme = folder / "README.md"
     card = ModelCard.load(readme).data.to_dict() if readme.exists() else {}
-    return Pinned(repo, folder.name, kind, files, card=card, pipeline_tag=card.get("pipeline_tag"), cached=True)
+    return PinnedRepo(
+        repo, folder.name, kind, files, card=card, pipeline_tag=card.get("pipeline_tag"), cached=True
+    )
 
 
-def pull(pinned: Pinned, patterns: Sequence[str]) -> Path:
-    """Fetch the files that fit, at the pinned commit, and check their bytes against what the Hub lists.
+def download(pinned: PinnedRepo, patterns: Sequence[str]) -> Path:
+    """Download the files that match, at the pinned commit, and check their bytes against the Hub's list.
 
-    The client itself checks only lengths over plain HTTP, so a damaged file is fetched once more.
+    The client checks only lengths over plain HTTP, so a damaged file is downloaded once more.
+
+    Raises:
+        Corrupt: a file is damaged twice.
     """
-    from huggingface_hub import snapshot_download
-
-    def fetch() -> Path:
-        with translated(pinned.repo, pinned.commit, pinned.kind), bars_on_terminals():
-            return Path(snapshot_download(
-                pinned.repo, revision=pinned.commit, repo_type=pinned.kind, allow_patterns=list(patterns),
-                local_files_only=pinned.cached,
-            ))
-
-    folder = fetch()
+    folder = download_snapshot(pinned, patterns)
     damaged = damaged_files(pinned, folder, patterns)
     if damaged:
         for name in damaged:
             (folder / name).resolve().unlink()
             (folder / name).unlink(missing_ok=True)
-        folder = fetch()
+        folder = download_snapshot(pinned, patterns)
         damaged = damaged_files(pinned, folder, patterns)
     if damaged:
         raise errors.Corrupt(
-            f"what arrives of {', '.join(damaged)} is not what the Hub lists, twice.", where=pinned.repo,
+            f"{', '.join(damaged)} arrived with other bytes than the Hub lists, twice.", where=pinned.repo,
             hint="Something between here and the Hub changes the bytes; try another network.",
         )
     return folder
 
 
-def damaged_files(pinned: Pinned, folder: Path, patterns: Sequence[str]) -> list[str]:
-    """Pulled files whose hash is not the one the Hub lists."""
+def download_snapshot(pinned: PinnedRepo, patterns: Sequence[str]) -> Path:
+    """Download the files that match into the client's cache, and return their folder."""
+    from huggingface_hub import snapshot_download
+
+    with translate_errors(pinned.repo, pinned.commit, pinned.kind), progress_on_terminals():
+        return Path(snapshot_download(
+            pinned.repo, revision=pinned.commit, repo_type=pinned.kind, allow_patterns=list(patterns),
+            local_files_only=pinned.cached,
+        ))
+
+
+def damaged_files(pinned: PinnedRepo, folder: Path, patterns: Sequence[str]) -> list[str]:
+    """Return the downloaded files whose hash is not the one that the Hub lists."""
     damaged = []
     for file in pinned.files:
         path = folder / file.path
@@ -136,31 +165,31 @@ def damaged_files(pinned: Pinned, folder: Path, patterns: Sequence[str]) -> list
 
 
 def search(words: str, pipeline_tag: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
-    """Models of the Hub whose name holds the words, most downloaded first."""
+    """Search the Hub for models whose name holds the words, most downloaded first."""
     if offline():
         raise errors.Offline("offline mode is on, so the Hub cannot be searched.", hint="Unset HF_HUB_OFFLINE.")
-    with translated(words):
-        found = list(api().list_models(search=words, pipeline_tag=pipeline_tag, sort="downloads", limit=limit))
-    return [{"id": m.id, "pipeline_tag": m.pipeline_tag, "downloads": m.downloads, "likes": m.likes} for m in found]
+    with translate_errors(words):
+        models = list(client().list_models(search=words, pipeline_tag=pipeline_tag, sort="downloads", limit=limit))
+    return [{"id": m.id, "pipeline_tag": m.pipeline_tag, "downloads": m.downloads, "likes": m.likes} for m in models]
 
 
-def fetch_into(folder: Path, repo: str, commit: str) -> Path:
-    """Everything of a repository at a commit, fetched anew and past the cache, into a folder."""
+def download_to(folder: Path, repo: str, commit: str) -> Path:
+    """Download a whole repository at a commit into a folder, past the cache."""
     from huggingface_hub import snapshot_download
 
-    with translated(repo, commit), without_progress():
+    with translate_errors(repo, commit), without_progress():
         snapshot_download(repo, revision=commit, local_dir=folder, cache_dir=folder.with_name("cache"))
     return folder
 
 
-def bars_on_terminals() -> contextlib.AbstractContextManager[None]:
-    """The client's bars where a person sees them move, and nothing in a log."""
+def progress_on_terminals() -> contextlib.AbstractContextManager[None]:
+    """Show the client's progress bars on a terminal, and leave them out of a log."""
     return contextlib.nullcontext() if sys.stderr.isatty() else without_progress()
 
 
 @contextlib.contextmanager
 def without_progress() -> Iterator[None]:
-    """The client's own bars would write between our lines."""
+    """Turn off the client's progress bars, which would write between our lines."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     were_off = are_progress_bars_disabled()

@@ -1,4 +1,4 @@
-"""Where a model comes from: a repository of the Hub at a commit, or a local folder known by its hash."""
+"""A model's source: a repository of the Hub at a commit, or a local folder identified by its hash."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from hubtune.errors import ModelError, Unsafe, listing
 from hubtune.files import of_files
-from hubtune.hub.download import Pinned, pull, resolve, split_id
-from hubtune.hub.errors import not_cached
+from hubtune.hub.download import PinnedRepo, download, resolve, split_id
+from hubtune.hub.errors import not_cached_error
 from hubtune.record import RECORD
 
 SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".md", ".vocab", ".spm")
@@ -20,29 +20,29 @@ CODE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".onn
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model comes from: a repository at a commit, or a local folder known by the sha256 of its files."""
+    """A model's source: a repository at a commit, or a local folder identified by the sha256 of its files."""
 
     repo: str
     commit: str
     files: Mapping[str, int]
     folder: Path | None = None
-    pinned: Pinned | None = None
+    pinned: PinnedRepo | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def weights(self) -> list[str]:
-        """The safetensors files that make the model at the top of the repository."""
+        """The safetensors files of the model at the top level of the repository."""
         top = [name for name in self.files if "/" not in name and name.endswith(".safetensors")]
         whole = [name for name in top if name == "model.safetensors"]
         return whole or sorted(name for name in top if name.startswith("model-"))
 
     @property
     def small(self) -> list[str]:
-        """Configuration, tokenizer and card: what tells everything but the weights."""
+        """Configuration, tokenizer and card: all files of the top level but weights and code."""
         return sorted(name for name in self.files if "/" not in name and name.endswith(SMALL))
 
-    def described(self) -> dict[str, Any]:
-        """For `run.json` and the card: no path of this machine in it."""
+    def as_record(self) -> dict[str, Any]:
+        """Return the values for `run.json` and the card, without a path of this machine."""
         return {
             "repo": self.repo, "commit": self.commit, "local": self.pinned is None,
             "license": self.card.get("license"), "language": self.card.get("language"),
@@ -52,10 +52,15 @@ class Origin:
 
 
 def locate(model: str, commit: str | None = None) -> Origin:
-    """Find a model by folder or by `org/name[@revision]`, and pin it. Nothing is downloaded yet."""
+    """Find a model by folder or by `org/name[@revision]` and pin its commit, without downloading.
+
+    Raises:
+        ModelError: there is no such folder.
+        HubError: the Hub does not have it or does not show it.
+    """
     path = Path(model).expanduser()
     if path.is_dir():
-        return in_folder(path)
+        return local_origin(path)
     if path.is_absolute() or model.startswith((".", "~")):
         raise ModelError(f"there is no folder '{model}'.", hint="Give --model a folder, or a Hub id such as org/name.")
     repo, revision = split_id(model)
@@ -65,27 +70,32 @@ def locate(model: str, commit: str | None = None) -> Origin:
     )
 
 
-def in_folder(folder: Path) -> Origin:
-    """A model folder, known by the hash of the files that belong to the model."""
+def local_origin(folder: Path) -> Origin:
+    """Return the origin of a model folder, identified by the hash of the model's files."""
     from huggingface_hub import ModelCard
 
     files = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     origin = Origin(folder.resolve().name, "", files, folder)
-    belongs = {name: folder / name for name in (*origin.small, *origin.weights) if name != "README.md"}
+    model_files = {name: folder / name for name in (*origin.small, *origin.weights) if name != "README.md"}
     readme = folder / "README.md"
     card = ModelCard.load(readme, ignore_metadata_errors=True).data.to_dict() if readme.exists() else {}
-    return Origin(origin.repo, f"sha256:{of_files(belongs)}", files, folder, card=card)
+    return Origin(origin.repo, f"sha256:{of_files(model_files)}", files, folder, card=card)
 
 
-def refuse_unsafe(origin: Origin) -> None:
-    """Refuse a repository without safetensors of a whole model."""
+def require_safetensors(origin: Origin) -> None:
+    """Refuse a repository without the safetensors of a whole model.
+
+    Raises:
+        ModelError: an adapter, or no transformers model.
+        Unsafe: other weight formats, whose loading can run code.
+    """
     if "config.json" not in origin.files:
-        what = "an adapter: train from the model that it was made for" if "adapter_config.json" in origin.files else (
+        kind = "an adapter: train from its base model" if "adapter_config.json" in origin.files else (
             "no transformers model: it has no config.json")
-        raise ModelError(f"'{origin.repo}' is {what}.", hint="See what it holds with: hubtune show " + origin.repo)
+        raise ModelError(f"'{origin.repo}' is {kind}.", hint="See what it holds with: hubtune show " + origin.repo)
     if not origin.weights:
         if origin.pinned is not None and origin.pinned.cached:
-            raise not_cached(f"{origin.repo}'s weights", origin.commit)
+            raise not_cached_error(f"{origin.repo}'s weights", origin.commit)
         others = [name for name in origin.files if name.endswith(CODE_WEIGHTS)]
         raise Unsafe(
             f"'{origin.repo}' has no safetensors weights, only {listing(others) if others else 'none at all'}; "
@@ -96,20 +106,20 @@ def refuse_unsafe(origin: Origin) -> None:
 
 
 def fetch(origin: Origin, names: list[str]) -> Path:
-    """The folder that has these files, fetched if they are not here."""
-    return origin.folder if origin.pinned is None else pull(origin.pinned, names)  # type: ignore[return-value]
+    """Return the folder with these files, downloaded if they are not here."""
+    return origin.folder if origin.pinned is None else download(origin.pinned, names)  # type: ignore[return-value]
 
 
-def said_beside(origin: Origin) -> dict[str, Any]:
-    """What hubtune wrote beside the weights; empty for a model that it did not tune."""
+def read_run_record(origin: Origin) -> dict[str, Any]:
+    """Read the record that hubtune saved beside the weights; empty for a model that it did not tune."""
     if RECORD not in origin.files:
         return {}
-    said = json.loads((fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
-    return dict(said) if isinstance(said, dict) else {}
+    record = json.loads((fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
+    return dict(record) if isinstance(record, dict) else {}
 
 
-def parameters_of(origin: Origin) -> int | None:
-    """How many numbers the weights hold, from the headers of a folder's files or from what the Hub counted."""
+def count_parameters(origin: Origin) -> int | None:
+    """Count the numbers in the weights: the Hub's count, or a sum over the headers of a folder's files."""
     if origin.pinned is not None:
         return origin.pinned.parameters
     if origin.folder is None or not origin.weights:
@@ -126,12 +136,12 @@ def parameters_of(origin: Origin) -> int | None:
 
 
 def weight_formats(origin: Origin) -> list[dict[str, Any]]:
-    """The formats that weights are there in, with the number of files and their bytes."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return the formats that weights are saved in, with the number of files and their bytes."""
+    formats: dict[str, dict[str, Any]] = {}
     for name, size in origin.files.items():
         suffix = Path(name).suffix
         if suffix == ".safetensors" or suffix in CODE_WEIGHTS:
-            entry = found.setdefault(suffix[1:], {"format": suffix[1:], "files": 0, "bytes": 0})
+            entry = formats.setdefault(suffix[1:], {"format": suffix[1:], "files": 0, "bytes": 0})
             entry["files"] += 1
             entry["bytes"] += size
-    return sorted(found.values(), key=lambda entry: str(entry["format"]))
+    return sorted(formats.values(), key=lambda entry: str(entry["format"]))

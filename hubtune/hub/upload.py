@@ -1,4 +1,4 @@
-"""Writing to the Hub: permission asked for first, one commit with a parent, and a look at what arrived."""
+"""Write to the Hub: check permissions, push one commit with a parent, and check the files that arrived."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hubtune import errors
 from hubtune.files import git_sha1_of, sha256_of
 from hubtune.hub.download import without_progress
-from hubtune.hub.errors import LOGIN, api, describe_token, offline, page, translated
+from hubtune.hub.errors import LOGIN, client, describe_token, http_error, offline, page_url, translate_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -21,8 +21,8 @@ STALE = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """What a push did: the commit it made, or the pull request it opened."""
+class PushResult:
+    """The commit that a push made; with `pr`, the address of the pull request that holds it."""
 
     repo: str
     commit: str
@@ -31,25 +31,32 @@ class Pushed:
     pr: str | None = None
 
 
-def full_name(repo: str) -> str:
-    """`name` as `me/name`: the namespace of the token where none is given."""
+def full_repo_id(repo: str) -> str:
+    """Return `me/name` for `name`: the namespace of the token where none is given."""
     if "/" in repo:
         return repo
-    with translated(repo):
-        return f"{api().whoami()['name']}/{repo}"
+    with translate_errors(repo):
+        return f"{client().whoami()['name']}/{repo}"
 
 
 def check_push(repo: str, pr: bool = False) -> str:
-    """Refuse now what the Hub would refuse after training; creates nothing. Returns the full name."""
+    """Refuse now what the Hub would refuse after training. Creates nothing.
+
+    Returns:
+        The repository id with its namespace.
+
+    Raises:
+        HubError: no network, no token, or a token that may not write there.
+    """
     if offline():
         raise errors.Offline("offline mode is on, so nothing can be pushed.", hint="Unset HF_HUB_OFFLINE.", where=repo)
     if describe_token() != "token":
         raise errors.BadToken(f"pushing to '{repo}' needs a token, and there is none.", hint=LOGIN, where=repo)
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    repo = full_name(repo)
-    with translated(repo, writing=True):
-        me = api().whoami()
+    repo = full_repo_id(repo)
+    with translate_errors(repo, writing=True):
+        me = client().whoami()
         role = me.get("auth", {}).get("accessToken", {}).get("role", "write")
         if role == "read":
             raise errors.Forbidden(
@@ -57,7 +64,7 @@ def check_push(repo: str, pr: bool = False) -> str:
                 hint="Make a token with the role 'write' in the Hub's settings, then: hf auth login",
             )
         try:
-            api().auth_check(repo, write=not pr)
+            client().auth_check(repo, write=not pr)
         except RepositoryNotFoundError:
             mine = [me["name"], *(org["name"] for org in me.get("orgs", ()))]
             if repo.split("/")[0] not in mine:
@@ -68,55 +75,64 @@ def check_push(repo: str, pr: bool = False) -> str:
     return repo
 
 
-def push(folder: Path, repo: str, *, message: str, public: bool = False, pr: bool = False) -> Pushed:
-    """Publish a folder as one commit on top of what was there, or as a pull request; then check what arrived."""
+def push(folder: Path, repo: str, *, message: str, public: bool = False, pr: bool = False) -> PushResult:
+    """Publish a folder as one commit on the head of main, or as a pull request; then check the files that arrived.
+
+    Raises:
+        HubError: the Hub refused the commit, or lists other bytes than were sent.
+    """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repo = check_push(repo, pr)
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    with translated(repo, writing=True):
+    with translate_errors(repo, writing=True):
         if not pr:
-            api().create_repo(repo, private=not public, exist_ok=True)
-        head = api().model_info(repo)
-        there = [sibling.rfilename for sibling in head.siblings or ()]
-        stale = [n for n in there if n not in names and any(fnmatch.fnmatch(n, pattern) for pattern in STALE)]
+            client().create_repo(repo, private=not public, exist_ok=True)
+        head = client().model_info(repo)
+        existing = [sibling.rfilename for sibling in head.siblings or ()]
+        stale = [name for name in existing
+                 if name not in names and any(fnmatch.fnmatch(name, pattern) for pattern in STALE)]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(name, str(folder / name)) for name in names
         ]
         operations += [CommitOperationDelete(name) for name in stale]
         with without_progress():
-            done = commit(repo, operations, message, head.sha, pr)
-    pushed = Pushed(repo, done[0], head.sha, f"{page(repo)}/commit/{done[0]}" if not done[1] else done[1], done[1])
-    check_arrived(folder, names, repo, pushed.commit)
-    return pushed
+            commit, pr_url = create_commit(repo, operations, message, head.sha, pr)
+    check_upload(folder, names, repo, commit)
+    return PushResult(repo, commit, head.sha, pr_url or f"{page_url(repo)}/commit/{commit}", pr_url)
 
 
-def commit(
+def create_commit(
     repo: str, operations: list[CommitOperationAdd | CommitOperationDelete], message: str, parent: str | None, pr: bool
 ) -> tuple[str, str | None]:
-    """One commit with a parent. After a lost answer, look whether it landed before saying that it failed."""
-    import httpx2
+    """Create one commit with a parent. After a lost response, look whether it landed before failing.
+
+    Returns:
+        Commit and, for a pull request, its address.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        info = api().create_commit(
-            repo, operations, commit_message=message, parent_commit=parent, create_pr=pr
-        )
+        info = client().create_commit(repo, operations, commit_message=message, parent_commit=parent, create_pr=pr)
         return info.oid, info.pr_url
-    except (HfHubHTTPError, httpx2.HTTPError, ConnectionError) as error:
+    except (http_error(), ConnectionError) as error:
         if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code < 500:
             raise
         if not pr:
-            history = api().list_repo_commits(repo)
+            history = client().list_repo_commits(repo)
             if len(history) > 1 and history[1].commit_id == parent and history[0].title == message:
                 return history[0].commit_id, None
         raise
 
 
-def check_arrived(folder: Path, names: Sequence[str], repo: str, revision: str) -> None:
-    """Compare the hashes that the Hub lists at the new commit with those of the files here."""
-    with translated(repo, revision):
-        info = api().model_info(repo, revision=revision, files_metadata=True)
+def check_upload(folder: Path, names: Sequence[str], repo: str, revision: str) -> None:
+    """Compare the hashes that the Hub lists at the new commit with those of the local files.
+
+    Raises:
+        Corrupt: a file differs.
+    """
+    with translate_errors(repo, revision):
+        info = client().model_info(repo, revision=revision, files_metadata=True)
     listed = {s.rfilename: (s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or ()}
     for name in names:
         sha256, sha1 = listed.get(name, (None, None))

@@ -1,4 +1,4 @@
-"""Quirks of the libraries' models, mended where a model is loaded and while it is trained."""
+"""Quirks of libraries, and the only uses of their private names: each has a test that fails when a release changes it."""
 
 from __future__ import annotations
 
@@ -15,54 +15,88 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-def other_prefix(model: Any, report: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What the names of a checkpoint's backbone begin with, and what they should begin with, where that is all that is wrong.
+def model_classes(auto: str, config: Any) -> tuple[type[Any], ...]:
+    """Return the classes that an `Auto*` class of transformers has for a configuration; none where it has none.
 
-    Some of transformers' own classes call the same backbone otherwise, and it would start from nothing: Llama's for question
+    transformers has public tables of these classes, but no public way from an `Auto*` class to its table.
+    """
+    import transformers
+
+    kinds = getattr(transformers, auto)._model_mapping.get(type(config), ())
+    return tuple(kinds) if isinstance(kinds, tuple | list) else (kinds,)
+
+
+def model_class(auto: str, config: Any) -> type[Any] | None:
+    """Return the class that an `Auto*` class of transformers makes of a configuration, or None."""
+    return next(iter(model_classes(auto, config)), None)
+
+
+def model_types(auto: str) -> frozenset[str]:
+    """Return the model types that an `Auto*` class of transformers has a class for, without importing these."""
+    import transformers
+
+    return frozenset(getattr(transformers, auto)._model_mapping._model_mapping)
+
+
+def mismatched_prefix(model: Any, report: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the prefix of a checkpoint's backbone and the one the model has, where only that differs; else None.
+
+    Some classes of transformers call the same backbone otherwise, and it would start from nothing: Llama's for question
     answering says `transformer` for what all others call `model`.
     """
     prefix = f"{model.base_model_prefix}."
-    lost = [str(name).removeprefix(prefix) for name in report["missing_keys"] if str(name).startswith(prefix)]
-    found = Counter(key.removesuffix(name) for key in map(str, report["unexpected_keys"]) for name in lost if key.endswith(f".{name}"))
-    (best, count), *_ = found.most_common(1) or [("", 0)]
-    return (best, prefix) if count and count >= 0.5 * len(lost) else None
+    missing = [str(name).removeprefix(prefix) for name in report["missing_keys"] if str(name).startswith(prefix)]
+    prefixes = Counter(key.removesuffix(name) for key in map(str, report["unexpected_keys"])
+                       for name in missing if key.endswith(f".{name}"))
+    (best, count), *_ = prefixes.most_common(1) or [("", 0)]
+    return (best, prefix) if count and count >= 0.5 * len(missing) else None
 
 
-def renamed(folder: Path, origin: Origin, before: str, after: str) -> dict[str, Any]:
-    """The tensors of a checkpoint with another beginning of their names."""
+def rename_tensors(folder: Path, origin: Origin, before: str, after: str) -> dict[str, Any]:
+    """Load the tensors of a checkpoint, with one prefix of their names replaced by another."""
     from safetensors.torch import load_file
 
-    tensors = {name: value for file in origin.weights if file.endswith(".safetensors") for name, value in load_file(folder / file).items()}
-    return {after + name.removeprefix(before) if name.startswith(before) else name: value for name, value in tensors.items()}
+    tensors: dict[str, Any] = {}
+    for file in origin.weights:
+        tensors |= load_file(folder / file)
+    return {after + name.removeprefix(before) if name.startswith(before) else name: value
+            for name, value in tensors.items()}
 
 
-def exact_batch_norms(model: Module) -> None:
-    """Give batch norms their gradient in the order of their inputs.
+def batch_norms(model: Module) -> list[Any]:
+    """Return the batch norms of a model."""
+    import torch
 
-    torch (2.13, CPU) returns a wrong one for a batch of one whose gradient comes transposed, as where CvT and LeViT make tokens
-    of an image; nothing says so.
+    kinds = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)
+    return [part for part in model.modules() if isinstance(part, kinds)]
+
+
+def correct_batch_norm_gradients(model: Module) -> None:
+    """Give batch norms their output's gradient as contiguous memory.
+
+    torch (2.8 to 2.13, CPU) returns a wrong gradient for a batch of one whose output gradient comes transposed, as where
+    CvT and LeViT make tokens of an image; it raises nothing.
     """
     import torch
 
-    def ordered(part: Module, given: Any, output: torch.Tensor) -> None:
+    def make_contiguous(part: Module, inputs: Any, output: torch.Tensor) -> None:
         if output.requires_grad:
             output.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
 
-    for part in model.modules():
-        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
-            part.register_forward_hook(ordered)
+    for part in batch_norms(model):
+        part.register_forward_hook(make_contiguous)
 
 
 @contextlib.contextmanager
 def without_cache(model: Module) -> Iterator[None]:
-    """For a while, what the model keeps for the next token of a text that it writes is not kept: in a step of training there is
-    none, and some models change it in place, which their gradient does not survive."""
+    """Turn off the cache of keys and values for generation: some models change it in place, which their gradient does
+    not survive, and training has no next token."""
     configs: dict[int, Any] = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
-    keeping = [config for config in configs.values() if getattr(config, "use_cache", False)]
-    for config in keeping:
+    caching = [config for config in configs.values() if getattr(config, "use_cache", False)]
+    for config in caching:
         config.use_cache = False
     try:
         yield
     finally:
-        for config in keeping:
+        for config in caching:
             config.use_cache = True

@@ -10,7 +10,7 @@ from hubtune.callbacks import Watcher
 from hubtune.data.encoding import some
 from hubtune.devices import device, memory
 from hubtune.evaluation import inference
-from hubtune.models import loading
+from hubtune.models import saving
 from hubtune.runs import stages
 from hubtune.runs.preparation import Prepared
 from hubtune.training import autotune, checkpoint
@@ -36,7 +36,7 @@ def measure(prepared: Prepared) -> dict[str, Any]:
         loop.state.vocabularies.release()
         trainable = loop.state.trainable
         export = prepared.strategy.export(loop.state.module)
-        loading.save(export, prepared.base, folder / "model", prepared.origin, prepared.task.files(prepared.base))
+        saving.save(export, prepared.base, folder / "model", prepared.origin, prepared.task.files(prepared.base))
         upload = sum(path.stat().st_size for path in (folder / "model").rglob("*") if path.is_file())
     an_epoch = step_seconds * loop.epoch_steps
     validations = max(1, round(loop.steps / loop.epoch_steps * (prepared.settings.validations or 1)))

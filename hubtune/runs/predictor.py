@@ -13,8 +13,8 @@ from hubtune.contract import Base, Prediction, Strategy, Task, registry
 from hubtune.data import splits
 from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, ModelError, RecipeError, listing
-from hubtune.hub.origin import Origin, fetch, locate, refuse_unsafe, said_beside
-from hubtune.models import loading
+from hubtune.hub.origin import Origin, fetch, locate, read_run_record, require_safetensors
+from hubtune.models import configuration, loading
 from hubtune.recipe import Chosen
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ class Model:
     def ready(self) -> tuple[Module, Base]:
         """The weights in memory and what goes with them; loaded at the first call."""
         if self._ready is None:
-            base = loading.open_base(self.origin, self.task, self.from_base())
-            reason = loading.misfit(base.config, self.task)
+            base = configuration.open_base(self.origin, self.task, self.from_base())
+            reason = configuration.unsupported_reason(base.config, self.task)
             if reason:
                 raise ModelError(f"{reason}, which the task '{self.task.name}' needs.", where=self.origin.repo)
-            base = loading.configured(base, self.task.model_config(self._record.get("facts", {}), base))
+            base = configuration.apply_setup(base, self.task.model_config(self._record.get("facts", {}), base))
             model = self.with_weights(base)
-            limit = loading.length_limit(base, model) if self.task.unit == "tokens" else None
+            limit = configuration.length_limit(base, model) if self.task.unit == "tokens" else None
             limit = self._record.get("limit", limit)  # a method may have taken some of the model's positions
             self._ready = (on_best_device(model), replace(base, max_length=limit))
         return self._ready
@@ -71,7 +71,7 @@ class Model:
         over = self.from_base()
         if over is not None:
             model = loading.load(over, base, self.task, Strategy(), seed=0).model
-            return loading.attach(model, fetch(self.origin, [*self.origin.small, "adapter_model.safetensors"]))
+            return loading.attach_adapter(model, fetch(self.origin, [*self.origin.small, "adapter_model.safetensors"]))
         loaded = loading.load(self.origin, base, self.task, Strategy(), seed=0, code=self.runs_code())
         if loaded.missing:
             raise ModelError(
@@ -183,9 +183,9 @@ def load(model: str | Path, *, task: str | None = None) -> Model:
     task: which one it answers, where the model does not say.
     """
     origin = locate(str(model))
-    record = said_beside(origin)
+    record = read_run_record(origin)
     if record.get("loads_with") != "peft" or "adapter_model.safetensors" not in origin.files:
-        refuse_unsafe(origin)
+        require_safetensors(origin)
     return Model(origin, record, choose_task(origin, record, task), str(model))
 
 
@@ -196,9 +196,9 @@ def choose_task(origin: Origin, record: Mapping[str, Any], wanted: str | None) -
         return plugins.task(Chosen(wanted))
     if said := record.get("task"):
         return plugins.task(Chosen(said["name"], said.get("options", {})), said.get("plugin"))
-    config = loading.open_config(fetch(origin, origin.small), origin)
+    config = configuration.open_config(fetch(origin, origin.small), origin)
     for name, kind in sorted(plugins.tasks.items(), key=lambda item: item[0] != item[1].pipeline_tag):
-        if loading.made_by(config, kind):
+        if configuration.matches_architecture(config, kind):
             return plugins.task(Chosen(name))
     raise ModelError(
         f"no task fits its architecture {listing(config.architectures or ['(none named)'])}: it has not been tuned for one.",

@@ -16,8 +16,8 @@ from hubtune.data.streaming import Stream, StreamWindows
 from hubtune.devices import device, processes
 from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
 from hubtune.hub import card
-from hubtune.hub.origin import Origin, locate, refuse_unsafe, said_beside
-from hubtune.models import loading
+from hubtune.hub.origin import Origin, locate, read_run_record, require_safetensors
+from hubtune.models import configuration, loading
 from hubtune.recipe import Recipe, TrainPart
 from hubtune.training import optimizers
 from hubtune.training.schedule import steps_in
@@ -57,7 +57,7 @@ class Prepared:
             "strategy": {
                 "name": self.strategy.name, "summary": self.strategy.summary, "paper": self.strategy.paper,
             },
-            "plugins": self.plugins, "base": self.origin.described(), "data": self.data.described(),
+            "plugins": self.plugins, "base": self.origin.as_record(), "data": self.data.described(),
             "facts": self.dataset_info, "config": self.config, "usage": self.usage, "settings": dict(vars(self.settings)), "lengths": self.lengths,
             "plan": {"steps_an_epoch": an_epoch, "steps": steps}, "parameters": {"total": self.parameters},
             "warnings": self.warnings,
@@ -80,10 +80,10 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     origin = located(recipe.model, before)
     base, config = opened(origin, task, strategy, dataset_info)
     noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
-    shape = loading.skeleton(base, task)
+    shape = loading.meta_model(base, task)
     if shard:
         refuse_unshardable(strategy, shape)
-    limit = loading.length_limit(base, shape) if task.unit == "tokens" else None
+    limit = configuration.length_limit(base, shape) if task.unit == "tokens" else None
     limit = limit and max(1, limit - strategy.num_virtual_tokens())
     parameters = sum(parameter.numel() for parameter in shape.parameters())
     train = data.splits["train"]
@@ -151,12 +151,12 @@ def opened(
     origin: Origin, task: Task[Any], strategy: Strategy[Any], dataset_info: Mapping[str, Any]
 ) -> tuple[Base, dict[str, Any]]:
     """The base as the task wants it, and what of its configuration that is; refused where task, strategy and model do not fit."""
-    refuse_unsafe(origin)
+    require_safetensors(origin)
     refuse_code(origin)
-    base = loading.open_base(origin, task)
-    loading.refuse_misfit(origin, base, task, strategy)
+    base = configuration.open_base(origin, task)
+    configuration.check_fit(origin, base, task, strategy)
     setup = task.model_config(dataset_info, base)
-    return loading.configured(base, setup), dict(setup.config)
+    return configuration.apply_setup(base, setup), dict(setup.config)
 
 
 def encode_splits(
@@ -166,7 +166,7 @@ def encode_splits(
 
     size: of a stream, how many rows of it.
     """
-    loading.state_limit(base, limit)
+    configuration.set_length_limit(base, limit)
     if train.max_length is not None and limit is not None and train.max_length > limit:
         noted.warn(f"train.max_length={train.max_length} is more than the model takes: {limit} tokens.")
     wanted = min(train.max_length, limit) if train.max_length and limit else train.max_length
@@ -201,7 +201,7 @@ def refuse_unstreamed(task: Task[Any]) -> None:
 
 def refuse_code(origin: Origin) -> None:
     """Refuse a base whose weights mean nothing without the code beside them, which is not run."""
-    if said_beside(origin).get("loads_with") == "code":
+    if read_run_record(origin).get("loads_with") == "code":
         raise ModelError("it loads with code that lies beside its weights, which is not run to tune it further.",
                          where=origin.repo, hint="Tune the model that it was made from.")
 

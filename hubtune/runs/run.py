@@ -14,7 +14,7 @@ from hubtune.devices import processes
 from hubtune.errors import ProofError, ResumeError
 from hubtune.files import sha256_of
 from hubtune.hub import card
-from hubtune.hub.origin import fetch, in_folder
+from hubtune.hub.origin import fetch, local_origin
 from hubtune.recipe import Chosen, Recipe
 from hubtune.record import RECORD, new_folder, read_record, versions, write_record
 from hubtune.runs import preparation, shared_preparation
@@ -107,7 +107,7 @@ class Run(Model):
         self.record = read_record(self.folder)
         if self.record["state"] == "started":
             raise ResumeError(f"'{folder}' was not finished.", hint=f"Go on with: hubtune train --resume {folder}")
-        origin = in_folder(self.folder / "model")
+        origin = local_origin(self.folder / "model")
         said = json.loads((self.folder / "model" / RECORD).read_text(encoding="utf-8"))
         task = registry.load().task(Chosen(said["task"]["name"], said["task"]["options"]), said["task"].get("plugin"))
         super().__init__(origin, said, task, str(folder), base=self.record["recipe"]["model"]["id"])
@@ -143,7 +143,7 @@ class Run(Model):
             watcher.note(f"publishing {len(files)} files to {repo}")
             pushed = hub.push(stage, repo, message=f"{self.record['task']['name']} with hubtune", public=public, pr=pr)
             watcher.note("proving: the model as the Hub gives it back")
-            back = hub.fetch_into(place / "back", pushed.repo, pushed.commit)
+            back = hub.download_to(place / "back", pushed.repo, pushed.commit)
             try:
                 again = verification.check(self.saved(back))
             except ProofError as error:

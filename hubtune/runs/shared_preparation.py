@@ -15,7 +15,7 @@ from hubtune.data.splits import DataSplits
 from hubtune.devices import host_lock
 from hubtune.errors import ModelError
 from hubtune.hub.origin import locate
-from hubtune.models import loading
+from hubtune.models import configuration
 from hubtune.recipe import Recipe, TrainPart
 from hubtune.runs import preparation
 from hubtune.runs.preparation import Prepared
@@ -70,7 +70,7 @@ def take_over(recipe: Recipe, place: Path) -> Prepared | None:
     if origin.commit != said["commit"]:
         raise ModelError("its files are others than those that the first process of this host has found.", where=origin.repo)
     base, _ = preparation.opened(origin, task, strategy, said["facts"])
-    loading.state_limit(base, said["limit"])
+    configuration.set_length_limit(base, said["limit"])
     rows = {split: datasets.load_from_disk(str(place / "rows" / split)) for split in said["splits"] if split != "train"}
     encoded = {split: EncodedDataset.open(place / "examples" / split) for split in said["splits"]}
     return Prepared(

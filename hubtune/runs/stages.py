@@ -18,7 +18,7 @@ from hubtune.devices import device, fp64, host_lock, memory, processes, sharding
 from hubtune.evaluation import inference, loss_checks, model_checks, verification
 from hubtune.hub import card
 from hubtune.hub.origin import fetch
-from hubtune.models import loading
+from hubtune.models import loading, saving
 from hubtune.record import RECORD, write_record
 from hubtune.runs.preparation import Prepared
 from hubtune.training import autotune, checkpoint, choices
@@ -173,7 +173,7 @@ def saved_and_proven(
     export = prepared.strategy.export(outcome.model)
     place = folder / "model"
     shutil.rmtree(place, ignore_errors=True)
-    loading.save(export, prepared.base, place, prepared.origin, prepared.task.files(prepared.base))
+    saving.save(export, prepared.base, place, prepared.origin, prepared.task.files(prepared.base))
     (place / RECORD).write_text(json.dumps({
         "hubtune": version("hubtune"), "contract": CONTRACT,
         "task": {"name": prepared.task.name, "options": dict(prepared.recipe.task.options), "plugin": record["plugins"]["task"]},

@@ -17,8 +17,8 @@ from hubtune.data import encoding
 from hubtune.data.dataset import EncodedDataset
 from hubtune.errors import ModelError
 from hubtune.evaluation import inference
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -61,7 +61,7 @@ def calm() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        loading.quiet()
+        configuration.silence_transformers()
         yield
 
 
@@ -75,15 +75,15 @@ class Bench:
 
     @calm()
     def __post_init__(self) -> None:
-        self.origin = in_folder(self.folder)
+        self.origin = local_origin(self.folder)
         self.dataset_info = json.loads(json.dumps(self.task.validate_data({"train": self.rows, "validation": self.rows})))
-        opened = loading.open_base(self.origin, self.task)
-        reason = loading.misfit(opened.config, self.task)
+        opened = configuration.open_base(self.origin, self.task)
+        reason = configuration.unsupported_reason(opened.config, self.task)
         if reason:
             raise ModelError(f"{reason}, which the task '{self.task.name}' needs.", where=self.origin.repo)
-        base = loading.configured(opened, self.task.model_config(self.dataset_info, opened))
-        shape = loading.skeleton(base, self.task)
-        self.base = replace(base, max_length=loading.length_limit(base, shape))
+        base = configuration.apply_setup(opened, self.task.model_config(self.dataset_info, opened))
+        shape = loading.meta_model(base, self.task)
+        self.base = replace(base, max_length=configuration.length_limit(base, shape))
         self.encoded = encoding.encode(self.task, self.rows, self.base, self.base.max_length)
 
     @cached_property

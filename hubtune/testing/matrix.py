@@ -120,7 +120,7 @@ def set_up(task: Task[Any], place: Path) -> Bench | Exception:
 def trained(bench: Bench, strategy: Strategy[Any], place: Path) -> Any:
     """Train a few steps under watch, and save: a `proof.Saved`. Raises where something is wrong."""
     from hubtune.evaluation import verification
-    from hubtune.models import loading
+    from hubtune.models import saving
     from hubtune.testing.bench import ensure
     from hubtune.testing.watched import learn
 
@@ -132,7 +132,7 @@ def trained(bench: Bench, strategy: Strategy[Any], place: Path) -> Any:
     export = strategy.export(learnt.outcome.model)
     ensure(export.loads_with == strategy.loads_with,
            f"the class says loads_with={strategy.loads_with!r}, its export {export.loads_with!r}.", "`loads_with`, `export`")
-    loading.save(export, bench.own, place / "model", bench.origin, bench.task.files(bench.own))
+    saving.save(export, bench.own, place / "model", bench.origin, bench.task.files(bench.own))
     setup = bench.task.model_config(bench.dataset_info, bench.own)
     return verification.Saved(place / "model", bench.task.model, export.loads_with, seen, bench.folder, dict(setup.config))
 

@@ -22,7 +22,7 @@ from hubtune.acceleration import feature_cache, frozen_backbone
 from hubtune.callbacks import Watcher
 from hubtune.data import encoding
 from hubtune.errors import ResumeError
-from hubtune.hub.origin import in_folder
+from hubtune.hub.origin import local_origin
 from hubtune.models import loading
 from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
@@ -230,7 +230,7 @@ NO_DROPOUT = {
 def of_family(kind: str, task: Any, rows: Any, folder: Path, tiny_model: Any, **settings: Any) -> TrainingContext:
     """A tiny model whose head alone learns."""
     _, base, encoded = tiny.prepared(task, tiny_model(kind, **NO_DROPOUT[kind]), rows)
-    origin = in_folder(tiny_model(kind, **NO_DROPOUT[kind]))
+    origin = local_origin(tiny_model(kind, **NO_DROPOUT[kind]))
     loaded = loading.load(origin, base, task, hubtune.Strategy(), seed=0)
     settings = {"epochs": 2.0, "batch_size": 6, "lr": 0.05, "weight_decay": 0.01, "keep": "last", **settings}
     return tiny.make_context(folder, task, Head(), loaded.model, encoded, encoding.encode(task, rows[:8], base, 60), rows[:8],

@@ -169,13 +169,13 @@ def test_a_run_goes_through_the_stream_and_goes_on_where_it_was(
 def test_windows_have_the_examples_of_all_rows(data: dict[str, str], tiny_model: Callable[..., Path]) -> None:
     from hubtune_plugins.text.text_classification import TextClassification
 
-    from hubtune.hub.origin import in_folder
-    from hubtune.models import loading
+    from hubtune.hub.origin import local_origin
+    from hubtune.models import configuration
 
     found, split = streamed(data["text"])
-    task, origin = TextClassification(), in_folder(tiny_model("bert"))
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config(task.validate_data(found.splits), base))
+    task, origin = TextClassification(), local_origin(tiny_model("bert"))
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config(task.validate_data(found.splits), base))
     train = split.splits["train"]
     windows = StreamWindows(task, train, base, 8, 40, (0, encode(task, train.part(0, 40), base, 8)))
     whole = encode(task, list(train), base, 8)

@@ -157,7 +157,7 @@ def test_a_backbone_that_a_class_calls_otherwise_keeps_its_weights(tiny_model: A
 def test_a_batch_norm_of_one_image_has_its_gradient(rows: int, learning: bool) -> None:
     """The sum over all places, also where these become tokens: torch gives another for one image alone."""
     norm = torch.nn.BatchNorm2d(4).double().train(learning)
-    compat.exact_batch_norms(norm)
+    compat.correct_batch_norm_gradients(norm)
     weights = torch.randn(rows, 9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     images = torch.arange(rows * 36.0, dtype=torch.float64).view(rows, 4, 3, 3).requires_grad_()
     (norm(images).flatten(2).transpose(1, 2) * weights).sum().backward()
@@ -179,4 +179,4 @@ def test_a_class_that_takes_a_part_of_a_model_is_refused_since_it_would_not_load
             "vocab_size": 60, "cross_attention_layers": [], "pad_token_id": 2}
     task = registry.load().task(Chosen("text-generation"))
     with pytest.raises(ModelError, match="the class for 'text-generation' takes a part of it, 'mllama_text_model'"):
-        loading.skeleton(Base("a", "b", transformers.MllamaConfig(text_config=text), None), task)
+        loading.meta_model(Base("a", "b", transformers.MllamaConfig(text_config=text), None), task)

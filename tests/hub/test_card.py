@@ -24,7 +24,7 @@ RECIPE = Recipe(
 )
 
 
-def test_the_card_says_which_plugin_a_task_is_of() -> None:
+def test_card_names_the_plugin_of_a_task() -> None:
     record = local()
     assert "; of " not in card.render(record)
     record["plugins"] = {"task": {"plugin": "stars", "distribution": "hubtune-stars", "version": "0.2"},
@@ -83,7 +83,7 @@ def block(text: str, language: str) -> str:
 
 @pytest.mark.parametrize("record", [local(), hub()], ids=["local", "hub"])
 @pytest.mark.parametrize("repo", [None, "me/my-model"])
-def test_the_metadata_is_what_the_hub_reads(record: dict[str, Any], repo: str | None) -> None:
+def test_metadata_is_valid_for_the_hub(record: dict[str, Any], repo: str | None) -> None:
     text = card.render(record, repo)
     data = ModelCard(text).data
     front, body = parts(text)
@@ -96,7 +96,7 @@ def test_the_metadata_is_what_the_hub_reads(record: dict[str, Any], repo: str | 
     assert None not in front.values()
 
 
-def test_results_are_in_the_model_index_with_their_split() -> None:
+def test_model_index_has_results_by_split() -> None:
     front, _ = parts(card.render(hub()))
     found = {
         (result["dataset"]["split"], metric["type"]): metric["value"]
@@ -109,21 +109,21 @@ def test_results_are_in_the_model_index_with_their_split() -> None:
     assert front["metrics"] == ["accuracy", "f1_macro"]
 
 
-def test_results_are_shown_with_intervals_and_the_validation_split_with_its_caveat() -> None:
+def test_results_have_intervals_and_validation_a_caveat() -> None:
     _, body = parts(card.render(hub()))
     assert "On 100 rows of test:" in body
-    assert "On 48 rows of validation (which chose the weights, so it flatters them):" in body
+    assert "On 48 rows of validation (used to choose the weights, so scores are optimistic):" in body
     assert "| accuracy | 0.8500 | 0.7800 to 0.9100 |" in body
 
 
-def test_a_base_model_of_the_hub_is_named_with_its_commit() -> None:
+def test_hub_base_model_is_named_with_its_commit() -> None:
     front, body = parts(card.render(hub()))
     assert (front["base_model"], front["base_model_relation"]) == ("org/base", "finetune")
     assert (front["license"], front["language"]) == ("apache-2.0", ["en", "de"])
     assert f"https://huggingface.co/org/base/tree/{COMMIT}" in body
 
 
-def test_a_local_base_model_is_known_by_its_hash_alone() -> None:
+def test_local_base_model_is_identified_by_hash_alone() -> None:
     front, body = parts(card.render(local()))
     assert "base_model" not in front
     assert "base_model_relation" not in front
@@ -131,7 +131,7 @@ def test_a_local_base_model_is_known_by_its_hash_alone() -> None:
     assert f"`sha256:{HASH}`" in body
 
 
-def test_an_unknown_licence_is_said_loudly_and_left_out_of_the_metadata() -> None:
+def test_unknown_licence_is_a_warning_and_absent_from_metadata() -> None:
     for license in (None, "unknown"):
         record = local()
         record["base"]["license"] = license
@@ -140,7 +140,7 @@ def test_an_unknown_licence_is_said_loudly_and_left_out_of_the_metadata() -> Non
         assert "| licence | **not known**: the base model's card names none." in body
 
 
-def test_the_licence_and_languages_that_the_user_chose_come_first() -> None:
+def test_user_licence_and_languages_override_the_base_model() -> None:
     record = hub()
     record["recipe"]["publish"] |= {"license": "mit", "language": ["fr"]}
     front, body = parts(card.render(record))
@@ -148,7 +148,7 @@ def test_the_licence_and_languages_that_the_user_chose_come_first() -> None:
     assert "| licence | mit |" in body
 
 
-def test_a_licence_of_its_own_keeps_its_name_and_link() -> None:
+def test_custom_licence_keeps_its_name_and_link() -> None:
     record = hub()
     record["base"] |= {"license": "other", "license_name": "theirs", "license_link": "https://example.org/l"}
     front, _ = parts(card.render(record))
@@ -156,7 +156,7 @@ def test_a_licence_of_its_own_keeps_its_name_and_link() -> None:
 
 
 @pytest.mark.parametrize("record", [local(), hub()], ids=["local", "hub"])
-def test_no_path_and_no_user_of_this_machine_is_in_it(record: dict[str, Any]) -> None:
+def test_card_has_no_local_path_or_user(record: dict[str, Any]) -> None:
     text = card.render(record, "me/x")
     assert "/home" not in text
     assert "ann" not in text.replace("cannot", "")
@@ -164,7 +164,7 @@ def test_no_path_and_no_user_of_this_machine_is_in_it(record: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("record", [local(), hub()], ids=["local", "hub"])
-def test_the_recipe_in_it_is_a_recipe_with_everything_settled(record: dict[str, Any]) -> None:
+def test_card_recipe_is_complete_and_parses(record: dict[str, Any]) -> None:
     made = build(tomllib.loads(block(card.render(record), "toml")))
     assert vars(made.train) == record["settings"]
     assert made.task == RECIPE.task
@@ -176,38 +176,38 @@ def test_the_recipe_in_it_is_a_recipe_with_everything_settled(record: dict[str, 
         assert (made.model, made.data.source) == (f"org/base@{COMMIT}", f"org/reviews:plain@{'d' * 40}")
 
 
-def test_the_snippet_is_python_that_names_the_model() -> None:
+def test_snippet_is_python_that_names_the_model() -> None:
     for repo in (None, "me/x"):
         code = block(card.render(hub(), repo), "python")
         ast.parse(code)
         assert f'model="{repo or "NAMESPACE/NAME"}"' in code
 
 
-def test_the_proof_is_told_or_its_absence() -> None:
+def test_verification_or_its_absence_is_stated() -> None:
     record = local()
     assert "gave the trained model's outputs on 48 examples (largest difference 2.4e-07)" in card.render(record)
     record["proof"] = None
     assert "Its files were not compared with the trained model." in card.render(record)
 
 
-def test_cut_rows_and_warnings_are_told() -> None:
+def test_truncated_rows_and_warnings_are_stated() -> None:
     record = local()
-    assert "row was cut (the longest has 60 tokens)." in card.render(record)
+    assert "row was truncated (the longest has 60 tokens)." in card.render(record)
     record["lengths"] |= {"rows_cut": 7, "tokens_cut": 90}
     record["warnings"] = ["7 rows are longer than 64 tokens."]
     text = card.render(record)
-    assert re.search(r"7 of 432 (\w+ )?rows were cut at 64 tokens, which took 90 of 9000 tokens\.", text)
+    assert re.search(r"7 of 432 (\w+ )?rows were truncated at 64 tokens, which removed 90 of 9000 tokens\.", text)
     assert "\n> 7 rows are longer than 64 tokens.\n" in text
 
 
-def test_a_number_has_no_labels() -> None:
+def test_regression_has_no_labels() -> None:
     record = local()
     record["facts"] = {"kind": "regression"}
     assert "Labels:" not in card.render(record)
 
 
 @pytest.mark.parametrize("name", ["my: data #1.csv", "- [x] {y}.csv", "'quoted\".csv", "größe.csv", "null", "yes"])
-def test_the_metadata_stays_valid_whatever_the_names(name: str) -> None:
+def test_metadata_is_valid_for_any_name(name: str) -> None:
     record = local()
     record["data"]["name"] = name
     front, _ = parts(card.render(record))
@@ -215,7 +215,7 @@ def test_the_metadata_stays_valid_whatever_the_names(name: str) -> None:
     build(tomllib.loads(block(card.render(record), "toml")))
 
 
-def test_what_the_record_lacks_is_an_error_and_not_a_gap() -> None:
+def test_missing_record_values_raise() -> None:
     import jinja2
 
     record = local()

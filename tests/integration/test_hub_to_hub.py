@@ -131,7 +131,7 @@ def test_a_damaged_download_is_fetched_again(hub, logged_in, tmp_path, tiny_mode
     logged_in.add_model("tiny/fragile", tiny_model("distilbert"))
     logged_in.corrupt_next(r"model\.safetensors$")
     pinned = client.resolve("tiny/fragile")
-    folder = client.pull(pinned, ["config.json", "model.safetensors"])
+    folder = client.download(pinned, ["config.json", "model.safetensors"])
     assert (folder / "model.safetensors").read_bytes() == (tiny_model("distilbert") / "model.safetensors").read_bytes()
 
 

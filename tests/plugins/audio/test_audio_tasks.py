@@ -13,8 +13,8 @@ from hubtune.contract import ExampleRNG
 from hubtune.data import encoding
 from hubtune.errors import DataError
 from hubtune.evaluation import inference
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading
 from hubtune.testing.sound import MODEL_TYPES, tiny_sound
 
 soundfile = pytest.importorskip("soundfile", reason="sound needs: pip install 'hubtune[audio]'")
@@ -58,9 +58,9 @@ def stereo(tmp_path_factory):
 def prepared(task, folder, rows, dtype=torch.float64, **more):
     """A model for the task without dropout and SpecAugment, and its examples. more: changes of its configuration."""
     dataset_info = json.loads(json.dumps(task.validate_data({"train": rows})))
-    origin = in_folder(folder)
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config(dataset_info, base))
+    origin = local_origin(folder)
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config(dataset_info, base))
     for name in CALM:
         if hasattr(base.config, name) and name not in more:
             setattr(base.config, name, 0.0)
@@ -317,7 +317,7 @@ def test_transcriptions_that_do_not_fit_are_refused_with_their_rows():
 def test_a_model_that_cannot_write_is_refused(tiny):
     task = SpeechRecognition()
     with pytest.raises(hubtune.ModelError, match="no tokenizer"):
-        task.model_config({}, loading.open_base(in_folder(tiny("wavlm")), task))
+        task.model_config({}, configuration.open_base(local_origin(tiny("wavlm")), task))
 
 
 def test_nothing_depends_on_length_in_a_real_evaluation(tiny):

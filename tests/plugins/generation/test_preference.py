@@ -9,8 +9,8 @@ from hubtune_plugins.generation.preference import Preference, PreferenceOptions
 
 import hubtune
 from hubtune import DataError
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading
 from hubtune.testing import TaskConformance
 
 ROWS = [
@@ -22,9 +22,9 @@ ROWS = [
 
 
 def prepared(task, folder, rows=ROWS, seed=0):
-    origin = in_folder(folder)
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config(task.validate_data({"train": rows}), base))
+    origin = local_origin(folder)
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config(task.validate_data({"train": rows}), base))
     model = loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.double().eval()
     return model, base, [example for examples in task.encode(rows, base) for example in examples]
 

@@ -10,8 +10,8 @@ from hubtune_plugins.generation.scores import script_of, text_scores
 from hubtune_plugins.generation.text2text_generation import RewritingOptions, Text2TextGeneration
 
 import hubtune
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading
 from hubtune.testing import TaskConformance
 
 pytest.importorskip("sacrebleu", reason="scores of texts come with: pip install 'hubtune[generation]'")
@@ -26,9 +26,9 @@ ROWS = [
 
 
 def prepared(task, folder):
-    origin = in_folder(folder)
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config({}, base))
+    origin = local_origin(folder)
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config({}, base))
     model = loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.double().eval()
     return model, base
 
@@ -126,7 +126,7 @@ def test_languages_are_set_and_start_what_is_written(last, tiny_model):
             return found
 
     base = dataclasses.replace(base, processor=Languages(base.processor))
-    base = loading.configured(base, task.model_config({}, base))
+    base = configuration.apply_setup(base, task.model_config({}, base))
     assert (base.processor.src_lang, base.processor.tgt_lang) == ("kind", "quick")
     example, = examples_of(task, ROWS[:1], base)
     assert example["labels"][-1 if last else 0] == word["quick"]

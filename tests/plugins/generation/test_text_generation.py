@@ -13,8 +13,8 @@ import hubtune
 from hubtune import DataError
 from hubtune.contract import ExampleRNG
 from hubtune.data import encoding
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading
 from hubtune.testing import TaskConformance
 
 CHATML = (
@@ -40,11 +40,11 @@ ROWS = [
 
 def prepared(task, folder, rows=None, template=None):
     """A model for the task in fp64 and without dropout, and its base; `rows`: what is inspected."""
-    origin = in_folder(folder)
-    base = loading.open_base(origin, task)
+    origin = local_origin(folder)
+    base = configuration.open_base(origin, task)
     if template:
         base.processor.chat_template = template
-    base = loading.configured(base, task.model_config(task.validate_data({"train": rows}) if rows else {}, base))
+    base = configuration.apply_setup(base, task.model_config(task.validate_data({"train": rows}) if rows else {}, base))
     model = loading.load(origin, base, task, hubtune.Strategy(), seed=0).model
     return model.double().eval(), base
 

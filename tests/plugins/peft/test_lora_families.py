@@ -17,8 +17,8 @@ import hubtune
 from hubtune import Plan
 from hubtune.data import encoding
 from hubtune.evaluation import verification
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading, saving
 
 TEXT = ("bert", "distilbert", "deberta-v2", "xlnet", "bart", "t5", "modernbert", "gpt2", "llama")
 ROWS = [{"text": f"the {thing} is {word}", "label": label} for thing in ("food", "room", "film", "phone")
@@ -50,14 +50,14 @@ def seen(model, inputs, place):
 
 
 def of_text(folder, place):
-    task, strategy, origin = TextClassification(), Lora(), in_folder(folder)
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config(task.validate_data({"train": ROWS}), base))
+    task, strategy, origin = TextClassification(), Lora(), local_origin(folder)
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config(task.validate_data({"train": ROWS}), base))
     loaded = loading.load(origin, base, task, hubtune.Strategy(), seed=0)
     batch = task.collate(encoding.encode(task, ROWS, base, 60).examples, base, None)
     wrapped = trained(strategy, loaded.model, loaded.newly_initialized, task, batch.inputs, batch.targets)
     witness = seen(wrapped, batch.inputs, place / "seen.safetensors")
-    loading.save(strategy.export(wrapped), base, place / "model", origin, {})
+    saving.save(strategy.export(wrapped), base, place / "model", origin, {})
     return verification.Saved(place / "model", task.model, "transformers", witness)
 
 

@@ -20,8 +20,8 @@ import hubtune
 from hubtune import ModelError, Plan
 from hubtune.data import encoding
 from hubtune.evaluation import verification
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading, saving
 
 ROWS = [{"text": f"the {thing} is {word}", "label": label} for thing in ("food", "room", "film", "phone")
         for word, label in (("good", "positive"), ("bad and slow", "negative"))]
@@ -32,9 +32,9 @@ CASES = [(Lora, "t5"), (AdaLora, "bert"), (AdaLora, "t5"), (AdaLora, "gpt2"), (I
 
 
 def loaded_for(folder, task, strategy):
-    origin = in_folder(folder)
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config(task.validate_data({"train": ROWS}), base))
+    origin = local_origin(folder)
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config(task.validate_data({"train": ROWS}), base))
     assert strategy.refuse(task, base.config) is None
     return origin, base, loading.load(origin, base, task, strategy, seed=0)
 
@@ -74,7 +74,7 @@ def trained(kind, folder, place):
         grouped=[id(p) for group in groups for p in group["params"]],
     )
     export = strategy.export(model)
-    loading.save(export, base, place / "model", origin, {})
+    saving.save(export, base, place / "model", origin, {})
     names = ("id2label", "label2id", "problem_type", "pad_token_id")
     config = {name: getattr(base.config, name, None) for name in names}
     seen.saved = verification.Saved(place / "model", task.model, export.loads_with, place / "seen.safetensors", folder, config)

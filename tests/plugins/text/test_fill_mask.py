@@ -11,8 +11,8 @@ from transformers import pipeline
 import hubtune
 from hubtune.data import encoding
 from hubtune.errors import DataError, ModelError
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading
 
 TEXTS = [
     "What a lovely day, and what a good walk along the river!", "It is a chair: four legs, one seat, grey.", "Cold food.",
@@ -23,9 +23,9 @@ ROWS = [{"text": text} for text in TEXTS]
 
 def opened(folder, task):
     """A model in fp64 with its base."""
-    origin = in_folder(folder)
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config({}, base))
+    origin = local_origin(folder)
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config({}, base))
     return loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.double().eval(), base
 
 
@@ -144,6 +144,6 @@ def test_texts_without_masks_show_how_well_they_were_found(tiny_model):
 
 def test_a_tokenizer_without_a_mask_is_refused(tiny_model):
     task = FillMask()
-    base = loading.open_base(in_folder(tiny_model("t5")), task)
+    base = configuration.open_base(local_origin(tiny_model("t5")), task)
     with pytest.raises(ModelError, match="no mask token"):
         task.model_config({}, base)

@@ -12,8 +12,8 @@ from sklearn.metrics import ndcg_score
 
 import hubtune
 from hubtune.errors import DataError
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading
 
 WORDS = ["lovely", "day", "good", "walk", "river", "kettle", "broke", "weeks", "chair", "legs", "seat", "grey", "soup"]
 DRAW = random.Random(5)
@@ -27,9 +27,9 @@ DRAWS = [hubtune.ExampleRNG(seed=1, epoch=0, row=row) for row in range(24)]
 
 def opened(folder, task, dataset_info=None):
     """A model in fp64 with its base, evaluating."""
-    origin = in_folder(folder)
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config(dataset_info or {}, base))
+    origin = local_origin(folder)
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config(dataset_info or {}, base))
     return loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.double().eval(), base
 
 

@@ -15,8 +15,8 @@ from hubtune.data import encoding
 from hubtune.data.batching import micro_batches
 from hubtune.errors import DataError
 from hubtune.evaluation import inference
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading
 from hubtune.recipe import Chosen
 
 FAST = {"train.epochs": 1.0, "train.prove": False}
@@ -31,9 +31,9 @@ def rows(reviews):
 def prepared(task, folder, rows, dtype=torch.float64):
     """A model for the task, in fp64 and without dropout, and its encoded rows."""
     dataset_info = task.validate_data({"train": rows})
-    origin = in_folder(folder)
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config(dataset_info, base))
+    origin = local_origin(folder)
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config(dataset_info, base))
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "dropout_rate", "attention_dropout",
                  "embd_pdrop", "resid_pdrop", "attn_pdrop", "seq_classif_dropout", "classifier_dropout"):
         if hasattr(base.config, name):
@@ -130,7 +130,7 @@ def test_law_3_frozen_weights_stay_and_fresh_ones_train(strategy, tiny_model, ro
     run = hubtune.train("sentiment", model=tiny_model("bert"), data=rows, strategy=strategy, out=tmp_path / "run",
                         set={**FAST, "train.keep": "last", "train.weight_decay": 0.0})
     monkeypatch.undo()
-    after = loading.load(in_folder(run.folder / "model"), run.ready()[1], run.task, hubtune.Strategy(), 0).model
+    after = loading.load(local_origin(run.folder / "model"), run.ready()[1], run.task, hubtune.Strategy(), 0).model
     moved = {name for name, p in after.named_parameters() if not torch.equal(p, seen["before"][name])}
     newly_initialized = seen["fresh"]
     assert newly_initialized
@@ -221,9 +221,9 @@ def test_balanced_weights_and_a_tracker(tiny_model, rows, tmp_path):
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "t5"])
 def test_groups_hold_every_trainable_parameter_once(strategy, model_type, tiny_model, rows):
     task = TextClassification()
-    base = loading.open_base(in_folder(tiny_model(model_type)), task)
-    base = loading.configured(base, task.model_config(task.validate_data({"train": rows}), base))
-    loaded = loading.load(in_folder(tiny_model(model_type)), base, task, hubtune.Strategy(), seed=0)
+    base = configuration.open_base(local_origin(tiny_model(model_type)), task)
+    base = configuration.apply_setup(base, task.model_config(task.validate_data({"train": rows}), base))
+    loaded = loading.load(local_origin(tiny_model(model_type)), base, task, hubtune.Strategy(), seed=0)
     way = registry.load().strategy(Chosen(strategy))
     module = way.prepare(loaded.model, loaded.newly_initialized, task, hubtune.Plan(10, 1.0, 8))
     grouped = [id(p) for group in way.param_groups(module, 0.01) for p in group["params"]]
@@ -235,9 +235,9 @@ def test_groups_hold_every_trainable_parameter_once(strategy, model_type, tiny_m
 def test_the_head_learns_faster_where_everything_learns(tiny_model, rows, tmp_path):
     run = hubtune.train("sentiment", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
                         set={**FAST, "train.lr": 1e-3, "strategy.head_rate": 0.0, "train.keep": "last"})
-    task, origin = run.task, in_folder(tiny_model("bert"))
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config(run.record["facts"], base))
+    task, origin = run.task, local_origin(tiny_model("bert"))
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config(run.record["facts"], base))
     start = dict(loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.named_parameters())
     moved = {name for name, p in run.ready()[0].named_parameters() if not torch.equal(p, start[name])}
     assert "bert.encoder.layer.0.output.dense.weight" in moved

@@ -13,8 +13,8 @@ from transformers import pipeline
 
 import hubtune
 from hubtune.errors import DataError
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration
 
 TYPES = ["bert", "roberta", "gpt2", "llama", "t5", "deberta-v2", "modernbert", "xlnet", "distilbert"]
 WORDS = ["What", "a", "lovely", "day", ",", "the", "kettle", "broke", "!", "312", "Zürich-soup", "\u200b", "in", "🙂", "town"]
@@ -96,7 +96,7 @@ def test_a_tag_that_the_model_does_not_know_is_refused():
 @pytest.mark.parametrize("limit", [None, 16])
 def test_every_word_has_one_first_piece(model_type, limit, tiny_model):
     task = TokenClassification()
-    base = loading.open_base(in_folder(tiny_model(model_type)), task)
+    base = configuration.open_base(local_origin(tiny_model(model_type)), task)
     base = hubtune.Base("", "", base.config, base.processor, limit)
     [examples] = windows(base, [" ".join(WORDS)], stride=5)
     assert (len(examples) > 1) == (limit is not None)
@@ -165,7 +165,7 @@ def test_a_tokenizer_in_python_is_read_word_by_word(tiny_model):
     from transformers import CanineTokenizer
 
     task = TokenClassification()
-    base = loading.open_base(in_folder(tiny_model("bert")), task)
+    base = configuration.open_base(local_origin(tiny_model("bert")), task)
     for limit in (None, 16):
         base = hubtune.Base("", "", base.config, CanineTokenizer(), limit)
         [examples] = windows(base, ["a bee sees the sea"], stride=4)

@@ -11,8 +11,8 @@ import hubtune
 from hubtune.data import encoding
 from hubtune.errors import DataError
 from hubtune.evaluation import inference
-from hubtune.hub.origin import in_folder
-from hubtune.models import loading
+from hubtune.hub.origin import local_origin
+from hubtune.models import configuration, loading
 from hubtune.testing.vision import MODEL_TYPES, tiny_vision
 
 Image = pytest.importorskip("PIL.Image", reason="the vision tasks need: pip install 'hubtune[vision]'")
@@ -45,9 +45,9 @@ def tiny(tmp_path_factory):
 
 def prepared(task, folder, rows, dtype=torch.float64):
     """A model for the task, and its encoded rows."""
-    origin = in_folder(folder)
-    base = loading.open_base(origin, task)
-    base = loading.configured(base, task.model_config(task.validate_data({"train": rows}), base))
+    origin = local_origin(folder)
+    base = configuration.open_base(origin, task)
+    base = configuration.apply_setup(base, task.model_config(task.validate_data({"train": rows}), base))
     loaded = loading.load(origin, base, task, hubtune.Strategy(), seed=0)
     return loaded.model.to(dtype).eval(), base, encoding.encode(task, rows, base, None)
 

@@ -1,0 +1,152 @@
+"""Configuration and processor of a pretrained model, checked against the task before any weights are fetched.
+
+Everything loads from a local folder: without a network, the `Auto*` classes take half a minute to give up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hubtune.contract import Base, ModelSetup, Strategy, Task
+from hubtune.errors import ModelError
+from hubtune.hub.origin import Origin, fetch
+from hubtune.models import compat
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch.nn import Module
+
+
+def silence_transformers() -> None:
+    """Turn off progress bars and load reports of transformers; what matters of them is in our errors."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None) -> Base:
+    """Load the configuration and the processor, without weights.
+
+    Args:
+        origin: the model, or an adapter over one.
+        base_origin: the model that an adapter takes its configuration from.
+
+    Raises:
+        ModelError: the configuration or the processor cannot be read.
+    """
+    import transformers
+
+    silence_transformers()
+    folder = fetch(origin, origin.small)
+    config_folder = folder if base_origin is None else fetch(base_origin, base_origin.small)
+    config = open_config(config_folder, base_origin or origin)
+    try:
+        processor = getattr(transformers, task.processor).from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ModelError(
+            f"its {task.processor.removeprefix('Auto').lower()} cannot be loaded: {first_line(error)}",
+            where=origin.repo,
+            hint=f"The task '{task.name}' needs a model that has one. See: hubtune show {origin.repo}",
+        ) from error
+    return Base(origin.repo, origin.commit, config, processor)
+
+
+def open_config(folder: Path, origin: Origin) -> Any:
+    """Load the transformers configuration in a folder. Code in the repository is never run."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        raise ModelError(
+            f"transformers cannot read its config.json: {first_line(error)}", where=origin.repo,
+            hint="Code in a repository is not run. A newer transformers may know the architecture: "
+            "pip install -U transformers",
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's error message, or the name of its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def unsupported_reason(config: Any, task: Task[Any] | type[Task[Any]]) -> str | None:
+    """Say why transformers has no model of this architecture for the task; None when it has one."""
+    if compat.model_class(task.model, config) is not None:
+        return None
+    kind = task.model.removeprefix("AutoModelFor")
+    return f"transformers has no {kind} class for '{config.model_type}' models"
+
+
+def matches_architecture(config: Any, task: type[Task[Any]]) -> bool:
+    """Return whether the checkpoint was saved by a class that the task's `Auto*` class would load."""
+    names = {kind.__name__ for kind in compat.model_classes(task.model, config)}
+    return bool(names & set(config.architectures or ()))
+
+
+def check_fit(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any]) -> None:
+    """Refuse a model that does not fit the task or the strategy, from its configuration alone.
+
+    Raises:
+        ModelError: transformers has no class for the task, or the strategy refuses the model.
+    """
+    reason = unsupported_reason(base.config, task)
+    if reason:
+        raise ModelError(f"{reason}, which the task '{task.name}' needs.", where=origin.repo,
+                         hint=f"See which tasks fit it with: hubtune show {origin.repo}")
+    reason = strategy.refuse(task, base.config)
+    if reason:
+        raise ModelError(f"the strategy '{strategy.name}' cannot apply: {reason}", where=origin.repo,
+                         hint="See the others with: hubtune strategies")
+
+
+def apply_setup(base: Base, setup: ModelSetup) -> Base:
+    """Write what the task asks for into the configuration, and into the one of its text model."""
+    for name, value in setup.config.items():
+        setattr(base.config, name, value)
+        text = base.config.get_text_config()
+        if text is not base.config and hasattr(text, name):
+            setattr(text, name, value)
+    return Base(base.repo, base.commit, base.config, setup.processor or base.processor, base.max_length)
+
+
+def length_limit(base: Base, model: Module) -> int | None:
+    """Return the most tokens that the model takes, by its tokenizer, configuration and position table.
+
+    Args:
+        model: the model; one on the meta device will do.
+    """
+    import torch
+
+    limits = [
+        getattr(base.processor, "model_max_length", None),
+        getattr(base.config.get_text_config(), "max_position_embeddings", None),
+    ]
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Embedding) and "position" in name.rsplit(".", 1)[-1]:
+            # RoBERTa counts positions from the one after the padding token's.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - first)
+    known = [int(limit) for limit in limits if isinstance(limit, int) and 1 < limit < 10**6]
+    return min(known) if known else None
+
+
+def set_length_limit(base: Base, limit: int | None) -> None:
+    """Set the tokenizer's limit, so that `truncation=True` of the saved one cuts where the model ends."""
+    if limit is not None and hasattr(base.processor, "model_max_length"):
+        base.processor.model_max_length = limit
+
+
+def describe_config(config: Any) -> dict[str, Any]:
+    """Return architectures, model type, number format and labels of a configuration, or of None."""
+    dtype = getattr(config, "dtype", None)
+    labels = list((getattr(config, "id2label", None) or {}).values())
+    return {
+        "architectures": list(getattr(config, "architectures", None) or []),
+        "model_type": getattr(config, "model_type", None),
+        "dtype": str(dtype).removeprefix("torch.") if dtype is not None else None,
+        "labels": [] if labels == ["LABEL_0", "LABEL_1"] else labels,  # transformers' default, of models without labels
+    }

@@ -1,0 +1,61 @@
+"""Save a model as the Hub wants it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hubtune.contract import Base, Export
+from hubtune.hub.origin import Origin
+
+LOCAL_KEYS = ("name_or_path", "is_local", "local_files_only")
+"""Keys of `tokenizer_config.json` and its kin that speak of this machine."""
+
+
+def save(export: Export, base: Base, folder: Path, origin: Origin, task_files: Mapping[str, str]) -> None:
+    """Write model, processor, adapter and further files, with nothing in them that speaks of this machine.
+
+    Args:
+        origin: the base model, which an adapter's configuration names with its commit.
+        task_files: contents of a task's own files, by path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    export.root.config.name_or_path = ""
+    export.root.save_pretrained(folder, **({} if export.loads_with == "peft" else {"max_shard_size": "5GB"}))
+    reset_tokenizer(base.processor)
+    base.processor.save_pretrained(folder)
+    for name, part in export.beside.items():
+        part.save_pretrained(folder / name)
+    for name, text in {**task_files, **export.files}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    if export.config:
+        rewrite_json(folder / "config.json", lambda config: {**config, **export.config})
+    for path in folder.rglob("*_config.json"):
+        rewrite_json(path, lambda config: without_local_values(config, origin))
+
+
+def reset_tokenizer(processor: Any) -> None:
+    """Turn off padding and truncation, or the last batch's length would be saved in `tokenizer.json`."""
+    for part in (processor, getattr(processor, "tokenizer", None)):
+        backend = getattr(part, "backend_tokenizer", None)
+        if backend is not None:
+            backend.no_padding()
+            backend.no_truncation()
+
+
+def without_local_values(config: dict[str, Any], origin: Origin) -> dict[str, Any]:
+    """Leave out keys that speak of this machine; name an adapter's base model by repository and commit."""
+    kept = {key: value for key, value in config.items() if key not in LOCAL_KEYS}
+    if "base_model_name_or_path" in kept:
+        repo = None if origin.pinned is None else origin.repo
+        kept |= {"base_model_name_or_path": repo, "revision": origin.commit if repo else None}
+    return kept
+
+
+def rewrite_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace the contents of a JSON file by a function of them."""
+    changed = change(json.loads(path.read_text(encoding="utf-8")))
+    path.write_text(json.dumps(changed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

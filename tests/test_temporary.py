@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(temporary.fcntl is None, reason="a lock of this 
 HOLDING = """
 import sys
 import numpy as np
-from hubtune.arrays import Place
+from hubtune.data.arrays import Place
 place = Place(most=0)
 place.array().append(np.arange(9))
 print(place.folder, flush=True)
@@ -28,8 +28,8 @@ sys.stdin.read()
 """
 LEADING = """
 import sys
-from hubtune import host
-with host.leading() as place:
+from hubtune.devices import host_lock
+with host_lock.leading() as place:
     print(place, flush=True)
 print("done", flush=True)
 sys.stdin.read()

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from hubtune.acceleration import kernels
+from hubtune.devices import device
 
 OWN = functional.scaled_dot_product_attention
 PLAIN = {"rows": 3, "heads": 2, "queries": 7, "keys": 7, "width": 8}
@@ -152,7 +153,7 @@ def test_torchs_functions_are_back_whatever_happens() -> None:
     before = functional.dropout, functional.scaled_dot_product_attention, functional.linear
 
     def step() -> None:
-        with kernels.using(kernels.KERNELS["cpu"], 0):
+        with kernels.using(device.KERNELS["cpu"], 0):
             assert functional.dropout is kernels.dropout
             assert functional.scaled_dot_product_attention is kernels.attention
             assert functional.linear is not before[2]

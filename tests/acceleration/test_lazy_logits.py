@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import hubtune
 from hubtune.acceleration import chunked_loss, kernels, lazy_logits
+from hubtune.devices import device
 
 WORDS, WIDTH, PLACES = 60, 8, 4
 
@@ -240,8 +241,8 @@ def test_nothing_is_put_off_without_a_gradient_or_for_a_small_vocabulary(monkeyp
 
 
 def test_it_stays_where_activations_are_computed_again_but_not_where_weights_are_shared_out() -> None:
-    assert kernels.fitting(kernels.KERNELS["cpu"], True, False) == ["logits"]
-    assert kernels.fitting(kernels.KERNELS["cpu"], False, True) == ["attention", "dropout", "linear"]
+    assert kernels.fitting(device.KERNELS["cpu"], True, False) == ["logits"]
+    assert kernels.fitting(device.KERNELS["cpu"], False, True) == ["attention", "dropout", "linear"]
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -1,7 +1,7 @@
 """A transformers model with bottleneck adapters (Houlsby et al., arXiv:1902.00751; Pfeiffer et al., arXiv:2005.00247).
 
 This file lies beside the weights of models that hubtune tuned, and needs nothing but torch and transformers.
-`config.json` says under `hubtune_plugins.adapters` of which class the model is and which of its modules have an adapter.
+`config.json` says under `hubtune_adapters` of which class the model is and which of its modules have an adapter.
 """
 
 
@@ -74,7 +74,7 @@ class Adapted:
         """The class for a configuration."""
         import transformers
 
-        said = config.hubtune_plugins.adapters
+        said = config.hubtune_adapters
         known = getattr(transformers, said["model"])
 
         def begin(self, config, *inputs, **named):

@@ -12,7 +12,7 @@ def with_code(model, auto, said):
     `config.json` to put the adapters in."""
     return Export(
         root=model, loads_with="code", files={CODE.name: CODE.read_text(encoding="utf-8")},
-        config={"auto_map": {auto: f"{CODE.stem}.Adapted"}, "hubtune_plugins.adapters": said},
+        config={"auto_map": {auto: f"{CODE.stem}.Adapted"}, "hubtune_adapters": said},
     )
 
 

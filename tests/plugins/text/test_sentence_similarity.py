@@ -11,6 +11,7 @@ from hubtune_plugins.text.similarity.ranking import ranking_scores
 from sklearn.metrics import ndcg_score
 
 import hubtune
+from hubtune.data import encoding
 from hubtune.errors import DataError
 from hubtune.hub.origin import local_origin
 from hubtune.models import configuration, loading
@@ -126,7 +127,7 @@ def test_graded_pairs_are_compared_by_order():
 def test_a_label_s_partner_is_another_text_of_it_and_changes_with_the_epoch(tiny_model):
     task = SentenceSimilarity()
     _, base = opened(tiny_model("bert"), task, {"kind": "labels"})
-    made = hubtune.encoding.encode(task, LABELS, base, None)
+    made = encoding.encode(task, LABELS, base, None)
 
     def partners(epoch, rows=range(12)):
         rngs = [made.draw(0, epoch, row) for row in rows]
@@ -145,7 +146,7 @@ def test_long_partners_are_the_cut_ones(tiny_model):
     task = SentenceSimilarity()
     _, base = opened(tiny_model("bert"), task, {"kind": "labels"})
     rows = [{"text": f"day {'walk ' * length}", "label": "one"} for length in (1, 60)] + [{"text": "seat", "label": "two"}] * 2
-    found = hubtune.encoding.encode(task, rows, base, 20)
+    found = encoding.encode(task, rows, base, 20)
     assert max(map(task.length, found.examples)) == 20
     batch = task.collate([found.examples[0]], base, [found.draw(1, 0, 0)])
     assert batch.inputs["input_ids"].shape == (2, 20)

@@ -22,6 +22,7 @@ import sys
 from hubtune.data.example_store import ExampleStore
 store = ExampleStore(memory_limit=0)
 store.extend([{"input_ids": [1, 2, 3]}])
+store.close()
 print(store.scratch.path, flush=True)
 sys.stdin.read()
 """

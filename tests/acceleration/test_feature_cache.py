@@ -44,7 +44,7 @@ class Words(Task[Any]):
 
     def collate(self, examples: Any, base: Any, rngs: Any) -> Batch:
         longest = max(map(self.size, examples))
-        ids = torch.tensor([[*example["input_ids"], *[0] * (longest - self.size(example))] for example in examples])
+        ids = torch.tensor([[*example["input_ids"], *[0] * (longest - self.num_tokens(example))] for example in examples])
         return Batch({"input_ids": ids, "attention_mask": (ids > 0).long()}, torch.tensor([e["label"] for e in examples]), len(examples))
 
     def loss(self, outputs: Any, batch: Batch) -> Loss:

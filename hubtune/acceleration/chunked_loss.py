@@ -6,7 +6,7 @@ it takes ten times as long on a CPU and rounds the loss to three digits, and bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,12 +22,11 @@ FUSED = hasattr(functional, "linear_cross_entropy")
 
 @dataclass(frozen=True)
 class Head:
-    """What makes logits of hidden states: `linear` with a table (vocabulary, width), and what is added afterwards.
+    """What makes logits of hidden states: a product with a table (vocabulary, width), and what is added afterwards.
 
     half: the format that autocast computes products in, where it does; dtype: that of the logits.
     """
 
-    linear: Callable[..., Tensor]
     weight: Tensor
     bias: Tensor | None
     added: Tensor | None
@@ -37,7 +36,7 @@ class Head:
     def __call__(self, hidden: Tensor) -> Tensor:
         """The logits of hidden states (..., width)."""
         with torch.autocast(hidden.device.type, self.half, enabled=self.half is not None):
-            found = self.linear(hidden, self.weight, self.bias)
+            found = functional.linear(hidden, self.weight, self.bias)
         return (found if self.added is None else found + self.added).to(self.dtype)
 
     def shift(self) -> Tensor | None:

@@ -7,13 +7,15 @@ model that caps its logits has them computed, as ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter, functional
+from torch.nn import Module, Parameter, functional
 from torch.utils._pytree import tree_map_only
 
 from hubtune.acceleration import chunked_loss
@@ -21,8 +23,6 @@ from hubtune.acceleration.chunked_loss import Head
 
 SMALLEST = 8192
 """Rows of a table below which its product is computed at once."""
-
-Linear = Callable[..., Tensor]
 
 
 class Logits(Tensor):
@@ -94,20 +94,31 @@ class Later(torch.autograd.Function):
         return None, *(next(found) if need else None for need in needed)
 
 
-def put_off(linear: Linear) -> Linear:
-    """In the place of `linear`: products with a large table are computed later where there will be a gradient."""
+@contextmanager
+def applied(model: Module) -> Iterator[None]:
+    """Have the model's linear layers with a large table give `Logits`, until the block ends."""
+    heads = [part for part in model.modules() if isinstance(part, torch.nn.Linear) and type(part).forward is torch.nn.Linear.forward
+             and "forward" not in vars(part) and len(part.weight) >= SMALLEST]
+    for head in heads:
+        head.forward = partial(put_off, head)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for head in heads:
+            del head.forward
 
-    def later(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        learns = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
-        if not learns or torch.compiler.is_compiling() or len(weight) < SMALLEST or not {type(input), type(weight)} <= {Tensor, Parameter}:
-            return linear(input, weight, bias)
-        kind = input.device.type
-        half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and input.dtype != torch.float64 else None
-        if half is None and input.dtype != weight.dtype:
-            return linear(input, weight, bias)
-        return made(Head(linear, weight, bias, None, half, half or input.dtype), input)
 
-    return later
+def put_off(layer: torch.nn.Linear, input: Tensor) -> Tensor:
+    """The forward pass of a linear layer, computed later where there will be a gradient."""
+    weight, bias = layer.weight, layer.bias
+    learns = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
+    if not learns or torch.compiler.is_compiling() or len(weight) < SMALLEST or not {type(input), type(weight)} <= {Tensor, Parameter}:
+        return functional.linear(input, weight, bias)
+    kind = input.device.type
+    half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and input.dtype != torch.float64 else None
+    if half is None and input.dtype != weight.dtype:
+        return functional.linear(input, weight, bias)
+    return made(Head(weight, bias, None, half, half or input.dtype), input)
 
 
 def made(head: Head, hidden: Tensor) -> Logits:

@@ -14,7 +14,7 @@ from hubtune.devices.number_formats import HALVES, by_onednn, chosen, exact_rout
 from hubtune.errors import RecipeError, ResumeError
 from hubtune.record import read_record
 
-KERNELS = {"cpu": ("attention", "dropout", "linear", "logits"), "cuda": ("logits",)}
+KERNELS = {"cpu": ("attention", "linear", "logits"), "cuda": ("logits",)}
 """Accelerated functions by kind of device; `hubtune.acceleration.kernels` computes them."""
 
 

@@ -135,7 +135,7 @@ class Model:
         compute = device.plain(precision) if few and precision != "auto" else device.choose(precision, allowed=("bf16",))
         if compute.precision != "fp32":
             watcher.note(f"{what} in {compute.precision}")
-        with device.computing(compute), kernels.using(compute.kernels, 0), device.autocast(compute):
+        with device.computing(compute), kernels.applied(model, compute.kernels), device.autocast(compute):
             answers = inference.answer(model, self.task, base, found, encoded, advance=watcher.advance, uniform=uniform)
         watcher.end()
         return answers.predictions

@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import gather_object
 
 from hubtune.acceleration import kernels
+from hubtune.acceleration.row_axes import RowDropout
 from hubtune.contract import Batch, Loss, Task
 from hubtune.data.batching import batches_of_rank
 from hubtune.devices import device, processes
@@ -43,13 +44,15 @@ class Gradient:
     known: what is known of examples beforehand; blocks: how the model's blocks compute during a step.
     """
 
-    def __init__(self, context: TrainingContext, accelerator: Accelerator, scaler: Any) -> None:
+    def __init__(self, context: TrainingContext, accelerator: Accelerator, scaler: Any, dropout: RowDropout | None = None) -> None:
         self.context, self.accelerator, self.scaler = context, accelerator, scaler
+        self.dropout = dropout or RowDropout()
         self.known: Callable[[Sequence[int], Batch], contextlib.AbstractContextManager[None]] = inference.unknown
         self.blocks: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         self.whole = type(context.task).contrastive_loss is not Task.contrastive_loss
-        again = any(getattr(part, "gradient_checkpointing", False) for part in context.model.modules())
-        self.kernels = kernels.fitting(context.compute.kernels, again or context.compute.compiled, context.shard)
+        if any(getattr(part, "gradient_checkpointing", False) for part in context.model.modules()):
+            recompute(context.model)  # whoever asked for it: what is computed again has to drop the same
+        self.kernels = kernels.usable(context.compute.kernels, compiled=context.compute.compiled, sharded=context.shard)
 
     def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
         """Add the step's gradient to the parameters; returns the mean of every term."""
@@ -113,7 +116,7 @@ class Gradient:
         for index, items in batches_of_rank(cuts, accelerator.num_processes, accelerator.process_index):
             weight = 1.0 if items else 0.0
             items = items or cuts[0][:1]
-            rngs = [context.train.example_rng(context.settings.seed, epoch, item) for item in items]
+            rngs = [context.train.draw(context.settings.seed, epoch, item) for item in items]
             examples = [context.train.examples[item] for item in items]
             batch = inference.batch_for(model, context.task, examples, context.base, rngs)
             found.append(Part(index, weight, items, batch))
@@ -128,22 +131,25 @@ class Gradient:
         return dict(zip(names, self.accelerator.reduce(tensor).tolist(), strict=True))
 
     @contextlib.contextmanager
-    def drawing(self, step: int, part: Part) -> Iterator[None]:
-        """Compute a micro-batch: dropout is drawn from the step and the cut, so that a resumed step draws what it drew before.
+    def drawing(self, model: Module, step: int, part: Part) -> Iterator[None]:
+        """Compute a micro-batch with the dropout of its rows.
 
-        NumPy too: transformers masks spectrograms with it.
+        All else that a model may draw comes from generators seeded by the step and the micro-batch: a resumed step draws
+        what it drew before, and another cut draws something else. NumPy's too: transformers masks spectrograms with it.
         """
         seed = ((self.context.settings.seed * 1_000_003 + step) * 4_099 + part.index) % 2**63
+        compiled = self.context.compute.compiled  # compiled blocks draw for themselves
+        draws = None if compiled else self.dropout.of(self.context, model, step, part.items, part.batch)
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
-        with kernels.using(self.kernels, seed), device.autocast(self.context.compute), self.placed(step, part.batch), self.known(part.items, part.batch):
+        with kernels.applied(model, self.kernels, draws), device.autocast(self.context.compute), self.placed(step, part.batch), self.known(part.items, part.batch):
             yield
 
     def mean_of(
         self, model: Module, step: int, part: Part, counts: dict[str, float], cuts: int, means: dict[str, float]
     ) -> Any:
         """A micro-batch's share of the step's mean loss."""
-        with self.drawing(step, part):
+        with self.drawing(model, step, part):
             outputs = self.context.task.forward(model, part.batch)
             terms: list[Loss] = inference.as_terms(self.context.task.loss(outputs, part.batch))
         objective: Any = 0.0
@@ -155,7 +161,7 @@ class Gradient:
 
     def represented(self, model: Module, step: int, part: Part) -> Tensor:
         """What the loss over the whole step compares, of one micro-batch."""
-        with self.drawing(step, part):
+        with self.drawing(model, step, part):
             return self.context.task.embed(self.context.task.forward(model, part.batch), part.batch)
 
     def cached(self, model: Module, step: int, parts: list[Part]) -> tuple[float, list[Tensor]]:
@@ -214,6 +220,6 @@ def recompute(model: Module) -> bool:
         if getattr(part, "supports_gradient_checkpointing", False):
             # transformers 5.23 renamed it, and warns of the old name.
             enable: Any = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+            enable({"use_reentrant": False, "context_fn": kernels.recomputation})
             return True
     return False

@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import broadcast
 
 from hubtune.acceleration import block_compilation, embedding_pruning, feature_cache, padding_free
+from hubtune.acceleration.row_axes import RowDropout
 from hubtune.callbacks import Watcher
 from hubtune.contract import Plan
 from hubtune.data.batching import computed_tokens, micro_batches
@@ -69,6 +70,7 @@ class TrainingState:
         self.compiled: block_compilation.Compiled | None = None
         self.statistics = [part for name, part in self.module.named_modules() if self.keeps_statistics(name, part)]
         self.scaler = torch.amp.GradScaler(context.compute.device, enabled=context.compute.precision == "fp16")
+        self.dropout = RowDropout()
         self.take(context.compute)
         self.vocabularies = embedding_pruning.Vocabularies()
         if accelerator.num_processes == 1 and context.settings.kernels == "auto" and context.settings.optimizer == "adamw" and context.windows is None:
@@ -176,7 +178,7 @@ class TrainingState:
         elif self.compiled and not compute.compiled:
             self.compiled.release()
             self.compiled = None
-        self.gradient = Gradient(self.context, self.accelerator, self.scaler)
+        self.gradient = Gradient(self.context, self.accelerator, self.scaler, self.dropout)
         self.gradient.known, self.gradient.blocks = self.features.train, self.blocks
 
     def learn(self, step: int, epoch: int, items: Sequence[int]) -> Learnt:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
-from hubtune.acceleration import kernels
-from hubtune.devices import device
+from hubtune.acceleration import kernels, lazy_logits
+from hubtune.acceleration.row_dropout import RowDraws
 
 OWN = functional.scaled_dot_product_attention
-PLAIN = {"rows": 3, "heads": 2, "queries": 7, "keys": 7, "width": 8}
+
+
+def attention(*given: Any, **named: Any) -> torch.Tensor:
+    """Attention as a step computes it."""
+    with kernels.applied(torch.nn.Identity(), ("attention",)):
+        assert kernels.suits(*given[:3], 0.0, fast=True, drawn=False)
+        return functional.scaled_dot_product_attention(*given, **named)
 
 
 def three(dtype: torch.dtype, queries: int = 7, keys: int = 7, value_width: int = 8) -> list[torch.Tensor]:
@@ -40,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
 def test_attention_gives_what_torch_gives(case: dict[str, Any], dtype: torch.dtype, near: float) -> None:
     case = {name: value.to(dtype) if getattr(value, "dtype", None) == torch.float32 else value for name, value in case.items()}
     found = []
-    for function in (OWN, kernels.attention):
+    for function in (OWN, attention):
         inputs = three(dtype)
         output = function(*inputs, **case)
         output.square().sum().backward()
@@ -51,20 +58,20 @@ def test_attention_gives_what_torch_gives(case: dict[str, Any], dtype: torch.dty
 
 def test_attention_takes_values_of_another_width_and_other_lengths() -> None:
     inputs = three(torch.float64, queries=4, keys=9, value_width=5)
-    torch.testing.assert_close(kernels.attention(*inputs, padded(4, 9)), OWN(*inputs, padded(4, 9)))
+    torch.testing.assert_close(attention(*inputs, padded(4, 9)), OWN(*inputs, padded(4, 9)))
 
 
 def test_a_row_that_may_see_nothing_is_still_a_number() -> None:
     mask = padded()
     mask[2] = False
     inputs = three(torch.bfloat16)
-    kernels.attention(*inputs, mask).sum().backward()
+    attention(*inputs, mask).sum().backward()
     assert all(value.grad is not None and torch.isfinite(value.grad).all() for value in inputs)
 
 
 def test_a_learnt_bias_gets_its_gradient() -> None:
     found = []
-    for function in (OWN, kernels.attention):
+    for function in (OWN, attention):
         bias = torch.zeros(1, 2, 7, 7, dtype=torch.float64, requires_grad=True)
         function(*three(torch.float64), bias).square().sum().backward()
         found.append(bias.grad)
@@ -72,47 +79,27 @@ def test_a_learnt_bias_gets_its_gradient() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "dropped", "length", "ours"), [
-    (torch.float32, 0.0, 64, True), (torch.float32, 0.0, 65, False), (torch.float32, 0.1, 65, True), (torch.float32, 0.1, 513, False),
-    (torch.bfloat16, 0.0, 512, True),
+    (torch.float32, 0.0, 64, True), (torch.float32, 0.0, 65, False), (torch.float32, 0.1, 513, True), (torch.bfloat16, 0.0, 512, True),
+    (torch.bfloat16, 0.0, 513, False),
 ])
-def test_it_is_ours_where_it_is_faster(dtype: torch.dtype, dropped: float, length: int, ours: bool) -> None:
+def test_it_is_ours_where_it_is_faster_or_has_dropout(dtype: torch.dtype, dropped: float, length: int, ours: bool) -> None:
     values = torch.zeros(1, 1, length, 4, dtype=dtype)
-    assert kernels.suits(values, values, values, dropped) is ours
+    assert kernels.suits(values, values, values, dropped, fast=True, drawn=dropped > 0) is ours
+    assert kernels.suits(values, values, values, dropped, fast=False, drawn=dropped > 0) is (dropped > 0)
 
 
-def test_heads_that_share_keys_are_left_to_torch() -> None:
-    query, key = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8)
-    torch.testing.assert_close(kernels.attention(query, key, key, enable_gqa=True), OWN(query, key, key, enable_gqa=True))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_dropout_drops_the_share_and_keeps_the_mean(dtype: torch.dtype) -> None:
-    kernels.draws.seed(1)
-    ones = torch.ones(1000, 1003, dtype=dtype, requires_grad=True)
-    output = kernels.dropout(ones, 0.1)
-    output.sum().backward()
-    mask = output.detach()
-    assert float((mask == 0).double().mean()) == pytest.approx(0.1, abs=2e-3)
-    assert float(mask.double().mean()) == pytest.approx(1.0, abs=4e-3)
-    assert mask.dtype == dtype
-    assert ones.grad is not None
-    assert torch.equal(ones.grad, mask)
-
-
-def test_dropout_is_drawn_from_its_seed() -> None:
-    values = torch.ones(10, 7)
-    kernels.draws.seed(3)
-    first, second = kernels.dropout(values, 0.5), kernels.dropout(values, 0.5)
-    kernels.draws.seed(3)
-    assert torch.equal(kernels.dropout(values, 0.5), first)
-    assert not torch.equal(first, second)
-
-
-def test_dropout_of_nothing_and_of_all_is_torchs() -> None:
-    values = torch.ones(4, 4)
-    assert torch.equal(kernels.dropout(values, 0.3, training=False), values)
-    assert torch.equal(kernels.dropout(values, 0.0), values)
-    assert kernels.dropout(values, 1.0).sum() == 0
+@pytest.mark.parametrize("masked", [False, True])
+def test_heads_that_share_keys_are_rows_of_one_product(masked: bool) -> None:
+    found = []
+    mask = torch.randn(2, 4, 5, 5, dtype=torch.float64) if masked else None
+    for function in (OWN, attention):
+        torch.manual_seed(0)
+        parts = [torch.randn(2, heads, 5, 8, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2)]
+        output = function(*parts, attn_mask=mask, is_causal=not masked, enable_gqa=True)
+        output.square().sum().backward()
+        found.append([output, *(part.grad for part in parts)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("learns", [True, False])
@@ -124,7 +111,7 @@ def test_a_frozen_weight_that_is_cast_once_gives_what_one_that_is_cast_each_time
     for names in ((), ("linear",)):
         inputs = torch.arange(18.0).view(3, 6).requires_grad_()
         layer.zero_grad()
-        with kernels.using(names, 0), torch.autocast("cpu", torch.bfloat16):
+        with kernels.applied(layer, names), torch.autocast("cpu", torch.bfloat16):
             output = layer(inputs)
         output.float().square().sum().backward()
         assert layer.bias.grad is not None
@@ -144,24 +131,47 @@ def test_a_weight_that_was_changed_is_cast_anew() -> None:
 
 
 def test_no_more_than_so_many_casts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "MOST_KEPT", 0)
+    monkeypatch.setattr(kernels, "CACHE_BYTES", 0)
     weight = torch.nn.Parameter(torch.ones(2, 2), requires_grad=False)
     assert kernels.frozen.of(weight, torch.bfloat16) is weight
 
 
-def test_torchs_functions_are_back_whatever_happens() -> None:
-    before = functional.dropout, functional.scaled_dot_product_attention, functional.linear
+def test_nothing_of_torch_is_replaced_and_other_threads_meet_torch() -> None:
+    names = ("dropout", "scaled_dot_product_attention", "linear", "cross_entropy")
+    before = [getattr(functional, name) for name in names]
+    values, seen = torch.ones(1, 6), []
+
+    def elsewhere() -> None:
+        torch.manual_seed(5)
+        seen.append(functional.dropout(values, 0.5))
 
     def step() -> None:
-        with kernels.using(device.KERNELS["cpu"], 0):
-            assert functional.dropout is kernels.dropout
-            assert functional.scaled_dot_product_attention is kernels.attention
-            assert functional.linear is not before[2]
+        with kernels.applied(torch.nn.Identity(), ("attention", "linear", "logits"), RowDraws(0, 0, [0])):
+            assert [getattr(functional, name) for name in names] == before
+            thread = threading.Thread(target=elsewhere)
+            thread.start()
+            thread.join()
+            seen.append(functional.dropout(values, 0.5))
             raise ZeroDivisionError
 
+    elsewhere()
     with pytest.raises(ZeroDivisionError):
         step()
-    assert (functional.dropout, functional.scaled_dot_product_attention, functional.linear) == before
+    assert torch.equal(seen[0], seen[1])
+    elsewhere()
+    assert torch.equal(seen[0], seen[3])
+    assert getattr(kernels.current, "functions", None) is None
+
+
+def test_contexts_may_be_left_in_any_order() -> None:
+    layer = torch.nn.Linear(4, 9000)
+    first, second = lazy_logits.applied(layer), lazy_logits.applied(layer)
+    first.__enter__()
+    second.__enter__()
+    assert type(layer(torch.ones(1, 4))) is lazy_logits.Logits
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert "forward" not in vars(layer)
 
 
 def test_predictions_in_half_precision_are_near_and_are_said(tiny_model: Any, tmp_path: Any) -> None:

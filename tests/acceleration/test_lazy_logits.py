@@ -39,12 +39,14 @@ def of_parts(function: Callable[..., Tensor], later: bool, dtype: torch.dtype = 
     states, table, bias, beside = (torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype).requires_grad_()
                                    for shape in ((3, 7, WIDTH), (WORDS, WIDTH), (WORDS,), (1, WORDS)))
     labels = torch.randint(WORDS, (3, 7), generator=draw)
-    with kernels.using(("logits",) if later else (), 0), torch.autocast("cpu", torch.bfloat16, enabled=half):
-        made = functional.linear(states, table, bias) + beside
+    head = torch.nn.Linear(WIDTH, WORDS, device="meta")
+    head.weight, head.bias = torch.nn.Parameter(table.detach()), torch.nn.Parameter(bias.detach())
+    with kernels.applied(head, ("logits",) if later else ()), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        made = head(states) + beside
         assert isinstance(made, lazy_logits.Logits) is later
         found = function(made, labels)
     (found * torch.linspace(1, 2, found.numel(), dtype=found.dtype).view(found.shape)).sum().backward()
-    return [found.detach(), *(part.grad for part in (states, table, bias, beside))]
+    return [found.detach(), *(part.grad for part in (states, head.weight, head.bias, beside))]
 
 
 def asked(found: Tensor, labels: Tensor, **how: Any) -> Tensor:
@@ -175,9 +177,9 @@ def gradients_of(kind: str, folder: Path, wrap: Callable[[Any], Any] = lambda mo
     for part in (part for name, part in model.named_buffers() if name == "final_logits_bias"):
         part.copy_(torch.linspace(-1, 1, part.numel()).view(part.shape))
     model = wrap(model).double().eval()
-    batch = task.collate(list(encoded.examples), base, [encoded.example_rng(0, 0, item) for item in range(len(encoded.examples))])
+    batch = task.collate(list(encoded.examples), base, [encoded.draw(0, 0, item) for item in range(len(encoded.examples))])
     for names in ((), ("logits",)):
-        with kernels.using(names, 0):
+        with kernels.applied(model, names):
             outputs = task.forward(model, batch)
             terms = task.loss(outputs, batch)
         model.zero_grad()
@@ -230,7 +232,7 @@ def test_lora_has_the_same_losses_and_gradients(settings: dict[str, Any], whole:
 
 def test_nothing_is_put_off_without_a_gradient_or_for_a_small_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, states = torch.nn.Linear(WIDTH, WORDS), torch.ones(2, WIDTH)
-    with kernels.using(("logits",), 0):
+    with kernels.applied(layer, ("logits",)):
         assert isinstance(layer(states), lazy_logits.Logits)
         with torch.no_grad():
             assert not isinstance(layer(states), lazy_logits.Logits)
@@ -240,17 +242,15 @@ def test_nothing_is_put_off_without_a_gradient_or_for_a_small_vocabulary(monkeyp
     assert not isinstance(layer(states), lazy_logits.Logits)
 
 
-def test_it_stays_where_activations_are_computed_again_but_not_where_weights_are_shared_out() -> None:
-    assert kernels.fitting(device.KERNELS["cpu"], True, False) == ["logits"]
-    assert kernels.fitting(device.KERNELS["cpu"], False, True) == ["attention", "dropout", "linear"]
+def test_it_stays_where_blocks_are_compiled_but_not_where_weights_are_shared_out() -> None:
+    assert kernels.usable(device.KERNELS["cpu"], compiled=True, sharded=False) == ("logits",)
+    assert kernels.usable(device.KERNELS["cpu"], compiled=False, sharded=True) == ("attention", "linear")
 
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_run_is_that_of_plain_kernels(recompute: bool, tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
     from dataclasses import replace
-
-    from hubtune.devices import device
 
     choose = device.choose
     monkeypatch.setattr(device, "choose", lambda *given: replace(choose(*given), recompute=recompute))
@@ -275,7 +275,7 @@ def test_a_run_is_that_of_plain_kernels(recompute: bool, tiny_model: Callable[..
 
 def test_hidden_states_that_were_changed_meanwhile_are_refused() -> None:
     hidden = torch.randn(3, 4, requires_grad=True).clone()
-    put_off = lazy_logits.put_off(torch.nn.functional.linear)(hidden, torch.nn.Parameter(torch.randn(lazy_logits.SMALLEST, 4)))
+    put_off = lazy_logits.put_off(torch.nn.Linear(4, lazy_logits.SMALLEST), hidden)
     hidden.add_(1.0)
     with pytest.raises(RuntimeError, match="changed in place"):
         put_off.sum()

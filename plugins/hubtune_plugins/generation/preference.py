@@ -51,12 +51,12 @@ class Preference(TextGeneration):
         return max(map(super().num_tokens, answers_of(example)))
 
     def collate(self, examples, base, rngs):
-        """Pairs as all chosen answers and then all rejected ones, (examples * 2, longest)."""
+        """Chosen and rejected answers in turn, (examples * 2, longest)."""
         import torch
 
         if not all("chosen" in example for example in examples):
             return super().collate(examples, base, None)
-        batch = super().collate([example[side] for side in SIDES for example in examples], base, None)
+        batch = super().collate([example[side] for example in examples for side in SIDES], base, None)
         if all("reference" in example for example in examples):
             batch.targets["reference"] = torch.tensor([example["reference"] for example in examples])
         return Batch(batch.inputs, batch.targets, len(examples))
@@ -66,10 +66,10 @@ class Preference(TextGeneration):
 
     def log_probabilities(self, outputs, batch):
         """Of the chosen and the rejected answers, summed over their tokens: (pairs, 2)."""
-        return -self.losses(outputs, batch).view(2, batch.size).T
+        return -self.losses(outputs, batch).view(batch.size, 2)
 
     def count(self, batch):
-        tokens = {"sft": float((self.labels(batch)[: batch.size] != chat.IGNORED).sum())} if self.options.sft else {}
+        tokens = {"sft": float((self.labels(batch)[::2] != chat.IGNORED).sum())} if self.options.sft else {}
         return {"loss": float(batch.size), **tokens}
 
     def loss(self, outputs, batch):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 import hubtune
@@ -85,3 +86,12 @@ def losses_add_up(task, model, base, examples):
 def answers(task, model, base, rows, limit=60):
     """The merged predictions of rows."""
     return inference.answer(model, task, base, rows, encoding.encode(task, rows, base, limit)).predictions
+
+
+def skip_where_versions_disagree(reason):
+    """Skip a test of a strategy that is refused because of the installed versions of two libraries alone.
+
+    reason: the answer of `Strategy.refuse`, or None.
+    """
+    if reason and "until it does: pip install" in reason:
+        pytest.skip(reason)

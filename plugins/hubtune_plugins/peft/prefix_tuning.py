@@ -30,11 +30,11 @@ class PrefixTuning(Prompted):
 
     def unfit(self, model, body, form, config):
         own = takes(model, "past_key_values") or (form in GENERATING and takes(model, "cache"))
+        if getattr(config, "is_encoder_decoder", False) and form != "SEQ_2_SEQ_LM" and not own:
+            return "PEFT puts a prefix into an encoder-decoder only where it generates text."
         if not own and takes(body, "cache") and not takes(body, "past_key_values"):
             return f"PEFT {version('peft')} does not know what transformers {version('transformers')} calls past keys and values here; " \
                    "until it does: pip install 'transformers<5.24'"
-        if getattr(config, "is_encoder_decoder", False) and form != "SEQ_2_SEQ_LM" and not own:
-            return "PEFT puts a prefix into an encoder-decoder only where it generates text."
         if not (own or (takes(model, "on") and takes(body, "past_key_values"))):
             return f"a prefix is made of past keys and values, and '{config.model_type}' models take none."
         if getattr(config.get_text_config(), "kv_lora_rank", None):

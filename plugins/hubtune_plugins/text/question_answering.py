@@ -27,8 +27,6 @@ class QuestionAnswering(TextTask):
     pipeline_tag = "question-answering"
     metric = Metric("f1")
     Options = AnsweringOptions
-    requires = ("torchmetrics",)
-    extra = "hubtune[generation]"
     columns = (
         Column("question", ("question", "query", "questions")),
         Column("context", ("context", "passage", "paragraph", "document", "article", "text")),

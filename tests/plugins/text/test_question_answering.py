@@ -1,6 +1,7 @@
 """Question answering: answers found again through tokens and windows, SQuAD's metrics, answers that are not there."""
 
 import json
+import random
 
 import pytest
 import torch
@@ -126,6 +127,18 @@ def test_the_right_answers_score_best(tiny_model):
     assert task.score(answers(task, model, base, rows), rows, base)["exact_match"] < 0.5
     assert squad("the Old Town!", ("old town", "sea")) == {"exact_match": 1.0, "f1": 1.0}
     assert squad("in old town", ("old town",)) == pytest.approx({"exact_match": 0.0, "f1": 0.8})
+
+
+def test_scores_agree_with_torchmetrics():
+    library = pytest.importorskip("torchmetrics.functional.text").squad
+    draw = random.Random(0)
+    words = ["the", "A", "an", "town", "Old", "sea.", "it's", "4,000", "\u2013", "the\u2013sea", "caf\u00e9", "town", "(old)"]
+    texts = [" ".join(draw.choices(words, k=draw.randrange(5))) for _ in range(400)]
+    for answer in texts:
+        gold = tuple(draw.choices(texts, k=draw.randrange(4)))
+        target = {"answers": {"text": list(gold) or [""], "answer_start": [0] * max(1, len(gold))}, "id": "0"}
+        expected = library([{"prediction_text": answer, "id": "0"}], [target])
+        assert squad(answer, gold) == pytest.approx({name: float(value) / 100 for name, value in expected.items()})
 
 
 @pytest.mark.parametrize("model_type", ["bert", "distilbert", "roberta"])

@@ -2,8 +2,10 @@
 
 import csv
 
+import numpy as np
 import pytest
 import torch
+from hubtune_plugins.classification.scores import number_scores
 from hubtune_plugins.text.sentiment import Sentiment
 from hubtune_plugins.text.text_classification import ClassificationOptions, TextClassification
 from transformers import pipeline
@@ -261,3 +263,15 @@ def test_a_model_that_padding_changes_only_sees_rows_of_one_length(tiny_model, r
         one = encoding.encode(task, rows[index : index + 1], base, 60)
         alone = inference.answer(model, task, base, rows[index : index + 1], one).predictions[0]
         assert alone["probabilities"] == pytest.approx(together[index]["probabilities"], abs=1e-9)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_correlations_agree_with_scipy(ties):
+    from scipy.stats import pearsonr, spearmanr
+
+    draw = np.random.default_rng(0)
+    gold, found = draw.integers(0, 6, (2, 200)).astype(float) if ties else draw.normal(size=(2, 200))
+    scores = number_scores(gold, found)
+    assert scores["pearson"] == pytest.approx(pearsonr(gold, found).statistic)
+    assert scores["spearman"] == pytest.approx(spearmanr(gold, found).statistic)
+    assert number_scores([1.0, 1.0], [0.0, 2.0])["spearman"] == 0.0

@@ -1,0 +1,94 @@
+"""Reward model: a number for an answer, higher for the one that people chose."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Column, DataError, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
+from hubtune_plugins.classification.kinds import number
+from hubtune_plugins.generation import chat, rewards, samples, usages
+from hubtune_plugins.generation.bradley_terry import pair_losses
+from hubtune_plugins.generation.conversations import refuse_undecided
+from hubtune_plugins.text.texts import SeveralTexts, pad, pad_token
+
+
+@dataclass(frozen=True)
+class RewardOptions:
+    centering: float = option(0.0, "weight of a term that keeps the two rewards of a pair around 0, such as 0.01")
+
+
+class RewardModel(SeveralTexts):
+    """Pairs of answers by the model of Bradley and Terry, as in InstructGPT (Ouyang et al., arXiv:2203.02155).
+
+    A `margin` is how much better the chosen answer is (Touvron et al., Llama 2, arXiv:2307.09288). Centering: Eisenstein et al.,
+    arXiv:2312.09244. Decoders are read at the last token that is not padding.
+    """
+
+    name = "reward-model"
+    summary = "a score for answers, from pairs of which one was chosen"
+    model = "AutoModelForSequenceClassification"
+    pipeline_tag = "text-classification"
+    metric = Metric("accuracy")
+    input = "text"
+    Options = RewardOptions
+    columns = (
+        Column("prompt", ("prompt", "instruction", "question", "query", "input"), kind="any", needed="never"),
+        Column("chosen", ("chosen", "preferred", "better", "winner", "chosen_response"), kind="any", needed="never"),
+        Column("rejected", ("rejected", "dispreferred", "worse", "loser", "rejected_response"), kind="any", needed="never"),
+        Column("margin", ("margin",), kind="label", needed="never"),
+        Column("completion", ("completion", "response", "answer", "output"), kind="any", needed="never"),
+        Column("messages", ("messages", "conversations", "conversation"), kind="any", needed="never"),
+        Column("text", ("text", "content"), needed="never"),
+    )
+
+    def validate_data(self, splits):
+        for split, rows in splits.items():
+            refuse_undecided(rows, split)
+        return {}
+
+    def model_config(self, dataset_info, base):
+        rewards.pad_apart(base.processor)
+        chat.prepare(base.processor, chats=True)
+        return ModelSetup({**label_config(["LABEL_0"], base.config), "problem_type": "regression", **pad_token(base)}, base.processor)
+
+    def encode(self, rows, base):
+        for row in rows:
+            texts = [rewards.encoded(base, text) for text in rewards.texts_of(row)]
+            yield [{"texts": texts, **({"margin": number(row["margin"])} if row.get("margin") is not None else {})}]
+
+    def collate(self, examples, base, rngs):
+        """All texts behind each other, (texts, longest), and how many each row has; targets: the margins of pairs."""
+        import torch
+
+        counts = [len(example["texts"]) for example in examples]
+        inputs = pad(base, [text for example in examples for text in example["texts"]])
+        margins = torch.tensor([example.get("margin", 0.0) for example in examples]) if min(counts) == 2 else None
+        return Batch({**inputs, "texts": counts}, margins, len(examples))
+
+    def loss(self, outputs, batch):
+        chosen, rejected = exact(outputs.logits).view(batch.size, 2).unbind(1)
+        terms = [Loss(pair_losses(chosen - rejected - batch.targets).sum(), batch.size)]
+        if self.options.centering:
+            terms.append(Loss(((chosen + rejected) ** 2).sum(), batch.size, name="centering", weight=self.options.centering))
+        return terms
+
+    def count(self, batch):
+        return dict.fromkeys(["loss", *(["centering"] if self.options.centering else [])], float(batch.size))
+
+    def postprocess(self, outputs, batch, base):
+        return rewards.answers(exact(outputs.logits)[:, 0].tolist(), batch.inputs["texts"])
+
+    def score(self, predictions, rows, base):
+        return rewards.pair_scores(predictions)
+
+    def usage(self, repo, base):
+        return usages.rewarding(repo, *rewards.rendered(base, usages.TALK))
+
+    def sample(self, count):
+        return samples.preferences(count)
+
+    def gold(self, row, base):
+        return {"chosen": 1.0, "rejected": -1.0, "margin": 2.0}
+
+
+@hookimpl
+def hubtune_tasks():
+    return [RewardModel]

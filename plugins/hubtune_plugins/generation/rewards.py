@@ -1,0 +1,71 @@
+"""Texts that a reward model reads, as token ids; the score of each, and of pairs how far the better one is ahead."""
+
+from dataclasses import replace
+
+from hubtune_plugins.generation import chat
+from hubtune_plugins.generation.bradley_terry import wins
+from hubtune_plugins.generation.conversations import SIDES, conversation, with_answer
+
+
+def texts_of(row):
+    """The rows to be scored in a row: with its chosen and its rejected answer, or as it is."""
+    if row.get("chosen") is not None and row.get("rejected") is not None:
+        return [with_answer(row, side) for side in SIDES]
+    return [row]
+
+
+def encoded(base, row):
+    """A text, or a conversation in its chat template, between the special tokens that the model's texts have."""
+    begin, end = frame(base)
+    room = replace(base, max_length=base.max_length and max(1, base.max_length - len(begin) - len(end)))
+    if row.get("messages") is None and row.get("prompt") is None:
+        ids = chat.plain(base, row["text"], ends=True)
+        ids = chat.cut(room, {"input_ids": ids}, len(ids))["input_ids"]
+    else:
+        ids = chat.encoded(room, conversation(row))["input_ids"]
+    return {"input_ids": [*(begin if ids[: len(begin)] != begin else ()), *ids, *(end if ids[len(ids) - len(end):] != end else ())]}
+
+
+def frame(base):
+    """The ids that the tokenizer puts before and after every text, such as [CLS] and [SEP]."""
+    inner = base.processor("a", add_special_tokens=False).input_ids
+    ids = base.processor("a").input_ids
+    place = next(at for at in range(len(ids)) if ids[at : at + len(inner)] == inner)
+    return ids[:place], ids[place + len(inner):]
+
+
+def pad_apart(processor):
+    """Pad with another token than the end token, where the tokenizer has one and pads with nothing yet.
+
+    transformers reads a decoder at the last token that is not the pad token, which should be the end token of the answer.
+    """
+    if processor.pad_token is None and processor.unk_token not in (None, processor.eos_token):
+        processor.pad_token = processor.unk_token
+
+
+def rendered(base, messages):
+    """How a user of the published model makes its ids: the text behind the chat template, and whether special tokens are added."""
+    text = chat.render(base, messages).rstrip()
+    ids = encoded(base, {"messages": messages})["input_ids"]
+    end = "" if text.endswith(chat.marks(base)) else base.processor.eos_token or ""
+    return end, base.processor(text + end).input_ids == ids
+
+
+def answers(rewards, counts):
+    """For each row, the score of its text, or of its two answers and their difference; rewards: of all texts in order."""
+    found, texts = [], iter(rewards)
+    for count in counts:
+        if count == 1:
+            found.append({"score": next(texts)})
+        else:
+            chosen, rejected = next(texts), next(texts)
+            found.append({"chosen": chosen, "rejected": rejected, "margin": chosen - rejected})
+    return found
+
+
+def pair_scores(predictions):
+    """accuracy: the share of pairs whose chosen answer has the higher reward, equal ones half; the mean margin."""
+    import numpy as np
+
+    margins = np.array([prediction["margin"] for prediction in predictions])
+    return {"accuracy": wins(margins), "margin": float(margins.mean())}

@@ -1,0 +1,115 @@
+"""Reranking: a cross-encoder reads a query beside each of its passages, and puts the passages in order."""
+
+from dataclasses import dataclass
+
+from hubtune import Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
+from hubtune_plugins.text import samples, usages
+from hubtune_plugins.text.passages import crossencoder, graded, losses, mining, scores
+from hubtune_plugins.text.similarity.ranking import remembered
+from hubtune_plugins.text.texts import SeveralTexts, pad, pad_token, tokenise
+
+
+@dataclass(frozen=True)
+class RerankingOptions:
+    loss: str = option("auto", "how scores are compared with grades; auto: listwise for lists of passages, binary for pairs",
+                       choices=("auto", *losses.LOSSES))
+    hard_negatives: str = option("", "an embedding model that finds negatives for rows with only a positive passage")
+    negatives: int = option(7, "how many passages it finds for a row")
+
+
+class Reranking(SeveralTexts):
+    """A score for each passage of a query from a model that reads both together (Nogueira and Cho, arXiv:1901.04085).
+
+    Rows have a query with a list of passages and their grades, a query with one passage and its grade, or a query with
+    positive passages and negatives. Negatives that are not there can be found by an embedding model before training. Rows of the
+    same query are scored as one ranking.
+    """
+
+    name = "reranking"
+    summary = "passages in the order in which they answer a query, by a cross-encoder"
+    model = "AutoModelForSequenceClassification"
+    pipeline_tag = "text-ranking"
+    metric = Metric("ndcg@10")
+    Options = RerankingOptions
+    columns = (
+        Column("query", ("query", "question", "anchor", "sentence1", "text1", "q")),
+        Column("passages", ("passages", "documents", "docs", "candidates", "passage", "document", "doc", "sentence2", "text2",
+                            "answer"),
+               kind="any", needed="never"),
+        Column("grades", ("grades", "labels", "relevance", "scores", "grade", "label", "score"), kind="label", needed="never"),
+        Column("positive", ("positive", "positives", "pos"), kind="any", needed="never"),
+        Column("negatives", ("negatives", "negative", "neg"), kind="any", needed="never", gaps=True),
+    )
+
+    @property
+    def added_columns(self):
+        return ("negatives",) if self.options.hard_negatives else ()
+
+    def add_columns(self, rows):
+        return {"negatives": mining.hard_negatives(rows, self.options.hard_negatives, self.options.negatives)}
+
+    def validate_data(self, splits):
+        return graded.dataset_info(splits, self.options.loss, bool(self.options.hard_negatives))
+
+    def model_config(self, dataset_info, base):
+        self.info, self.ranks = dataset_info, {}
+        self.activation = crossencoder.activation_for(dataset_info.get("loss"), base.config)
+        return ModelSetup({**label_config(["LABEL_0"], base.config), **crossencoder.config_for(self.activation, base.config), **pad_token(base)}, base.processor)
+
+    def select_metric(self, base):
+        return Metric(self.info.get("metric", self.metric.name))
+
+    def encode(self, rows, base):
+        for row in rows:
+            passages, grades = graded.encodable(row)
+            target = {} if grades is None else {"target": grades}
+            yield [{"texts": tokenise(base, [row["query"]] * len(passages), passages), **target}]
+
+    def collate(self, examples, base, rngs):
+        """The pairs of all queries behind each other, (pairs, longest); `passages`: how many are each query's."""
+        counts = [len(example["texts"]) for example in examples]
+        inputs = pad(base, [text for example in examples for text in example["texts"]])
+        return Batch({**inputs, "passages": counts}, losses.targets_of(examples, counts), len(examples))
+
+    def forward(self, model, batch):
+        """Logits (queries, most passages): minus infinity where a query has fewer."""
+        logits = exact(super().forward(model, batch).logits)[:, 0]
+        return losses.padded_rows(logits, batch.inputs["passages"], float("-inf"))
+
+    def count(self, batch):
+        """The passages where each is learnt alone, else the queries."""
+        alone = self.info["loss"] == "binary"
+        return {"loss": float(sum(batch.inputs["passages"]) if alone else batch.size)}
+
+    def loss(self, outputs, batch):
+        total = losses.LOSSES[self.info["loss"]](outputs, batch.targets, self.info["highest"])
+        return Loss(total, self.count(batch)["loss"])
+
+    def postprocess(self, outputs, batch, base):
+        found = crossencoder.activated(outputs, self.activation).tolist()
+        return [{"scores": row[:count]} for row, count in zip(found, batch.inputs["passages"], strict=True)]
+
+    def merge(self, parts, row, base):
+        return {**parts[0], **graded.ranking(row, parts[0]["scores"])}
+
+    def score(self, predictions, rows, base):
+        graded.refuse_unsaid(rows, "the data")
+        self.ranks = remembered(self.ranks, predictions, rows, scores.query_scores)
+        return {**scores.means([self.ranks[id(one)][0] for one in predictions]), **scores.correlation(predictions, rows)}
+
+    def show(self, prediction):
+        return {name: value for name, value in prediction.items() if name != "scores"}
+
+    def usage(self, repo, base):
+        return usages.reranking(repo, self.activation == crossencoder.SIGMOID)
+
+    def sample(self, count):
+        return samples.ranked(count)
+
+    def gold(self, row, base):
+        return {"scores": graded.grades_of(row)}
+
+
+@hookimpl
+def hubtune_tasks():
+    return [Reranking]

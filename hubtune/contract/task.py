@@ -45,11 +45,22 @@ class Task(Plugin[OptionsT]):
     bootstrap_samples: ClassVar[int] = 200
     """How often `score` is called on resampled rows for the 95% intervals; 0 where it is slow or cannot be resampled."""
 
+    added_columns: tuple[str, ...] = ()
+    """Roles that `add_columns` fills, given this task's options. Data with such columns cannot be streamed."""
+
     def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         """Read the training data before any model is fetched: JSON facts such as the label space.
 
         Raises DataError, with row numbers, for what cannot be learnt from. Kept in `run.json`. A list under `labels` is shown by
         `--check` and by the card. Rows that are evaluated or predicted later do not come here, but only to `encode`.
+        """
+        return {}
+
+    def add_columns(self, rows: Rows) -> Mapping[str, Sequence[Any]]:
+        """Compute columns from all rows of a split, by role, with one value per row: such as negatives found by another model.
+
+        Called once per split, after `validate_data` and before `encode`, and for rows that are evaluated later; never for rows
+        to be predicted. Only called where `added_columns` names a role. The same rows have to give the same columns.
         """
         return {}
 

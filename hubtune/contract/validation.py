@@ -57,7 +57,8 @@ def is_group(value: Any) -> bool:
 PREDICTIONS = (some(a(dict)), "a list with one dict per example")
 USAGE = (a(str), "a text: Python code")
 TASK: dict[str, tuple[Fits, str]] = {
-    "validate_data": (is_json, "a dict of JSON values"), "model_config": (a(ModelSetup), "a Setup"), "select_metric": (a(Metric), "a Metric"),
+    "validate_data": (is_json, "a dict of JSON values"), "add_columns": (a(Mapping), "a dict of columns by role"),
+    "model_config": (a(ModelSetup), "a Setup"), "select_metric": (a(Metric), "a Metric"),
     "num_tokens": (a(Integral), "a whole number"), "length": (a(Integral), "a whole number"), "collate": (a(Batch), "a Batch"),
     "reference_outputs": PREDICTIONS, "count": (numbers, "a dict of numbers by the name of the loss term"),
     "loss": (lambda value: isinstance(value, Loss) or (some(a(Loss))(value) and bool(value)), "a Loss (a sum and a count), or a list of them"),

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hubtune.contract import Column, Rows
+from hubtune.contract import Column, Rows, Task
 from hubtune.data import sources
 from hubtune.data.labels import row_numbers
-from hubtune.data.row_batches import column_values
+from hubtune.data.row_batches import BatchedRows, column_values
 from hubtune.data.streaming import Stream, in_memory
-from hubtune.errors import DataError, did_you_mean, listing
+from hubtune.errors import DataError, RecipeError, did_you_mean, listing
 from hubtune.recipe import DataPart
 
 Warn = Callable[[str], None]
@@ -88,6 +88,18 @@ def training_splits(data: DataSplits, part: DataPart, columns: Sequence[Column],
             warn(f"{count} rows of {pair.replace('/', ' stand word for word in ')}: scores there flatter the model.")
     ordered = {split: splits[split] for split in sources.SPLITS if split in splits}
     return dataclasses.replace(data, splits=ordered, checks=checks)
+
+
+def with_added_columns(rows: Any, task: Task[Any]) -> Any:
+    """Rows of a split with the columns that the task computes from all of them, in place of those of the same role."""
+    if not task.added_columns:
+        return rows
+    if isinstance(rows, Stream):
+        raise RecipeError(f"'{task.name}' computes {listing(task.added_columns)} from all rows, so its data cannot be streamed.",
+                          hint="Leave data.stream out.")
+    for role, values in task.add_columns(BatchedRows(rows)).items():
+        rows = rows.remove_columns([role] if role in rows.column_names else []).add_column(role, list(values))
+    return rows
 
 
 MOST_OF_STREAM = 5_000

@@ -150,7 +150,7 @@ class Model:
         start = time.monotonic()
         chosen = {**self._record.get("columns", {}), **(columns or {})}
         found = splits.evaluation_split(data, split, self.task.columns, chosen, needs_labels=True)
-        name, labelled = next(iter(found.splits.items()))
+        name, labelled = next((name, splits.with_added_columns(rows, self.task)) for name, rows in found.splits.items())
         if watcher and name in ("train", found.name) and self._record.get("data") == found.fingerprint[:16]:
             watcher.warn("the model was trained on these rows: scores here flatter it.")
         model, base = self.ready()

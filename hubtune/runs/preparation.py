@@ -127,6 +127,7 @@ def inspected(
     noted.note("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
     dataset_info = task.validate_data({split: BatchedRows(found) for split, found in data.splits.items()})
     data = splits.training_splits(data, recipe.data, task.columns, recipe.train.seed, noted.warn)
+    data = replace(data, splits={split: splits.with_added_columns(found, task) for split, found in data.splits.items()})
     noted.note("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
     return data, dataset_info
 

@@ -69,8 +69,10 @@ def question_of(row):
 
 
 def with_answer(row, side):
-    """A prompt with one of its answers, such as the chosen one."""
-    return {"prompt": row["prompt"], "completion": row[side]}
+    """A prompt with one of its answers, such as the chosen one; without a prompt, the answer has it in it (TRL's implicit prompt)."""
+    if row.get("prompt") is not None:
+        return {"prompt": row["prompt"], "completion": row[side]}
+    return {"text" if isinstance(row[side], str) else "messages": row[side]}
 
 
 def learnable(row, form):
@@ -94,8 +96,11 @@ def refuse_unlearnable(rows, split, form):
 
 def refuse_undecided(rows, split):
     """Refuse a split for rows whose answers are empty or not two."""
+    if any(rows[0].get(side) is None for side in SIDES):
+        raise DataError(f"{split} has no pairs of a chosen and a rejected answer.",
+                        hint="Name the columns: --set data.chosen=COLUMN --set data.rejected=COLUMN")
     bad = [index for index, row in enumerate(rows) if row["chosen"] == row["rejected"]
-           or not all(learnable(with_answer(row, side), "chat") for side in SIDES)]
+           or not all(learnable(answer, "text" if "text" in answer else "chat") for answer in (with_answer(row, side) for side in SIDES))]
     if bad:
         raise DataError(f"{len(bad)} of {len(rows)} rows have an empty answer or two answers that are the same: "
                         f"{row_numbers(bad)} of {split}.", hint="Mend these rows or take them out.")

@@ -3,18 +3,12 @@
 Answers are compared by their summed log-probabilities, (pairs, 2): of the chosen and of the rejected ones.
 """
 
+from hubtune_plugins.generation.bradley_terry import wins
+
 
 def rewards(found, reference, beta):
     """beta times how much likelier answers are than in the reference, (pairs, 2); without one it counts as 0."""
     return beta * (found if reference is None else found - reference.to(found.dtype))
-
-
-def pair_losses(rewards, wrong):
-    """The loss of each pair, (pairs,), where a share of them may be the `wrong` way round."""
-    from torch.nn.functional import logsigmoid
-
-    margins = rewards[:, 0] - rewards[:, 1]
-    return -(1 - wrong) * logsigmoid(margins) - wrong * logsigmoid(-margins)
 
 
 def answers(found, reference, beta):
@@ -39,8 +33,3 @@ def pair_scores(predictions):
         margins = np.array([p["reward_margin"] for p in predictions])
         scores |= {"reward_accuracy": wins(margins), "reward_margin": float(margins.mean())}
     return scores
-
-
-def wins(margins):
-    """The share of differences above 0, of those that are 0 half."""
-    return float(((margins > 0) + 0.5 * (margins == 0)).mean())

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from hubtune import Batch, Column, Loss, Metric, hookimpl, option
 from hubtune_plugins.generation import chat, dpo, samples
+from hubtune_plugins.generation.bradley_terry import pair_losses
 from hubtune_plugins.generation.conversations import SIDES, conversation, refuse_undecided, with_answer
 from hubtune_plugins.generation.text_generation import TextGeneration
 
@@ -75,7 +76,7 @@ class Preference(TextGeneration):
     def loss(self, outputs, batch):
         found, counts = self.log_probabilities(outputs, batch), self.count(batch)
         rewards = dpo.rewards(found, batch.targets.get("reference"), self.options.beta)
-        terms = [Loss(dpo.pair_losses(rewards, self.options.label_smoothing).sum(), counts["loss"])]
+        terms = [Loss(pair_losses(rewards[:, 0] - rewards[:, 1], self.options.label_smoothing).sum(), counts["loss"])]
         if self.options.sft:
             terms.append(Loss(-found[:, 0].sum(), counts["sft"], name="sft", weight=self.options.sft))
         return terms

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, DataError, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
+from hubtune import Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
 from hubtune_plugins.classification.kinds import number
 from hubtune_plugins.generation import chat, rewards, samples, usages
 from hubtune_plugins.generation.bradley_terry import pair_losses

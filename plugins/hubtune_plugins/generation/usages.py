@@ -22,3 +22,23 @@ model = AutoModelForSeq2SeqLM.from_pretrained("{repo}")
 inputs = tokenizer("{prefix}What a lovely day", return_tensors="pt")
 written = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], {given})
 print(tokenizer.decode(written[0], skip_special_tokens=True))'''
+
+
+TALK = [{"role": "user", "content": "How are you?"}, {"role": "assistant", "content": "Well, thank you."}]
+
+
+def rewarding(repo, end, special):
+    """A reward model, asked for the score of a conversation. end: what comes after the template's text. special: whether the
+    tokenizer adds special tokens."""
+    more = f" + {end!r}" if end else ""
+    return f'''import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model = AutoModelForSequenceClassification.from_pretrained("{repo}").eval()
+messages = {TALK}
+text = tokenizer.apply_chat_template(messages, tokenize=False).rstrip(){more}
+inputs = tokenizer(text, add_special_tokens={special}, return_tensors="pt")
+with torch.no_grad():
+    score = float(model(**inputs).logits[0, 0])
+print(score)'''

@@ -2,10 +2,10 @@
 
 from hubtune import Batch, Column, Loss, Metric, hookimpl
 from hubtune_plugins.text import choices, samples, usages
-from hubtune_plugins.text.texts import TextTask, targets_of, tokenise
+from hubtune_plugins.text.texts import SeveralTexts, targets_of, tokenise
 
 
-class MultipleChoice(TextTask):
+class MultipleChoice(SeveralTexts):
     """The model gives each choice a number, beside its question; rows may have different numbers of choices."""
 
     name = "multiple-choice"
@@ -31,16 +31,10 @@ class MultipleChoice(TextTask):
         for row in rows:
             firsts, seconds = choices.pairs(row)
             target = {} if row.get("label") is None else {"target": choices.right(row)}
-            yield [{"choices": tokenise(base, firsts, seconds), **target}]
-
-    def num_tokens(self, example):
-        return len(example["choices"]) * self.length(example)
-
-    def length(self, example):
-        return max(len(choice["input_ids"]) for choice in example["choices"])
+            yield [{"texts": tokenise(base, firsts, seconds), **target}]
 
     def collate(self, examples, base, rngs):
-        inputs = choices.stacked(base, [example["choices"] for example in examples])
+        inputs = choices.stacked(base, [example["texts"] for example in examples])
         return Batch(inputs, targets_of(examples), len(examples))
 
     def forward(self, model, batch):

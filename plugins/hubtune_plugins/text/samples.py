@@ -72,3 +72,16 @@ def repeated(count):
     """Texts that name their animal twice, so that either name can be found from the other."""
     things, verbs = ("cat", "dog", "bird", "fish"), ("sleeps", "waits", "sings", "swims")
     return [{"text": f"The {things[i % 4]} {verbs[i % 4]}, and the {things[i % 4]} is glad."} for i in range(count)]
+
+
+def ranked(count):
+    """Passages for a question about a thing and its state: three points for both, one for the thing alone."""
+    things, states = ("kettle", "train", "garden", "film", "phone"), ("new", "broken", "lovely", "late")
+    rows = []
+    for index in range(count):
+        thing, state = things[index % 5], states[index % 4]
+        graded = [(f"The {thing} is {state}.", 3.0), (f"A {thing} was here.", 1.0), ("Nothing to say.", 0.0),
+                  (f"The {things[(index + 2) % 5]} is far away.", 0.0)]
+        turned = graded[index % 4:] + graded[: index % 4]
+        rows.append({"query": f"Which {thing} is {state}?", "passages": [text for text, _ in turned], "grades": [grade for _, grade in turned]})
+    return rows

@@ -17,6 +17,16 @@ class TextTask(Task):
         return len(example["input_ids"])
 
 
+class SeveralTexts(TextTask):
+    """A task whose examples hold several tokenized texts, in `texts`, which go through the model together."""
+
+    def num_tokens(self, example):
+        return len(example["texts"]) * self.length(example)
+
+    def length(self, example):
+        return max(len(text["input_ids"]) for text in example["texts"])
+
+
 def refuse(wrong, split, what, hint):
     """Refuse a split for its rows of these indices, if there are any."""
     if wrong:

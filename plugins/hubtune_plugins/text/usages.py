@@ -16,6 +16,11 @@ def answering(repo):
     return ANSWERING.replace("{repo}", repo)
 
 
+def reranking(repo, sigmoid):
+    """Scores of a query's passages; transformers has no pipeline that ranks."""
+    return RERANKING.replace("{repo}", repo).replace("{sigmoid}", ".sigmoid()" if sigmoid else "")
+
+
 CHOOSING = '''import torch
 from transformers import AutoModelForMultipleChoice, AutoTokenizer
 
@@ -42,3 +47,16 @@ start, end = (logits[0].masked_fill(outside, float("-inf")) for logits in (outpu
 spans = (start[:, None] + end[None, :]).masked_fill(torch.ones(len(start), len(start)).tril(-1).bool(), float("-inf"))
 first, last = divmod(int(spans.argmax()), len(start))
 print(context[places[first][0] : places[last][1]].strip())'''
+
+RERANKING = '''import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+model = AutoModelForSequenceClassification.from_pretrained("{repo}").eval()
+query, passages = "How do I boil water?", ["Fill the kettle and switch it on.", "The river rises in Wales."]
+inputs = tokenizer([query] * len(passages), passages, truncation=True, padding=True, return_tensors="pt")
+with torch.no_grad():
+    scores = model(**inputs).logits[:, 0]{sigmoid}
+for place in scores.argsort(descending=True):
+    print(float(scores[place]), passages[place])
+# or: sentence_transformers.CrossEncoder("{repo}").rank(query, passages)'''

@@ -67,7 +67,7 @@ def test_a_context_stands_before_the_question_and_is_what_is_cut(tiny_model):
     _, base, encoded = prepared(task, tiny_model("bert"), rows, limit=80)
     assert max(map(task.length, encoded.examples)) == 80
     for row, example in zip(rows, encoded.examples, strict=True):
-        for choice, fed in zip(row["choices"], example["choices"], strict=True):
+        for choice, fed in zip(row["choices"], example["texts"], strict=True):
             second = base.processor(f"{row['question']} {choice}", add_special_tokens=False)["input_ids"]
             assert fed["input_ids"][-len(second) - 1 : -1] == second
 

@@ -192,6 +192,31 @@ def test_an_embedding_model_is_asked_through_the_public_interface(minilm):
     assert found[0] @ found[1] > 0.6 > 0.4 > found[0] @ found[2]
 
 
+def test_negatives_are_found_before_training_and_for_rows_that_are_evaluated(tiny_model, tmp_path):
+    folder = tiny_model("bert")
+    rows = [{"query": f"which {word}", "positive": f"the {word} by the river"} for word in ("kettle", "chair", "seat", "soup", "walk", "day")]
+    settings = {"task.hard_negatives": str(folder), "task.negatives": 3, "train.steps": 2, "train.batch_size": 3, "train.prove": False}
+    run = hubtune.train("reranking", model=folder, data={"train": rows, "validation": rows[:4]}, set=settings, out=tmp_path / "run")
+    assert run.record["data"]["rows"] == {"train": 6, "validation": 4}
+    lengths = run.record["lengths"]
+    assert lengths["tokens"] > 3 * lengths["rows"] * lengths["median"]  # each query with its positive passage and three more
+    assert run.evaluate(rows[:4])["metrics"] == pytest.approx(run.metrics, abs=1e-6)
+    assert len(run.predict([{"query": rows[0]["query"], "passages": ["a chair", "a kettle"]}])[0]["ranking"]) == 2
+
+
+def test_rows_with_found_negatives_cannot_be_streamed():
+    from datasets import Dataset
+
+    from hubtune.data.splits import with_added_columns
+    from hubtune.data.streaming import Stream
+
+    task = Reranking(RerankingOptions(hard_negatives="model"))
+    with pytest.raises(hubtune.HubtuneError, match="cannot be streamed"):
+        with_added_columns(object.__new__(Stream), task)
+    rows = Dataset.from_list([{"query": "a", "positive": "b"}])
+    assert with_added_columns(rows, Reranking()) is rows
+
+
 # ------------------------------------------------------------------------------------------- what other libraries load
 
 
@@ -219,8 +244,10 @@ def test_scores_are_those_of_cross_encoder_and_of_plain_transformers(loss, model
 
 def test_a_cross_encoder_of_others_keeps_its_function(tiny_model, tmp_path):
     library = pytest.importorskip("sentence_transformers", reason="pip install sentence-transformers")
-    made = library.CrossEncoder(str(tiny_model("bert")), num_labels=1, device="cpu", activation_fn=torch.nn.Identity())
-    made.save_pretrained(str(tmp_path))
+    kept = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "5.1.0"}}
+    made = library.CrossEncoder(str(tiny_model("bert")), num_labels=1, device="cpu", config_kwargs=kept)
+    made.transformers_model.save_pretrained(tmp_path)
+    made.tokenizer.save_pretrained(tmp_path)
     found = hubtune.load(tmp_path, task="reranking").predict([{key: row[key] for key in ("query", "passages")} for row in ROWS])
     for row, answer in zip(ROWS, found, strict=True):
         expected = made.predict([(row["query"], one["passage"]) for one in answer["ranking"]])

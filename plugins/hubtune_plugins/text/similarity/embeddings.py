@@ -3,7 +3,7 @@
 import json
 
 from hubtune import ModelError, ModelSetup, exact
-from hubtune_plugins.text.texts import TextTask, pad, pad_token
+from hubtune_plugins.text.texts import SeveralTexts, pad, pad_token
 
 POOLED = {  # Python from `hidden` and `mask`, each (texts, length, ...), to (texts, hidden size)
     "mean": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)",
@@ -15,15 +15,12 @@ ENCODERS_OF = ("t5", "mt5", "umt5", "longt5")
 """Encoder-decoders of which sentence-transformers loads the encoder, as we do; of others it reads the decoder."""
 
 
-class Embedding(TextTask):
+class Embedding(SeveralTexts):
     """A task whose model gives each text of an example, in its `texts`, a vector. Its options have `pooling`."""
 
     def model_config(self, dataset_info, base):
         self.pooling = pooling_for(base.config) if self.options.pooling == "auto" else self.options.pooling
         return ModelSetup(pad_token(base), base.processor)
-
-    def length(self, example):
-        return max(len(text["input_ids"]) for text in example["texts"])
 
     def embed(self, outputs, batch):
         """Unit vectors of an example's texts, (examples, texts, hidden size)."""

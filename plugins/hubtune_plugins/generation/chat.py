@@ -6,6 +6,7 @@ An answer is learnt after exactly the tokens that the chat template puts before 
 from itertools import pairwise
 
 from hubtune import DataError
+from hubtune_plugins.tokenization.texts import set_pad_token
 
 IGNORED = -100
 """The label of a token that is not learnt."""
@@ -14,8 +15,7 @@ IGNORED = -100
 def prepare(processor, chats=False):
     """Give a tokenizer what it lacks: a pad token out of its own vocabulary, which attention masks; a chat template,
     where it `chats`."""
-    if processor.pad_token is None:
-        processor.pad_token = processor.eos_token or processor.unk_token or processor.convert_ids_to_tokens(0)
+    set_pad_token(processor)
     if chats and not processor.chat_template:
         processor.chat_template = simple_template(processor)
 

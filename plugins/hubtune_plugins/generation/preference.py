@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from hubtune import Batch, Column, Loss, Metric, hookimpl, option
-from hubtune_plugins.generation import chat, dpo, samples
-from hubtune_plugins.generation.bradley_terry import pair_losses
+from hubtune_plugins.generation import chat, samples
 from hubtune_plugins.generation.conversations import SIDES, conversation, refuse_undecided, with_answer
+from hubtune_plugins.generation.pairs import dpo
+from hubtune_plugins.generation.pairs.bradley_terry import pair_losses
 from hubtune_plugins.generation.text_generation import TextGeneration
 
 

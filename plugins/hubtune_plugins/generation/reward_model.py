@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from hubtune import Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
 from hubtune_plugins.classification.kinds import number
-from hubtune_plugins.generation import chat, rewards, samples, usages
-from hubtune_plugins.generation.bradley_terry import pair_losses
+from hubtune_plugins.generation import chat, samples, usages
 from hubtune_plugins.generation.conversations import refuse_undecided
-from hubtune_plugins.text.texts import SeveralTexts, pad, pad_token
+from hubtune_plugins.generation.pairs import rewards
+from hubtune_plugins.generation.pairs.bradley_terry import pair_losses
+from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token, set_pad_token
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class RewardModel(SeveralTexts):
         return {}
 
     def model_config(self, dataset_info, base):
-        rewards.pad_apart(base.processor)
+        set_pad_token(base.processor, end=False)
         chat.prepare(base.processor, chats=True)
         return ModelSetup({**label_config(["LABEL_0"], base.config), "problem_type": "regression", **pad_token(base)}, base.processor)
 

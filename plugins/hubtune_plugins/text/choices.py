@@ -3,7 +3,7 @@
 import json
 
 from hubtune import DataError, exact, label_text, row_numbers
-from hubtune_plugins.text.texts import pad, refuse
+from hubtune_plugins.tokenization.texts import pad, refuse
 
 
 def read(cell):

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from hubtune import Batch, Column, Metric, hookimpl, option
 from hubtune_plugins.text import masking, samples, usages
-from hubtune_plugins.text.texts import pad
 from hubtune_plugins.text.tokens.pieces import PieceTask, piece_targets
 from hubtune_plugins.text.tokens.windows import framed_windows
+from hubtune_plugins.tokenization.texts import pad
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from hubtune import Batch, Column, Loss, Metric, hookimpl
 from hubtune_plugins.text import choices, samples, usages
-from hubtune_plugins.text.texts import SeveralTexts, targets_of, tokenise
+from hubtune_plugins.tokenization.texts import SeveralTexts, targets_of, tokenise
 
 
 class MultipleChoice(SeveralTexts):

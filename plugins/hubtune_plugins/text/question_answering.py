@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from hubtune import Batch, Column, Loss, Metric, hookimpl, option
 from hubtune_plugins.text import samples, usages
-from hubtune_plugins.text.texts import TextTask, targets_of
 from hubtune_plugins.text.tokens import answers
 from hubtune_plugins.text.tokens.windows import padded_windows
+from hubtune_plugins.tokenization.texts import TextTask, targets_of
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from hubtune import Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, la
 from hubtune_plugins.text import samples, usages
 from hubtune_plugins.text.passages import crossencoder, graded, losses, mining, scores
 from hubtune_plugins.text.similarity.ranking import remembered
-from hubtune_plugins.text.texts import SeveralTexts, pad, pad_token, tokenise
+from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token, tokenise
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hubtune_plugins.text.similarity.contrast import partner, step_loss, told
 from hubtune_plugins.text.similarity.embeddings import Embedding, padded_texts
 from hubtune_plugins.text.similarity.likeness import KINDS, checked, kind_of, refuse_flat
 from hubtune_plugins.text.similarity.ranking import remembered
-from hubtune_plugins.text.texts import tokenise
+from hubtune_plugins.tokenization.texts import tokenise
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from hubtune import Column, ModelSetup, hookimpl, option
 from hubtune_plugins.classification.kinds import kind_of
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 from hubtune_plugins.text import samples
-from hubtune_plugins.text.texts import pad, pad_token, tokenise
+from hubtune_plugins.tokenization.texts import pad, pad_token, tokenise
 
 
 @dataclass(frozen=True)

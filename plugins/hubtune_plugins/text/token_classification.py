@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from hubtune import Batch, Column, Metric, ModelSetup, exact, hookimpl, label_config, option
 from hubtune_plugins.text import samples, usages
-from hubtune_plugins.text.texts import pad_token
 from hubtune_plugins.text.tokens import words
 from hubtune_plugins.text.tokens.pieces import IGNORED, PieceTask, piece_targets
 from hubtune_plugins.text.tokens.tags import learnt, listed, scheme_of, tag_scores, tag_table
 from hubtune_plugins.text.tokens.windows import padded_windows
+from hubtune_plugins.tokenization.texts import pad_token
 
 
 @dataclass(frozen=True)

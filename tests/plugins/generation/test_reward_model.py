@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hubtune_plugins.generation import rewards
+from hubtune_plugins.generation.pairs import rewards
 from hubtune_plugins.generation.reward_model import RewardModel, RewardOptions
 from tiny import answers, losses_add_up, prepared
 

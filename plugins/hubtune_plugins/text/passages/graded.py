@@ -5,7 +5,7 @@ import math
 
 from hubtune import DataError, label_text
 from hubtune_plugins.classification.kinds import number
-from hubtune_plugins.text.texts import refuse
+from hubtune_plugins.tokenization.texts import refuse
 
 NOTHING = "Name the columns: --set data.passages=COLUMN --set data.grades=COLUMN, or --set data.positive=COLUMN"
 

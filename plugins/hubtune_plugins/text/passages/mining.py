@@ -38,7 +38,7 @@ def embeddings(texts, model):
     """Unit vectors of texts, (texts, size)."""
     import numpy as np
 
-    import hubtune
+    from hubtune import load
 
-    answers = hubtune.load(model, task="sentence-similarity").predict([{"text": text} for text in texts])
+    answers = load(model, task="sentence-similarity").predict([{"text": text} for text in texts])
     return np.array([answer["embedding"] for answer in answers], dtype="float32")

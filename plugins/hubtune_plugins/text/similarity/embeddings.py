@@ -3,7 +3,7 @@
 import json
 
 from hubtune import ModelError, ModelSetup, exact
-from hubtune_plugins.text.texts import SeveralTexts, pad, pad_token
+from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token
 
 POOLED = {  # Python from `hidden` and `mask`, each (texts, length, ...), to (texts, hidden size)
     "mean": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)",

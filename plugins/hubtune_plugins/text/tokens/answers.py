@@ -6,8 +6,8 @@ from re import sub
 from string import punctuation
 
 from hubtune import column_values, exact
-from hubtune_plugins.text.texts import refuse
 from hubtune_plugins.text.tokens.windows import windows
+from hubtune_plugins.tokenization.texts import refuse
 
 NOTHING = (0, 0)
 """The place of the answer that a window has none: at the classification token, or the first where there is no such."""

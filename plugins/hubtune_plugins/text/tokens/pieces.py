@@ -1,7 +1,7 @@
 """Tasks with something to find at some pieces of a text, such as the tag of a word or the piece that was hidden."""
 
 from hubtune import Loss, exact
-from hubtune_plugins.text.texts import TextTask
+from hubtune_plugins.tokenization.texts import TextTask
 
 IGNORED = -100
 """The target where nothing is to be found, as in transformers."""

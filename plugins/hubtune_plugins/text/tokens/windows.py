@@ -3,7 +3,7 @@
 import re
 from bisect import bisect_right
 
-from hubtune_plugins.text.texts import FED, one_type, pad
+from hubtune_plugins.tokenization.texts import FED, one_type, pad
 
 
 def padded_windows(base, examples):

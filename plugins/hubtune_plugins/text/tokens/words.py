@@ -1,9 +1,9 @@
 """Words and their tags as cells of data, as pieces of windows, and as one answer from all windows of a row."""
 
 from hubtune import DataError, column_values, label_space
-from hubtune_plugins.text.texts import refuse
 from hubtune_plugins.text.tokens.tags import learnt, listed, scheme_of, spans
 from hubtune_plugins.text.tokens.windows import first_pieces, windows
+from hubtune_plugins.tokenization.texts import refuse
 
 HINT = "One tag a word, as lists or as strings that blanks divide."
 

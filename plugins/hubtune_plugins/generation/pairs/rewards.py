@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from hubtune_plugins.generation import chat
-from hubtune_plugins.generation.bradley_terry import wins
 from hubtune_plugins.generation.conversations import SIDES, conversation, with_answer
+from hubtune_plugins.generation.pairs.bradley_terry import wins
 
 
 def texts_of(row):
@@ -32,15 +32,6 @@ def frame(base):
     ids = base.processor("a").input_ids
     place = next(at for at in range(len(ids)) if ids[at : at + len(inner)] == inner)
     return ids[:place], ids[place + len(inner):]
-
-
-def pad_apart(processor):
-    """Pad with another token than the end token, where the tokenizer has one and pads with nothing yet.
-
-    transformers reads a decoder at the last token that is not the pad token, which should be the end token of the answer.
-    """
-    if processor.pad_token is None and processor.unk_token not in (None, processor.eos_token):
-        processor.pad_token = processor.unk_token
 
 
 def rendered(base, messages):

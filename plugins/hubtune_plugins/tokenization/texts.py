@@ -1,4 +1,4 @@
-"""What the text tasks share: texts to token ids, token ids to padded tensors."""
+"""What tasks that read texts share: texts to token ids, token ids to padded tensors."""
 
 from hubtune import DataError, ModelSetup, Task, row_numbers
 
@@ -78,11 +78,17 @@ def targets_of(examples):
 
 
 def pad_token(base):
-    """Configuration that lets the model pad, without a new word in its vocabulary.
+    """Configuration that lets the model pad, without a new word in its vocabulary."""
+    set_pad_token(base.processor)
+    return {"pad_token_id": base.processor.pad_token_id}
 
-    Decoders often have no pad token; any known one will do, since attention masks it.
+
+def set_pad_token(processor, end=True):
+    """Give a tokenizer without a pad token one that it knows: any will do, since attention masks it.
+
+    end: the end token, if there is one. A decoder that classifies is read at the last token that is not the pad token, so where
+    that should be the end token, another one pads.
     """
-    processor = base.processor
     if processor.pad_token is None:
-        processor.pad_token = processor.eos_token or processor.unk_token or processor.convert_ids_to_tokens(0)
-    return {"pad_token_id": processor.pad_token_id}
+        known = (processor.eos_token, processor.unk_token) if end else (processor.unk_token, processor.eos_token)
+        processor.pad_token = next(filter(None, known), None) or processor.convert_ids_to_tokens(0)

@@ -3,7 +3,7 @@
 Answers are compared by their summed log-probabilities, (pairs, 2): of the chosen and of the rejected ones.
 """
 
-from hubtune_plugins.generation.bradley_terry import wins
+from hubtune_plugins.generation.pairs.bradley_terry import wins
 
 
 def rewards(found, reference, beta):

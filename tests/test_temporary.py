@@ -19,11 +19,11 @@ from hubtune.devices import host_lock
 pytestmark = pytest.mark.skipif(temporary.fcntl is None, reason="a lock of this kind is not known to this system")
 HOLDING = """
 import sys
-import numpy as np
-from hubtune.data.arrays import Place
-place = Place(most=0)
-place.array().append(np.arange(9))
-print(place.folder, flush=True)
+from hubtune.data.example_store import ExampleStore
+store = ExampleStore(memory_limit=0)
+store.extend([{"input_ids": [1, 2, 3]}])
+store.close()
+print(store.scratch.path, flush=True)
 sys.stdin.read()
 """
 LEADING = """
@@ -68,10 +68,10 @@ def test_what_a_killed_process_left_is_swept_and_what_is_held_stays(started: lis
     others = tmp_path / "hubtune-tests-1", tmp_path / "other"
     for folder in others:
         folder.mkdir()
-    assert (left / "0.flat").stat().st_size
+    assert (left / "0.arrow").stat().st_size
     with temporary.Folder() as new:
         assert not left.exists()
-        assert (stays / "0.flat").stat().st_size
+        assert (stays / "0.arrow").stat().st_size
         assert all(folder.is_dir() for folder in (*others, new))
     assert not new.exists()
     started[0].communicate("")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Embedding, Module
 
 from hubtune.contract import Base, Strategy, Task
-from hubtune.data.dataset import EncodedDataset, Examples
+from hubtune.data.dataset import EncodedDataset, Examples, MergedExamples
 from hubtune.devices import sharding
 from hubtune.evaluation import equivalence, inference
 
@@ -204,8 +204,8 @@ def inputs_of(model: Module) -> list[Embedding]:
 
 def ids_in(value: Any, inside: bool = False) -> set[int]:
     """Every number under a key `...input_ids`, however deep."""
-    if isinstance(value, Examples):
-        under = [(any(name.endswith(IDS) for name in names), found) for names, found in value.leaves()]
+    if isinstance(value, Examples | MergedExamples):
+        under = [(any(name.endswith(IDS) for name in names), found) for names, found in value.flat_columns()]
         return set().union(*(ids_in(found, inner) for inner, found in under))
     if isinstance(value, np.ndarray):
         blocks = range(0, len(value) if inside and value.dtype.kind in "iu" else 0, BLOCK)

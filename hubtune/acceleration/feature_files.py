@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from hubtune.acceleration.backbone import Refused
 from hubtune.contract import Batch
-from hubtune.data.arrays import Place, mapped
 from hubtune.files import flush
 
 
@@ -43,23 +43,23 @@ class Split:
 
     def write(self, batches: Iterator[tuple[list[int], list[int], Mapping[str, Tensor]]], fields: Sequence[Field]) -> None:
         """Append what every batch gave: its examples, their tokens, and the used tensors."""
-        files = Place(self.folder)
-        arrays = [files.array(kind_of(field), self.path(field.name).name) for field in fields]
+        self.folder.mkdir(parents=True, exist_ok=True)
         place = token = 0
-        for items, lengths, tensors in batches:
-            for item, length in zip(items, lengths, strict=True):
-                self.table[item] = place, token, length
-                place, token = place + 1, token + length
-            for field, array in zip(fields, arrays, strict=True):
-                value = tensors[field.name]
-                if field.long:
-                    tokens = torch.arange(value.shape[1])[None, :] < torch.tensor(lengths)[:, None]
-                    value = value[tokens.to(value.device)]
-                array.append(value.detach().cpu().numpy().ravel())
-        files.close()
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(self.path(field.name).open("wb")) for field in fields]
+            for items, lengths, tensors in batches:
+                for item, length in zip(items, lengths, strict=True):
+                    self.table[item] = place, token, length
+                    place, token = place + 1, token + length
+                for field, file in zip(fields, files, strict=True):
+                    value = tensors[field.name]
+                    if field.long:
+                        tokens = torch.arange(value.shape[1])[None, :] < torch.tensor(lengths)[:, None]
+                        value = value[tokens.to(value.device)]
+                    value.detach().cpu().numpy().astype(kind_of(field), copy=False).tofile(file)
         np.save(self.path("table.npy"), self.table)
-        for path in (self.path("table.npy"), *(array.path for array in arrays)):
-            flush(path)
+        for name in ("table.npy", *(field.name for field in fields)):
+            flush(self.path(name))
 
     def open(self, fields: Sequence[Field]) -> None:
         """Map the files into memory; raises ValueError or OSError where they are not whole."""
@@ -105,3 +105,10 @@ def lengths_of(batch: Batch, needed: bool) -> list[int]:
     if bool((mask[:, 1:] > mask[:, :-1]).any()):
         raise Refused("its texts are not padded on the right")
     return [max(1, int(length)) for length in mask.sum(1).tolist()]
+
+
+def mapped(path: Path, dtype: type[np.floating[Any]], shape: tuple[int, ...]) -> Any:
+    """Map a file of numbers into memory. Raises ValueError or OSError if it is too short."""
+    if not np.prod(shape):
+        return np.zeros(shape, dtype)  # an empty file cannot be mapped
+    return np.memmap(path, dtype, "r", shape=shape).view(np.ndarray)

@@ -59,7 +59,7 @@ def refuse_drawn(context: TrainingContext, items: Sequence[int]) -> None:
     examples = [context.train.examples[item] for item in items]
     still = context.task.collate(examples, context.base, None).inputs
     for epoch in range(EPOCHS):
-        rngs = [context.train.draw(context.settings.seed, epoch, item) for item in items]
+        rngs = [context.train.example_rng(context.settings.seed, epoch, item) for item in items]
         if not same(still, context.task.collate(examples, context.base, rngs).inputs):
             raise Refused("the task draws its inputs anew in every epoch")
 

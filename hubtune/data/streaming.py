@@ -13,10 +13,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from hubtune.contract import Base, Row, Rows, Task
-from hubtune.data.arrays import Place
-from hubtune.data.column_store import Values
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.encoding import encode
+from hubtune.data.example_store import ExampleStore
 from hubtune.data.row_batches import ROW_BATCH_SIZE, Cells
 
 if TYPE_CHECKING:
@@ -56,7 +55,8 @@ class Stream(Sequence[Row]):
     def __init__(self, source: IterableDataset, head: Any, make: Callable[[Any], Row] = dict, kept: Sequence[str] = (),
                  first: int = 0, last: int | None = None) -> None:
         self.source, self.head, self.make, self.first, self.last = source, head, make, first, last
-        self.kept: dict[str, Values] = {role: Values(Place()) for role in kept}
+        self.kept = tuple(kept)
+        self.columns: Sequence[Row] = ()
         self.counted: int | None = None
         self.reader = Reader(source, BEGIN)
         self.marked = BEGIN
@@ -80,7 +80,7 @@ class Stream(Sequence[Row]):
         """Only some columns: those that are kept are not read again."""
         if self.counted is None or not set(roles) <= set(self.kept):
             return self
-        return Cells(range(self.counted), lambda row: {role: self.kept[role][row] for role in roles})
+        return Cells(self.columns, lambda row: {role: row[role] for role in roles})
 
     def __len__(self) -> int:
         if self.counted is None:
@@ -96,19 +96,19 @@ class Stream(Sequence[Row]):
         return self.head[index] if not self.first and index < len(self.head) else self.part(index, 1)[0]
 
     def __iter__(self) -> Iterator[Row]:
-        reader, kept, count = Reader(self.source, BEGIN), self.kept if self.counted is None else {}, 0
+        reader, count, columns = Reader(self.source, BEGIN), 0, ExampleStore()
         for _ in reader.read(self.first):
             pass
         rows = map(self.make, reader.read(None if self.last is None else self.last - self.first))
         while piece := list(islice(rows, ROW_BATCH_SIZE)):
-            for role, values in kept.items():
-                values.extend([row[role] for row in piece])
+            if self.counted is None:
+                columns.extend([{role: row[role] for role in self.kept} for row in piece])
             count += len(piece)
             yield from piece
         if self.counted is None:
             self.counted = count
-            for values in kept.values():
-                values.place.close()
+            columns.close()
+            self.columns = columns
 
     def part(self, start: int, count: int) -> list[Row]:
         """Rows that follow each other: read on, if they are ahead of those that were read last."""

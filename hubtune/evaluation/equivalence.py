@@ -26,7 +26,7 @@ def spread(train: EncodedDataset, count: int) -> list[int]:
 
 def losses(task: Task[Any], base: Base, train: EncodedDataset, model: Module, items: Sequence[int]) -> list[Tensor]:
     """The terms of the mean loss of examples in one batch, drawn as in training: some losses need what is drawn."""
-    rngs = [train.draw(0, 0, item) for item in items]
+    rngs = [train.example_rng(0, 0, item) for item in items]
     batch = inference.batch_for(model, task, [train.examples[item] for item in items], base, rngs)
     terms = inference.as_terms(task.loss(task.forward(model, batch), batch))
     return [term.weight * term.total / (term.count or 1.0) for term in terms]

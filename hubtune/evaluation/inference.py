@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +19,9 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from hubtune.contract import Base, Batch, Loss, Prediction, Rows, Task
-from hubtune.data.arrays import Place
 from hubtune.data.batching import batches_of_rank, evaluation_batches
-from hubtune.data.column_store import Values
-from hubtune.data.dataset import EncodedDataset, Examples, with_more
+from hubtune.data.dataset import EncodedDataset
+from hubtune.data.example_store import ExampleStore
 from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import fp64, sharding
 
@@ -162,22 +161,21 @@ def finite(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset) 
     """Whether the loss of the longest example is a number, in the format that is computed in."""
     item = int(encoded.sizes.argmax())
     with evaluating(model):
-        batch = batch_for(model, task, [encoded.examples[item]], base, [encoded.draw(0, 0, item)])
+        batch = batch_for(model, task, [encoded.examples[item]], base, [encoded.example_rng(0, 0, item)])
         terms = as_terms(task.loss(task.forward(model, batch), batch))
     return all(math.isfinite(float(term.total)) for term in terms)
 
 
 def annotated(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset, uniform: bool) -> EncodedDataset:
     """The examples with what the model as it is says of them: a frozen reference for what it will become."""
-    place, order = Place(), np.zeros(len(encoded.examples), np.int64)
-    more = Values(place)
+    store, order = ExampleStore(), np.zeros(len(encoded.examples), np.int64)
     with evaluating(model):
         for items in batches_of(model, encoded.sizes, uniform):
             batch = batch_for(model, task, [encoded.examples[item] for item in items], base)
-            order[items] = np.arange(len(more), len(more) + len(items))
-            more.extend(task.reference_outputs(task.forward(model, batch), batch, base))
-    place.close()
-    return replace(encoded, examples=with_more(encoded.examples, Examples(more, order)))
+            order[items] = np.arange(len(store), len(store) + len(items))
+            store.extend(task.reference_outputs(task.forward(model, batch), batch, base))
+    store.close()
+    return encoded.with_reference(store, order)
 
 
 def as_terms(loss: Loss | list[Loss]) -> list[Loss]:

@@ -46,7 +46,7 @@ def figures(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset,
     """What has to be a sum over examples: the total and the count of every term, and the count that is said beforehand."""
     with inference.evaluating(model):
         batch = inference.batch_for(model, task, [encoded.examples[item] for item in items], base,
-                                   [encoded.draw(0, 0, item) for item in items])
+                                   [encoded.example_rng(0, 0, item) for item in items])
         said = {f"`count` ({name})": float(count) for name, count in task.count(batch).items()}
         for term in inference.as_terms(task.loss(task.forward(model, batch), batch)):
             said |= {f"the total ({term.name})": float(term.total), f"`Loss.count` ({term.name})": float(term.count)}

@@ -7,7 +7,6 @@ from typing import Any
 
 from hubtune import temporary
 from hubtune.callbacks import Watcher
-from hubtune.data.encoding import some
 from hubtune.devices import device, memory
 from hubtune.evaluation import inference
 from hubtune.models import saving
@@ -85,7 +84,7 @@ def answers(prepared: Prepared, loop: Loop) -> float:
     encoded, rows = prepared.encoded["validation"], prepared.data.splits["validation"]
     order = encoded.row_sizes().argsort()[::-1]
     chosen = [int(row) for row in order[:: max(1, len(order) // inference.MOST)]]
-    part = some(encoded, chosen)
+    part = encoded.select_rows(chosen)
     with loop.state.vocabularies.whole():
         begun = time.perf_counter()
         inference.answer(loop.state.module, prepared.task, prepared.base, [rows[row] for row in chosen], part, real=False,

@@ -139,7 +139,7 @@ class Bench:
 
     def part(self, rows: int) -> EncodedDataset:
         """The examples of the first rows."""
-        return encoding.some(self.annotated, range(min(rows, self.annotated.rows)))
+        return self.annotated.select_rows(range(min(rows, self.annotated.rows)))
 
     @property
     def whole(self) -> list[int]:
@@ -152,7 +152,7 @@ class Bench:
 
     def rngs(self, items: Sequence[int], epoch: int = 0) -> list[ExampleRNG]:
         """The randomness of examples, as the engine hands it out: by row."""
-        return [self.encoded.draw(0, epoch, item) for item in items]
+        return [self.encoded.example_rng(0, epoch, item) for item in items]
 
     def batch(self, items: Sequence[int], model: Module | None = None, rngs: bool = False) -> Batch:
         """The examples of these numbers as a batch for a model."""

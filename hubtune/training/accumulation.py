@@ -116,7 +116,7 @@ class Gradient:
         for index, items in batches_of_rank(cuts, accelerator.num_processes, accelerator.process_index):
             weight = 1.0 if items else 0.0
             items = items or cuts[0][:1]
-            rngs = [context.train.draw(context.settings.seed, epoch, item) for item in items]
+            rngs = [context.train.example_rng(context.settings.seed, epoch, item) for item in items]
             examples = [context.train.examples[item] for item in items]
             batch = inference.batch_for(model, context.task, examples, context.base, rngs)
             found.append(Part(index, weight, items, batch))

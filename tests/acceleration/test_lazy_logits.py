@@ -177,7 +177,7 @@ def gradients_of(kind: str, folder: Path, wrap: Callable[[Any], Any] = lambda mo
     for part in (part for name, part in model.named_buffers() if name == "final_logits_bias"):
         part.copy_(torch.linspace(-1, 1, part.numel()).view(part.shape))
     model = wrap(model).double().eval()
-    batch = task.collate(list(encoded.examples), base, [encoded.draw(0, 0, item) for item in range(len(encoded.examples))])
+    batch = task.collate(list(encoded.examples), base, [encoded.example_rng(0, 0, item) for item in range(len(encoded.examples))])
     for names in ((), ("logits",)):
         with kernels.applied(model, names):
             outputs = task.forward(model, batch)

@@ -54,13 +54,14 @@ def test_rows_that_fit_are_encoded_once_and_whole() -> None:
     assert encoded.sizes.tolist() == [3, 5, 4]
     assert task.seen == [(3, None)]
     assert said == {"max_length": 5, "limit": 512, "longest": 5, "median": 4, "rows": 3, "rows_cut": 0, "tokens": 12,
-                    "tokens_cut": 0}
+                    "tokens_cut": 0, "first_rows_cut": []}
 
 
 def test_the_user_s_length_cuts_and_the_cut_is_counted() -> None:
     found, said = sizes(3, 5, 4, 10, wanted=4)
     assert found == [3, 4, 4, 4]
     assert (said["max_length"], said["rows_cut"], said["tokens_cut"], said["tokens"]) == (4, 2, 7, 22)
+    assert said["first_rows_cut"] == [{"row": 1, "length": 5}, {"row": 3, "length": 10}]
 
 
 def test_the_user_s_length_may_be_more_than_the_rows_have() -> None:

@@ -182,7 +182,7 @@ def test_windows_have_the_examples_of_all_rows(data: dict[str, str], tiny_model:
     parts = [windows.open(number) for number in range(3)]
     assert [example for part in parts for example in part.examples] == list(whole.examples)
     assert np.concatenate([part.first + part.owner for part in parts]).tolist() == whole.owner.tolist()
-    assert parts[1].draw(0, 0, 3).row == 43
+    assert parts[1].example_rng(0, 0, 3).row == 43
 
 
 def test_a_task_that_asks_the_untouched_model_is_not_streamed(hub: LoopbackHub, tiny_model: Callable[..., Path]) -> None:

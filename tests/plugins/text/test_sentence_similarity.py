@@ -130,7 +130,7 @@ def test_a_label_s_partner_is_another_text_of_it_and_changes_with_the_epoch(tiny
     made = encoding.encode(task, LABELS, base, None)
 
     def partners(epoch, rows=range(12)):
-        rngs = [made.draw(0, epoch, row) for row in rows]
+        rngs = [made.example_rng(0, epoch, row) for row in rows]
         ids = task.collate([made.examples[row] for row in rows], base, rngs).inputs["input_ids"]
         return base.processor.batch_decode(ids.unflatten(0, (len(rows), 2))[:, 1], skip_special_tokens=True)
 
@@ -148,7 +148,7 @@ def test_long_partners_are_the_cut_ones(tiny_model):
     rows = [{"text": f"day {'walk ' * length}", "label": "one"} for length in (1, 60)] + [{"text": "seat", "label": "two"}] * 2
     found = encoding.encode(task, rows, base, 20)
     assert max(map(task.length, found.examples)) == 20
-    batch = task.collate([found.examples[0]], base, [found.draw(1, 0, 0)])
+    batch = task.collate([found.examples[0]], base, [found.example_rng(1, 0, 0)])
     assert batch.inputs["input_ids"].shape == (2, 20)
 
 

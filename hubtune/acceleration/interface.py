@@ -1,0 +1,183 @@
+"""The interface of accelerators: ways to compute a step in less time or memory, with the same result up to rounding.
+
+An accelerator is one module with one switch in the recipe. Before step 0 it decides from facts whether it applies
+(`Decision`, written to run.json), and from then on it acts in two contexts alone:
+
+- `step()` around a step's forward and backward passes,
+- `batch(rows)` around the forward pass of a micro-batch, in training and in validation.
+
+Outside of them model, torch and thread are as the accelerator found them. Both contexts may be nested and may be entered by
+several threads at once. The loop enters `Accelerators`, which composes them, and knows none by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hubtune.callbacks import Watcher
+from hubtune.contract import Base, Batch, Strategy, Task
+from hubtune.data.dataset import EncodedDataset
+from hubtune.devices.device import Compute
+from hubtune.recipe import TrainPart
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+
+@dataclass(frozen=True)
+class AccelerationContext:
+    """The facts that an accelerator decides from.
+
+    model: as the strategy made it. trainable: names of the parameters that are trained in any phase. folder: of the run.
+    streamed: `train` is a window of a stream. sharded: each process holds a part of the weights.
+    """
+
+    task: Task[Any]
+    strategy: Strategy[Any]
+    base: Base
+    model: Module
+    trainable: frozenset[str]
+    train: EncodedDataset
+    validation: EncodedDataset
+    settings: TrainPart
+    compute: Compute
+    folder: Path
+    processes: int = 1
+    streamed: bool = False
+    sharded: bool = False
+    callbacks: Watcher = Watcher()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether an accelerator is used, and why, or why not."""
+
+    applies: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class BatchRows:
+    """The examples of a forward pass.
+
+    split: train or validation. items: their places in the split. keys: what identifies each of them in the data,
+    whatever the cut, window or process. seed, step: with a key, all that random numbers may depend on. batch: as
+    collated. drawn: whether it is trained on, so that dropout is drawn.
+    """
+
+    split: str
+    items: Sequence[int]
+    keys: Sequence[int]
+    batch: Batch
+    seed: int = 0
+    step: int = 0
+    drawn: bool = False
+
+
+class Accelerator:
+    """An accelerator; by itself it does nothing. Make one with the module's `find(context)`."""
+
+    name: ClassVar[str] = ""
+    """Its key in run.json."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+
+    def step(self) -> AbstractContextManager[None]:
+        """Entered around the forward and backward passes of a step."""
+        return nullcontext()
+
+    def batch(self, rows: BatchRows) -> AbstractContextManager[None]:
+        """Entered around the forward pass of some examples."""
+        return nullcontext()
+
+    def full_weights(self) -> AbstractContextManager[None]:
+        """Entered while weights are read or written by others: validation, checkpoints, the result."""
+        return nullcontext()
+
+    def after_step(self, optimizer: Any) -> None:
+        """Called after each step of the optimizer."""
+
+    def recover(self, error: Exception, optimizer: Any) -> bool:
+        """Whether the accelerator raised `error` and has switched itself off, so that the step can be computed again."""
+        return False
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors by name and JSON for a checkpoint."""
+        return {}, {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore from the JSON of `state`, before weights and optimizer are restored."""
+
+    def release(self, optimizer: Any = None) -> None:
+        """Leave the model as it was found."""
+
+    def report(self) -> dict[str, Any]:
+        """For run.json."""
+        return {"used": self.decision.applies, "reason": self.decision.reason}
+
+
+class Accelerators:
+    """Several accelerators as one: contexts are entered in order and left in reverse."""
+
+    def __init__(self, each: Iterable[Accelerator] = ()) -> None:
+        self.each = list(each)
+
+    def entered(self, enter: Callable[[Accelerator], AbstractContextManager[None]]) -> AbstractContextManager[None]:
+        """One context of all."""
+
+        @contextmanager
+        def together() -> Iterator[None]:
+            with ExitStack() as stack:
+                for accelerator in self.each:
+                    stack.enter_context(enter(accelerator))
+                yield
+
+        return together()
+
+    def step(self) -> AbstractContextManager[None]:
+        """Around a step."""
+        return self.entered(lambda accelerator: accelerator.step())
+
+    def batch(self, rows: BatchRows) -> AbstractContextManager[None]:
+        """Around a forward pass."""
+        return self.entered(lambda accelerator: accelerator.batch(rows))
+
+    def full_weights(self) -> AbstractContextManager[None]:
+        """While others read or write weights."""
+        return self.entered(lambda accelerator: accelerator.full_weights())
+
+    def after_step(self, optimizer: Any) -> None:
+        """After each step of the optimizer."""
+        for accelerator in self.each:
+            accelerator.after_step(optimizer)
+
+    def recover(self, error: Exception, optimizer: Any) -> bool:
+        """Whether one of them raised `error`, so that the step can be computed again."""
+        return any(accelerator.recover(error, optimizer) for accelerator in self.each)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON of all, by the accelerator's name."""
+        found = {accelerator.name: accelerator.state() for accelerator in self.each}
+        tensors = {f"{name}.{key}": value for name, (values, _) in found.items() for key, value in values.items()}
+        return tensors, {name: plain for name, (_, plain) in found.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore from the JSON of `state`."""
+        for accelerator in self.each:
+            accelerator.restore(state.get(accelerator.name, {}))
+
+    def release(self, optimizer: Any = None) -> None:
+        """Leave the model as it was found, whatever one of them raises."""
+        with ExitStack() as stack:
+            for accelerator in self.each:
+                stack.callback(accelerator.release, optimizer)
+
+    def report(self) -> dict[str, dict[str, Any]]:
+        """For run.json, by the accelerator's name."""
+        return {accelerator.name: accelerator.report() for accelerator in self.each}

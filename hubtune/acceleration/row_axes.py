@@ -77,7 +77,7 @@ def axis_of(alone: Sequence[int], twice: Sequence[int]) -> tuple[int, int | None
 def shapes_of(model: Module, task: Task[Any], base: Base, train: EncodedDataset, items: Sequence[int]) -> list[tuple[int, ...]]:
     """The shapes of the dropout calls of a forward pass."""
     recorder = ShapeRecorder()
-    draws = [train.draw(0, 0, item) for item in items]
+    draws = [train.example_rng(0, 0, item) for item in items]
     batch = inference.batch_for(model, task, [train.examples[item] for item in items], base, draws)
     with torch.no_grad(), kernels.applied(model, (), recorder):
         task.forward(model, batch)

@@ -43,7 +43,7 @@ class Words(Task[Any]):
         return len(example["input_ids"])
 
     def collate(self, examples: Any, base: Any, rngs: Any) -> Batch:
-        longest = max(map(self.size, examples))
+        longest = max(map(self.num_tokens, examples))
         ids = torch.tensor([[*example["input_ids"], *[0] * (longest - self.num_tokens(example))] for example in examples])
         return Batch({"input_ids": ids, "attention_mask": (ids > 0).long()}, torch.tensor([e["label"] for e in examples]), len(examples))
 

@@ -76,11 +76,11 @@ def training(place: Path, model: str, rows: int, given: argparse.Namespace) -> d
     place.mkdir()
     write(place / "data", rows, given.cut)
     stages = Stages()
-    sets = {"train.steps": given.steps, "train.batch_size": 32, "train.prove": False, "train.validations": 1}
+    sets = {"train.max_steps": given.steps, "train.batch_size": 32, "train.verify": False, "train.evals_per_epoch": 1}
     if given.cut:
         sets["data.validation"] = WARM / rows if rows > WARM else 0.5
     with registered(Words), stages.watching():
-        run = hubtune.train(Words.name if given.words else "text-classification", model=model, data=place / "data", out=place / "run", set=sets, watcher=stages)
+        run = hubtune.train(Words.name if given.words else "text-classification", model=model, data=place / "data", out=place / "run", set=sets, callbacks=stages)
     return {"peak": stages.peak(), "stages": stages.stages, "accuracy": run.metrics["accuracy"], "steps": run.record["steps"]}
 
 
@@ -108,8 +108,8 @@ def write(folder: Path, rows: int, cut: bool) -> None:
             parquet.write_table(pa.table({"text": texts, "label": labels}), folder / f"{split}-{part:03d}.parquet", row_group_size=50_000)
 
 
-class Stages(hubtune.Watcher):
-    """A watcher that divides a run into stages, at what hubtune says of it, and looks at memory meanwhile."""
+class Stages(hubtune.Callbacks):
+    """Callbacks that divide a run into stages, at what hubtune says of it, and looks at memory meanwhile."""
 
     def __init__(self) -> None:
         self.stages: list[dict[str, Any]] = []
@@ -147,16 +147,16 @@ class Stages(hubtune.Watcher):
         """The peak of each figure."""
         return {name: max(stage[name] for stage in self.stages) for name in FIGURES.values()}
 
-    def note(self, text: str) -> None:
+    def on_info(self, text: str) -> None:
         after = {"columns": "inspecting and splitting", "rows": "opening the model", "model": "encoding", "tokens a row": "loading"}
         for said, stage in after.items():
             if text.startswith(f"{said}:"):
                 self.enter(stage)
 
-    def begin(self, what: str, total: int) -> None:
+    def on_progress_start(self, what: str, total: int) -> None:
         self.enter(what)
 
-    def warn(self, text: str) -> None:
+    def on_warning(self, text: str) -> None:
         print(text, file=sys.stderr)
 
 

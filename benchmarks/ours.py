@@ -19,17 +19,17 @@ def hubtune(job: Job, *, strategy: str = "full", options: dict[str, Any] | None 
 
     steps = Steps()
 
-    class Clock(hubtune.Watcher):
-        def advance(self, units: int, **shown: float) -> None:
+    class Clock(hubtune.Callbacks):
+        def on_progress(self, units: int, **shown: float) -> None:
             if "loss" in shown:
                 steps.mark()
 
     rows = [{"text": text, "label": label} for text, label in job.rows]
-    train = {"batch_size": BATCH, "steps": job.steps, "lr": job.lr, "seed": job.seed, "max_length": LENGTH, "keep": "last",
-             "patience": 0, "prove": False, "validations": 1, "save_minutes": 1e6, **settings}
+    train = {"batch_size": BATCH, "max_steps": job.steps, "learning_rate": job.lr, "seed": job.seed, "max_length": LENGTH, "keep": "last",
+             "early_stopping_patience": 0, "verify": False, "evals_per_epoch": 1, "save_minutes": 1e6, **settings}
     out = tempfile.TemporaryDirectory()
     run = hubtune.train("text-classification", model=job.folder, data={"train": rows, "validation": rows[:32]}, strategy=strategy,
-                        out=Path(out.name) / "run", watcher=Clock(),
+                        out=Path(out.name) / "run", callbacks=Clock(),
                         set={**{f"train.{key}": value for key, value in train.items()},
                              **{f"strategy.{key}": value for key, value in (options or {}).items()}})
     for line in map(json.loads, (Path(out.name) / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()):

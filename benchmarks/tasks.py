@@ -30,7 +30,7 @@ ASKED = 8
 """Rows that `hubtune predict` answers."""
 WATCHED = 2
 """Rows of those learnt by heart that are validated in training: an epoch is one step, and a validation comes with each."""
-STILL = {"train.steps": 1, "train.lr": 1e-12, "train.prove": False}
+STILL = {"train.max_steps": 1, "train.learning_rate": 1e-12, "train.verify": False}
 """A training in which nothing moves: what it scores is the untrained model."""
 
 BESIDE = {"step", "epoch", "lr", "grad_norm", "rows", "tokens", "padded_tokens", "micro_batches", "penalty"}

@@ -122,16 +122,16 @@ HEAD = ("key", "what it is", "kind", "default")
 
 def recipe_keys() -> str:
     """The tables that every recipe has."""
-    from hubtune.recipe import DataPart, PublishPart, TrainPart
+    from hubtune.recipe import DataConfig, PublishConfig, TrainConfig
 
     parts = [
         ("[task]", [("`task.name`", "a task (see: hubtune tasks)", "text", "needed")]),
         ("[strategy]", [("`strategy.name`", "a strategy (see: hubtune strategies)", "text", code("full"))]),
         ("[model]", [("`model.id`", "a Hub id `org/name[@revision]`, or a folder", "text", "needed")]),
-        ("[data]", [*options_rows(DataPart, "data"),
+        ("[data]", [*options_rows(DataConfig, "data"),
                     ("`data.ROLE`", "the column of a role of the task, such as `data.text` and `data.label`", "text",
                      "found by name")]),
-        ("[train]", options_rows(TrainPart, "train")), ("[publish]", options_rows(PublishPart, "publish")),
+        ("[train]", options_rows(TrainConfig, "train")), ("[publish]", options_rows(PublishConfig, "publish")),
     ]
     return "\n\n".join(f"### {name}\n\n{table(HEAD, rows)}" for name, rows in parts)
 

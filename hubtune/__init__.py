@@ -5,7 +5,7 @@ Everything that a user or a plugin may import is here; torch and transformers ar
 
 from typing import TYPE_CHECKING, Any
 
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import (
     CONTRACT,
     Base,
@@ -44,6 +44,7 @@ __all__ = [
     "CONTRACT",
     "Base",
     "Batch",
+    "Callbacks",
     "Column",
     "DataError",
     "DataFormat",
@@ -61,7 +62,6 @@ __all__ = [
     "Run",
     "Strategy",
     "Task",
-    "Watcher",
     "check",
     "column_values",
     "enumerate_rows",

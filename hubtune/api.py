@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune import hub, recipe, record
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import registry
 from hubtune.errors import ModelError
 from hubtune.hub.origin import count_parameters, fetch, locate, weight_formats
@@ -48,42 +48,42 @@ def make_recipe(
 def train(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
     set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
-    public: bool = False, pr: bool = False, recipe: str | Path | None = None, watcher: Watcher | None = None,
+    public: bool = False, pr: bool = False, recipe: str | Path | None = None, callbacks: Callbacks | None = None,
 ) -> Run:
     """Tune a pretrained model and return the finished run.
 
     task, strategy: registered names. model: a folder, or `org/name[@revision]`. data: a file, a folder, a Hub
     data set `org/name[:config][@revision]`, or rows (a list of dicts, a `datasets` object, or these by split).
-    set: `{"train.lr": 3e-5}` or `["train.lr=3e-5"]`. out: the run's folder. push: a repository to publish to.
+    set: `{"train.learning_rate": 3e-5}` or `["train.learning_rate=3e-5"]`. out: the run's folder. push: a repository to publish to.
     recipe: a TOML file that gives all of this. Raises a subclass of HubtuneError for what the caller can mend.
     """
     made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
-    return run.train(made, out=out, overwrite=overwrite, source=source, watcher=watcher)
+    return run.train(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
 def check(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
     set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
-    public: bool = False, pr: bool = False, recipe: str | Path | None = None, watcher: Watcher | None = None,
+    public: bool = False, pr: bool = False, recipe: str | Path | None = None, callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Check data, model and permission as `train` does, fetch no weights, and say what would happen."""
     made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
-    return run.check(made, out=out, overwrite=overwrite, source=source, watcher=watcher)
+    return run.check(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
 def plan(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
     set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
-    public: bool = False, pr: bool = False, recipe: str | Path | None = None, watcher: Watcher | None = None,
+    public: bool = False, pr: bool = False, recipe: str | Path | None = None, callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """What `train` would cost, from a few steps that are taken and forgotten: seconds, bytes of memory, disk and upload."""
     made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
-    return run.plan(made, out=out, overwrite=overwrite, source=source, watcher=watcher)
+    return run.plan(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
-def resume(folder: str | Path, *, data: Any = None, watcher: Watcher | None = None) -> Run:
+def resume(folder: str | Path, *, data: Any = None, callbacks: Callbacks | None = None) -> Run:
     """Go on with a run that stopped. data: only for a run whose rows came from memory."""
-    return run.resume(folder, source=data, watcher=watcher)
+    return run.resume(folder, source=data, callbacks=callbacks)
 
 
 def load(model: str | Path, *, task: str | None = None) -> Model:

@@ -1,51 +1,54 @@
-"""Whoever wants to know how the work goes: told what happens, as it happens. Pure."""
+"""Progress callbacks: what a run tells its caller while it works."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class Watcher:
-    """Told what happens, as it happens; does nothing by itself."""
+class Callbacks:
+    """Base class of progress callbacks; every method does nothing. Pass an instance as `callbacks=`."""
 
-    def note(self, text: str) -> None:
-        """A line for the user."""
+    def on_info(self, text: str) -> None:
+        """Handle a line of information."""
 
-    def warn(self, text: str) -> None:
-        """A line that the user should not miss."""
+    def on_warning(self, text: str) -> None:
+        """Handle a warning."""
 
-    def begin(self, what: str, total: int) -> None:
-        """A piece of work of so many units begins."""
+    def on_progress_start(self, description: str, total: int) -> None:
+        """Handle the start of a stage such as "training". total: its units, such as steps or examples."""
 
-    def advance(self, units: int, **shown: float) -> None:
-        """So many units of it are done."""
+    def on_progress(self, units: int, **metrics: float) -> None:
+        """Handle progress within the stage. units: how many more are done. metrics: current values, such as the loss."""
 
-    def end(self) -> None:
-        """The piece of work is over."""
+    def on_progress_end(self) -> None:
+        """Handle the end of the stage."""
 
-    def validated(self, record: dict[str, Any], best: bool) -> None:
-        """The model was scored on the validation rows."""
+    def on_evaluate(self, record: dict[str, Any], best: bool) -> None:
+        """Handle a validation. record: its line of `log.jsonl`. best: True if these are the best weights so far."""
 
 
-class Noted(Watcher):
-    """Passes on to another watcher, and keeps the warnings for the record."""
+class RecordingCallbacks(Callbacks):
+    """Forward everything to other callbacks, and keep the warnings for `run.json`."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        self.watcher = watcher
+    def __init__(self, callbacks: Callbacks) -> None:
+        self.callbacks = callbacks
         self.warnings: list[str] = []
 
-    def note(self, text: str) -> None:
-        self.watcher.note(text)
+    def on_info(self, text: str) -> None:
+        self.callbacks.on_info(text)
 
-    def warn(self, text: str) -> None:
+    def on_warning(self, text: str) -> None:
         self.warnings.append(text)
-        self.watcher.warn(text)
+        self.callbacks.on_warning(text)
 
-    def begin(self, what: str, total: int) -> None:
-        self.watcher.begin(what, total)
+    def on_progress_start(self, description: str, total: int) -> None:
+        self.callbacks.on_progress_start(description, total)
 
-    def advance(self, units: int, **shown: float) -> None:
-        self.watcher.advance(units, **shown)
+    def on_progress(self, units: int, **metrics: float) -> None:
+        self.callbacks.on_progress(units, **metrics)
 
-    def end(self) -> None:
-        self.watcher.end()
+    def on_progress_end(self) -> None:
+        self.callbacks.on_progress_end()
+
+    def on_evaluate(self, record: dict[str, Any], best: bool) -> None:
+        self.callbacks.on_evaluate(record, best)

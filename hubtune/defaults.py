@@ -9,13 +9,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from hubtune.recipe import TrainPart
+from hubtune.recipe import TrainConfig
 
 REFERENCE_PARAMETERS = 110_000_000
-"""The model size that a strategy's `train.lr` is given for: BERT-base."""
+"""The model size that a strategy's `train.learning_rate` is given for: BERT-base."""
 REFERENCE_RATE = 5e-5
 """The rate of a strategy that names none."""
-OPEN = tuple(f"train.{item.name}" for item in dataclasses.fields(TrainPart) if item.default is None)
+OPEN = tuple(f"train.{item.name}" for item in dataclasses.fields(TrainConfig) if item.default is None)
 """What a strategy may have wishes for: the keys that a recipe leaves open."""
 GROWTH = 10.0
 """How many times the rate may grow for a small model."""
@@ -44,21 +44,21 @@ def learning_rate(reference: float, parameters: int, still: bool = False) -> flo
     return float(f"{reference * min(1.0 if still else GROWTH, max(0.2, factor)):.2g}")
 
 
-def order(additive: bool) -> str:
+def sampler(additive: bool) -> str:
     """How rows meet: those of similar size, which saves a third of a step and holds the accuracy; anyhow where a loss compares
     the rows of a step, so that which rows these are is a part of what is learnt."""
-    return "bucketed" if additive else "random"
+    return "length-bucketed" if additive else "random"
 
 
 def settle(
-    train: TrainPart, strategy: Mapping[str, Any], rows: int, parameters: int, *, still: bool = False, additive: bool = True
-) -> TrainPart:
+    train: TrainConfig, strategy: Mapping[str, Any], rows: int, parameters: int, *, still: bool = False, additive: bool = True
+) -> TrainConfig:
     """The settings of a run with nothing left open: the user's, else the strategy's, else from the sizes and the loss."""
     wishes = {key.removeprefix("train."): value for key, value in strategy.items()}
-    wishes["lr"] = learning_rate(wishes.get("lr", REFERENCE_RATE), parameters, still)
-    wishes = {"batch_size": batch_size(rows), "epochs": epochs(rows), "weight_decay": WEIGHT_DECAY, "order": order(additive), **wishes}
-    if train.steps is not None or train.epochs is not None:
-        wishes.pop("steps", None)
-    if train.steps is not None or "steps" in wishes:
+    wishes["learning_rate"] = learning_rate(wishes.get("learning_rate", REFERENCE_RATE), parameters, still)
+    wishes = {"batch_size": batch_size(rows), "epochs": epochs(rows), "weight_decay": WEIGHT_DECAY, "sampler": sampler(additive), **wishes}
+    if train.max_steps is not None or train.epochs is not None:
+        wishes.pop("max_steps", None)
+    if train.max_steps is not None or "max_steps" in wishes:
         del wishes["epochs"]
     return dataclasses.replace(train, **{key: value for key, value in wishes.items() if getattr(train, key) is None})

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hubtune.errors import RecipeError, did_you_mean, listing
+from hubtune.errors import RecipeError, listing
+from hubtune.other_names import unknown_key, value_advice
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,12 @@ def fill(kind: type[PartT], values: Mapping[str, Any], table: str, where: str | 
     filled = {}
     for name, value in values.items():
         if name not in fields:
-            known = f"Keys: {listing(fields, 30)}." if fields else "It has none."
-            raise RecipeError(f"no key {table}.{name}.{did_you_mean(name, fields)} {known}", where=where)
+            raise unknown_key(table, name, value, list(fields), where)
         choices = fields[name].metadata.get("choices")
         fitted = "none" if value is None and choices and "none" in choices else fit(value, hints[name])
         if fitted is MISFIT or (choices and fitted is not None and fitted not in choices):
             right = f"one of {listing(choices, 20)}" if choices else describe(hints[name])
-            raise RecipeError(f"{table}.{name} is {right}, not {value!r}.", where=where)
+            raise RecipeError(f"{table}.{name} is {right}, not {value!r}{value_advice(f'{table}.{name}', value)}.", where=where)
         filled[name] = fitted
     return kind(**filled)
 

@@ -18,7 +18,7 @@ from hubtune.options import fill, option
 
 
 @dataclass(frozen=True)
-class Chosen:
+class PluginChoice:
     """A plugin by name, with its options as given (checked against its `Options` later)."""
 
     name: str
@@ -26,7 +26,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class DataPart:
+class DataConfig:
     """`[data]`: where rows come from. Any further key is a role: `text = "body"` maps a column."""
 
     source: str = option("", "a file, a folder with train/validation/test files, or a Hub data set org/name[:config]")
@@ -38,26 +38,28 @@ class DataPart:
 
 
 @dataclass(frozen=True)
-class TrainPart:
+class TrainConfig:
     """`[train]`: how the weights move. None means: follow the data, the model and the strategy."""
 
     epochs: float | None = option(None, "passes over the data; none: from the number of rows")
-    steps: int | None = option(None, "optimizer steps in all, instead of epochs")
-    batch_size: int | None = option(None, "rows a step, on all devices together; none: from the number of rows")
-    lr: float | None = option(None, "the highest learning rate; none: from the strategy and the model's size")
+    max_steps: int | None = option(None, "optimizer steps in all, instead of epochs")
+    batch_size: int | None = option(None, "rows per optimizer step, on all devices together; none: from the number of rows")
+    learning_rate: float | None = option(None, "the peak learning rate; none: from the strategy and the model's size")
     weight_decay: float | None = option(None, "AdamW's decay of matrices; none: the strategy's, else 0.01")
     optimizer: str = option("adamw", "adamw: the strategy's own; adamw-8bit: its state in 8 bits, on NVIDIA GPUs", choices=("adamw", "adamw-8bit"))
     warmup: float = option(0.1, "the share of steps (below 1) or the steps until the highest rate")
     schedule: str = option("linear", "how the rate falls after the warmup", choices=("linear", "cosine", "constant"))
-    clip: float = option(1.0, "the largest gradient norm; 0: do not clip")
-    seed: int = option(0, "of the split, the head, the order and dropout")
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0: no clipping")
+    seed: int = option(0, "random seed of the split, the new head, the sampler and dropout")
     precision: str = option(
         "auto", "the number format of training", choices=("auto", "fp32", "bf16", "fp16", "fp64")
     )
     kernels: str = option("auto", "auto: what is computed faster in the same mathematics, and frozen parts once; plain: torch's own, nothing computed once", choices=("auto", "plain"))
     plan: str | None = option(None, "compute as another run did, named by its folder, and measure nothing: the same cuts, so the same dropout")
-    order: str | None = option(None, "how rows meet in steps: anyhow, or those of similar size; none: bucketed, where a loss is a sum over rows",
-                               choices=("random", "bucketed"))
+    sampler: str | None = option(
+        None, "random batches, or batches of rows of similar length; none: length-bucketed, if the loss is a sum over rows",
+        choices=("random", "length-bucketed"),
+    )
     compile: str = option("auto", "on: blocks are compiled (torch.compile); auto: on a GPU, for a long training that it makes faster", choices=("auto", "on", "off"))
     padding_free: str = option("auto", "on: blocks compute no padding; auto: where that saves much", choices=("auto", "on", "off"))
     max_length: int | None = option(None, "tokens that longer training texts are cut to; none: from the data and the model")
@@ -65,19 +67,22 @@ class TrainPart:
         "frozen", "the running statistics of pretrained batch norms stay, or follow the data", choices=("frozen", "train")
     )
     keep: str = option("best", "which weights are the result", choices=("best", "last"))
-    patience: int = option(3, "stop after this many validations without a better one; 0: never")
-    validations: int | None = option(None, "validations in an epoch; none: one")
+    early_stopping_patience: int = option(3, "stop after this many validations without improvement; 0: never")
+    evals_per_epoch: int | None = option(None, "validations per epoch; none: one")
     save_minutes: float = option(10.0, "minutes between checkpoints, beside the one at every validation")
-    prove: bool = option(True, "compare the saved model with the trained one in a fresh process (always on publishing)")
-    shard: str = option(
-        "auto", "weights over several processes: full: each holds a part (FSDP2); none: each holds all (DDP); auto: as the launcher says",
-        choices=("auto", "none", "full"),
+    gradient_checkpointing: str = option(
+        "auto", "recompute activations in the backward pass, to save memory; auto: only where memory is short", choices=("auto", "on", "off")
     )
-    track: str | None = option(None, "send the curve to a tracker", choices=("tensorboard", "wandb", "trackio"))
+    verify: bool = option(True, "compare the saved model with the trained one in a clean process (always done when publishing)")
+    fsdp: str = option(
+        "auto", "several processes: on: each holds a part of the weights (FSDP2); off: each holds all (DDP); auto: as the launcher says",
+        choices=("auto", "on", "off"),
+    )
+    report_to: str | None = option(None, "also log to a tracker", choices=("tensorboard", "wandb", "trackio"))
 
 
 @dataclass(frozen=True)
-class PublishPart:
+class PublishConfig:
     """`[publish]`: where the model goes when it is trained."""
 
     repo: str | None = option(None, "push to this repository when the training is done")
@@ -91,12 +96,12 @@ class PublishPart:
 class Recipe:
     """Everything a run is."""
 
-    task: Chosen
+    task: PluginChoice
     model: str
-    data: DataPart = DataPart()
-    strategy: Chosen = Chosen("full")
-    train: TrainPart = TrainPart()
-    publish: PublishPart = PublishPart()
+    data: DataConfig = DataConfig()
+    strategy: PluginChoice = PluginChoice("full")
+    train: TrainConfig = TrainConfig()
+    publish: PublishConfig = PublishConfig()
 
     def as_dict(self) -> dict[str, Any]:
         """The tables of the TOML form, as JSON values; what is not set is null."""
@@ -151,7 +156,7 @@ def override(tables: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         table, dot, name = key.strip().partition(".")
         if not (equals and dot and name):
-            raise RecipeError(f"--set takes TABLE.KEY=VALUE, not '{item}'.", hint="For example: --set train.lr=3e-5")
+            raise RecipeError(f"--set takes TABLE.KEY=VALUE, not '{item}'.", hint="For example: --set train.learning_rate=3e-5")
         if table not in TABLES:
             raise RecipeError(f"no table '{table}' in '{item}'.{did_you_mean(table, TABLES)} Tables: {listing(TABLES)}.")
         target = merged.setdefault(table, {})
@@ -197,33 +202,33 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
         raise RecipeError(f"no key model.{min(strange)}; [model] has: id.", where=where,
                           hint='A revision is a part of the id: id = "org/name@revision"')
     data = dict(tables.get("data", {}))
-    known = {item.name for item in dataclasses.fields(DataPart)} - {"columns"}
+    known = {item.name for item in dataclasses.fields(DataConfig)} - {"columns"}
     columns = {role: data.pop(role) for role in list(data) if role not in known}
     for role, column in columns.items():
         if not isinstance(column, str):
             raise RecipeError(f"data.{role} names a column, so it is a string, not {column!r}.", where=where)
     return Recipe(
-        task=Chosen(str(task.pop("name")), task),
-        strategy=Chosen(str(strategy.pop("name", "full")), strategy),
+        task=PluginChoice(str(task.pop("name")), task),
+        strategy=PluginChoice(str(strategy.pop("name", "full")), strategy),
         model=str(model["id"]),
-        data=dataclasses.replace(fill(DataPart, data, "data", where), columns=columns),
-        train=checked(fill(TrainPart, dict(tables.get("train", {})), "train", where), where),
-        publish=fill(PublishPart, dict(tables.get("publish", {})), "publish", where),
+        data=dataclasses.replace(fill(DataConfig, data, "data", where), columns=columns),
+        train=checked(fill(TrainConfig, dict(tables.get("train", {})), "train", where), where),
+        publish=fill(PublishConfig, dict(tables.get("publish", {})), "publish", where),
     )
 
 
-def checked(train: TrainPart, where: str | None) -> TrainPart:
+def checked(train: TrainConfig, where: str | None) -> TrainConfig:
     """Refuse numbers that no training can have."""
     for name, value in vars(train).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise RecipeError(f"train.{name} is a finite number, not {value}.", where=where)
-    for name in ("epochs", "steps", "batch_size", "lr", "max_length", "validations"):
+    for name in ("epochs", "max_steps", "batch_size", "learning_rate", "max_length", "evals_per_epoch"):
         value = getattr(train, name)
         if value is not None and value <= 0:
             raise RecipeError(f"train.{name} is above 0, not {value}.", where=where)
-    for name in ("weight_decay", "warmup", "clip", "patience", "seed", "save_minutes"):
+    for name in ("weight_decay", "warmup", "max_grad_norm", "early_stopping_patience", "seed", "save_minutes"):
         if (getattr(train, name) or 0) < 0:
             raise RecipeError(f"train.{name} is not below 0, not {getattr(train, name)}.", where=where)
-    if train.epochs is not None and train.steps is not None:
-        raise RecipeError("train.epochs and train.steps are two ways to say one thing; give one.", where=where)
+    if train.epochs is not None and train.max_steps is not None:
+        raise RecipeError("train.epochs and train.max_steps are two ways to say one thing; give one.", where=where)
     return train

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune.errors import RecipeError, ResumeError
+from hubtune.other_names import RENAMED, RENAMED_VALUES
 from hubtune.recipe import Recipe
 
 RECORD = "hubtune.json"
@@ -49,11 +50,32 @@ def read_record(folder: Path) -> dict[str, Any]:
     """The contents of a run's `run.json`."""
     path = Path(folder) / "run.json"
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return migrated(dict(json.loads(path.read_text(encoding="utf-8"))))
     except FileNotFoundError:
         raise ResumeError(f"'{folder}' is no run: it has no run.json.", hint="Runs are made by: hubtune train") from None
     except ValueError:
         raise ResumeError("it cannot be read as JSON.", where=str(path), hint="Train anew with --overwrite.") from None
+
+
+def parse_model_record(text: str) -> dict[str, Any]:
+    """The contents of `hubtune.json`, as this version writes them; empty where it is no record of hubtune."""
+    record = json.loads(text)
+    return migrated(dict(record)) if isinstance(record, dict) else {}
+
+
+def migrated(record: dict[str, Any]) -> dict[str, Any]:
+    """A `run.json` or `hubtune.json` of hubtune 0.1 as this version writes it; one of this version as it is."""
+    recipe = record.get("recipe", {})
+    for place, name in ((recipe, "train"), (record, "settings")):
+        if name in place:
+            place[name] = migrated_settings(place[name])
+    return record
+
+
+def migrated_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The `[train]` table of hubtune 0.1, by the keys and values of this version."""
+    found = {RENAMED.get(key, key): value for key, value in settings.items()}
+    return {key: RENAMED_VALUES.get(f"train.{key}", {}).get(value, value) for key, value in found.items()}
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hubtune import other_names
 from hubtune.errors import RecipeError
 from hubtune.options import describe, option
 from hubtune.recipe import (
     TABLES,
-    Chosen,
-    DataPart,
-    PublishPart,
+    DataConfig,
+    PluginChoice,
+    PublishConfig,
     Recipe,
-    TrainPart,
+    TrainConfig,
     build,
     fill,
     literal,
@@ -41,21 +43,21 @@ def some_recipe(seed: int) -> Recipe:
         return value if draw.random() < 0.5 else None
 
     words = ["body", "naïve \"quoted\" \\ text", "a.b", "größe", "two\nlines", "#hash", "=", "日本"]
-    length: dict[str, Any] = draw.choice([{"epochs": draw.random() * 9 + 0.1}, {"steps": draw.randint(1, 99)}, {}])
+    length: dict[str, Any] = draw.choice([{"epochs": draw.random() * 9 + 0.1}, {"max_steps": draw.randint(1, 99)}, {}])
     return Recipe(
-        task=Chosen("sentiment", {"kind": draw.choice(words), "threshold": draw.random()} if draw.random() < 0.5 else {}),
+        task=PluginChoice("sentiment", {"kind": draw.choice(words), "threshold": draw.random()} if draw.random() < 0.5 else {}),
         model=draw.choice(["org/name", "org/name@main", "./folder", "C:\\models\\x"]),
-        data=DataPart(
+        data=DataConfig(
             draw.choice(words), draw.choice([0.1, 0.25, "dev.csv"]), maybe(draw.randint(4, 99)),
             {"text": draw.choice(words), "label": draw.choice(words)} if draw.random() < 0.5 else {},
         ),
-        strategy=Chosen("lora", {"rank": draw.randint(1, 64), "dora": True, "targets": draw.sample(words, 2)}),
-        train=TrainPart(
-            **length, batch_size=maybe(draw.randint(1, 64)), lr=maybe(10 ** draw.uniform(-7, -1)),
+        strategy=PluginChoice("lora", {"rank": draw.randint(1, 64), "dora": True, "targets": draw.sample(words, 2)}),
+        train=TrainConfig(
+            **length, batch_size=maybe(draw.randint(1, 64)), learning_rate=maybe(10 ** draw.uniform(-7, -1)),
             warmup=draw.choice([0.0, 0.06, 100.0]), schedule=draw.choice(["linear", "cosine", "constant"]),
-            seed=draw.randint(0, 2**31), keep=draw.choice(["best", "last"]), track=maybe("tensorboard"),
+            seed=draw.randint(0, 2**31), keep=draw.choice(["best", "last"]), report_to=maybe("tensorboard"),
         ),
-        publish=PublishPart(maybe("me/x"), draw.random() < 0.5, False, maybe("mit"), draw.sample(["en", "de", "no"], 2)),
+        publish=PublishConfig(maybe("me/x"), draw.random() < 0.5, False, maybe("mit"), draw.sample(["en", "de", "no"], 2)),
     )
 
 
@@ -74,14 +76,14 @@ def test_a_recipe_as_json_is_the_same_recipe_again(seed: int) -> None:
 
 
 def test_an_option_set_to_none_stays_set() -> None:
-    recipe = Recipe(Chosen("sentiment"), "org/name", strategy=Chosen("lora", {"alpha": None}))
+    recipe = Recipe(PluginChoice("sentiment"), "org/name", strategy=PluginChoice("lora", {"alpha": None}))
     assert build(recipe.as_dict()) == recipe
     assert build(json.loads(json.dumps(recipe.as_dict()))) == recipe
 
 
 def test_what_is_not_set_is_null_in_json_and_absent_in_toml() -> None:
     recipe = build(LEAST)
-    assert recipe.as_dict()["train"]["lr"] is None
+    assert recipe.as_dict()["train"]["learning_rate"] is None
     tables = tomllib.loads(recipe.as_toml())
     unset = {(name, key) for name, table in recipe.as_dict().items() for key, value in table.items() if value is None}
     assert unset >= {("data", "limit"), ("train", "weight_decay"), ("publish", "repo")}
@@ -89,7 +91,7 @@ def test_what_is_not_set_is_null_in_json_and_absent_in_toml() -> None:
 
 
 def test_the_least_recipe_is_a_task_and_a_model() -> None:
-    assert build(LEAST) == Recipe(Chosen("sentiment"), "org/name")
+    assert build(LEAST) == Recipe(PluginChoice("sentiment"), "org/name")
     assert build(LEAST).strategy.name == "full"
 
 
@@ -114,33 +116,33 @@ def test_a_set_value_is_a_toml_literal_or_a_string(text: str, value: Any) -> Non
 
 def test_set_lays_values_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
-    path.write_text('[task]\nname = "sentiment"\n[model]\nid = "a/b"\n[train]\nlr = 1e-3\nseed = 7\n', encoding="utf-8")
-    recipe = read(path, ["train.lr=3e-5", "train.keep = last", "data.text=body", "strategy.name=lora", "strategy.rank=4"])
-    assert (recipe.train.lr, recipe.train.seed, recipe.train.keep) == (3e-5, 7, "last")
+    path.write_text('[task]\nname = "sentiment"\n[model]\nid = "a/b"\n[train]\nlearning_rate = 1e-3\nseed = 7\n', encoding="utf-8")
+    recipe = read(path, ["train.learning_rate=3e-5", "train.keep = last", "data.text=body", "strategy.name=lora", "strategy.rank=4"])
+    assert (recipe.train.learning_rate, recipe.train.seed, recipe.train.keep) == (3e-5, 7, "last")
     assert recipe.data.columns == {"text": "body"}
-    assert recipe.strategy == Chosen("lora", {"rank": 4})
+    assert recipe.strategy == PluginChoice("lora", {"rank": 4})
 
 
 def test_set_over_a_table_that_is_none_is_refused() -> None:
     with pytest.raises(RecipeError):
-        build(override({**LEAST, "train": 3}, ["train.lr=1"]))
+        build(override({**LEAST, "train": 3}, ["train.learning_rate=1"]))
 
 
 def test_set_does_not_change_what_it_was_laid_over() -> None:
-    tables: dict[str, Any] = {"train": {"lr": 1.0}}
-    override(tables, ["train.lr=2", "data.limit=3"])
-    assert tables == {"train": {"lr": 1.0}}
+    tables: dict[str, Any] = {"train": {"learning_rate": 1.0}}
+    override(tables, ["train.learning_rate=2", "data.limit=3"])
+    assert tables == {"train": {"learning_rate": 1.0}}
 
 
 def test_the_last_set_wins_and_a_value_may_hold_an_equals_sign() -> None:
     assert override({}, ["data.text=a", "data.text=b=c"]) == {"data": {"text": "b=c"}}
 
 
-@pytest.mark.parametrize("item", ["lr=3", "train.lr", "train.=3", "=3", ""])
+@pytest.mark.parametrize("item", ["lr=3", "train.learning_rate", "train.=3", "=3", ""])
 def test_set_without_table_key_and_value_is_refused(item: str) -> None:
     with pytest.raises(RecipeError, match=r"--set takes TABLE\.KEY=VALUE") as caught:
         override({}, [item])
-    assert caught.value.hint == "For example: --set train.lr=3e-5"
+    assert caught.value.hint == "For example: --set train.learning_rate=3e-5"
 
 
 def test_none_leaves_a_setting_open_and_is_refused_where_nothing_can_be_open() -> None:
@@ -163,14 +165,13 @@ def test_none_is_a_string_where_it_is_one_of_the_choices() -> None:
 
 
 @pytest.mark.parametrize(("sets", "message"), [
-    ("train.epoch=3", "no key train.epoch. Did you mean 'epochs'?"),
-    ("train.learning_rate=3", "no key train.learning_rate."),
-    ("publish.licence=mit", "no key publish.licence. Did you mean 'license'?"),
+    ("train.epoch=3", "there is no key train.epoch. Did you mean 'epochs'?"),
+    ("publish.licence=mit", "there is no key publish.licence. Did you mean 'license'?"),
     ("trian.lr=3", "no table 'trian' in 'trian.lr=3'. Did you mean 'train'?"),
     ("train.schedule=linea", "train.schedule is one of linear, cosine, constant, not 'linea'."),
-    ("train.lr=fast", "train.lr is a number or none, not 'fast'."),
-    ("train.lr=", "train.lr is a number or none, not ''."),
-    ("train.lr=true", "train.lr is a number or none, not True."),
+    ("train.learning_rate=fast", "train.learning_rate is a number or none, not 'fast'."),
+    ("train.learning_rate=", "train.learning_rate is a number or none, not ''."),
+    ("train.learning_rate=true", "train.learning_rate is a number or none, not True."),
     ("train.batch_size=1.5", "train.batch_size is a whole number or none, not 1.5."),
     ("train.seed=true", "train.seed is a whole number, not True."),
     ("publish.public=1", "publish.public is true or false, not 1."),
@@ -182,9 +183,9 @@ def test_none_is_a_string_where_it_is_one_of_the_choices() -> None:
     ("data.text=none", "data.text names a column, so it is a string, not None."),
     ("train.epochs=0", "train.epochs is above 0, not 0.0."),
     ("train.batch_size=-1", "train.batch_size is above 0, not -1."),
-    ("train.lr=-1e-5", "train.lr is above 0, not -1e-05."),
+    ("train.learning_rate=-1e-5", "train.learning_rate is above 0, not -1e-05."),
     ("train.weight_decay=-1", "train.weight_decay is not below 0, not -1.0."),
-    ("train.patience=-1", "train.patience is not below 0, not -1."),
+    ("train.early_stopping_patience=-1", "train.early_stopping_patience is not below 0, not -1."),
 ])
 def test_a_value_that_no_run_can_have_is_refused_with_what_would_fit(sets: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
@@ -195,11 +196,11 @@ def test_a_value_that_no_run_can_have_is_refused_with_what_would_fit(sets: str, 
 def test_an_unknown_key_is_answered_with_all_that_are_known() -> None:
     with pytest.raises(RecipeError) as caught:
         with_set("train.zzz=1")
-    assert all(field.name in caught.value.message for field in dataclasses.fields(TrainPart))
+    assert all(field.name in caught.value.message for field in dataclasses.fields(TrainConfig))
 
 
 @pytest.mark.parametrize("text", ["nan", "inf"])
-@pytest.mark.parametrize("key", ["lr", "epochs", "warmup", "clip"])
+@pytest.mark.parametrize("key", ["learning_rate", "epochs", "warmup", "max_grad_norm"])
 def test_numbers_are_finite(key: str, text: str) -> None:
     with pytest.raises(RecipeError):
         with_set(f"train.{key}={text}")
@@ -214,8 +215,8 @@ def test_a_limit_leaves_rows_to_train_and_to_validate_with(limit: str) -> None:
 
 
 def test_epochs_and_steps_are_not_both_given() -> None:
-    with pytest.raises(RecipeError, match=r"train\.epochs and train\.steps are two ways to say one thing"):
-        with_set("train.epochs=3", "train.steps=10")
+    with pytest.raises(RecipeError, match=r"train\.epochs and train\.max_steps are two ways to say one thing"):
+        with_set("train.epochs=3", "train.max_steps=10")
 
 
 def test_a_whole_number_is_a_number() -> None:
@@ -255,7 +256,7 @@ def test_a_file_that_is_missing_or_no_toml_is_said_so(tmp_path: Path) -> None:
 
 
 def test_every_setting_has_a_line_of_help() -> None:
-    for part in (DataPart, TrainPart, PublishPart):
+    for part in (DataConfig, TrainConfig, PublishConfig):
         silent = [field.name for field in dataclasses.fields(part) if not field.metadata.get("help")]
         assert silent in ([], ["columns"])
 
@@ -263,3 +264,56 @@ def test_every_setting_has_a_line_of_help() -> None:
 def test_types_in_words() -> None:
     assert describe(int | None) == "a whole number or none"
     assert describe(list[str]) == "a list"
+
+
+# -------------------------------------------------------------------------------------------------- names from elsewhere
+
+
+@pytest.mark.parametrize(("sets", "message", "hint"), [
+    ("train.lr=3e-5", "train.lr is now train.learning_rate.", "Write: --set train.learning_rate=3e-05"),
+    ("train.order=bucketed", "train.order is now train.sampler.", "Write: --set train.sampler=length-bucketed"),
+    ("train.shard=full", "train.shard is now train.fsdp.", "Write: --set train.fsdp=on"),
+    ("train.prove=false", "train.prove is now train.verify.", "Write: --set train.verify=false"),
+])
+def test_a_key_of_version_0_1_is_answered_with_its_new_name(sets: str, message: str, hint: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        with_set(sets)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+    assert isinstance(with_set(hint.removeprefix("Write: --set ")), Recipe)
+
+
+@pytest.mark.parametrize("old", other_names.RENAMED)
+def test_every_renamed_key_names_a_key_that_exists(old: str) -> None:
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert other_names.RENAMED[old] in names
+    assert old not in names
+
+
+@pytest.mark.parametrize(("name", "right"), [
+    ("num_train_epochs", "train.epochs"), ("per_device_train_batch_size", "train.batch_size"), ("fp16", "train.precision=fp16"),
+    ("bf16", "train.precision=bf16"), ("load_best_model_at_end", "train.keep=best"), ("gradient_accumulation_steps", "train.batch_size"),
+    ("lr_scheduler_type", "train.schedule"), ("warmup_ratio", "train.warmup"), ("logging_steps", "log.jsonl"),
+    ("max_seq_length", "train.max_length"), ("lora_alpha", "strategy.alpha"), ("eval_steps", "train.evals_per_epoch"),
+    ("group_by_length", "train.sampler=length-bucketed"), ("torch_compile", "train.compile=on"),
+])
+def test_a_name_of_trainer_trl_or_peft_is_answered_with_the_key_that_does_it(name: str, right: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        with_set(f"train.{name}=1")
+    assert caught.value.message.startswith(f"there is no key train.{name}: ")
+    assert right in caught.value.message
+
+
+def test_what_is_named_instead_exists() -> None:
+    keys = {f"train.{field.name}" for field in dataclasses.fields(TrainConfig)}
+    named = {key for advice in other_names.INSTEAD.values() for key in re.findall(r"train\.\w+", advice)}
+    assert named
+    assert named <= keys
+    assert not other_names.INSTEAD.keys() & {key.removeprefix("train.") for key in keys}
+    for advice in other_names.INSTEAD.values():
+        for setting in re.findall(r"train\.\w+=[\w-]+", advice):
+            assert isinstance(with_set(setting), Recipe)
+
+
+def test_a_value_of_version_0_1_is_answered_with_its_new_name() -> None:
+    with pytest.raises(RecipeError, match=r"not 'bucketed' \('bucketed' is now 'length-bucketed'\)"):
+        with_set("train.sampler=bucketed")

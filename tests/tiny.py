@@ -9,14 +9,14 @@ import torch
 
 import hubtune
 from hubtune import Base
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.data import encoding
 from hubtune.data.dataset import EncodedDataset
 from hubtune.devices.device import Compute
 from hubtune.evaluation import inference
 from hubtune.hub.origin import local_origin
 from hubtune.models import configuration, loading
-from hubtune.recipe import TrainPart
+from hubtune.recipe import TrainConfig
 from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
 
@@ -29,14 +29,14 @@ def make_context(folder, task, strategy, model, train, validation=None, rows=Non
     train = encoded(task, train)
     validation = train if validation is None else encoded(task, validation)
     base = base or Base("tiny", "", SimpleNamespace(model_type="tiny", to_dict=dict), None)
-    part = TrainPart(**{"patience": 0, **settings})
+    part = TrainConfig(**{"early_stopping_patience": 0, **settings})
     compute = replace(Compute("cpu", "fp64", 0, 4, 8192), **(compute or {}))
     return TrainingContext(task, strategy, base, model, newly_initialized, train, validation, rows or validation.examples, part, compute, folder, resume, shard=shard)
 
 
 def trained(work, stop=None):
     """The loop of a training that has ended, or that stopped after so many steps with a checkpoint."""
-    loop = Loop(work, Watcher())
+    loop = Loop(work, Callbacks())
     try:
         if stop is None:
             loop.run()

@@ -92,7 +92,7 @@ def make_context(folder: Path, task: Any = None, strategy: Any = None, model: An
     torch.manual_seed(0)
     model = model or torch.nn.Sequential(
         torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3 if isinstance(task, Contrast) else 1))
-    settings = {"epochs": 2.0, "batch_size": 4, "lr": 0.01, "weight_decay": 0.0, **settings}
+    settings = {"epochs": 2.0, "batch_size": 4, "learning_rate": 0.01, "weight_decay": 0.0, **settings}
     return tiny.make_context(folder, task, strategy or Plain(), model.double(), examples, compute={"overhead": 64}, **settings)
 
 

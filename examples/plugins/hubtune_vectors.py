@@ -18,7 +18,7 @@ class Vectors(Strategy[VectorsOptions]):
     summary = "only biases, norms and the head learn (after BitFit)"
     paper = "Ben Zaken et al., BitFit, arXiv:2106.10199"
     Options = VectorsOptions
-    defaults = {"train.lr": 1e-3}
+    defaults = {"train.learning_rate": 1e-3}
 
     def prepare(self, model, newly_initialized, task, plan):
         for name, parameter in model.named_parameters():

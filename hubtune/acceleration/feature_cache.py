@@ -23,7 +23,7 @@ from hubtune.acceleration import frozen_backbone
 from hubtune.acceleration.backbone import Backbone, Refused, rebuilt, tensors_in
 from hubtune.acceleration.feature_files import Field, Split, lengths_of, width_of
 from hubtune.acceleration.frozen_backbone import attempt
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import Batch
 from hubtune.data.dataset import EncodedDataset
 from hubtune.evaluation import inference
@@ -71,9 +71,9 @@ class Features(Nothing):
 
     cached = True
 
-    def __init__(self, context: TrainingContext, model: Module, backbone: Backbone, watcher: Watcher) -> None:
+    def __init__(self, context: TrainingContext, model: Module, backbone: Backbone, callbacks: Callbacks) -> None:
         super().__init__("the backbone does not learn")
-        self.context, self.model, self.backbone, self.watcher = context, model, backbone, watcher
+        self.context, self.model, self.backbone, self.callbacks = context, model, backbone, callbacks
         self.folder = context.folder / "features"
         self.encoded = {"train": context.train, "validation": context.validation}
         self.splits = {name: Split(self.folder, name, len(found.examples)) for name, found in self.encoded.items()}
@@ -160,12 +160,12 @@ class Features(Nothing):
         """All examples of all splits through the backbone, each once, and a manifest when they are on the disk."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        self.watcher.begin("computing features", sum(len(encoded.examples) for encoded in self.encoded.values()))
+        self.callbacks.on_progress_start("computing features", sum(len(encoded.examples) for encoded in self.encoded.values()))
         try:
             for name, encoded in self.encoded.items():
                 self.splits[name].write(self.computed(encoded), self.used)
         finally:
-            self.watcher.end()
+            self.callbacks.on_progress_end()
         place = self.folder / MANIFEST
         place.write_text(json.dumps({"fingerprint": self.fingerprint}), encoding="utf-8")
         files.flush(place)
@@ -177,7 +177,7 @@ class Features(Nothing):
             with self.backbone.answering(None) as seen:
                 self.context.task.forward(self.model, batch)
                 yield items, lengths_of(batch, any(field.long for field in self.used)), self.kept(seen, batch)
-            self.watcher.advance(len(items))
+            self.callbacks.on_progress(len(items))
 
     def kept(self, seen: Sequence[Any], batch: Batch) -> dict[str, Tensor]:
         """The tensors that are kept of what the backbone returned for a batch."""
@@ -223,7 +223,7 @@ class Features(Nothing):
             raise Refused(f"its outputs would take {needed / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left")
 
 
-def find(context: TrainingContext, model: Module, learned: frozenset[str], processes: int, watcher: Watcher, began: bool | None = None) -> Nothing:
+def find(context: TrainingContext, model: Module, learned: frozenset[str], processes: int, callbacks: Callbacks, began: bool | None = None) -> Nothing:
     """Features where no weight of the backbone ever learns and nothing speaks against them; else nothing, and why.
 
     began: of a run that goes on, whether it had them before.
@@ -234,16 +234,16 @@ def find(context: TrainingContext, model: Module, learned: frozenset[str], proce
     if reason is not None or began is False:
         return Nothing(reason or "the run began without")
     model.to(context.compute.device)
-    found = Features(context, model, Backbone(part), watcher)  # type: ignore[arg-type]
+    found = Features(context, model, Backbone(part), callbacks)  # type: ignore[arg-type]
     try:
         found.make()
     except Refused as refused:
         found.release()
         shutil.rmtree(found.folder, ignore_errors=True)
-        watcher.note(f"every step runs the whole model: {refused}")
+        callbacks.on_info(f"every step runs the whole model: {refused}")
         return Nothing(str(refused))
     except BaseException:
         found.release()
         raise
-    watcher.note(f"the backbone does not learn: its outputs are computed once, {found.bytes() / 1e6:.0f} MB, without its dropout")
+    callbacks.on_info(f"the backbone does not learn: its outputs are computed once, {found.bytes() / 1e6:.0f} MB, without its dropout")
     return found

@@ -49,13 +49,13 @@ def train(
     if resume is not None:
         if any((task, model, data, strategy, out, set, push, public, pr, overwrite, check)):
             raise typer.BadParameter("a run goes on as it began: --resume takes no other settings.")
-        finish(hubtune.resume(resume, watcher=screen()), as_json)
+        finish(hubtune.resume(resume, callbacks=screen()), as_json)
         return
     if task is None:
         raise typer.BadParameter("name a task or a recipe.toml. Tasks are listed by: hubtune tasks")
     arguments: dict[str, Any] = {
         "task": None if recipe_file else task, "model": model, "data": data, "strategy": strategy, "set": set or (), "out": out,
-        "overwrite": overwrite, "push": push, "public": public, "pr": pr, "recipe": recipe_file, "watcher": screen(),
+        "overwrite": overwrite, "push": push, "public": public, "pr": pr, "recipe": recipe_file, "callbacks": screen(),
     }
     if check:
         show_check(hubtune.check(**arguments), as_json)
@@ -98,7 +98,7 @@ def plan(
         raise typer.BadParameter("name a task or a recipe.toml. Tasks are listed by: hubtune tasks")
     recipe_file = task if task.endswith(".toml") else None
     found = hubtune.plan(None if recipe_file else task, model=model, data=data, strategy=strategy, set=set or (), recipe=recipe_file,
-                         watcher=screen())
+                         callbacks=screen())
     if as_json:
         show_json(found)
         return
@@ -119,7 +119,7 @@ def evaluate(
     """Score a model on labelled rows, with intervals and a report per class."""
     import hubtune
 
-    found = hubtune.load(model, task=task).evaluate(data, split=split, columns=columns_in(set), watcher=screen())
+    found = hubtune.load(model, task=task).evaluate(data, split=split, columns=columns_in(set), callbacks=screen())
     if as_json:
         show_json(found)
         return
@@ -158,7 +158,7 @@ def predict(
     if bool(texts) == bool(data):
         raise typer.BadParameter("give texts, or --data SOURCE.")
     loaded = hubtune.load(model, task=task)
-    answers = loaded.predict(texts or data, split=split, precision=precision, watcher=screen())
+    answers = loaded.predict(texts or data, split=split, precision=precision, callbacks=screen())
     numbered = [{"row": n, **answer} for n, answer in enumerate(answers)]
     from hubtune.cli import output
 
@@ -183,7 +183,7 @@ def publish(
     """Publish a run's model to the Hub as one commit, and prove what the Hub gives back."""
     import hubtune
 
-    done = hubtune.Run(run).publish(repo, public=public, pr=pr, dry_run=dry_run, watcher=screen())
+    done = hubtune.Run(run).publish(repo, public=public, pr=pr, dry_run=dry_run, callbacks=screen())
     if as_json:
         show_json(done)
         return

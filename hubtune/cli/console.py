@@ -10,49 +10,50 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hubtune.callbacks import Callbacks
 from hubtune.errors import HubtuneError
 
 
-class Screen:
-    """A watcher that writes to stderr: bars on a terminal, plain lines elsewhere."""
+class ConsoleCallbacks(Callbacks):
+    """Progress callbacks that write to stderr: bars on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.progress: Progress | None = None
         self.bar: Any = None
 
-    def note(self, text: str) -> None:
+    def on_info(self, text: str) -> None:
         """A line for the user."""
         self.console.print(escape(text), style="dim" if self.console.is_terminal else None)
 
-    def warn(self, text: str) -> None:
+    def on_warning(self, text: str) -> None:
         """A line that the user should not miss."""
         self.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
 
-    def begin(self, what: str, total: int) -> None:
+    def on_progress_start(self, description: str, total: int) -> None:
         """A bar of so many units."""
-        self.end()
+        self.on_progress_end()
         if self.console.is_terminal:
             self.progress = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                 TextColumn("{task.fields[shown]}"), console=self.console, transient=True,
             )
-            self.bar = self.progress.add_task(what, total=total, shown="")
+            self.bar = self.progress.add_task(description, total=total, shown="")
             self.progress.start()
 
-    def advance(self, units: int, **shown: float) -> None:
+    def on_progress(self, units: int, **metrics: float) -> None:
         """So many units more."""
         if self.progress is not None:
-            text = " ".join(f"{name} {value:.4f}" for name, value in shown.items())
+            text = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             self.progress.update(self.bar, advance=units, shown=text)
 
-    def end(self) -> None:
+    def on_progress_end(self) -> None:
         """The bar goes away."""
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
 
-    def validated(self, record: dict[str, Any], best: bool) -> None:
+    def on_evaluate(self, record: dict[str, Any], best: bool) -> None:
         """One line of the validation curve."""
         scores = "  ".join(
             f"{name.removeprefix('validation_')} {value:.4f}" for name, value in record.items()
@@ -113,7 +114,7 @@ def checked(found: dict[str, Any]) -> None:
     """What `hubtune train --check` has found."""
     plan, settings = found["plan"], found["settings"]
     out(f"Everything fits. Training would take {plan['steps']} steps of {settings['batch_size']} rows "
-        f"({plan['steps_an_epoch']} an epoch) at a rate of {settings['lr']:g}.")
+        f"({plan['steps_an_epoch']} an epoch) at a rate of {settings['learning_rate']:g}.")
     labels = ", ".join(found["facts"].get("labels", []))  # of a task that has any
     out(f"model: {found['base']['repo']} ({found['parameters']['total']:,} parameters), strategy: "
         f"{found['strategy']['name']}" + (f", labels: {labels}" if labels else ""))
@@ -125,7 +126,7 @@ def finished(run: Any) -> None:
     metrics(said["metrics"], record["intervals"])
     out(f"\nrun:    {said['run']}   ({said['steps']} steps, {said['seconds']:.0f} s)")
     out(f"pace:   {pace(record['happened'], run.task.unit)}")
-    proven = "proven: a fresh process gives the same outputs" if record["proof"] else "not proven: train.prove is off"
+    proven = "proven: a fresh process gives the same outputs" if record["proof"] else "not proven: train.verify is off"
     out(f"model:  {said['model']}   ({proven})")
     if said["published"]:
         out(f"hub:    {said['published']['pr'] or said['published']['url']}")

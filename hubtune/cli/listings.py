@@ -8,11 +8,11 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, Plugin, Task, registry
 from hubtune.errors import MissingExtra, UnknownPlugin, did_you_mean
 from hubtune.options import describe
-from hubtune.recipe import Chosen, DataPart, PublishPart, TrainPart
+from hubtune.recipe import DataConfig, PluginChoice, PublishConfig, TrainConfig
 
 
 def options_of(kind: type[Any]) -> dict[str, dict[str, Any]]:
@@ -68,7 +68,7 @@ def plugins() -> dict[str, Any]:
     ]}
 
 
-def checked(names: Collection[str], watcher: Watcher) -> dict[str, Any]:
+def checked(names: Collection[str], callbacks: Callbacks) -> dict[str, Any]:
     """Every task with every strategy, or those of these names, tried on tiny models."""
     from hubtune.testing import matrix
 
@@ -78,7 +78,7 @@ def checked(names: Collection[str], watcher: Watcher) -> dict[str, Any]:
         if name not in known:
             raise UnknownPlugin(f"no task or strategy named '{name}'.{did_you_mean(name, known)}",
                                 hint="See them with: hubtune plugins")
-    return matrix.check(found, watcher, names)
+    return matrix.check(found, callbacks, names)
 
 
 def show(items: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
@@ -119,16 +119,16 @@ def commented_recipe(task: str, model: str = "", data: str = "", strategy: str =
 
     plugins = registry.load()
     with contextlib.suppress(MissingExtra):  # a recipe may be written where it cannot run
-        plugins.task(Chosen(task))
+        plugins.task(PluginChoice(task))
     with contextlib.suppress(MissingExtra):
-        plugins.strategy(Chosen(strategy))
+        plugins.strategy(PluginChoice(strategy))
     chosen, way = plugins.tasks[task], plugins.strategies[strategy]
     document = tomlkit.document()
     document.add(tomlkit.comment("A recipe: everything a run is. Train with: hubtune train recipe.toml"))
     tables: list[tuple[str, dict[str, Any], type[Any]]] = [
         ("task", {"name": task}, chosen.Options), ("strategy", {"name": strategy}, way.Options),
-        ("model", {"id": model or "org/name"}, object), ("data", {"source": data or "data.csv"}, DataPart),
-        ("train", {}, TrainPart), ("publish", {}, PublishPart),
+        ("model", {"id": model or "org/name"}, object), ("data", {"source": data or "data.csv"}, DataConfig),
+        ("train", {}, TrainConfig), ("publish", {}, PublishConfig),
     ]
     for name, given, kind in tables:
         table = tomlkit.table()

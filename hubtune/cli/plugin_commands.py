@@ -39,10 +39,10 @@ class Action(enum.StrEnum):
 
 
 def screen() -> Any:
-    """The watcher that shows progress; rich is imported only where something is shown."""
-    from hubtune.cli.console import Screen
+    """The callbacks that show progress; rich is imported only where something is shown."""
+    from hubtune.cli.console import ConsoleCallbacks
 
-    return Screen()
+    return ConsoleCallbacks()
 
 
 def show_json(document: Any) -> None:

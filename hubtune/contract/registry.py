@@ -38,7 +38,7 @@ from hubtune.errors import (
     listing,
 )
 from hubtune.options import fill
-from hubtune.recipe import Chosen
+from hubtune.recipe import PluginChoice
 
 GROUP = "hubtune"
 KINDS: dict[str, type[Plugin[Any]]] = {"tasks": Task, "strategies": Strategy, "formats": DataFormat}
@@ -143,16 +143,16 @@ class Registry:
         """The plugins that somebody wants and nobody can use."""
         return [found for found in self.plugins if found.error is not None]
 
-    def task(self, chosen: Chosen, came: Mapping[str, str] | None = None) -> Task[Any]:
+    def task(self, chosen: PluginChoice, came: Mapping[str, str] | None = None) -> Task[Any]:
         """The task with its options, or an error that says what is wrong and what there is. came: of a run or a model, where its
         record says that the plugin came from."""
         return self._make(self.tasks, chosen, "task", "tasks", came)
 
-    def strategy(self, chosen: Chosen, came: Mapping[str, str] | None = None) -> Strategy[Any]:
+    def strategy(self, chosen: PluginChoice, came: Mapping[str, str] | None = None) -> Strategy[Any]:
         """The strategy, likewise."""
         return self._make(self.strategies, chosen, "strategy", "strategies", came)
 
-    def _make(self, table: dict[str, type[PluginT]], chosen: Chosen, kind: str, kinds: str, came: Mapping[str, str] | None) -> PluginT:
+    def _make(self, table: dict[str, type[PluginT]], chosen: PluginChoice, kind: str, kinds: str, came: Mapping[str, str] | None) -> PluginT:
         plugin = table.get(chosen.name)
         if plugin is None:
             for found in self.plugins:

@@ -21,7 +21,7 @@ class Strategy(Plugin[OptionsT]):
     paper: ClassVar[str | None] = None
     """Where the method was published."""
     defaults: ClassVar[Mapping[str, Any]] = {}
-    """Values that suit the method for keys that a recipe leaves open: `{"train.lr": 2e-4}`, the rate for 110 M
+    """Values that suit the method for keys that a recipe leaves open: `{"train.learning_rate": 2e-4}`, the rate for 110 M
     parameters; also `train.epochs`, `steps`, `batch_size`, `weight_decay`, `order`, `max_length` and `validations`."""
     loads_with: ClassVar[LoadsWith] = "transformers"
 

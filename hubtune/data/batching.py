@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ORDERS = ("random", "bucketed")
+ORDERS = ("random", "length-bucketed")
 
 
 def steps_of_epoch(
@@ -20,16 +20,16 @@ def steps_of_epoch(
     """Rows of every step of an epoch; each row exactly once.
 
     random: a permutation cut every `batch_size` rows, whose gradient is the textbook's.
-    bucketed: rows of similar size meet (sizes jittered by up to 10% so that neighbours change between epochs),
+    length-bucketed: rows of similar size meet (sizes jittered by up to 10% so that neighbours change between epochs),
     and the steps come in random order.
     """
     draw = np.random.default_rng([seed, epoch])
     rows = draw.permutation(len(sizes))
-    if order == "bucketed":
+    if order == "length-bucketed":
         jittered = np.asarray(sizes)[rows] * draw.uniform(0.9, 1.1, len(rows))
         rows = rows[np.argsort(jittered, kind="stable")]
     steps = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    if order == "bucketed":
+    if order == "length-bucketed":
         # The short last step holds the longest rows; wherever it comes, each row keeps the weight of its step.
         steps = [steps[index] for index in draw.permutation(len(steps))]
     return steps

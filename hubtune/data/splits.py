@@ -22,7 +22,7 @@ from hubtune.data.labels import row_numbers
 from hubtune.data.row_batches import BatchedRows, column_values
 from hubtune.data.streaming import Stream, in_memory
 from hubtune.errors import DataError, RecipeError, did_you_mean, listing
-from hubtune.recipe import DataPart
+from hubtune.recipe import DataConfig
 
 Warn = Callable[[str], None]
 
@@ -48,7 +48,7 @@ class DataSplits:
         }
 
 
-def load_splits(part: DataPart, columns: Sequence[Column], source: Any = None) -> DataSplits:
+def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None) -> DataSplits:
     """The splits as they are given, by role, without gaps: what a task inspects, under the row numbers of the data."""
     raw = sources.load(part.source if source is None else source, part.stream)
     if "train" not in raw.splits:
@@ -67,7 +67,7 @@ def load_splits(part: DataPart, columns: Sequence[Column], source: Any = None) -
     return DataSplits(splits, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
 
 
-def training_splits(data: DataSplits, part: DataPart, columns: Sequence[Column], seed: int, warn: Warn) -> DataSplits:
+def training_splits(data: DataSplits, part: DataConfig, columns: Sequence[Column], seed: int, warn: Warn) -> DataSplits:
     """Train, validation and (where there is one) test rows; the validation split is cut from train if missing."""
     splits = dict(data.splits)
     if part.limit is not None:

@@ -50,7 +50,7 @@ def refuse_lonely() -> None:
 
 
 def shards(wanted: str) -> bool:
-    """Whether each process holds a part of the weights only. wanted: `train.shard`; `accelerate launch` may ask for it, too."""
+    """Whether each process holds a part of the weights only. wanted: `train.fsdp`; `accelerate launch` may ask for it, too."""
     asked = is_on("ACCELERATE_USE_FSDP")
     for name, what in UNKNOWN.items():
         if is_on(name) and (asked or not name.startswith("FSDP_")):
@@ -62,21 +62,21 @@ def shards(wanted: str) -> bool:
             "freezes, or gives a rate of its own, would be lost in it.",
             hint="Set fsdp_version: 2 in accelerate's configuration, or: accelerate launch --use_fsdp --fsdp_version 2 ...",
         )
-    if asked and wanted == "none":
-        raise RecipeError("accelerate launch was configured for FSDP, and the recipe says train.shard=none.",
-                          hint="Leave train.shard at auto, or launch without FSDP.")
-    return world() > 1 and (asked or wanted == "full")
+    if asked and wanted == "off":
+        raise RecipeError("accelerate launch was configured for FSDP, and the recipe says train.fsdp=off.",
+                          hint="Leave train.fsdp at auto, or launch without FSDP.")
+    return world() > 1 and (asked or wanted == "on")
 
 
 def nobody_to_share_with(wanted: str) -> RecipeError | None:
     """What to say where one process is asked to share its weights out: it would hold all of them. None where there are others."""
-    if wanted != "full" or world() > 1:
+    if wanted != "on" or world() > 1:
         return None
     return RecipeError(
-        "train.shard=full shares the weights out over several processes, and this is one: it would hold all of them.",
+        "train.fsdp=on shares the weights out over several processes, and this is one: it would hold all of them.",
         hint="On CPUs: torchrun --nproc-per-node N -m hubtune train ...\n"
         "On GPUs: accelerate launch --multi_gpu --num_processes N -m hubtune train ...\n"
-        "Or train in one process, with whole weights: --set train.shard=auto",
+        "Or train in one process, with whole weights: --set train.fsdp=auto",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from hubtune.errors import ModelError, Unsafe, listing
 from hubtune.files import of_files
 from hubtune.hub.download import PinnedRepo, download, resolve, split_id
 from hubtune.hub.errors import not_cached_error
-from hubtune.record import RECORD
+from hubtune.record import RECORD, parse_model_record
 
 SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".md", ".vocab", ".spm")
 CODE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".onnx", ".gguf")
@@ -114,8 +113,7 @@ def read_run_record(origin: Origin) -> dict[str, Any]:
     """Read the record that hubtune saved beside the weights; empty for a model that it did not tune."""
     if RECORD not in origin.files:
         return {}
-    record = json.loads((fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
-    return dict(record) if isinstance(record, dict) else {}
+    return parse_model_record((fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
 
 
 def count_parameters(origin: Origin) -> int | None:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from hubtune import temporary
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.devices import device, memory
 from hubtune.evaluation import inference
 from hubtune.models import saving
@@ -24,7 +24,7 @@ def measure(prepared: Prepared) -> dict[str, Any]:
     compute = stages.planned(prepared, {}, resume=False)
     with temporary.Folder() as folder, device.computing(compute):
         prepared, context = stages.loaded(folder, prepared, compute, resume=False)
-        loop = Loop(context, Watcher())
+        loop = Loop(context, Callbacks())
         try:
             if not prepared.settings.plan:
                 autotune.measure(loop.state)
@@ -38,7 +38,7 @@ def measure(prepared: Prepared) -> dict[str, Any]:
         saving.save(export, prepared.base, folder / "model", prepared.origin, prepared.task.files(prepared.base))
         upload = sum(path.stat().st_size for path in (folder / "model").rglob("*") if path.is_file())
     an_epoch = step_seconds * loop.epoch_steps
-    validations = max(1, round(loop.steps / loop.epoch_steps * (prepared.settings.validations or 1)))
+    validations = max(1, round(loop.steps / loop.epoch_steps * (prepared.settings.evals_per_epoch or 1)))
     return {
         "steps": loop.steps, "steps_an_epoch": loop.epoch_steps, "batch_size": prepared.settings.batch_size,
         "seconds": round(step_seconds * loop.steps + validation * validations, 3), "seconds_an_epoch": round(an_epoch, 3),

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import Base, Prediction, Strategy, Task, registry
 from hubtune.data import splits
 from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record, require_safetensors
 from hubtune.models import configuration, loading
-from hubtune.recipe import Chosen
+from hubtune.recipe import PluginChoice
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -94,7 +94,7 @@ class Model:
         return True
 
     def predict(
-        self, data: Any, *, split: str | None = None, precision: str = "fp32", watcher: Watcher | None = None
+        self, data: Any, *, split: str | None = None, precision: str = "fp32", callbacks: Callbacks | None = None
     ) -> list[Prediction]:
         """One prediction per row, in order.
 
@@ -105,7 +105,7 @@ class Model:
             raise RecipeError(f"'{precision}' is no precision of predictions.", hint=f"Choose one of: {listing(PRECISIONS)}")
         found = self._rows(data, split)
         model, base = self.ready()
-        return [self.task.show(found) for found in self._answer(model, base, found, "predicting", watcher, precision)]
+        return [self.task.show(found) for found in self._answer(model, base, found, "predicting", callbacks, precision)]
 
     def _rows(self, data: Any, split: str | None) -> Any:
         if isinstance(data, Sequence) and not isinstance(data, str) and data and isinstance(data[0], str):
@@ -120,7 +120,7 @@ class Model:
         return unlabelled(next(iter(data.splits.values())), self.task)
 
     def _answer(
-        self, model: Module, base: Base, found: Any, what: str, watcher: Watcher | None, precision: str = "fp32"
+        self, model: Module, base: Base, found: Any, what: str, callbacks: Callbacks | None, precision: str = "fp32"
     ) -> list[Prediction]:
         from hubtune.acceleration import kernels
         from hubtune.data import encoding
@@ -128,21 +128,21 @@ class Model:
         from hubtune.evaluation import inference
 
         encoded = encoding.encode(self.task, found, base, base.max_length)
-        watcher = watcher or Watcher()
-        watcher.begin(what, len(encoded.examples))
+        callbacks = callbacks or Callbacks()
+        callbacks.on_progress_start(what, len(encoded.examples))
         uniform = len(encoded.examples) > 1 and inference.padding_matters(model, self.task, base, encoded)
         few = len(encoded.examples) <= inference.MOST  # looking at the device would take longer than they do
         compute = device.plain(precision) if few and precision != "auto" else device.choose(precision, allowed=("bf16",))
         if compute.precision != "fp32":
-            watcher.note(f"{what} in {compute.precision}")
+            callbacks.on_info(f"{what} in {compute.precision}")
         with device.computing(compute), kernels.applied(model, compute.kernels), device.autocast(compute):
-            answers = inference.answer(model, self.task, base, found, encoded, advance=watcher.advance, uniform=uniform)
-        watcher.end()
+            answers = inference.answer(model, self.task, base, found, encoded, advance=callbacks.on_progress, uniform=uniform)
+        callbacks.on_progress_end()
         return answers.predictions
 
     def evaluate(
         self, data: Any, *, split: str | None = None, columns: Mapping[str, str] | None = None,
-        watcher: Watcher | None = None,
+        callbacks: Callbacks | None = None,
     ) -> dict[str, Any]:
         """Metrics with 95% intervals and a report, on the labelled rows of a source."""
         from hubtune.evaluation import inference
@@ -151,10 +151,10 @@ class Model:
         chosen = {**self._record.get("columns", {}), **(columns or {})}
         found = splits.evaluation_split(data, split, self.task.columns, chosen, needs_labels=True)
         name, labelled = next((name, splits.with_added_columns(rows, self.task)) for name, rows in found.splits.items())
-        if watcher and name in ("train", found.name) and self._record.get("data") == found.fingerprint[:16]:
-            watcher.warn("the model was trained on these rows: scores here flatter it.")
+        if callbacks and name in ("train", found.name) and self._record.get("data") == found.fingerprint[:16]:
+            callbacks.on_warning("the model was trained on these rows: scores here flatter it.")
         model, base = self.ready()
-        predictions = self._answer(model, base, labelled, "evaluating", watcher)
+        predictions = self._answer(model, base, labelled, "evaluating", callbacks)
         listed = list(BatchedRows(labelled))
         return {
             "model": self.name, "task": self.task.name, "split": name, "rows": len(listed),
@@ -193,13 +193,13 @@ def choose_task(origin: Origin, record: Mapping[str, Any], wanted: str | None) -
     """The task that the model was tuned for; for a stranger's, the one whose class made it."""
     plugins = registry.load()
     if wanted:
-        return plugins.task(Chosen(wanted))
+        return plugins.task(PluginChoice(wanted))
     if said := record.get("task"):
-        return plugins.task(Chosen(said["name"], said.get("options", {})), said.get("plugin"))
+        return plugins.task(PluginChoice(said["name"], said.get("options", {})), said.get("plugin"))
     config = configuration.open_config(fetch(origin, origin.small), origin)
     for name, kind in sorted(plugins.tasks.items(), key=lambda item: item[0] != item[1].pipeline_tag):
         if configuration.matches_architecture(config, kind):
-            return plugins.task(Chosen(name))
+            return plugins.task(PluginChoice(name))
     raise ModelError(
         f"no task fits its architecture {listing(config.architectures or ['(none named)'])}: it has not been tuned for one.",
         where=origin.repo, hint=f"See which it can be tuned for with: hubtune show {origin.repo}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hubtune import defaults, hub
-from hubtune.callbacks import Noted, Watcher
+from hubtune.callbacks import Callbacks, RecordingCallbacks
 from hubtune.contract import Base, Strategy, Task, registry
 from hubtune.data import encoding, splits
 from hubtune.data.dataset import EncodedDataset
@@ -18,7 +18,7 @@ from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
 from hubtune.hub import card
 from hubtune.hub.origin import Origin, locate, read_run_record, require_safetensors
 from hubtune.models import configuration, loading
-from hubtune.recipe import Recipe, TrainPart
+from hubtune.recipe import Recipe, TrainConfig
 from hubtune.training import optimizers
 from hubtune.training.schedule import steps_in
 
@@ -39,7 +39,7 @@ class Prepared:
     usage: str
     encoded: dict[str, EncodedDataset]
     lengths: dict[str, Any]
-    settings: TrainPart
+    settings: TrainConfig
     parameters: int
     warnings: list[str]
     windows: StreamWindows | None = None
@@ -64,22 +64,22 @@ class Prepared:
         }
 
 
-def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mapping[str, Any] | None = None) -> Prepared:
+def prepare(recipe: Recipe, callbacks: Callbacks, source: Any = None, before: Mapping[str, Any] | None = None) -> Prepared:
     """Check everything and encode the rows. `before`: the record of the run that goes on, whose pins are kept."""
-    noted = Noted(watcher)
+    noted = RecordingCallbacks(callbacks)
     plugins = registry.load()
     came = before["plugins"] if before else {}
     task, strategy = plugins.task(recipe.task, came.get("task")), plugins.strategy(recipe.strategy, came.get("strategy"))
     refuse_settings(recipe.train, strategy, before)
-    shard = processes.shards(recipe.train.shard)
-    if alone := processes.nobody_to_share_with(recipe.train.shard):  # who only looks, or goes on with fewer processes, may be alone
-        noted.warn(alone.message)
+    shard = processes.shards(recipe.train.fsdp)
+    if alone := processes.nobody_to_share_with(recipe.train.fsdp):  # who only looks, or goes on with fewer processes, may be alone
+        noted.on_warning(alone.message)
     data, dataset_info = inspected(recipe, task, source, before, noted)
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = located(recipe.model, before)
     base, config = opened(origin, task, strategy, dataset_info)
-    noted.note(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
+    noted.on_info(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
     shape = loading.meta_model(base, task)
     if shard:
         refuse_unshardable(strategy, shape)
@@ -87,7 +87,7 @@ def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mappin
     limit = limit and max(1, limit - strategy.num_virtual_tokens())
     parameters = sum(parameter.numel() for parameter in shape.parameters())
     train = data.splits["train"]
-    settings = TrainPart(**before["settings"]) if before else defaults.settle(
+    settings = TrainConfig(**before["settings"]) if before else defaults.settle(
         recipe.train, strategy.defaults, len(train), parameters,
         still=recipe.train.batch_norm == "frozen" and loading.has_batch_norms(shape), additive=task.additive,
     )
@@ -104,9 +104,9 @@ def origins(plugins: registry.Registry, **used: Task[Any] | Strategy[Any]) -> di
     return {kind: {"plugin": one.name, "distribution": one.source, "version": one.version} for kind, one in found.items()}
 
 
-def refuse_settings(train: TrainPart, strategy: Strategy[Any], before: Mapping[str, Any] | None) -> None:
+def refuse_settings(train: TrainConfig, strategy: Strategy[Any], before: Mapping[str, Any] | None) -> None:
     """Refuse what this machine, this strategy or this launcher cannot do, before any row is read."""
-    refuse_tracker(train.track)
+    refuse_tracker(train.report_to)
     optimizers.refuse(train.optimizer, strategy)
     if train.plan and not before:
         device.plan_of(train.plan, train.precision)
@@ -114,7 +114,7 @@ def refuse_settings(train: TrainPart, strategy: Strategy[Any], before: Mapping[s
 
 
 def inspected(
-    recipe: Recipe, task: Task[Any], source: Any, before: Mapping[str, Any] | None, noted: Noted
+    recipe: Recipe, task: Task[Any], source: Any, before: Mapping[str, Any] | None, noted: RecordingCallbacks
 ) -> tuple[splits.DataSplits, dict[str, Any]]:
     """The rows of all splits, and what the task finds in them; refused where they are others than those the run began with."""
     data = splits.load_splits(recipe.data, task.columns, source)
@@ -124,11 +124,11 @@ def inspected(
             f"{data.fingerprint[:12]} instead of {before['data']['fingerprint'][:12]}.",
             hint="Put the old data back to go on, or train anew with --overwrite.",
         )
-    noted.note("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
+    noted.on_info("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
     dataset_info = task.validate_data({split: BatchedRows(found) for split, found in data.splits.items()})
-    data = splits.training_splits(data, recipe.data, task.columns, recipe.train.seed, noted.warn)
+    data = splits.training_splits(data, recipe.data, task.columns, recipe.train.seed, noted.on_warning)
     data = replace(data, splits={split: splits.with_added_columns(found, task) for split, found in data.splits.items()})
-    noted.note("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
+    noted.on_info("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
     return data, dataset_info
 
 
@@ -141,10 +141,10 @@ def located(model: str, before: Mapping[str, Any] | None) -> Origin:
     return origin
 
 
-def window_of(stream: Stream, buffer: int, batch_size: int, task: Task[Any], noted: Noted) -> int:
+def window_of(stream: Stream, buffer: int, batch_size: int, task: Task[Any], noted: RecordingCallbacks) -> int:
     """How many rows of a stream are shuffled together: whole steps of them."""
     refuse_unstreamed(task)
-    noted.warn(f"streamed: {buffer} rows that follow each other are shuffled together, so rows that are sorted stay so.")
+    noted.on_warning(f"streamed: {buffer} rows that follow each other are shuffled together, so rows that are sorted stay so.")
     return max(1, buffer // batch_size) * batch_size
 
 
@@ -161,7 +161,7 @@ def opened(
 
 
 def encode_splits(
-    task: Task[Any], data: splits.DataSplits, base: Base, limit: int | None, train: TrainPart, noted: Noted, size: int
+    task: Task[Any], data: splits.DataSplits, base: Base, limit: int | None, train: TrainConfig, noted: RecordingCallbacks, size: int
 ) -> tuple[dict[str, EncodedDataset], dict[str, Any], Base]:
     """Examples of every split. Training rows are cut at the training length; others only where they must be.
 
@@ -169,27 +169,27 @@ def encode_splits(
     """
     configuration.set_length_limit(base, limit)
     if train.max_length is not None and limit is not None and train.max_length > limit:
-        noted.warn(f"train.max_length={train.max_length} is more than the model takes: {limit} tokens.")
+        noted.on_warning(f"train.max_length={train.max_length} is more than the model takes: {limit} tokens.")
     wanted = min(train.max_length, limit) if train.max_length and limit else train.max_length
     learnt = data.splits["train"]
     learnt = learnt.part(0, size) if isinstance(learnt, Stream) else learnt
-    noted.begin("encoding train", len(learnt))
-    first, lengths = encoding.encode_for_training(task, learnt, base, wanted, limit, noted.advance)
+    noted.on_progress_start("encoding train", len(learnt))
+    first, lengths = encoding.encode_for_training(task, learnt, base, wanted, limit, noted.on_progress)
     unit = task.unit
     if lengths["rows_cut"]:
-        noted.warn(
+        noted.on_warning(
             f"{lengths['rows_cut']} of {lengths['rows']} rows are longer than {lengths['max_length']} {unit} and are "
             f"cut there: {lengths['tokens_cut']} of {lengths['tokens']} {unit} are lost."
         )
     cut = f"; cut at {lengths['max_length']}" if lengths["max_length"] else ""
-    noted.note(f"{unit} a row: median {lengths['median']}, longest {lengths['longest']}{cut}")
+    noted.on_info(f"{unit} a row: median {lengths['median']}, longest {lengths['longest']}{cut}")
     # Training alone is cut shorter: answers are for the whole text, up to what the model takes, as a pipeline's are.
     base = replace(base, max_length=limit)
     encoded = {"train": first}
     for split in [name for name in data.splits if name != "train"]:
-        noted.begin(f"encoding {split}", len(data.splits[split]))
-        encoded[split] = encoding.encode(task, data.splits[split], base, base.max_length, noted.advance)
-    noted.end()
+        noted.on_progress_start(f"encoding {split}", len(data.splits[split]))
+        encoded[split] = encoding.encode(task, data.splits[split], base, base.max_length, noted.on_progress)
+    noted.on_progress_end()
     return encoded, lengths, base
 
 
@@ -214,7 +214,7 @@ def refuse_unshardable(strategy: Strategy[Any], shape: Any) -> None:
     reason = sharding.unfit_strategy(strategy) or sharding.unfit(shape, tuple(shape.modules()))
     if reason:
         raise RecipeError(f"the weights cannot be shared out over processes: {reason}.",
-                          hint="Let each process hold all of them: --set train.shard=none")
+                          hint="Let each process hold all of them: --set train.fsdp=off")
 
 
 def refuse_tracker(name: str | None) -> None:
@@ -222,4 +222,4 @@ def refuse_tracker(name: str | None) -> None:
     import importlib.util
 
     if name and importlib.util.find_spec(name) is None:
-        raise MissingExtra(f"train.track={name} needs the package {name}.", hint=f"Install it with: pip install {name}")
+        raise MissingExtra(f"train.report_to={name} needs the package {name}.", hint=f"Install it with: pip install {name}")

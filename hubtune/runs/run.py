@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import datetime
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hubtune import hub, recipe, temporary
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, registry
 from hubtune.devices import processes
 from hubtune.errors import ProofError, ResumeError
 from hubtune.files import sha256_of
 from hubtune.hub import card
-from hubtune.hub.origin import fetch, local_origin
-from hubtune.recipe import Chosen, Recipe
-from hubtune.record import RECORD, new_folder, read_record, versions, write_record
+from hubtune.hub.origin import fetch, local_origin, read_run_record
+from hubtune.recipe import PluginChoice, Recipe
+from hubtune.record import new_folder, read_record, versions, write_record
 from hubtune.runs import preparation, shared_preparation
 from hubtune.runs.predictor import Model
 
@@ -25,17 +24,17 @@ if TYPE_CHECKING:
 
 
 def train(made: Recipe, *, out: str | Path | None = None, overwrite: bool = False, source: Any = None,
-          watcher: Watcher | None = None) -> Run:
+          callbacks: Callbacks | None = None) -> Run:
     """Train as the recipe says, prove the saved model, and push it where the recipe says so.
 
     Of several processes that a launcher started, the first returns; the others end with their part of the work.
     """
-    if error := processes.nobody_to_share_with(made.train.shard):
+    if error := processes.nobody_to_share_with(made.train.fsdp):
         raise error
     if not processes.is_first():
-        return followed(Path(out or "runs"), shared_preparation.prepare(made, Watcher(), source), {}, resume=False)
+        return followed(Path(out or "runs"), shared_preparation.prepare(made, Callbacks(), source), {}, resume=False)
     folder = new_folder(made, out, overwrite)
-    prepared = shared_preparation.prepare(made, watcher or Watcher(), source)
+    prepared = shared_preparation.prepare(made, callbacks or Callbacks(), source)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.toml").write_text(made.as_toml(), encoding="utf-8")
     record = {
@@ -44,50 +43,50 @@ def train(made: Recipe, *, out: str | Path | None = None, overwrite: bool = Fals
         "versions": versions(), **prepared.described(),
     }
     write_record(folder, record)
-    return finished(folder, prepared, record, watcher or Watcher(), resume=False)
+    return finished(folder, prepared, record, callbacks or Callbacks(), resume=False)
 
 
-def resume(folder: str | Path, *, source: Any = None, watcher: Watcher | None = None) -> Run:
+def resume(folder: str | Path, *, source: Any = None, callbacks: Callbacks | None = None) -> Run:
     """Go on with a run that stopped, with the pins and the plan that it began with."""
     folder = Path(folder)
     record = read_record(folder)
     if record["state"] != "started":
         raise ResumeError(f"'{folder}' is already {record['state']}.", hint=f"Use it with: hubtune predict {folder} TEXT")
     made = recipe.build(record["recipe"])
-    prepared = shared_preparation.prepare(made, watcher or Watcher() if processes.is_first() else Watcher(), source, before=record)
+    prepared = shared_preparation.prepare(made, callbacks or Callbacks() if processes.is_first() else Callbacks(), source, before=record)
     if not processes.is_first():
         return followed(folder, prepared, record, resume="compute" in record)
-    return finished(folder, prepared, record, watcher or Watcher(), resume="compute" in record)
+    return finished(folder, prepared, record, callbacks or Callbacks(), resume="compute" in record)
 
 
 def check(made: Recipe, *, out: str | Path | None = None, overwrite: bool = False, source: Any = None,
-          watcher: Watcher | None = None) -> dict[str, Any]:
+          callbacks: Callbacks | None = None) -> dict[str, Any]:
     """Everything that `train` does before it fetches weights; returns what would happen."""
     new_folder(made, out, overwrite, look_only=True)
-    return preparation.prepare(made, watcher or Watcher(), source).described()
+    return preparation.prepare(made, callbacks or Callbacks(), source).described()
 
 
 def plan(made: Recipe, *, out: str | Path | None = None, overwrite: bool = False, source: Any = None,
-         watcher: Watcher | None = None) -> dict[str, Any]:
+         callbacks: Callbacks | None = None) -> dict[str, Any]:
     """Take some steps as `train` would, forget them, and return what all of them will cost."""
     new_folder(made, out, overwrite, look_only=True)
-    prepared = preparation.prepare(made, watcher or Watcher(), source)
+    prepared = preparation.prepare(made, callbacks or Callbacks(), source)
     from hubtune.runs import cost  # torch and accelerate are imported only when everything else is right
 
     return cost.measure(prepared)
 
 
 def finished(
-    folder: Path, prepared: preparation.Prepared, record: dict[str, Any], watcher: Watcher, *, resume: bool
+    folder: Path, prepared: preparation.Prepared, record: dict[str, Any], callbacks: Callbacks, *, resume: bool
 ) -> Run:
     """What costs compute, and then the push."""
     from hubtune.runs import stages  # torch and accelerate are imported only when everything else is right
 
-    stages.finish(folder, prepared, record, watcher, resume=resume)
+    stages.finish(folder, prepared, record, callbacks, resume=resume)
     run = Run(folder)
     part = prepared.recipe.publish
     if part.repo:
-        run.publish(part.repo, public=part.public, pr=part.pr, watcher=watcher)
+        run.publish(part.repo, public=part.public, pr=part.pr, callbacks=callbacks)
     return run
 
 
@@ -95,7 +94,7 @@ def followed(folder: Path, prepared: preparation.Prepared, record: dict[str, Any
     """What a process does that is not the first: it computes, writes nothing, and ends."""
     from hubtune.runs import stages
 
-    stages.finish(folder, prepared, record, Watcher(), resume=resume)
+    stages.finish(folder, prepared, record, Callbacks(), resume=resume)
     raise SystemExit(0)
 
 
@@ -108,8 +107,8 @@ class Run(Model):
         if self.record["state"] == "started":
             raise ResumeError(f"'{folder}' was not finished.", hint=f"Go on with: hubtune train --resume {folder}")
         origin = local_origin(self.folder / "model")
-        said = json.loads((self.folder / "model" / RECORD).read_text(encoding="utf-8"))
-        task = registry.load().task(Chosen(said["task"]["name"], said["task"]["options"]), said["task"].get("plugin"))
+        said = read_run_record(origin)
+        task = registry.load().task(PluginChoice(said["task"]["name"], said["task"]["options"]), said["task"].get("plugin"))
         super().__init__(origin, said, task, str(folder), base=self.record["recipe"]["model"]["id"])
 
     @property
@@ -120,12 +119,12 @@ class Run(Model):
 
     def publish(
         self, repo: str, *, public: bool = False, pr: bool = False, dry_run: bool = False,
-        watcher: Watcher | None = None,
+        callbacks: Callbacks | None = None,
     ) -> dict[str, Any]:
         """Push the model as one commit, and prove what the Hub gives back. `dry_run`: only say what would go."""
         from hubtune.evaluation import verification
 
-        watcher = watcher or Watcher()
+        callbacks = callbacks or Callbacks()
         repo = hub.check_push(repo, pr) if not dry_run else repo
         with temporary.Folder() as place:
             stage = place / "stage"
@@ -135,14 +134,14 @@ class Run(Model):
                 for p in sorted(stage.rglob("*")) if p.is_file()
             ]
             if card.license_of(self.record) is None:
-                watcher.warn("the base model's licence is not known, so the card names none: set publish.license.")
+                callbacks.on_warning("the base model's licence is not known, so the card names none: set publish.license.")
             if public and self.record["base"]["gated"]:
-                watcher.warn("the base model is gated: its licence may not allow a public copy of its weights.")
+                callbacks.on_warning("the base model is gated: its licence may not allow a public copy of its weights.")
             if dry_run:
                 return {"repo": repo, "commit": None, "parent": None, "url": None, "pr": None, "dry_run": True, "files": files}
-            watcher.note(f"publishing {len(files)} files to {repo}")
+            callbacks.on_info(f"publishing {len(files)} files to {repo}")
             pushed = hub.push(stage, repo, message=f"{self.record['task']['name']} with hubtune", public=public, pr=pr)
-            watcher.note("proving: the model as the Hub gives it back")
+            callbacks.on_info("proving: the model as the Hub gives it back")
             back = hub.download_to(place / "back", pushed.repo, pushed.commit)
             try:
                 again = verification.check(self.saved(back))

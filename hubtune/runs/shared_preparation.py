@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import registry
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.splits import DataSplits
@@ -16,25 +16,25 @@ from hubtune.devices import host_lock
 from hubtune.errors import ModelError
 from hubtune.hub.origin import locate
 from hubtune.models import configuration
-from hubtune.recipe import Recipe, TrainPart
+from hubtune.recipe import Recipe, TrainConfig
 from hubtune.runs import preparation
 from hubtune.runs.preparation import Prepared
 
 FACTS = "prepared.json"
 
 
-def prepare(recipe: Recipe, watcher: Watcher, source: Any = None, before: Mapping[str, Any] | None = None) -> Prepared:
+def prepare(recipe: Recipe, callbacks: Callbacks, source: Any = None, before: Mapping[str, Any] | None = None) -> Prepared:
     """`preparation.prepare` in the first process of a host, and what that has found in the others."""
     if not host_lock.is_shared():
-        return preparation.prepare(recipe, watcher, source, before)
+        return preparation.prepare(recipe, callbacks, source, before)
     if host_lock.is_first():
         with host_lock.leading() as place:
-            prepared = preparation.prepare(recipe, watcher, source, before)
+            prepared = preparation.prepare(recipe, callbacks, source, before)
             hand_over(prepared, place)
         return prepared
     place_or_none = host_lock.follow()
     taken = take_over(recipe, place_or_none) if place_or_none else None
-    return taken or preparation.prepare(recipe, Watcher(), source, before)
+    return taken or preparation.prepare(recipe, Callbacks(), source, before)
 
 
 def hand_over(prepared: Prepared, place: Path) -> None:
@@ -75,5 +75,5 @@ def take_over(recipe: Recipe, place: Path) -> Prepared | None:
     encoded = {split: EncodedDataset.open(place / "examples" / split) for split in said["splits"]}
     return Prepared(
         recipe, task, strategy, {}, DataSplits(rows, {}, "", "", None, None, {}), said["facts"], origin, replace(base, max_length=said["limit"]),
-        {}, "", encoded, said["lengths"], TrainPart(**said["settings"]), said["parameters"], warnings=[], shard=said["shard"],
+        {}, "", encoded, said["lengths"], TrainConfig(**said["settings"]), said["parameters"], warnings=[], shard=said["shard"],
     )

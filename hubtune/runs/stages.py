@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, Task
 from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import device, fp64, host_lock, memory, processes, sharding
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Watcher, *, resume: bool) -> None:
+def finish(folder: Path, prepared: Prepared, record: dict[str, Any], callbacks: Callbacks, *, resume: bool) -> None:
     """Train, score, save and prove; the folder is then a finished run. Of several processes, the first writes."""
     processes.join(device.kind())
     host_lock.clear()
@@ -38,10 +38,10 @@ def finish(folder: Path, prepared: Prepared, record: dict[str, Any], watcher: Wa
         compute = processes.together(planned(prepared, record, resume) if processes.is_first() else None)
         assert compute is not None
         with device.computing(compute):
-            outcome, compute = trained(folder, prepared, record, compute, watcher, resume=resume)
+            outcome, compute = trained(folder, prepared, record, compute, callbacks, resume=resume)
             if not processes.is_first():
                 return
-            record |= saved_and_proven(folder, prepared, outcome, record, compute, watcher)
+            record |= saved_and_proven(folder, prepared, outcome, record, compute, callbacks)
     finally:
         processes.leave()
     record["peak_memory_bytes"] = memory.peak(compute.device)
@@ -58,15 +58,16 @@ def planned(prepared: Prepared, record: Mapping[str, Any], resume: bool) -> devi
         return device.Compute(**record["compute"])
     if prepared.settings.plan:
         return device.plan_of(prepared.settings.plan, prepared.settings.precision)
-    return device.choose(prepared.settings.precision, prepared.settings.kernels)
+    compute = device.choose(prepared.settings.precision, prepared.settings.kernels)
+    return dataclasses.replace(compute, recompute=prepared.settings.gradient_checkpointing == "on")
 
 
 def trained(
-    folder: Path, prepared: Prepared, record: dict[str, Any], compute: device.Compute, watcher: Watcher, *, resume: bool
+    folder: Path, prepared: Prepared, record: dict[str, Any], compute: device.Compute, callbacks: Callbacks, *, resume: bool
 ) -> tuple[Outcome, device.Compute]:
     """Train and score, in every process; what was found goes into the record."""
     prepared, context = loaded(folder, prepared, compute, resume)
-    with contextlib.closing(Loop(context, watcher)) as loop:
+    with contextlib.closing(Loop(context, callbacks)) as loop:
         if not resume:
             begun(folder, prepared, record, loop)
         outcome = loop.run()
@@ -77,7 +78,7 @@ def trained(
         "parameters": {"total": prepared.parameters, "trainable": outcome.trainable},
         "happened": {**outcome.pace, "peak_memory_bytes": memory.peak(compute.device)},
         "processes": {"count": processes.world(), "shard": "full" if prepared.shard else "none"},
-        **scored(prepared, outcome.model, compute, watcher),
+        **scored(prepared, outcome.model, compute, callbacks),
     }
     if prepared.shard:
         outcome = dataclasses.replace(outcome, model=in_one(prepared, context, outcome))
@@ -86,7 +87,7 @@ def trained(
 
 def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: Loop) -> None:
     """Before step 0: try what a step costs unless another run's plan says so, and write down how this one computes."""
-    context, watcher = loop.context, loop.watcher
+    context, callbacks = loop.context, loop.callbacks
     if prepared.settings.plan:
         used = {"padding_free": context.compute.padding < 1, "compiled": context.compute.compiled}
         record |= {name: {"used": value, "reason": f"train.plan={prepared.settings.plan}"} for name, value in used.items()}
@@ -96,9 +97,9 @@ def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: Loop) 
         record["expected"] = autotune.expected(loop, autotune.measure(loop.state))
     record["compute"] = context.compute.as_dict()
     if context.compute.uniform:
-        watcher.warn("this model's answers change with padding, so only rows of one length meet in a batch.")
-    if context.compute.recompute:
-        watcher.note("memory is short: activations are computed again in the backward pass, which takes about a third more time.")
+        callbacks.on_warning("this model's answers change with padding, so only rows of one length meet in a batch.")
+    if context.compute.recompute and prepared.settings.gradient_checkpointing == "auto":
+        callbacks.on_info("memory is short: activations are computed again in the backward pass, which takes about a third more time.")
     if processes.is_first():
         write_record(folder, record)
 
@@ -143,18 +144,18 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
     )
 
 
-def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: Watcher) -> dict[str, Any]:
+def scored(prepared: Prepared, model: Module, compute: device.Compute, callbacks: Callbacks) -> dict[str, Any]:
     """Metrics, intervals and reports on every split but train."""
     task, base = prepared.task, prepared.base
     found: dict[str, dict[str, Any]] = {"metrics": {}, "intervals": {}, "reports": {}}
     for split, encoded in prepared.encoded.items():
         if split == "train":
             continue
-        watcher.begin(f"evaluating {split}", len(encoded.examples))
+        callbacks.on_progress_start(f"evaluating {split}", len(encoded.examples))
         listed = list(BatchedRows(prepared.data.splits[split]))
-        answers = inference.answer(model, task, base, listed, encoded, accelerator=processes.state(), advance=watcher.advance,
+        answers = inference.answer(model, task, base, listed, encoded, accelerator=processes.state(), advance=callbacks.on_progress,
                                   uniform=compute.uniform, limit=compute.evaluation)
-        watcher.end()
+        callbacks.on_progress_end()
         found["metrics"][split] = task.score(answers.predictions, listed, base)
         found["intervals"][split] = inference.intervals(task, answers.predictions, listed, base)
         found["reports"][split] = task.report(answers.predictions, listed, base)
@@ -163,7 +164,7 @@ def scored(prepared: Prepared, model: Module, compute: device.Compute, watcher: 
 
 def saved_and_proven(
     folder: Path, prepared: Prepared, outcome: Outcome, record: Mapping[str, Any], compute: device.Compute,
-    watcher: Watcher,
+    callbacks: Callbacks,
 ) -> dict[str, Any]:
     """Write the plain model for the Hub, and compare it in a fresh process with the one that was trained."""
     seen = folder / "proof.safetensors"
@@ -182,8 +183,8 @@ def saved_and_proven(
         "loads_with": export.loads_with, "limit": record["lengths"]["limit"], "base": {name: record["base"][name] for name in ("repo", "commit", "local")},
     }, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     found = None
-    if prepared.settings.prove:
-        watcher.note("proving: the saved model, in a fresh process without hubtune")
+    if prepared.settings.verify:
+        callbacks.on_info("proving: the saved model, in a fresh process without hubtune")
         origin = prepared.origin
         found = verification.check(verification.Saved(
             place, prepared.task.model, export.loads_with, seen, fetch(origin, [*origin.small, *origin.weights]),

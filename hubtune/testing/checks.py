@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, Plugin, Strategy, Task
 from hubtune.contract.registry import check_class, misspelt, unavailable
 from hubtune.contract.validation import looked_at
@@ -80,16 +80,16 @@ class Stopped(RuntimeError):
     """What a stopped run raises here."""
 
 
-class Stop(Watcher):
+class Stop(Callbacks):
     """Kills a training in the middle of a step, before that step is saved."""
 
     def __init__(self, after: int) -> None:
         self.after, self.steps, self.training = after, 0, False
 
-    def begin(self, what: str, total: int) -> None:
+    def on_progress_start(self, what: str, total: int) -> None:
         self.training = what == "training"
 
-    def advance(self, units: int, **shown: float) -> None:
+    def on_progress(self, units: int, **shown: float) -> None:
         self.steps += units if self.training else 0
         if self.training and self.steps > self.after:
             raise Stopped
@@ -112,8 +112,8 @@ class Runs:
         return {
             "model": self.model, "data": {"train": data, "validation": data[: max(4, len(data) // 2)]},
             "strategy": self.strategy.name, "out": self.place / name,
-            "set": {"train.steps": STEPS, "train.batch_size": 4, "train.keep": "last", "train.precision": "fp32",
-                    "train.patience": 0, **self.set, **more},
+            "set": {"train.max_steps": STEPS, "train.batch_size": 4, "train.keep": "last", "train.precision": "fp32",
+                    "train.early_stopping_patience": 0, **self.set, **more},
         }
 
     @calm()
@@ -130,10 +130,10 @@ class Runs:
         import hubtune
 
         arguments = self.arguments("resumed", **{
-            "train.save_minutes": 0.0, "train.prove": False, "train.plan": str(self.place / "whole")})
+            "train.save_minutes": 0.0, "train.verify": False, "train.plan": str(self.place / "whole")})
         with registered(self.task, self.strategy):
             try:
-                hubtune.train(self.task.name, watcher=Stop(STEPS // 2), **arguments)
+                hubtune.train(self.task.name, callbacks=Stop(STEPS // 2), **arguments)
             except Stopped:
                 saved = sorted(path.name for path in (self.place / "resumed" / "checkpoints").glob("step-*"))
                 ensure(saved, "the stopped run left no checkpoint.", "`state`: its values have to be JSON")

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, Strategy, Task
 from hubtune.contract.registry import Registry, unavailable
 from hubtune.errors import DataError, HubtuneError, ProofError
-from hubtune.recipe import Chosen
+from hubtune.recipe import PluginChoice
 from hubtune.testing.bench import Bench, calm
 from hubtune.testing.watched import Declined
 
@@ -46,30 +46,30 @@ class Cell:
         self.result, self.reason = result, " ".join(reason.split())[:400]
 
 
-def check(plugins: Registry, watcher: Watcher | None = None, names: Iterable[str] = ()) -> dict[str, Any]:
+def check(plugins: Registry, callbacks: Callbacks | None = None, names: Iterable[str] = ()) -> dict[str, Any]:
     """The document that `hubtune plugins --check --json` prints. names: only cells with one of these tasks or strategies."""
-    wanted, watcher = set(names), watcher or Watcher()
+    wanted, callbacks = set(names), callbacks or Callbacks()
     cells = [
         Cell(task, strategy) for task in sorted(plugins.tasks) for strategy in sorted(plugins.strategies)
         if not wanted or {task, strategy} & wanted
     ]
-    watcher.begin("checking", len(cells))
+    callbacks.on_progress_start("checking", len(cells))
     with tempfile.TemporaryDirectory(prefix="hubtune-check-") as temporary, calm():
         saved: list[tuple[Cell, Any]] = []
         for task in dict.fromkeys(cell.task for cell in cells):
             row = [cell for cell in cells if cell.task == task]
-            saved += check_task(plugins, row, Path(temporary) / task, watcher)
+            saved += check_task(plugins, row, Path(temporary) / task, callbacks)
             found = Counter(cell.result for cell in row)
-            watcher.note(f"{task}: " + ", ".join(f"{found[result]} {result}" for result in RESULTS if found[result]))
+            callbacks.on_info(f"{task}: " + ", ".join(f"{found[result]} {result}" for result in RESULTS if found[result]))
         if saved:
-            watcher.note(f"loading {len(saved)} models in a fresh process without hubtune")
+            callbacks.on_info(f"loading {len(saved)} models in a fresh process without hubtune")
             prove(saved)
-    watcher.end()
+    callbacks.on_progress_end()
     counts = Counter(cell.result for cell in cells)
     return {"contract": CONTRACT, "cells": [asdict(cell) for cell in cells], "counts": {r: counts[r] for r in RESULTS}}
 
 
-def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, watcher: Watcher) -> list[tuple[Cell, Any]]:
+def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, callbacks: Callbacks) -> list[tuple[Cell, Any]]:
     """One task with all its strategies; what was saved, to be proven."""
     saved = []
     bench: Bench | Exception | None = None
@@ -81,12 +81,12 @@ def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, watcher: W
             if reason:
                 cell.set("not-applicable", reason)
                 continue
-            bench = bench or set_up(plugins.task(Chosen(cell.task)), place)
+            bench = bench or set_up(plugins.task(PluginChoice(cell.task)), place)
             if isinstance(bench, Exception):
                 cell.set("not-applicable" if isinstance(bench, DataError) else "fail", bench)
                 continue
             cell.model = bench.base.config.model_type
-            strategy = plugins.strategy(Chosen(cell.strategy))
+            strategy = plugins.strategy(PluginChoice(cell.strategy))
             reason = strategy.refuse(bench.task, bench.base.config)
             if reason is not None:
                 cell.set("not-applicable", reason)
@@ -98,7 +98,7 @@ def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, watcher: W
             cell.set("fail", error)
         finally:
             cell.seconds = round(time.monotonic() - begun, 3)
-            watcher.advance(1)
+            callbacks.on_progress(1)
     return saved
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from hubtune.contract import Strategy, registry
 from hubtune.defaults import OPEN
 from hubtune.evaluation import verification
-from hubtune.recipe import Chosen
+from hubtune.recipe import PluginChoice
 from hubtune.testing import models as tiny
 from hubtune.testing.bench import ROWS, Bench, Failed, ensure
 from hubtune.testing.checks import STEPS, Conformance, Runs, same_weights
@@ -37,7 +37,7 @@ class StrategyConformance(Conformance):
         def make() -> Bench:
             ensure(isinstance(cls.task, str), f"the test class says task = {cls.task!r}: it is the name of an installed task, "
                    "such as \"text-classification\".", "`task` of the test class")
-            task = registry.load().task(Chosen(cls.task, cls.task_options))
+            task = registry.load().task(PluginChoice(cls.task, cls.task_options))
             rows = task.sample(ROWS)
             folder = tiny.tiny_for(task, Path(cls._place.name) / "tiny", rows=rows, model_type=cls.model)
             return Bench(task, folder, rows)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import Strategy
 from hubtune.errors import ModelError
 from hubtune.testing.bench import Bench, calm, ensure
@@ -139,15 +139,15 @@ def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows:
     """Train through the real engine, with the strategy under watch."""
     from hubtune import defaults
     from hubtune.devices import device
-    from hubtune.recipe import TrainPart
+    from hubtune.recipe import TrainConfig
     from hubtune.training import loop
     from hubtune.training.context import TrainingContext
 
     loaded = bench.fresh_model(strategy)
     watched = Watched(strategy)
     count = sum(parameter.numel() for parameter in loaded.model.parameters())
-    settings = defaults.settle(TrainPart(
-        steps=steps, batch_size=4, keep="last", patience=0, save_minutes=1e6, precision="fp32", clip=0.0, warmup=0.0,
+    settings = defaults.settle(TrainConfig(
+        max_steps=steps, batch_size=4, keep="last", early_stopping_patience=0, save_minutes=1e6, precision="fp32", max_grad_norm=0.0, warmup=0.0,
         schedule="constant",
     ), strategy.defaults, bench.encoded.rows, count)
     compute = device.Compute("cpu", "fp32", 0, 64, 8192, {}, uniform=bench.uniform)
@@ -156,7 +156,7 @@ def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows:
     outcome = loop.fit(TrainingContext(
         bench.task, strategy, bench.own, loaded.model, loaded.newly_initialized, bench.annotated, part,
         list(bench.rows[: part.rows]), settings, compute, folder,
-    ), Watcher())
+    ), Callbacks())
     return Learnt(watched, outcome)
 
 

@@ -10,7 +10,7 @@ from hubtune.contract import Base, Rows, Strategy, Task
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.streaming import StreamWindows
 from hubtune.devices.device import Compute
-from hubtune.recipe import TrainPart
+from hubtune.recipe import TrainConfig
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -28,10 +28,15 @@ class TrainingContext:
     train: EncodedDataset
     validation: EncodedDataset
     validation_rows: Rows
-    settings: TrainPart
+    settings: TrainConfig
     compute: Compute
     folder: Path
     resume: bool = False
     windows: StreamWindows | None = None
     """Of a stream: what `train` is a window of."""
     shard: bool = False
+
+    @property
+    def may_recompute(self) -> bool:
+        """True if activations are kept so far, and may be recomputed where memory is short."""
+        return not self.compute.recompute and self.settings.gradient_checkpointing != "off"

@@ -30,7 +30,7 @@ def share_out(context: TrainingContext, module: Module, still: Collection[Module
         reason = f"the strategy '{context.strategy.name}' holds on to weights that are no longer the model's"
     if reason is not None:
         raise processes.once(TrainingError(f"the weights cannot be shared out over processes: {reason}.",
-                                        hint="Let each process hold all of them: --set train.shard=none"))
+                                        hint="Let each process hold all of them: --set train.fsdp=off"))
 
 
 def loss_of_one(context: TrainingContext, module: Module) -> list[float]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import Plan
 from hubtune.data.batching import steps_of_epoch
 from hubtune.data.dataset import EncodedDataset
@@ -74,9 +74,9 @@ class Outcome:
     pace: dict[str, Any]
 
 
-def fit(context: TrainingContext, watcher: Watcher) -> Outcome:
+def fit(context: TrainingContext, callbacks: Callbacks) -> Outcome:
     """Train, keep the best weights by the validation metric, and leave a folder that can be resumed."""
-    loop = Loop(context, watcher)
+    loop = Loop(context, callbacks)
     try:
         return loop.run()
     finally:
@@ -86,8 +86,8 @@ def fit(context: TrainingContext, watcher: Watcher) -> Outcome:
 class Loop:
     """One training, from its first step or from a checkpoint to its last."""
 
-    def __init__(self, context: TrainingContext, watcher: Watcher) -> None:
-        self.context, self.watcher = context, watcher
+    def __init__(self, context: TrainingContext, callbacks: Callbacks) -> None:
+        self.context, self.callbacks = context, callbacks
         windows, rows = context.windows, context.train.rows
         self.epoch_steps, self.steps = steps_in(context.settings, windows.rows if windows else rows)
         self.window_steps = windows.size // (context.settings.batch_size or 1) if windows else self.epoch_steps
@@ -103,7 +103,7 @@ class Loop:
         self.stop = threading.Event()
         self.main = self.accelerator.is_main_process
         start = self.restore() if context.resume else 0
-        self.state.compute_once(watcher)
+        self.state.compute_once(callbacks)
         self.log = open_log(context.folder / "log.jsonl", start) if self.main else io.StringIO()
 
     def close(self) -> None:
@@ -111,14 +111,14 @@ class Loop:
         self.state.features.release()
         self.saver.close()
         self.log.close()
-        self.watcher.end()
-        if self.context.settings.track:
+        self.callbacks.on_progress_end()
+        if self.context.settings.report_to:
             self.accelerator.end_training()
 
     def run(self) -> Outcome:
         """All steps from here on; then the weights that are the result are in the model."""
-        self.watcher.begin("training", self.steps)
-        self.watcher.advance(self.progress.step)
+        self.callbacks.on_progress_start("training", self.steps)
+        self.callbacks.on_progress(self.progress.step)
         with stopping(self.stop):
             while self.progress.step < self.steps and not self.progress.stopped:
                 self.one_step()
@@ -175,7 +175,7 @@ class Loop:
                 self.look_at(self.context.windows.open(window))
             number = epoch * -(-self.epoch_steps // self.window_steps) + window
             self.planned = ((epoch, window), steps_of_epoch(
-                self.row_sizes, settings.batch_size or 1, settings.order or "random", settings.seed, number
+                self.row_sizes, settings.batch_size or 1, settings.sampler or "random", settings.seed, number
             ))
         return self.planned[1][place]
 
@@ -197,7 +197,7 @@ class Loop:
         if not math.isfinite(loss):
             raise processes.once(NonFiniteLoss(
                 f"the loss of step {step} is {loss}; its rows in train: {row_numbers(sorted(self.context.train.first + int(row) for row in rows))}.",
-                hint="Try a lower train.lr, or train.precision=fp32. The last good state: "
+                hint="Try a lower train.learning_rate, or train.precision=fp32. The last good state: "
                 f"hubtune train --resume {self.context.folder}",
             ))
         norm = self.state.move(step)
@@ -211,7 +211,7 @@ class Loop:
             "grad_norm": norm, "rows": len(rows), "tokens": learnt.tokens, "padded_tokens": learnt.padded,
             "padding": round(1 - learnt.tokens / max(1, learnt.padded), 4), "micro_batches": learnt.micro_batches,
         })
-        self.watcher.advance(1, loss=loss)
+        self.callbacks.on_progress(1, loss=loss)
 
     def validate(self) -> dict[str, float] | None:
         """Score the validation rows, and count how long nothing got better; the scores if these weights are the best so far."""
@@ -232,7 +232,7 @@ class Loop:
         else:
             progress.waited += 1
             # Only the last phase may end early: before it, not all that shall learn has learned.
-            tired = 0 < context.settings.patience <= progress.waited
+            tired = 0 < context.settings.early_stopping_patience <= progress.waited
             progress.stopped = tired and self.state.phase == len(self.state.phases) - 1
         record = {
             "step": progress.step, "epoch": round(progress.step / self.epoch_steps, 4), "split": "validation",
@@ -240,7 +240,7 @@ class Loop:
             "tokens_per_second": self.pace()["tokens_per_second"],
         }
         self.record(record)
-        self.watcher.validated(record, better)
+        self.callbacks.on_evaluate(record, better)
         return scores if better else None
 
     def record(self, line: dict[str, Any]) -> None:
@@ -249,7 +249,7 @@ class Loop:
             self.log.write(json.dumps(line) + "\n")
             if "split" in line:
                 self.log.flush()
-        if self.context.settings.track:
+        if self.context.settings.report_to:
             self.accelerator.log({k: v for k, v in line.items() if isinstance(v, int | float)}, step=line["step"])
 
     def reserve(self) -> None:
@@ -299,8 +299,8 @@ def tracked(context: TrainingContext) -> Accelerator:
     # Buffers are sent after a step (`TrainingState.move`): in a forward pass processes would wait for one that has no memory for it.
     plainly = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(  # a launcher's wishes for half precision and compilation would stay on the model, in evaluation too
-        cpu=context.compute.device == "cpu", mixed_precision="no", dynamo_backend="no", kwargs_handlers=[plainly], log_with=settings.track, project_dir=str(context.folder),
+        cpu=context.compute.device == "cpu", mixed_precision="no", dynamo_backend="no", kwargs_handlers=[plainly], log_with=settings.report_to, project_dir=str(context.folder),
     )
-    if settings.track:
+    if settings.report_to:
         accelerator.init_trackers("hubtune", config={k: v for k, v in vars(settings).items() if v is not None})
     return accelerator

@@ -51,7 +51,7 @@ class Footprint:
         rungs = ladder(train.sizes, compute.limit, int(np.isin(train.owner, longest).sum()))
         grads = self.pieces * sum(value.nbytes for value in self.state.module.parameters() if value.requires_grad)
         fits, tried = self.climbed(rungs, self.step, grads)
-        if (fits is None or fits[1] < rungs[-1][1]) and not compute.recompute and accumulation.recompute(self.state.module):
+        if (fits is None or fits[1] < rungs[-1][1]) and self.context.may_recompute and accumulation.recompute(self.state.module):
             compute = replace(compute, recompute=True)
             self.state.take(compute)
             fits, tried = self.climbed(rungs, self.step, grads)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hubtune.recipe import TrainPart
+from hubtune.recipe import TrainConfig
 
 
-def steps_in(settings: TrainPart, rows: int) -> tuple[int, int]:
+def steps_in(settings: TrainConfig, rows: int) -> tuple[int, int]:
     """Optimizer steps of an epoch, and in all."""
-    if settings.batch_size is None or (settings.steps is None and settings.epochs is None):
+    if settings.batch_size is None or (settings.max_steps is None and settings.epochs is None):
         raise ValueError("settings with something left open: see defaults.settle")
     an_epoch = -(-rows // settings.batch_size)
-    return an_epoch, settings.steps or max(1, round((settings.epochs or 1) * an_epoch))
+    return an_epoch, settings.max_steps or max(1, round((settings.epochs or 1) * an_epoch))
 
 
-def rate(settings: TrainPart, step: int, steps: int) -> float:
+def rate(settings: TrainConfig, step: int, steps: int) -> float:
     """The learning rate's factor at a step: up in a line, then down as the schedule says."""
     warmup = settings.warmup * steps if settings.warmup < 1 else settings.warmup
     if step < warmup:
@@ -27,9 +27,9 @@ def rate(settings: TrainPart, step: int, steps: int) -> float:
     return 1.0 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
-def validates(settings: TrainPart, step: int, an_epoch: int, steps: int) -> bool:
+def validates(settings: TrainConfig, step: int, an_epoch: int, steps: int) -> bool:
     """Whether the model is scored after so many steps: evenly in every epoch, and at the end."""
-    times = settings.validations or 1
+    times = settings.evals_per_epoch or 1
     place = (step - 1) % an_epoch + 1
     return step == steps or place in {round(k * an_epoch / times) for k in range(1, times + 1)}
 

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast
 
 from hubtune.acceleration import block_compilation, embedding_pruning, feature_cache, padding_free
 from hubtune.acceleration.row_axes import RowDropout
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import Plan
 from hubtune.data.batching import computed_tokens, micro_batches
 from hubtune.devices import fp64, processes, sharding
@@ -81,10 +81,10 @@ class TrainingState:
         if context.shard:
             fsdp.share_out(context, self.module, self.statistics, self.all_that_learns)
 
-    def compute_once(self, watcher: Watcher) -> None:
+    def compute_once(self, callbacks: Callbacks) -> None:
         """Have the outputs of a backbone that stays as it is; after `restore`, which tells whether the run began so."""
         count = self.accelerator.num_processes
-        self.features = feature_cache.find(self.context, self.module, self.learned, count, watcher, self.had_features)
+        self.features = feature_cache.find(self.context, self.module, self.learned, count, callbacks, self.had_features)
         if self.had_features and not self.features.cached:
             raise processes.once(ResumeError(f"the run began with features computed once, and now: {self.features.reason}.",
                                           hint="Its backbone had no dropout. Train anew with --overwrite."))
@@ -125,10 +125,10 @@ class TrainingState:
         self.leave()
         context.strategy.start_phase(self.module, self.phases[index])
         groups = context.strategy.param_groups(self.module, context.settings.weight_decay or 0.0)
-        optimizer = optimizers.made(context.settings.optimizer, context.strategy, groups, context.settings.lr or 0.0)
+        optimizer = optimizers.made(context.settings.optimizer, context.strategy, groups, context.settings.learning_rate or 0.0)
         if context.shard and sharding.strangers(self.module, optimizer):
             raise processes.once(TrainingError(f"the strategy '{context.strategy.name}' holds on to weights from before they were shared out.",
-                                            hint="Let each process hold all of them: --set train.shard=none"))
+                                            hint="Let each process hold all of them: --set train.fsdp=off"))
         self.model = self.module if context.shard else self.accelerator.prepare(self.module)
         self.optimizer = self.accelerator.prepare(optimizer)
         self.phase = index
@@ -171,8 +171,11 @@ class TrainingState:
     def take(self, compute: Compute) -> None:
         """Compute so from now on."""
         self.context.compute, self.limit = compute, compute.limit
-        if compute.recompute:
-            recompute(self.module)
+        if compute.recompute and not recompute(self.module) and self.context.settings.gradient_checkpointing == "on":
+            raise processes.once(TrainingError(
+                f"train.gradient_checkpointing=on: '{self.context.base.config.model_type}' models do not support it.",
+                hint="Leave train.gradient_checkpointing at auto.",
+            ))
         if compute.compiled and not self.compiled:
             self.compiled = block_compilation.Compiled(self.module)
         elif self.compiled and not compute.compiled:
@@ -218,7 +221,7 @@ class TrainingState:
     def reduce(self, cuts: list[list[int]], error: Exception) -> None:
         """Half as many tokens in a micro-batch from now on; where it holds one example, activations that are computed again."""
         if max(len(part) for part in cuts) == 1:
-            if not self.context.compute.recompute and recompute(self.module):
+            if self.context.may_recompute and recompute(self.module):
                 self.take(replace(self.context.compute, recompute=True, limit=self.limit))
                 return
             raise TrainingError(
@@ -232,7 +235,7 @@ class TrainingState:
         context = self.context
         self.scaler.unscale_(self.optimizer.optimizer)
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        norm = float(sharding.whole(torch.nn.utils.clip_grad_norm_(trained, context.settings.clip or float("inf"))))
+        norm = float(sharding.whole(torch.nn.utils.clip_grad_norm_(trained, context.settings.max_grad_norm or float("inf"))))
         self.scaler.step(self.optimizer.optimizer)
         self.scaler.update()
         self.vocabularies.stepped(self.optimizer)

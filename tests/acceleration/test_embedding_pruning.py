@@ -14,8 +14,8 @@ import torch
 
 from hubtune import Base, Batch, Loss, Metric, Strategy, Task
 from hubtune.acceleration import embedding_pruning
-from hubtune.callbacks import Watcher
-from hubtune.recipe import TrainPart
+from hubtune.callbacks import Callbacks
+from hubtune.recipe import TrainConfig
 from hubtune.training import autotune
 from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
@@ -102,7 +102,7 @@ def make_context(folder: Path, task: Any = None, strategy: Any = None, model: An
     draw = np.random.default_rng(0)
     examples = [{"input_ids": draw.integers(3, 20, 2 + row % 3).tolist(), "label": row % 2} for row in range(ROWS)]
     base = Base("tiny", "", SimpleNamespace(model_type="bags", to_dict=lambda: {"pad_token_id": 0}), None)
-    settings = {"epochs": 3.0, "batch_size": 4, "lr": 0.01, "weight_decay": 0.3, "keep": "last", **settings}
+    settings = {"epochs": 3.0, "batch_size": 4, "learning_rate": 0.01, "weight_decay": 0.3, "keep": "last", **settings}
     return tiny.make_context(folder, task or Bag(), strategy or Full(), model or Bags(), examples, base=base,
                      compute={"overhead": 2, "kernels": ("dropout",)}, **settings)
 
@@ -122,12 +122,12 @@ def trained(made: TrainingContext, stop: int | None = None) -> dict[str, torch.T
 def test_training_ends_with_the_same_weights(decay: float, keep: str, tmp_path: Path) -> None:
     settings = {"weight_decay": decay, "keep": keep}
     small = make_context(tmp_path / "small", **settings)
-    loop = Loop(small, Watcher())
+    loop = Loop(small, Callbacks())
     assert len(small.model.words.weight) < 20  # type: ignore[union-attr, arg-type]
     loop.run()
     loop.close()
     whole = make_context(tmp_path / "whole", strategy=Full(), **settings)
-    whole.settings = TrainPart(**{**vars(whole.settings), "kernels": "plain"})
+    whole.settings = TrainConfig(**{**vars(whole.settings), "kernels": "plain"})
     before = whole.model.words.weight.detach().clone()  # type: ignore[union-attr, operator]
     end = trained(whole)
     assert (not torch.equal(end["words.weight"][40:], before[40:])) is (decay > 0)
@@ -172,7 +172,7 @@ def test_a_trial_leaves_small_tables_as_they_were(task: Any, tmp_path: Path) -> 
     end = trained(make_context(tmp_path / "plain", task()))
     made = make_context(tmp_path / "tried", task())
     plan = made.compute
-    with contextlib.closing(Loop(made, Watcher())) as loop:
+    with contextlib.closing(Loop(made, Callbacks())) as loop:
         autotune.measure(loop.state)
         assert len(made.model.words.weight) < 20  # type: ignore[union-attr, arg-type]
         loop.state.take(plan)
@@ -186,7 +186,7 @@ def test_a_trial_leaves_small_tables_as_they_were(task: Any, tmp_path: Path) -> 
 ], ids=["tied", "used elsewhere", "a strategy that looks at the weights", "plain"])
 def test_a_table_that_others_use_stays_whole(case: dict[str, Any], tmp_path: Path) -> None:
     made = make_context(tmp_path, **case)
-    loop = Loop(made, Watcher())
+    loop = Loop(made, Callbacks())
     loop.one_step()
     loop.close()
     assert len(made.model.words.weight) == WORDS  # type: ignore[union-attr, arg-type]

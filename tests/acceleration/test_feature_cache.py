@@ -19,7 +19,7 @@ from hubtune_plugins.text.token_classification import TokenClassification
 import hubtune
 from hubtune import Batch, Loss, Metric, Phase, Strategy, Task
 from hubtune.acceleration import feature_cache, frozen_backbone
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.data import encoding
 from hubtune.errors import ResumeError
 from hubtune.hub.origin import local_origin
@@ -186,15 +186,15 @@ def with_body(model: Reader, body: Body) -> Reader:
 def make_context(folder: Path, task: Any = None, strategy: Any = None, model: Any = None, **settings: Any) -> TrainingContext:
     draw = np.random.default_rng(0)
     examples = [{"input_ids": draw.integers(3, 20, 2 + row % 5).tolist(), "label": row % 2} for row in range(ROWS)]
-    settings = {"epochs": 3.0, "batch_size": 5, "lr": 0.05, "weight_decay": 0.1, "keep": "last", **settings}
+    settings = {"epochs": 3.0, "batch_size": 5, "learning_rate": 0.05, "weight_decay": 0.1, "keep": "last", **settings}
     return tiny.make_context(folder, task or Words(), strategy or Top(), model or Reader(), examples[:-6], examples[-6:], **settings)
 
 
-class Told(Watcher):
+class Told(Callbacks):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def note(self, text: str) -> None:
+    def on_info(self, text: str) -> None:
         self.notes.append(text)
 
 
@@ -206,7 +206,7 @@ def trained(made: TrainingContext, stop: int | None = None) -> tuple[dict[str, t
 
 def refused(made: TrainingContext) -> str:
     """Why there are no features."""
-    loop = Loop(made, Watcher())
+    loop = Loop(made, Callbacks())
     loop.one_step()
     loop.close()
     said = loop.state.features.described()
@@ -232,7 +232,7 @@ def of_family(kind: str, task: Any, rows: Any, folder: Path, tiny_model: Any, **
     _, base, encoded = tiny.prepared(task, tiny_model(kind, **NO_DROPOUT[kind]), rows)
     origin = local_origin(tiny_model(kind, **NO_DROPOUT[kind]))
     loaded = loading.load(origin, base, task, hubtune.Strategy(), seed=0)
-    settings = {"epochs": 2.0, "batch_size": 6, "lr": 0.05, "weight_decay": 0.01, "keep": "last", **settings}
+    settings = {"epochs": 2.0, "batch_size": 6, "learning_rate": 0.05, "weight_decay": 0.01, "keep": "last", **settings}
     return tiny.make_context(folder, task, Head(), loaded.model, encoded, encoding.encode(task, rows[:8], base, 60), rows[:8],
                      base=base, newly_initialized=loaded.newly_initialized, compute={"overhead": 8}, **settings)
 
@@ -312,19 +312,19 @@ def test_the_backbone_computes_every_example_once(tmp_path: Path) -> None:
 
 
 def test_the_forward_comes_back_whatever_happens(tmp_path: Path) -> None:
-    class Breaks(Watcher):
-        def advance(self, units: int, **shown: float) -> None:
+    class Breaks(Callbacks):
+        def on_progress(self, units: int, **shown: float) -> None:
             raise MemoryError
 
     made = make_context(tmp_path)
     with pytest.raises(MemoryError):
         Loop(made, Breaks())
     assert "forward" not in vars(made.model.body)
-    loop = Loop(made, Watcher())
+    loop = Loop(made, Callbacks())
     own = made.model.body.forward = lambda *given: torch.zeros(1)
     loop.close()
     made.model.body.forward = own
-    Loop(made, Watcher()).close()
+    Loop(made, Callbacks()).close()
     assert vars(made.model.body)["forward"] is own
 
 
@@ -365,7 +365,7 @@ def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch: p
 
 def test_several_processes_compute_as_ever(tmp_path: Path) -> None:
     made = make_context(tmp_path)
-    assert feature_cache.find(made, made.model, frozenset({"top.weight"}), 2, Watcher()).described() == {
+    assert feature_cache.find(made, made.model, frozenset({"top.weight"}), 2, Callbacks()).described() == {
         "cached": False, "reason": "there are several processes"}
 
 
@@ -404,14 +404,14 @@ def test_a_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         again = make_context(tmp_path / "with")
         again.resume = True
         with pytest.raises(ResumeError, match="began with features computed once"):
-            Loop(again, Watcher())
+            Loop(again, Callbacks())
     again = make_context(tmp_path / "without")
     again.resume = True
     assert trained(again)[1] == {"cached": False, "reason": "the run began without"}
 
 
 def test_a_run_says_so_and_leaves_no_folder(tiny_model: Any, reviews: Path, tmp_path: Path) -> None:
-    settings = {"train.steps": 6, "train.batch_size": 8, "data.limit": 24, "train.prove": False}
+    settings = {"train.max_steps": 6, "train.batch_size": 8, "data.limit": 24, "train.verify": False}
     run = hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, strategy="head", set=settings, out=tmp_path / "head")
     assert run.record["features"]["cached"]
     assert run.record["features"]["bytes"] > 0

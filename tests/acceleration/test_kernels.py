@@ -178,18 +178,18 @@ def test_predictions_in_half_precision_are_near_and_are_said(tiny_model: Any, tm
     import hubtune
     from hubtune.errors import RecipeError
 
-    class Told(hubtune.Watcher):
+    class Told(hubtune.Callbacks):
         lines: list[str] = []
 
-        def note(self, text: str) -> None:
+        def on_info(self, text: str) -> None:
             self.lines.append(text)
 
     rows = [{"text": f"{'good' if n % 2 else 'bad'} thing number {n} " * (1 + n % 5), "label": "yes" if n % 2 else "no"} for n in range(80)]
     run = hubtune.train("text-classification", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
-                        set={"train.epochs": 1.0, "train.prove": False})
+                        set={"train.epochs": 1.0, "train.verify": False})
     exact = run.predict([row["text"] for row in rows])
     for precision in ("bf16", "auto"):
-        near = run.predict([row["text"] for row in rows], precision=precision, watcher=Told())
+        near = run.predict([row["text"] for row in rows], precision=precision, callbacks=Told())
         assert [one["probability"] for one in near] == pytest.approx([one["probability"] for one in exact], abs=0.02)
     assert "predicting in bf16" in Told.lines
     assert run.predict([rows[0]["text"]])[0]["probability"] == pytest.approx(exact[0]["probability"], abs=1e-6)

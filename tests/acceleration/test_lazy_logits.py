@@ -265,7 +265,7 @@ def test_a_run_is_that_of_plain_kernels(recompute: bool, tiny_model: Callable[..
 
         monkeypatch.setattr(chunked_loss, "cross_entropy", watched)
         hubtune.train("text-generation", model=tiny_model("gpt2", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0), data=rows, out=tmp_path / way,
-                      set={"train.precision": "fp64", "train.kernels": way, "train.steps": 3, "train.prove": False, "train.lr": 1e-3})
+                      set={"train.precision": "fp64", "train.kernels": way, "train.max_steps": 3, "train.verify": False, "train.learning_rate": 1e-3})
         log = [json.loads(line) for line in (tmp_path / way / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         found[way] = [line["loss"] for line in log if "loss" in line and "lr" in line]
         assert bool(seen) is (way == "auto")

@@ -123,7 +123,7 @@ def test_activations_that_are_computed_again_are_computed_alike(tiny_model: Any,
 
 def trained(folder: Path, model: Path, **settings: Any) -> dict[str, Any]:
     run = hubtune.train("text-classification", model=str(model), data={"train": ROWS, "validation": ROWS[:4]}, out=folder, set={
-        "train.epochs": 2, "train.batch_size": 6, "train.precision": "fp64", "train.order": "random", "train.prove": False,
+        "train.epochs": 2, "train.batch_size": 6, "train.precision": "fp64", "train.sampler": "random", "train.verify": False,
         **{f"train.{name}": value for name, value in settings.items()}})
     record = json.loads((Path(run.folder) / "run.json").read_text(encoding="utf-8"))
     record["losses"] = [line["loss"] for line in map(json.loads, (folder / "log.jsonl").read_text(encoding="utf-8").splitlines())
@@ -152,7 +152,7 @@ def test_who_asks_for_what_a_model_cannot_is_told(tiny_model: Any, tmp_path: Pat
 
 def test_by_default_it_is_used_where_it_saves_much(tiny_model: Any, tmp_path: Path) -> None:
     assert trained(tmp_path / "random", tiny_model("bert"))["padding_free"]["used"]
-    bucketed = trained(tmp_path / "bucketed", tiny_model("bert"), order="bucketed", batch_size=2)
+    bucketed = trained(tmp_path / "bucketed", tiny_model("bert"), sampler="length-bucketed", batch_size=2)
     assert not bucketed["padding_free"]["used"]
     assert "would save" in bucketed["padding_free"]["reason"]
     assert bucketed["compute"]["padding"] == 1.0

@@ -193,8 +193,8 @@ def test_rows_of_the_large_data_are_the_same_again(tmp_path: Path) -> None:
 def test_a_large_training_is_divided_into_stages() -> None:
     stages = large.Stages()
     with stages.watching():
-        stages.note("columns: text <- text")
-        stages.begin("training", 5)
+        stages.on_info("columns: text <- text")
+        stages.on_progress_start("training", 5)
     assert [stage["stage"] for stage in stages.stages] == ["reading", "inspecting and splitting", "training"]
     assert all(stage["seconds"] >= 0 for stage in stages.stages)
     assert stages.peak()["resident"] >= stages.peak()["anonymous"] > 0

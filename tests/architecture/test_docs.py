@@ -18,7 +18,7 @@ import typer
 from hubtune import errors
 from hubtune.cli.commands import app
 from hubtune.contract import Strategy, Task, registry
-from hubtune.recipe import DataPart, PublishPart, TrainPart
+from hubtune.recipe import DataConfig, PublishConfig, TrainConfig
 
 REPO = Path(__file__).resolve().parents[2]
 DOCS, PLUGINS = REPO / "docs", REPO / "examples" / "plugins"
@@ -57,7 +57,7 @@ def test_every_command_and_option_is_documented() -> None:
 
 def test_every_recipe_key_is_documented() -> None:
     reference = section(text_of("reference.md"), "## Recipes")
-    keys = [f"{table}.{item.name}" for table, part in (("data", DataPart), ("train", TrainPart), ("publish", PublishPart))
+    keys = [f"{table}.{item.name}" for table, part in (("data", DataConfig), ("train", TrainConfig), ("publish", PublishConfig))
             for item in fields(part) if item.name != "columns"]
     assert [key for key in [*keys, "task.name", "strategy.name", "model.id"] if f"| `{key}` |" not in reference] == []
 
@@ -189,11 +189,11 @@ def test_the_plugins_of_the_tutorial_train_and_answer(
 
 
 def test_the_task_of_the_tutorial_says_what_is_wrong_with_its_rows(tutorial_plugins: registry.Registry) -> None:
-    from hubtune.recipe import Chosen
+    from hubtune.recipe import PluginChoice
 
     with pytest.raises(errors.DataError, match="at least two"):
-        tutorial_plugins.task(Chosen("levels")).validate_data({"train": []})
-    task = tutorial_plugins.task(Chosen("levels", {"order": ["low", "high"]}))
+        tutorial_plugins.task(PluginChoice("levels")).validate_data({"train": []})
+    task = tutorial_plugins.task(PluginChoice("levels", {"order": ["low", "high"]}))
     with pytest.raises(errors.DataError, match=r"row 2 of train"):
         task.validate_data({"train": [{"label": "low"}, {"label": "middling"}, {"label": "high"}]})
 

@@ -18,7 +18,7 @@ from hubtune.cli import commands
 from hubtune.contract import registry
 from hubtune.errors import UnknownPlugin
 from hubtune.options import fill
-from hubtune.recipe import DataPart, Recipe, build, override
+from hubtune.recipe import DataConfig, Recipe, build, override
 
 COMMANDS = sorted(typer.main.get_command(commands.app).commands)  # type: ignore[attr-defined]
 TASKS, STRATEGIES = sorted(registry.load().tasks), sorted(registry.load().strategies)
@@ -126,7 +126,7 @@ def check_common(item: dict[str, Any]) -> None:
 def test_plugins_have_the_documented_shape(capsys: pytest.CaptureFixture[str]) -> None:
     found = document(capsys, "plugins")
     assert list(found) == ["contract", "plugins"]
-    assert found["contract"] == 2
+    assert found["contract"] == CONTRACT
     for plugin in found["plugins"]:
         assert list(plugin) == ["name", "version", "source", "status", "reason", "tasks", "strategies", "formats"]
         assert plugin["status"] in ("ok", "broken", "refused", "off")
@@ -152,7 +152,7 @@ def test_a_written_recipe_is_a_recipe_with_every_default(
     status, out, _ = said(capsys, "recipe", task, "--strategy", strategy, "--model", "me/base", "--data", "rows.csv")
     assert status == 0
     made = build(tomllib.loads(out))
-    assert made == Recipe(made.task, "me/base", DataPart("rows.csv"), made.strategy)
+    assert made == Recipe(made.task, "me/base", DataConfig("rows.csv"), made.strategy)
     plugins = registry.load()
     for chosen, kind in ((made.task, plugins.tasks[task]), (made.strategy, plugins.strategies[strategy])):
         assert fill(kind.Options, chosen.options, "options") == kind.Options()
@@ -162,7 +162,7 @@ def test_a_written_recipe_names_every_role_and_takes_settings_over_it(capsys: py
     _, out, _ = said(capsys, "recipe", "text-classification")
     assert all(f'# {role} = "' in out for role in ("text", "text_pair", "label"))
     assert document(capsys, "recipe", "text-classification") == {"recipe": out}
-    assert build(override(tomllib.loads(out), ["train.lr=3e-5"])).train.lr == 3e-5
+    assert build(override(tomllib.loads(out), ["train.learning_rate=3e-5"])).train.learning_rate == 3e-5
 
 
 # ------------------------------------------------------------------------------------------------------ errors

@@ -15,7 +15,7 @@ import hubtune
 from hubtune.cli import commands
 from hubtune.contract import local_files, registry
 from hubtune.errors import BrokenPlugin, UnknownPlugin
-from hubtune.recipe import Chosen
+from hubtune.recipe import PluginChoice
 
 WAY = '''
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def found(name: str) -> registry.Found:
 def test_a_file_is_a_plugin_with_its_options(tmp_path: Path) -> None:
     local_files.use([written(tmp_path)])
     plugins = registry.load()
-    assert plugins.strategy(Chosen("way", {"rank": 4})).options.rank == 4
+    assert plugins.strategy(PluginChoice("way", {"rank": 4})).options.rank == 4
     said = found("loose")
     assert (said.status, said.source, said.strategies) == ("ok", "loose.py", ["way"])
     assert said.version.startswith("sha256:")
@@ -102,10 +102,10 @@ def test_who_asks_for_what_a_faulty_file_should_bring_is_told(tmp_path: Path) ->
     (tmp_path / "faulty.py").write_text("raise RuntimeError('boom')", encoding="utf-8")
     local_files.use([tmp_path / "faulty.py"])
     with pytest.raises(UnknownPlugin) as caught:
-        registry.load().strategy(Chosen("way"))
+        registry.load().strategy(PluginChoice("way"))
     assert "faulty.py is broken: RuntimeError: boom" in str(caught.value.hint)
     with pytest.raises(BrokenPlugin, match=r"the plugin 'faulty' of faulty\.py is broken"):
-        registry.load().strategy(Chosen("faulty"))
+        registry.load().strategy(PluginChoice("faulty"))
 
 
 @pytest.mark.parametrize("wanted", ["none", "own", "full"])
@@ -141,7 +141,7 @@ def test_a_list_says_what_it_lacks(capsys: pytest.CaptureFixture[str], monkeypat
     assert "not listed: nosuch.py is refused: there is no file '" in said
     assert "not listed: ful is refused: HUBTUNE_PLUGINS names it, and it is not installed" in said
     with pytest.raises(UnknownPlugin) as caught:
-        registry.load().task(Chosen("sentiment"))
+        registry.load().task(PluginChoice("sentiment"))
     assert "ful is refused: HUBTUNE_PLUGINS names it" in str(caught.value.hint)
 
 
@@ -150,7 +150,7 @@ def test_a_list_says_what_it_lacks(capsys: pytest.CaptureFixture[str], monkeypat
 ])
 def test_a_model_of_a_task_that_is_gone_says_where_the_task_came_from(came: str | None, way: str) -> None:
     with pytest.raises(UnknownPlugin) as caught:
-        registry.load().task(Chosen("stars"), {"plugin": "stars", "distribution": came, "version": "0.2"} if came else None)
+        registry.load().task(PluginChoice("stars"), {"plugin": "stars", "distribution": came, "version": "0.2"} if came else None)
     assert way in str(caught.value.hint)
     assert came is None or f"the task 'stars' of {came} 0.2, which is not installed" in caught.value.message
 
@@ -165,7 +165,7 @@ def test_a_plugin_that_is_here_without_what_a_run_needs_is_told_apart(
 ) -> None:
     monkeypatch.setenv("HUBTUNE_PLUGINS", plugins)
     with pytest.raises(UnknownPlugin) as caught:
-        registry.load().strategy(Chosen("fuller"), {**came, "distribution": "hubtune"})
+        registry.load().strategy(PluginChoice("fuller"), {**came, "distribution": "hubtune"})
     assert message in caught.value.message
     assert "pip install" not in str(caught.value.hint) if way is None else way in str(caught.value.hint)
 
@@ -176,7 +176,7 @@ def test_a_run_whose_plugin_is_gone_says_where_it_came_from(tmp_path: Path, tiny
     rows = [{"text": f"{'good' if n % 2 else 'bad'} film {n}", "label": "yes" if n % 2 else "no"} for n in range(24)]
     folder = tmp_path / "run"
     run = hubtune.train("text-classification", model=str(tiny_model("bert")), data=rows, strategy="way", out=str(folder),
-                        set=["train.epochs=1", "train.prove=false"])
+                        set=["train.epochs=1", "train.verify=false"])
     monkeypatch.setenv(local_files.VARIABLE, "")
     record = run.record
     (folder / "run.json").write_text(json.dumps({**record, "state": "started"}), encoding="utf-8")

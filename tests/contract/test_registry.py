@@ -15,7 +15,7 @@ from hubtune.cli import listings
 from hubtune.contract import registry
 from hubtune.contract.registry import Registry, from_module, unavailable
 from hubtune.errors import BrokenPlugin, ContractMismatch, MissingExtra, RecipeError, UnknownPlugin
-from hubtune.recipe import Chosen
+from hubtune.recipe import PluginChoice
 
 OWN_TASKS, OWN_STRATEGIES = ["sentiment", "text-classification"], ["full", "head", "lora"]
 
@@ -67,9 +67,9 @@ def plugins() -> Registry:
 
 
 def still_works(plugins: Registry) -> None:
-    assert plugins.task(Chosen("good")).name == "good"
+    assert plugins.task(PluginChoice("good")).name == "good"
     assert from_module(tasks_module(a_task(name="later"), name="last"), plugins).status == "ok"
-    assert plugins.task(Chosen("later")).name == "later"
+    assert plugins.task(PluginChoice("later")).name == "later"
 
 
 # ------------------------------------------------------------------------------------------- what is set apart
@@ -198,25 +198,25 @@ def test_a_broken_plugin_is_an_error_only_for_who_asks_for_it(plugins: Registry)
     error = RuntimeError("boom")
     plugins.add("stranger", raising(error), source="their-dist")
     with pytest.raises(BrokenPlugin) as caught:
-        plugins.task(Chosen("stranger"))
+        plugins.task(PluginChoice("stranger"))
     assert caught.value.message == "the plugin 'stranger' of their-dist is broken: RuntimeError: boom"
     assert caught.value.__cause__ is error
 
 
 def test_an_unknown_name_is_answered_with_the_near_one_and_all(plugins: Registry) -> None:
     with pytest.raises(UnknownPlugin) as caught:
-        plugins.task(Chosen("goood"))
+        plugins.task(PluginChoice("goood"))
     assert caught.value.message == "no task named 'goood'. Did you mean 'good'? Installed: good."
     assert caught.value.hint == "See what each does with: hubtune tasks"
     with pytest.raises(UnknownPlugin, match=r"no strategy named 'x'\. Installed: none"):
-        plugins.strategy(Chosen("x"))
+        plugins.strategy(PluginChoice("x"))
 
 
 def test_a_package_that_is_missing_is_named_with_what_installs_it() -> None:
     made = Registry()
     from_module(a_module("m", "hubtune_strategies", a_strategy(requires=("json", "not_there"), extra="hubtune[peft]")), made)
     with pytest.raises(MissingExtra) as caught:
-        made.strategy(Chosen("fine"))
+        made.strategy(PluginChoice("fine"))
     assert caught.value.message == (
         "the strategy 'fine' cannot run here: it needs not_there. Install it with: pip install 'hubtune[peft]'"
     )
@@ -238,12 +238,12 @@ def test_options_are_checked_against_the_plugin_s_own() -> None:
     options = dataclasses.make_dataclass("Options", [("rank", int, option(8, "rank", choices=(4, 8)))], frozen=True)
     made = Registry()
     from_module(a_module("m", "hubtune_strategies", a_strategy(Options=options)), made)
-    assert made.strategy(Chosen("fine", {"rank": 4})).options.rank == 4
-    assert made.strategy(Chosen("fine")).options.rank == 8
+    assert made.strategy(PluginChoice("fine", {"rank": 4})).options.rank == 4
+    assert made.strategy(PluginChoice("fine")).options.rank == 8
     with pytest.raises(RecipeError, match=r"no key strategy\.rnak\. Did you mean 'rank'\? Keys: rank"):
-        made.strategy(Chosen("fine", {"rnak": 4}))
+        made.strategy(PluginChoice("fine", {"rnak": 4}))
     with pytest.raises(RecipeError, match=r"strategy\.rank is one of 4, 8, not 5"):
-        made.strategy(Chosen("fine", {"rank": 5}))
+        made.strategy(PluginChoice("fine", {"rank": 5}))
 
 
 def test_a_class_knows_the_plugin_it_came_from(plugins: Registry) -> None:
@@ -312,7 +312,7 @@ def test_a_broken_stranger_leaves_all_others_working(stranger: Callable[[str], N
     stranger(code)
     found = registry.load()
     assert [plugin.status for plugin in found.plugins if plugin.name == "another"] == [status]
-    assert found.strategy(Chosen("full")).summary == "every weight learns"
+    assert found.strategy(PluginChoice("full")).summary == "every weight learns"
     assert set(OWN_TASKS) <= set(found.tasks)
 
 
@@ -330,7 +330,7 @@ def test_none_of_the_plugins_may_be_wanted(stranger: Callable[[str], None], monk
     assert set(names_by_status()) == {"off"}
     assert not registry.load().tasks
     with pytest.raises(UnknownPlugin, match="Installed: none"):
-        registry.load().task(Chosen("sentiment"))
+        registry.load().task(PluginChoice("sentiment"))
 
 
 def test_only_hubtune_s_own_may_be_wanted(stranger: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,8 +63,8 @@ def test_the_bucketed_order_pads_less_and_still_meets_new_neighbours() -> None:
     def padded(order: str) -> int:
         return sum(len(step) * max(sizes[row] for row in step) for step in steps_of_epoch(sizes, 16, order, 0, 0))
 
-    assert padded("bucketed") < 0.75 * padded("random")
-    met = [{frozenset(step.tolist()) for step in steps_of_epoch(sizes, 16, "bucketed", 0, epoch)} for epoch in (0, 1)]
+    assert padded("length-bucketed") < 0.75 * padded("random")
+    met = [{frozenset(step.tolist()) for step in steps_of_epoch(sizes, 16, "length-bucketed", 0, epoch)} for epoch in (0, 1)]
     assert not met[0] & met[1]
 
 

@@ -13,7 +13,7 @@ from hubtune_plugins.text.text_classification import ClassificationOptions, Text
 from hubtune import Column
 from hubtune.data import splits
 from hubtune.errors import DataError
-from hubtune.recipe import DataPart
+from hubtune.recipe import DataConfig
 
 COLUMNS = TextClassification.columns
 Rows = list[dict[str, Any]]
@@ -25,7 +25,7 @@ def balanced(count: int = 40, labels: str = "abcd") -> Rows:
 
 def train_rows(source: Any, seed: int = 0, warnings: list[str] | None = None, **part: Any) -> splits.DataSplits:
     heard: list[str] = [] if warnings is None else warnings
-    made = DataPart(**part)
+    made = DataConfig(**part)
     return splits.training_splits(splits.load_splits(made, COLUMNS, source), made, COLUMNS, seed, heard.append)
 
 
@@ -37,7 +37,7 @@ def refusal(source: Any, **part: Any) -> DataError:
 
 def inspected(source: Any, **options: Any) -> dict[str, Any]:
     """What the task finds in the rows, before they are cut."""
-    return TextClassification(ClassificationOptions(**options)).validate_data(splits.load_splits(DataPart(), COLUMNS, source).splits)
+    return TextClassification(ClassificationOptions(**options)).validate_data(splits.load_splits(DataConfig(), COLUMNS, source).splits)
 
 
 # ---------------------------------------------------------------------------------------------------- columns

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import hubtune
-from hubtune import DataError, HubtuneError, Watcher, column_values
+from hubtune import Callbacks, DataError, HubtuneError, column_values
 from hubtune.data.encoding import encode
 from hubtune.data.streaming import Stream, StreamWindows
 from hubtune.testing.hub import LoopbackHub
@@ -22,8 +22,8 @@ from hubtune.training.loop import Loop
 COUNT = 110
 ROWS = [{"text": f"a {word} day {row}", "label": row % 2} for row in range(COUNT) for word in [["lovely", "dull"][row % 2]]]
 SETS: dict[str, Any] = {
-    "data.stream": True, "data.buffer": 30, "data.validation": 0.1, "train.batch_size": 10, "train.epochs": 2, "train.prove": False,
-    "train.save_minutes": 0.0, "train.validations": 1,
+    "data.stream": True, "data.buffer": 30, "data.validation": 0.1, "train.batch_size": 10, "train.epochs": 2, "train.verify": False,
+    "train.save_minutes": 0.0, "train.evals_per_epoch": 1,
 }
 
 
@@ -53,9 +53,9 @@ def streamed(repo: str, **more: Any) -> Any:
     from hubtune_plugins.text.text_classification import TextClassification
 
     from hubtune.data import sources, splits
-    from hubtune.recipe import DataPart
+    from hubtune.recipe import DataConfig
 
-    part = DataPart(source=repo, stream=True, **more)
+    part = DataConfig(source=repo, stream=True, **more)
     data = splits.load_splits(part, TextClassification.columns)
     assert isinstance(sources.load(repo, stream=True).splits["train"], Stream)
     return data, splits.training_splits(data, part, TextClassification.columns, 0, lambda text: None)
@@ -112,7 +112,7 @@ class Stopped(Exception):
     """Raised in a run."""
 
 
-class Kept(Watcher):
+class Kept(Callbacks):
     """Remembers the rows of every step; stops the run after so many."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stop: int | None = None) -> None:

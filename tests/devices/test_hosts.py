@@ -79,13 +79,13 @@ def on(host: tuple[str, str, str], number: int, first: str, processes: int, argu
 
 @pytest.mark.multi
 @pytest.mark.slow
-@pytest.mark.parametrize("shard", ["none", "full"])
-def test_two_hosts_train_as_one_process_does(shard: str, hosts: Any, tiny_model: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fsdp", ["off", "on"])
+def test_two_hosts_train_as_one_process_does(fsdp: str, hosts: Any, tiny_model: Any, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text("text,label\n" + "".join(
         f"{'good' if n % 2 else 'bad'} film {n}{' and so on' * (n % 5)},{'yes' if n % 2 else 'no'}\n" for n in range(24)), encoding="utf-8")
     model = str(tiny_model("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
-    sets = ["train.epochs=2", "train.batch_size=6", "train.precision=fp64", "train.lr=1e-2", "train.prove=false", f"train.shard={shard}"]
+    sets = ["train.epochs=2", "train.batch_size=6", "train.precision=fp64", "train.learning_rate=1e-2", "train.verify=false", f"train.fsdp={fsdp}"]
     hubtune.train("text-classification", model=model, data=str(rows), out=str(tmp_path / "one"), set=sets[:-1])
     arguments = ["text-classification", "--model", model, "--data", str(rows), "--out", str(tmp_path / "two")]
     arguments += [word for setting in sets for word in ("--set", setting)]

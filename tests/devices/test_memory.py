@@ -10,7 +10,7 @@ import torch
 from toy import Contrast, Numbers, Plain, Tight, make_context
 
 from hubtune import Batch
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.errors import TrainingError
 from hubtune.training.loop import Loop
 
@@ -28,7 +28,7 @@ class RoomyContrast(TightContrast):
 
 def trained(folder: Path, task: Any, **settings: Any) -> tuple[dict[str, torch.Tensor], Loop]:
     made = make_context(folder, task, Plain(), **{"epochs": 4.0, "weight_decay": 0.1, **settings})
-    loop = Loop(made, Watcher())
+    loop = Loop(made, Callbacks())
     try:
         loop.run()
     finally:
@@ -48,7 +48,7 @@ def test_a_run_that_was_short_of_memory_at_step_7_ends_as_the_one_that_was_not(t
 def test_a_resumed_run_remembers_what_memory_suffices_for(tmp_path: Path) -> None:
     end, _ = trained(tmp_path / "whole", Tight())
     made = make_context(tmp_path, Tight(), Plain(), epochs=4.0, weight_decay=0.1)
-    loop = Loop(made, Watcher())
+    loop = Loop(made, Callbacks())
     best = None
     for _ in range(8):
         loop.one_step()
@@ -61,7 +61,7 @@ def test_a_resumed_run_remembers_what_memory_suffices_for(tmp_path: Path) -> Non
     task.most = 2
     again = make_context(tmp_path, task, Plain(), epochs=4.0, weight_decay=0.1)
     again.resume = True
-    resumed = Loop(again, Watcher())
+    resumed = Loop(again, Callbacks())
     assert resumed.state.limit == loop.state.limit < 8192
     resumed.run()
     resumed.close()

@@ -93,7 +93,7 @@ def trained(folder: Path, task: Any, strategy: Any, *, shard: bool = False, resu
             model: Any = Stack) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     made = make_context(folder, task(), strategy(), model(3 if task is Scored else 1), resume=resume, shard=shard, batch_size=5, epochs=3.0,
-                weight_decay=0.1, clip=0.5)
+                weight_decay=0.1, max_grad_norm=0.5)
     tiny.trained(made, stop)
     return {name: sharding.whole(value.detach()) for name, value in made.model.state_dict().items()}
 
@@ -125,25 +125,25 @@ def test_a_run_goes_on_on_other_processes_with_and_without_parts(before: Any, af
 
 
 def published(folder: Path, model: Path, strategy: str, shard: str) -> None:
-    """A whole run, from the recipe to the saved model. shard: `train.shard`; auto: as a launcher says that is configured for FSDP."""
+    """A whole run, from the recipe to the saved model. shard: `train.fsdp`; auto: as a launcher says that is configured for FSDP."""
     if shard == "auto":  # what Accelerate alone would make DDP of, on CPUs
         os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_CPU_RAM_EFFICIENT_LOADING="true")
     rows = [{"text": f"{'good' if n % 2 else 'bad'} film {n}" + " and so on" * (n % 5), "label": "yes" if n % 2 else "no"} for n in range(24)]
-    sets = [f"train.shard={shard}", "train.epochs=2", "train.batch_size=6", "train.precision=fp64", "train.lr=1e-2", "train.prove=false"]
+    sets = [f"train.fsdp={shard}", "train.epochs=2", "train.batch_size=6", "train.precision=fp64", "train.learning_rate=1e-2", "train.verify=false"]
     with contextlib.suppress(SystemExit):  # the other processes end with their part of the work
         hubtune.train("text-classification", model=str(model), data=rows, strategy=strategy, out=str(folder), set=sets)
 
 
 @forks
-@pytest.mark.parametrize(("strategy", "asked"), [("full", ["auto", "none"]), ("lora", ["full"])])
+@pytest.mark.parametrize(("strategy", "asked"), [("full", ["auto", "off"]), ("lora", ["on"])])
 def test_a_model_that_was_trained_in_parts_is_saved_whole(strategy: str, asked: list[str], tiny_model: Any, tmp_path: Path) -> None:
     model = tiny_model("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    published(tmp_path / "one", model, strategy, "none")
+    published(tmp_path / "one", model, strategy, "off")
     alone = load_file(tmp_path / "one" / "model" / "model.safetensors")
     for name in asked:
         in_processes(2, tmp_path / name, model, strategy, name, work=published)
         said = json.loads((tmp_path / name / "run.json").read_text(encoding="utf-8"))["processes"]
-        assert said == {"count": 2, "shard": "none" if name == "none" else "full"}
+        assert said == {"count": 2, "shard": "none" if name == "off" else "full"}
         found = load_file(tmp_path / name / "model" / "model.safetensors")
         assert found.keys() == alone.keys()
         for key, value in alone.items():
@@ -204,16 +204,16 @@ def test_one_process_with_nobody_to_share_with_is_refused_and_who_only_looks_is_
     out = tmp_path / "run"
     arguments: dict[str, Any] = {"model": str(tiny_model("bert")), "data": rows, "out": str(out)}
     with pytest.raises(RecipeError, match="over several processes, and this is one") as caught:
-        hubtune.train("text-classification", set=["train.shard=full"], **arguments)
+        hubtune.train("text-classification", set=["train.fsdp=on"], **arguments)
     assert "torchrun --nproc-per-node N -m hubtune train" in str(caught.value.hint)
     assert not out.exists()
-    said = hubtune.check("text-classification", set=["train.shard=full"], **arguments)
-    assert [line for line in said["warnings"] if "train.shard=full" in line]
-    assert not hubtune.check("text-classification", set=["train.shard=auto"], **arguments)["warnings"]
+    said = hubtune.check("text-classification", set=["train.fsdp=on"], **arguments)
+    assert [line for line in said["warnings"] if "train.fsdp=on" in line]
+    assert not hubtune.check("text-classification", set=["train.fsdp=auto"], **arguments)["warnings"]
 
 
 @pytest.mark.parametrize(("said", "wanted", "shards"), [
-    ({}, "auto", False), ({}, "full", True), ({}, "none", False),
+    ({}, "auto", False), ({}, "on", True), ({}, "off", False),
     ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "auto", True), ({"ACCELERATE_USE_FSDP": "false", "FSDP_VERSION": "1"}, "auto", False),
 ])
 def test_the_recipe_or_the_launcher_asks_for_parts(said: dict[str, str], wanted: str, shards: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,7 @@ def test_the_recipe_or_the_launcher_asks_for_parts(said: dict[str, str], wanted:
 
 @pytest.mark.parametrize(("said", "wanted", "reason"), [
     ({"ACCELERATE_USE_FSDP": "true"}, "auto", "FSDP 1"),
-    ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "none", "train.shard=none"),
+    ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "off", "train.fsdp=off"),
     ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "auto", "CPU's memory"),
     ({"ACCELERATE_USE_DEEPSPEED": "true"}, "auto", "DeepSpeed"),
 ])

@@ -48,7 +48,7 @@ def asked(task: Any, folder: Path) -> None:
 
 
 def test_a_training_refuses_a_loss_that_was_averaged(tiny_model: Any, tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"model": str(tiny_model("bert")), "data": ROWS, "set": ["train.epochs=1", "train.prove=false"]}
+    arguments: dict[str, Any] = {"model": str(tiny_model("bert")), "data": ROWS, "set": ["train.epochs=1", "train.verify=false"]}
     with registered(Averaged), pytest.raises(BrokenPlugin, match="the task 'averaged' gives a loss that is no sum: the total") as caught:
         hubtune.train("averaged", out=str(tmp_path / "averaged"), **arguments)
     assert "reduction=\"sum\"" in str(caught.value.hint)

@@ -18,14 +18,14 @@ from toy import gradients
 
 import hubtune
 from hubtune import Base, Batch
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import registry
 from hubtune.data.dataset import EncodedDataset
 from hubtune.devices import device, fp64
 from hubtune.errors import ModelError
 from hubtune.evaluation import inference, model_checks
 from hubtune.models import compat, loading
-from hubtune.recipe import Chosen, build
+from hubtune.recipe import PluginChoice, build
 from hubtune.runs import preparation, stages
 
 ROWS = [{"text": "good day " * (1 + 3 * n) if n % 2 else "bad " * (1 + 4 * n), "label": "yes" if n % 2 else "no"} for n in range(8)]
@@ -51,7 +51,7 @@ def made(tiny_model: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]
 
 def refusal(folder: Path, out: Path, **settings: Any) -> ModelError:
     with pytest.raises(ModelError) as caught:
-        hubtune.train("text-classification", model=folder, data=ROWS, out=out, set={"train.steps": 1, **settings})
+        hubtune.train("text-classification", model=folder, data=ROWS, out=out, set={"train.max_steps": 1, **settings})
     return caught.value
 
 
@@ -63,7 +63,7 @@ def test_a_model_that_fails_in_half_precision_is_computed_in_fp32(made: Any, tmp
     assert error.hint == "Leave train.precision at auto."
     chosen = device.choose
     monkeypatch.setattr(device, "choose", lambda *given: replace(chosen("fp32"), precision="bf16"))
-    run = hubtune.train("text-classification", model=folder, data=ROWS, out=tmp_path / "run", set={"train.steps": 1, "train.prove": False})
+    run = hubtune.train("text-classification", model=folder, data=ROWS, out=tmp_path / "run", set={"train.max_steps": 1, "train.verify": False})
     assert run.record["compute"]["precision"] == "fp32"
     assert run.record["compute"]["why"].startswith("not bf16: its code fails with RuntimeError")
 
@@ -74,7 +74,7 @@ def test_a_model_that_needs_other_inputs_is_refused_in_one_block(made: Any, tmp_
     folder = made("Bros", "bert", **SIZES)
     with pytest.raises(ModelError, match="the code of 'bros' models fails on the examples of 'token-classification': ValueError: You have to "
                        "specify bbox") as caught:
-        hubtune.train("token-classification", model=folder, data=rows, out=tmp_path / "run", set={"train.steps": 1})
+        hubtune.train("token-classification", model=folder, data=rows, out=tmp_path / "run", set={"train.max_steps": 1})
     assert isinstance(caught.value.__cause__, ValueError)
 
 
@@ -92,7 +92,7 @@ def test_what_a_plugin_raises_stays_as_it_is(error: Exception) -> None:
 def test_in_fp64_a_step_has_one_gradient_however_it_is_cut(name: str, sizes: dict[str, Any], made: Any, tmp_path: Path) -> None:
     recipe = build({"task": {"name": "text-classification"}, "model": {"id": str(made(name, "llama", "ForCausalLM", **DECODER, **sizes))},
                     "train": {"precision": "fp64", "batch_size": 8}, "data": {}, "strategy": {}, "publish": {}})
-    prepared = preparation.prepare(recipe, Watcher(), {"train": ROWS, "validation": ROWS})
+    prepared = preparation.prepare(recipe, Callbacks(), {"train": ROWS, "validation": ROWS})
     _, work = stages.loaded(tmp_path, prepared, device.choose("fp64"), resume=False)
     assert not work.compute.uniform
     means, whole = gradients(work, [[*range(8)]])
@@ -145,7 +145,7 @@ def test_a_backbone_that_a_class_calls_otherwise_keeps_its_weights(tiny_model: A
     """Llama's class for question answering says `transformer` for what its checkpoints call `model`."""
     rows = [{"question": "Who?", "context": f"Then {name} sat.", "answers": name} for name in ("Ann", "Bo", "Cy", "Di")] * 2
     found = hubtune.train("question-answering", model=tiny_model("llama"), data={"train": rows, "validation": rows}, out=tmp_path / "run",
-                          set={"train.steps": 1, "train.lr": 1e-30})
+                          set={"train.max_steps": 1, "train.learning_rate": 1e-30})
     assert found.record["proof"]["largest_difference"] == 0.0
     trained = dict(found.ready()[0].named_parameters())
     for name, value in transformers.AutoModel.from_pretrained(tiny_model("llama")).named_parameters():
@@ -177,6 +177,6 @@ def test_a_class_that_takes_a_part_of_a_model_is_refused_since_it_would_not_load
     """Mllama's for text is made of the whole model's configuration, and saves that of the text."""
     text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64,
             "vocab_size": 60, "cross_attention_layers": [], "pad_token_id": 2}
-    task = registry.load().task(Chosen("text-generation"))
+    task = registry.load().task(PluginChoice("text-generation"))
     with pytest.raises(ModelError, match="the class for 'text-generation' takes a part of it, 'mllama_text_model'"):
         loading.meta_model(Base("a", "b", transformers.MllamaConfig(text_config=text), None), task)

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, ModelCard
 
 import hubtune
 
-FAST = {"train.epochs": 1.0, "data.limit": 60, "train.prove": False}
+FAST = {"train.epochs": 1.0, "data.limit": 60, "train.verify": False}
 
 PLAIN = """
 import csv, json, sys
@@ -215,7 +215,7 @@ def test_offline_works_from_the_cache(hub, reviews, tmp_path):
     hubtune.train("sentiment", model="tiny/bert", data=reviews, set=FAST, out=tmp_path / "first")
     before = len(hub.requests)
     command = [sys.executable, "-m", "hubtune", "train", "sentiment", "--model", "tiny/bert", "--data", str(reviews),
-               "--set", "data.limit=60", "--set", "train.epochs=1", "--set", "train.prove=false", "--json"]
+               "--set", "data.limit=60", "--set", "train.epochs=1", "--set", "train.verify=false", "--json"]
     done = subprocess.run([*command, "--out", str(tmp_path / "second")], capture_output=True, text=True,
                           env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr

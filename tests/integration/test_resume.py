@@ -19,7 +19,7 @@ from hubtune.evaluation import inference
 from hubtune.training import checkpoint
 from hubtune.training.state import TrainingState
 
-SETTINGS = {"train.epochs": 3.0, "train.batch_size": 8, "data.limit": 40, "train.patience": 0, "train.prove": False,
+SETTINGS = {"train.epochs": 3.0, "train.batch_size": 8, "data.limit": 40, "train.early_stopping_patience": 0, "train.verify": False,
             "train.save_minutes": 0.0}  # a checkpoint is written after every step
 
 
@@ -53,13 +53,13 @@ def uninterrupted(tmp_path_factory, tiny_model, reviews):
     return run
 
 
-class Stop(hubtune.Watcher):
+class Stop(hubtune.Callbacks):
     """Stops a run after some steps, as a crash would."""
 
     def __init__(self, after):
         self.after = after
 
-    def advance(self, units, **shown):
+    def on_progress(self, units, **shown):
         self.after -= units if shown else 0
         if self.after <= 0 and shown:
             raise MemoryError("stopped on purpose")
@@ -73,7 +73,7 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(
     out, whole = tmp_path / "run", uninterrupted(strategy)
     with pytest.raises(MemoryError):
         hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, strategy=strategy, set=like(whole), out=out,
-                      watcher=Stop(after))
+                      callbacks=Stop(after))
     resumed = hubtune.resume(out)
     assert same(weights(whole), weights(resumed)) == []
     assert whole.record["metrics"] == resumed.record["metrics"]
@@ -82,11 +82,11 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(
 def test_blocks_without_padding_go_on_without(tmp_path, tiny_model, reviews):
     def run(out, more, **named):
         return hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, out=out, set={
-            **SETTINGS, "train.order": "random", "train.padding_free": "on", **more}, **named)
+            **SETTINGS, "train.sampler": "random", "train.padding_free": "on", **more}, **named)
 
     whole = run(tmp_path / "whole", {})
     with pytest.raises(MemoryError):
-        run(tmp_path / "run", {"train.plan": str(whole.folder)}, watcher=Stop(7))
+        run(tmp_path / "run", {"train.plan": str(whole.folder)}, callbacks=Stop(7))
     resumed = hubtune.resume(tmp_path / "run")
     assert resumed.record["padding_free"]["used"]
     assert same(weights(whole), weights(resumed)) == []
@@ -95,7 +95,7 @@ def test_blocks_without_padding_go_on_without(tmp_path, tiny_model, reviews):
 def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path, tiny_model, reviews, uninterrupted):
     out = tmp_path / "run"
     with pytest.raises(MemoryError):
-        hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=like(uninterrupted("full")), out=out, watcher=Stop(7))
+        hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=like(uninterrupted("full")), out=out, callbacks=Stop(7))
     resumed = hubtune.resume(out)
 
     def lines(run):
@@ -128,20 +128,20 @@ def be_half_written(place):
 def test_a_broken_newest_checkpoint_is_passed_over(damage, tmp_path, tiny_model, reviews, uninterrupted):
     out = tmp_path / "run"
     with pytest.raises(MemoryError):
-        hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=like(uninterrupted("full")), out=out, watcher=Stop(9))
+        hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=like(uninterrupted("full")), out=out, callbacks=Stop(9))
     newest, before = checkpoint.steps(out / "checkpoints")
     damage(newest)
     assert checkpoint.newest(out / "checkpoints").state["progress"]["step"] == int(before.name.removeprefix("step-"))
     assert same(weights(uninterrupted("full")), weights(hubtune.resume(out))) == []
 
 
-class Signal(hubtune.Watcher):
+class Signal(hubtune.Callbacks):
     """Sends a signal to this process after every step."""
 
     def __init__(self, number):
         self.number = number
 
-    def advance(self, units, **shown):
+    def on_progress(self, units, **shown):
         if shown:
             os.kill(os.getpid(), self.number)
 
@@ -211,7 +211,7 @@ def test_what_cannot_be_resumed_says_why(tmp_path, tiny_model, reviews, uninterr
     data.write_bytes(reviews.read_bytes())
     out = tmp_path / "run"
     with pytest.raises(MemoryError):
-        hubtune.train("sentiment", model=tiny_model("bert"), data=data, set=SETTINGS, out=out, watcher=Stop(2))
+        hubtune.train("sentiment", model=tiny_model("bert"), data=data, set=SETTINGS, out=out, callbacks=Stop(2))
     data.write_text(data.read_text() + "A new row that was not there,positive\n")
     with pytest.raises(hubtune.HubtuneError, match="the data has changed"):
         hubtune.resume(out)
@@ -225,13 +225,13 @@ HEAVY = ["pytest", "hubtune.runs.stages", "hubtune.cli.commands", "hubtune.runs.
 """What is imported once, by the process that the others are forked from."""
 
 
-class Begun(hubtune.Watcher):
+class Begun(hubtune.Callbacks):
     """Keeps `run.json` as it is when the training begins: the measured plan is in it, which others shall have, too."""
 
     def __init__(self, out):
         self.out = out
 
-    def begin(self, what, total):
+    def on_progress_start(self, what, total):
         if what == "training":
             shutil.copy(self.out / "run.json", self.out / "begun.json")
 
@@ -250,7 +250,7 @@ def resumed_run(out):
 
 def whole_run(strategy, model, data, out):
     quick()
-    hubtune.train("sentiment", model=model, data=data, strategy=strategy, set=SETTINGS, out=out, watcher=Begun(out))
+    hubtune.train("sentiment", model=model, data=data, strategy=strategy, set=SETTINGS, out=out, callbacks=Begun(out))
 
 
 def in_a_process(processes, function, *arguments, kill_after=None):

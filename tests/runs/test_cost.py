@@ -12,7 +12,7 @@ import hubtune
 from hubtune.cli import commands
 
 ROWS = [{"text": "good " * (1 + n % 9) if n % 2 else "bad " * (2 + n % 7), "label": "yes" if n % 2 else "no"} for n in range(48)]
-SET = {"train.epochs": 2.0, "train.batch_size": 8, "train.precision": "fp32", "train.prove": False}
+SET = {"train.epochs": 2.0, "train.batch_size": 8, "train.precision": "fp32", "train.verify": False}
 
 
 @pytest.mark.parametrize("strategy", ["full", "head", "lora"])

@@ -15,7 +15,7 @@ import pytest
 from spawn import TORCHRUN, forks, in_processes, port
 
 from hubtune import recipe
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.cli import commands
 from hubtune.devices import host_lock
 from hubtune.errors import DataError
@@ -48,7 +48,7 @@ def taken(place: Path, model: Path) -> dict[str, Any]:
     first = host_lock.is_first()
     if not first:
         preparation.prepare = None  # type: ignore[assignment]  # the others read and encode nothing
-    prepared = shared_preparation.prepare(made(model, shard="full"), Watcher(), rows())
+    prepared = shared_preparation.prepare(made(model, fsdp="on"), Callbacks(), rows())
     while first and not (place.parent / "opened").exists():
         time.sleep(0.01)
     host_lock.clear()
@@ -68,7 +68,7 @@ def test_the_others_take_over_what_the_first_has_prepared(tiny_model: Any, tmp_p
 
 
 def test_rows_without_a_flat_form_are_prepared_by_everyone(tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared = preparation.prepare(made(tiny_model("bert")), Watcher(), rows())
+    prepared = preparation.prepare(made(tiny_model("bert")), Callbacks(), rows())
 
     def refuse(self: Any, folder: Path) -> None:
         raise ValueError("an open image")
@@ -124,8 +124,8 @@ def test_without_a_first_process_everybody_does_all(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
 def test_a_wrong_recipe_is_refused_by_all_and_said_by_the_first(rank: str, said: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("LOCAL_RANK", rank)
-    assert commands.main(["train", "text-classification", "--model", "m", "--data", "d", "--set", "train.lr=-1"]) == 1
-    assert capsys.readouterr().err.count("train.lr is above 0") == said
+    assert commands.main(["train", "text-classification", "--model", "m", "--data", "d", "--set", "train.learning_rate=-1"]) == 1
+    assert capsys.readouterr().err.count("train.learning_rate is above 0") == said
 
 
 @pytest.mark.multi

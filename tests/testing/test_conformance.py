@@ -16,7 +16,7 @@ from hubtune import Export, Loss, ModelSetup, Phase, Strategy, option
 from hubtune.contract import registry, scaffold
 from hubtune.errors import BrokenPlugin, ModelError
 from hubtune.evaluation.inference import gap
-from hubtune.recipe import Chosen
+from hubtune.recipe import PluginChoice
 from hubtune.testing import StrategyConformance, TaskConformance
 from hubtune.testing.bench import Failed, registered
 from hubtune.testing.checks import cheap, same_weights
@@ -213,7 +213,7 @@ def test_a_strategy_s_method_that_returns_something_else_is_named(
 def test_a_method_is_looked_at_once_and_then_called_as_it_is(templates: dict[str, Any]) -> None:
     plugins = registry.Registry()
     assert registry.from_module(sys.modules["hubtune_kit_task"], plugins).status == "ok"
-    made = plugins.task(Chosen("kit-task"))
+    made = plugins.task(PluginChoice("kit-task"))
     assert "num_tokens" in vars(made)
     for _ in range(2):
         assert made.size({"inputs": {"input_ids": [1, 2]}}) == 2
@@ -333,7 +333,7 @@ def forgetful(self: Any, model: Any, step: int, steps: int) -> None:
 def test_a_state_that_the_checkpoint_does_not_hold_is_found(strategy: Callable[..., Any], remembers: bool) -> None:
     keeps = {"state": lambda self: {"seen": self.seen}, "restore": lambda self, state: setattr(self, "seen", state["seen"])}
     runs = strategy(after_step=forgetful, **(keeps if remembers else {})).runs()
-    runs.set = {**runs.set, "train.prove": False}
+    runs.set = {**runs.set, "train.verify": False}
     whole, resumed = runs.whole().folder / "model", runs.resumed().folder / "model"
     if remembers:
         same_weights(whole, resumed, "")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy import ROWS, Contrast, Numbers, Penalised, Plain, TopFirst, gradients, make_context, run
 
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.training.loop import Loop
 
 WHOLE = [list(range(ROWS))]
@@ -31,7 +31,7 @@ def test_a_step_has_one_gradient_however_it_is_cut(cuts: Any, task: Any, strateg
 def test_phases_train_what_they_say_and_their_schedule_begins_anew(tmp_path: Path) -> None:
     made = make_context(tmp_path, strategy=TopFirst(), keep="last", warmup=0.0)
     first = made.model[0].weight.detach().clone()  # type: ignore[index, union-attr, operator]
-    loop = Loop(made, Watcher())
+    loop = Loop(made, Callbacks())
     assert loop.state.ends == (3, 6)
     rates = []
     for step in range(6):
@@ -46,9 +46,9 @@ def test_phases_train_what_they_say_and_their_schedule_begins_anew(tmp_path: Pat
 @pytest.mark.parametrize("stop", [2, 3, 4])
 def test_a_run_of_phases_resumes_as_if_it_had_not_stopped(stop: int, tmp_path: Path) -> None:
     whole = make_context(tmp_path / "whole", strategy=TopFirst())
-    run(Loop(whole, Watcher()))
+    run(Loop(whole, Callbacks()))
     stopped = make_context(tmp_path / "stopped", strategy=TopFirst())
-    loop = Loop(stopped, Watcher())
+    loop = Loop(stopped, Callbacks())
     best = None
     for _ in range(stop):
         loop.one_step()
@@ -58,16 +58,16 @@ def test_a_run_of_phases_resumes_as_if_it_had_not_stopped(stop: int, tmp_path: P
     loop.close()
     resumed = make_context(tmp_path / "stopped", strategy=TopFirst())
     resumed.resume = True
-    run(Loop(resumed, Watcher()))
+    run(Loop(resumed, Callbacks()))
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
 
 
 def test_the_best_weights_of_an_early_phase_are_whole(tmp_path: Path) -> None:
     """What only a later phase moved goes back to where it was."""
-    made = make_context(tmp_path, strategy=TopFirst(), lr=0.01)
+    made = make_context(tmp_path, strategy=TopFirst(), learning_rate=0.01)
     first = made.model[0].weight.detach().clone()  # type: ignore[index, union-attr, operator]
-    loop = Loop(made, Watcher())
+    loop = Loop(made, Callbacks())
     for _ in range(3):
         loop.one_step()
     loop.progress.best, loop.progress.best_step = None, 0
@@ -84,7 +84,7 @@ def test_pretrained_batch_norms_keep_their_statistics(setting: str, newly_initia
     made = make_context(tmp_path, batch_norm=setting)
     made.newly_initialized = newly_initialized
     before = made.model[1].running_mean.clone()  # type: ignore[index, union-attr, operator]
-    loop = Loop(made, Watcher())
+    loop = Loop(made, Callbacks())
     loop.one_step()
     loop.close()
     assert torch.equal(made.model[1].running_mean, before) is stay  # type: ignore[index, arg-type]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from toy import FULL, Contrast, Numbers, Penalised, Plain, Tight, TopFirst, make_context
 
 import hubtune
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.devices import device, memory
 from hubtune.devices.device import Compute
 from hubtune.testing import checks
@@ -23,7 +23,7 @@ from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
 
 ROWS = [{"text": "good " * (1 + n % 9) if n % 2 else "bad " * (2 + n % 7), "label": "yes" if n % 2 else "no"} for n in range(40)]
-SET = {"train.epochs": 2.0, "train.batch_size": 8, "train.precision": "fp32", "train.prove": False, "train.keep": "last"}
+SET = {"train.epochs": 2.0, "train.batch_size": 8, "train.precision": "fp32", "train.verify": False, "train.keep": "last"}
 
 
 class Scored(Contrast):
@@ -54,7 +54,7 @@ def dropping(made: TrainingContext) -> TrainingContext:
 def ended(made: TrainingContext, tried: bool) -> dict[str, torch.Tensor]:
     """The weights of a run, with or without a trial before it, by one plan."""
     plan = made.compute
-    with closing(Loop(made, Watcher())) as loop:
+    with closing(Loop(made, Callbacks())) as loop:
         if tried:
             autotune.measure(loop.state)
             loop.state.take(plan)
@@ -65,7 +65,7 @@ def ended(made: TrainingContext, tried: bool) -> dict[str, torch.Tensor]:
 def test_a_model_that_cannot_be_tried_is_trained_all_the_same(tmp_path: Path) -> None:
     """Its batch norm takes no single row: the plan stays what it was, and says why."""
     made = make_context(tmp_path, batch_norm="train")
-    with closing(Loop(made, Watcher())) as loop:
+    with closing(Loop(made, Callbacks())) as loop:
         found = autotune.measure(loop.state)
         assert "Expected more than 1 value per channel" in found.compute.trial["reason"]
         assert replace(made.compute, trial={}) == Compute("cpu", "fp64", 0, 64, 8192)
@@ -84,7 +84,7 @@ def test_a_run_with_a_trial_is_the_run_without_it_bit_for_bit(task: Any, strateg
 
 def test_generators_statistics_and_gradients_are_as_they_were(tmp_path: Path) -> None:
     made = dropping(make_context(tmp_path))
-    with closing(Loop(made, Watcher())) as loop:
+    with closing(Loop(made, Callbacks())) as loop:
         before = {name: value.clone() for name, value in made.model.state_dict().items()}
         drawn = torch.get_rng_state()
         assert autotune.measure(loop.state).pace
@@ -104,7 +104,7 @@ def test_the_phase_in_which_most_learns_is_tried(tmp_path: Path, monkeypatch: py
         return stepped(self)
 
     monkeypatch.setattr(autotune.Trial, "stepped", seen)
-    with closing(Loop(make_context(tmp_path, strategy=TopFirst()), Watcher())) as loop:
+    with closing(Loop(make_context(tmp_path, strategy=TopFirst()), Callbacks())) as loop:
         autotune.measure(loop.state)
     assert phases == [1]
 
@@ -121,7 +121,7 @@ class OnceTight(Tight):
 def test_what_does_not_fit_is_found_before_step_0_and_the_steps_stay_the_same(tmp_path: Path) -> None:
     roomy = ended(make_context(tmp_path / "roomy", Numbers(), Plain(), weight_decay=0.1), tried=False)
     made = make_context(tmp_path / "tight", OnceTight(), Plain(), weight_decay=0.1)
-    with closing(Loop(made, Watcher())) as loop:
+    with closing(Loop(made, Callbacks())) as loop:
         found = autotune.measure(loop.state)
         assert loop.state.limit == found.compute.limit == made.compute.limit == 2
         loop.run()
@@ -187,14 +187,14 @@ def test_a_run_that_cannot_hold_one_row_any_more_recomputes_from_there_also_when
         return found
 
     roomy = ended(made("roomy", Numbers()), tried=False)
-    with closing(Loop(made("hungry", Hungry()), Watcher())) as loop:
+    with closing(Loop(made("hungry", Hungry()), Callbacks())) as loop:
         while not loop.context.compute.recompute:
             loop.one_step()
         assert loop.progress.step < loop.steps
         loop.save()
     again = made("hungry", Hungry())
     again.resume, again.task.after = True, 0
-    with closing(Loop(again, Watcher())) as loop:
+    with closing(Loop(again, Callbacks())) as loop:
         assert loop.context.compute.recompute
         loop.run()
     for name, value in again.model.state_dict().items():
@@ -222,7 +222,7 @@ def test_a_plan_repeats_a_run_with_dropout_bit_for_bit_without_a_trial(
 def test_a_resumed_run_measures_nothing(tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {"model": tiny_model("bert"), "data": ROWS, "out": tmp_path / "run"}
     with pytest.raises(checks.Stopped):
-        hubtune.train("text-classification", watcher=checks.Stop(3), **asked, set={**SET, "train.save_minutes": 0.0})
+        hubtune.train("text-classification", callbacks=checks.Stop(3), **asked, set={**SET, "train.save_minutes": 0.0})
     began = json.loads((tmp_path / "run/run.json").read_text())
     monkeypatch.setattr(autotune, "measure", lambda state: pytest.fail("it was measured again"))
     run = hubtune.resume(tmp_path / "run", data=ROWS)
@@ -240,7 +240,7 @@ def test_a_model_that_overflows_in_fp16_is_computed_in_fp32(tiny_model: Any, tmp
     chosen = device.choose
     monkeypatch.setattr(device, "choose", lambda *given: replace(chosen("fp32"), precision="fp16", kernels=()))
     monkeypatch.setattr(autotune, "measure", lambda state: autotune.Found(state.context.compute, None, 0.0, None))
-    settings = {**SET, "train.precision": "auto", "train.steps": 1}
+    settings = {**SET, "train.precision": "auto", "train.max_steps": 1}
     del settings["train.epochs"]
     asked: dict[str, Any] = {"data": ROWS, "set": settings}
     fine = hubtune.train("text-classification", model=tiny_model("bert"), out=tmp_path / "bert", **asked).record["compute"]

@@ -13,7 +13,7 @@ import torch
 from toy import Plain, make_context, run
 
 import hubtune
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.errors import MissingExtra, RecipeError
 from hubtune.training import optimizers
 from hubtune.training.loop import Loop
@@ -59,7 +59,7 @@ def test_it_takes_the_place_of_the_strategys(library: None, tmp_path: Path) -> N
     ends = []
     for name in ("adamw", "adamw-8bit"):
         made = make_context(tmp_path / name, optimizer=name, weight_decay=0.1)
-        run(Loop(made, Watcher()))
+        run(Loop(made, Callbacks()))
         ends.append(made.model.state_dict())
     for name, value in ends[0].items():
         torch.testing.assert_close(ends[1][name], value, rtol=1e-9, atol=1e-9)

@@ -31,7 +31,7 @@ class Adapters(Strategy[AdapterOptions]):
              "AdapterFusion, arXiv:2005.00247")
     Options = AdapterOptions
     loads_with = "code"
-    defaults = {"train.lr": 1e-3}
+    defaults = {"train.learning_rate": 1e-3}
 
     def refuse(self, task, config):
         reduction = self.options.reduction

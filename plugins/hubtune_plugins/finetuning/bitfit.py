@@ -13,7 +13,7 @@ class BitFit(Strategy):
     name = "bitfit"
     summary = "only the biases and the head learn"
     paper = "Ben Zaken, Goldberg and Ravfogel, BitFit: Simple Parameter-efficient Fine-tuning, arXiv:2106.10199"
-    defaults = {"train.lr": 1e-3}
+    defaults = {"train.learning_rate": 1e-3}
 
     def refuse(self, task, config):
         """Told from what the configuration says of biases; where it says nothing, `prepare` looks at the weights."""

@@ -19,7 +19,7 @@ class Full(Strategy[FullOptions]):
     summary = "every weight learns"
     paper = "Howard and Ruder, Universal Language Model Fine-tuning for Text Classification, arXiv:1801.06146"
     Options = FullOptions
-    defaults = {"train.lr": 4e-5}
+    defaults = {"train.learning_rate": 4e-5}
 
     def prepare(self, model, newly_initialized, task, plan):
         self.newly_initialized = newly_initialized

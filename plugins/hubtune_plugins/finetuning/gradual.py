@@ -22,7 +22,7 @@ class Gradual(HeadFirst, Full):
     summary = "weights are unfrozen step by step, from the head down"
     paper = "Howard and Ruder, Universal Language Model Fine-tuning for Text Classification, arXiv:1801.06146"
     Options = GradualOptions
-    defaults = {"train.lr": 5e-5}
+    defaults = {"train.learning_rate": 5e-5}
 
     def refuse(self, task, config):
         parts, share = self.options.parts, self.options.share

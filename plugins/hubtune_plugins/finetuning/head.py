@@ -11,7 +11,7 @@ class Head(HeadFirst):
     name = "head"
     summary = "only the head learns (linear probe)"
     paper = "Alain and Bengio, Understanding intermediate layers using linear classifier probes, arXiv:1610.01644"
-    defaults = {"train.lr": 1e-3, "train.epochs": 20.0, "train.weight_decay": 0.0}
+    defaults = {"train.learning_rate": 1e-3, "train.epochs": 20.0, "train.weight_decay": 0.0}
 
     def prepare(self, model, newly_initialized, task, plan):
         model = super().prepare(model, newly_initialized, task, plan)

@@ -21,7 +21,7 @@ class Layerwise(Full):
     paper = ("Howard and Ruder, arXiv:1801.06146 (discriminative fine-tuning); the decay by depth as in Clark et al., "
              "ELECTRA, arXiv:2003.10555")
     Options = LayerwiseOptions
-    defaults = {"train.lr": 5e-5}
+    defaults = {"train.learning_rate": 5e-5}
 
     def refuse(self, task, config):
         if 0 < self.options.decay <= 1:

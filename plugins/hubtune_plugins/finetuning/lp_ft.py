@@ -21,7 +21,7 @@ class LpFt(HeadFirst):
     paper = ("Kumar et al., Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, "
              "arXiv:2202.10054")
     Options = LpFtOptions
-    defaults = {"train.lr": 5e-5}
+    defaults = {"train.learning_rate": 5e-5}
 
     def refuse(self, task, config):
         if not 0 < self.options.share < 1:

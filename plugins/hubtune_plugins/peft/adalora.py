@@ -26,7 +26,7 @@ class AdaLora(Merged):
     summary = "low-rank updates with ranks where they matter (AdaLoRA)"
     paper = "Zhang et al., Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, arXiv:2303.10512"
     Options = AdaLoraOptions
-    defaults = {"train.lr": 3e-3}
+    defaults = {"train.learning_rate": 3e-3}
 
     def prepare(self, model, newly_initialized, task, plan):
         wrapped = super().prepare(model, newly_initialized, task, plan)

@@ -19,7 +19,7 @@ class Ia3(Merged):
     summary = "learnt vectors that scale activations ((IA)3)"
     paper = "Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper, arXiv:2205.05638"
     Options = Ia3Options
-    defaults = {"train.lr": 1e-2, "train.weight_decay": 0.0}
+    defaults = {"train.learning_rate": 1e-2, "train.weight_decay": 0.0}
 
     def where(self, layers):
         """Keys and values are scaled at the output of their layers, feed-forward activations at the input of theirs.

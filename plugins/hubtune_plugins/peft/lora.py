@@ -23,7 +23,7 @@ class Lora(Merged):
     summary = "low-rank updates beside the linear layers (LoRA)"
     paper = "Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv:2106.09685"
     Options = LoraOptions
-    defaults = {"train.lr": 4e-4}
+    defaults = {"train.learning_rate": 4e-4}
 
     def config(self, plan, **where):
         from peft import LoraConfig

@@ -25,7 +25,7 @@ class PrefixTuning(Prompted):
     summary = "learnt keys and values before the text, in every layer"
     paper = "Li and Liang, Prefix-Tuning: Optimizing Continuous Prompts for Generation, arXiv:2101.00190"
     Options = PrefixOptions
-    defaults = {"train.lr": 5e-3, "train.weight_decay": 0.0}
+    defaults = {"train.learning_rate": 5e-3, "train.weight_decay": 0.0}
     submodules = {"SEQ_2_SEQ_LM": 2}
 
     def unfit(self, model, body, form, config):

@@ -20,7 +20,7 @@ class PromptTuning(Prompted):
     summary = "learnt word vectors before the text"
     paper = "Lester et al., The Power of Scale for Parameter-Efficient Prompt Tuning, arXiv:2104.08691"
     Options = PromptOptions
-    defaults = {"train.lr": 1e-2, "train.weight_decay": 0.0}
+    defaults = {"train.learning_rate": 1e-2, "train.weight_decay": 0.0}
 
     def unfit(self, model, body, form, config):
         if form in ("TOKEN_CLS", "QUESTION_ANS"):

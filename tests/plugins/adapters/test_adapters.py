@@ -209,7 +209,7 @@ def test_the_card_s_snippet_names_a_commit_and_trusts_the_code(tiny):
 def test_a_run_is_proven_and_predicts(tiny_model, tmp_path):
     rows = [{"text": f"a {word} day, number {n}", "label": word} for n in range(16) for word in ("good", "bad")]
     run = hubtune.train("text-classification", model=tiny_model("deberta-v2"), data=rows, strategy="adapters",
-                        set={"train.steps": 8, "train.batch_size": 4}, out=tmp_path / "run")
+                        set={"train.max_steps": 8, "train.batch_size": 4}, out=tmp_path / "run")
     assert run.record["proof"]["largest_difference"] <= run.record["proof"]["tolerance"]
     assert run.predict(["a good day"])[0]["label"] in ("good", "bad")
     folder = tmp_path / "run" / "model"

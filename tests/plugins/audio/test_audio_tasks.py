@@ -235,7 +235,7 @@ def test_a_few_rows_are_learnt_by_heart(kind, model_type, steps, tiny):
 def test_a_run_answers_as_it_did_and_as_a_plain_pipeline_does(tiny, tmp_path):
     rows = SpeechRecognition().sample(10)
     run = hubtune.train("automatic-speech-recognition", model=tiny("wavlm"), data={"train": rows, "validation": rows[:4]},
-                        out=tmp_path / "run", set={"train.steps": 2, "train.batch_size": 4, "train.prove": False})
+                        out=tmp_path / "run", set={"train.max_steps": 2, "train.batch_size": 4, "train.verify": False})
     assert set(run.metrics) == {"wer", "cer"}
     assert run.evaluate(rows[:4])["metrics"] == run.metrics
     ours = hubtune.load(tmp_path / "run" / "model").predict([{"audio": row["audio"]} for row in rows[:4]])

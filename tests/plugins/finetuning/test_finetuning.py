@@ -246,6 +246,6 @@ def test_options_that_make_no_sense_are_refused(strategy, said):
 def test_every_strategy_trains_from_end_to_end(kind, tiny_model, tmp_path):
     rows = [{"text": f"a {word} day, number {n}", "label": word} for n in range(16) for word in ("good", "bad")]
     run = hubtune.train("text-classification", model=tiny_model("distilbert"), data=rows, strategy=kind.name,
-                        set={"train.steps": 8, "train.batch_size": 4, "train.prove": False}, out=tmp_path / "run")
+                        set={"train.max_steps": 8, "train.batch_size": 4, "train.verify": False}, out=tmp_path / "run")
     assert set(run.metrics) >= {"accuracy"}
     assert run.predict(["a good day"])[0]["label"] in ("good", "bad")

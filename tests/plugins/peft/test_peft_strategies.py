@@ -201,16 +201,16 @@ def test_adalora_has_a_schedule_for_short_runs(steps, tiny_model):
 
 @pytest.mark.parametrize("after", [4, 13])
 def test_adalora_resumed_is_adalora_uninterrupted(after, tmp_path, tiny_model, reviews, whole_run):
-    class Stop(hubtune.Watcher):
+    class Stop(hubtune.Callbacks):
         left = after
 
-        def advance(self, units, **shown):
+        def on_progress(self, units, **shown):
             self.left -= units if shown else 0
             if self.left <= 0 and shown:
                 raise MemoryError("stopped on purpose")
 
     with pytest.raises(MemoryError):
-        run(tmp_path / "run", tiny_model, reviews, plan=str(whole_run.folder), watcher=Stop())
+        run(tmp_path / "run", tiny_model, reviews, plan=str(whole_run.folder), callbacks=Stop())
     again = hubtune.resume(tmp_path / "run")
     one, other = (load_file(r.folder / "model" / "model.safetensors") for r in (whole_run, again))
     assert [name for name in one if not one[name].equal(other[name])] == []
@@ -218,8 +218,8 @@ def test_adalora_resumed_is_adalora_uninterrupted(after, tmp_path, tiny_model, r
 
 def run(out, tiny_model, reviews, plan=None, **more):
     return hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, strategy="adalora", out=out, set={
-        "train.epochs": 3.0, "train.batch_size": 8, "data.limit": 40, "train.patience": 0, "train.save_minutes": 0.0,
-        "train.prove": False, "train.lr": 0.01, "train.keep": "last", "train.plan": plan}, **more)
+        "train.epochs": 3.0, "train.batch_size": 8, "data.limit": 40, "train.early_stopping_patience": 0, "train.save_minutes": 0.0,
+        "train.verify": False, "train.learning_rate": 0.01, "train.keep": "last", "train.plan": plan}, **more)
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,6 @@ def test_the_snippet_chooses_the_same(tiny_model, tmp_path, capsys):
 def test_training_learns_to_choose(tiny_model, tmp_path):
     rows = MultipleChoice().sample(48)
     run = hubtune.train("multiple-choice", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
-                        set={"train.epochs": 15.0, "train.lr": 3e-3, "data.validation": 0.25})
+                        set={"train.epochs": 15.0, "train.learning_rate": 3e-3, "data.validation": 0.25})
     assert run.metrics["accuracy"] > 0.8
     assert run.predict([{key: rows[0][key] for key in ("question", "choices")}])[0]["label"] == rows[0]["label"]

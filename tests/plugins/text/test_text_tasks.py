@@ -11,7 +11,7 @@ from hubtune_plugins.text.text_classification import ClassificationOptions, Text
 from transformers import pipeline
 
 import hubtune
-from hubtune.callbacks import Noted
+from hubtune.callbacks import RecordingCallbacks
 from hubtune.contract import registry
 from hubtune.data import encoding
 from hubtune.data.batching import micro_batches
@@ -19,9 +19,9 @@ from hubtune.errors import DataError
 from hubtune.evaluation import inference
 from hubtune.hub.origin import local_origin
 from hubtune.models import configuration, loading
-from hubtune.recipe import Chosen
+from hubtune.recipe import PluginChoice
 
-FAST = {"train.epochs": 1.0, "train.prove": False}
+FAST = {"train.epochs": 1.0, "train.verify": False}
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_a_label_that_the_model_does_not_know_is_refused_by_evaluate(tiny_model,
 def test_who_evaluates_on_the_training_rows_is_warned(tiny_model, rows, tmp_path):
     run = hubtune.train("text-classification", model=tiny_model("bert"), data=rows, set=FAST, out=tmp_path / "run")
     for data, warned in ((rows, ["the model was trained on these rows: scores here flatter it."]), (rows[:8], [])):
-        run.evaluate(data, watcher=(told := Noted(hubtune.Watcher())))
+        run.evaluate(data, callbacks=(told := RecordingCallbacks(hubtune.Callbacks())))
         assert told.warnings == warned
 
 
@@ -208,14 +208,14 @@ def test_two_runs_of_one_recipe_are_one_and_the_same(tiny_model, rows, tmp_path)
 def test_a_loss_that_is_no_number_stops_and_names_its_step_and_rows(tiny_model, rows, tmp_path):
     with pytest.raises(hubtune.HubtuneError, match=r"the loss of step \d+ is (nan|inf).*rows in train: rows") as stopped:
         hubtune.train("sentiment", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
-                      set={**FAST, "train.lr": 1e30, "train.epochs": 4.0, "train.clip": 0.0})
+                      set={**FAST, "train.learning_rate": 1e30, "train.epochs": 4.0, "train.max_grad_norm": 0.0})
     assert stopped.value.kind == "non-finite-loss"
 
 
 def test_balanced_weights_and_a_tracker(tiny_model, rows, tmp_path):
     pytest.importorskip("tensorboard")
     run = hubtune.train("sentiment", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
-                        set={**FAST, "task.class_weights": "balanced", "train.track": "tensorboard"})
+                        set={**FAST, "task.class_weights": "balanced", "train.report_to": "tensorboard"})
     assert list(run.folder.rglob("events.out.tfevents.*"))
 
 
@@ -226,7 +226,7 @@ def test_groups_hold_every_trainable_parameter_once(strategy, model_type, tiny_m
     base = configuration.open_base(local_origin(tiny_model(model_type)), task)
     base = configuration.apply_setup(base, task.model_config(task.validate_data({"train": rows}), base))
     loaded = loading.load(local_origin(tiny_model(model_type)), base, task, hubtune.Strategy(), seed=0)
-    way = registry.load().strategy(Chosen(strategy))
+    way = registry.load().strategy(PluginChoice(strategy))
     module = way.prepare(loaded.model, loaded.newly_initialized, task, hubtune.Plan(10, 1.0, 8))
     grouped = [id(p) for group in way.param_groups(module, 0.01) for p in group["params"]]
     trainable = [id(p) for p in module.parameters() if p.requires_grad]
@@ -236,7 +236,7 @@ def test_groups_hold_every_trainable_parameter_once(strategy, model_type, tiny_m
 
 def test_the_head_learns_faster_where_everything_learns(tiny_model, rows, tmp_path):
     run = hubtune.train("sentiment", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
-                        set={**FAST, "train.lr": 1e-3, "strategy.head_rate": 0.0, "train.keep": "last"})
+                        set={**FAST, "train.learning_rate": 1e-3, "strategy.head_rate": 0.0, "train.keep": "last"})
     task, origin = run.task, local_origin(tiny_model("bert"))
     base = configuration.open_base(origin, task)
     base = configuration.apply_setup(base, task.model_config(run.record["facts"], base))

@@ -208,6 +208,6 @@ def test_the_snippet_finds_the_spans(tiny_model, tmp_path, capsys):
 def test_training_learns_the_tags(tiny_model, tmp_path):
     rows = TokenClassification().sample(48)
     run = hubtune.train("token-classification", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
-                        set={"train.epochs": 12.0, "train.lr": 3e-3, "data.validation": 0.25})
+                        set={"train.epochs": 12.0, "train.learning_rate": 3e-3, "data.validation": 0.25})
     assert run.metrics["f1"] > 0.8
     assert run.predict(["Ada Lovelace never saw Rome ."])[0]["tags"] == ["B-person", "I-person", "O", "O", "B-place", "O"]

@@ -57,7 +57,7 @@ def process(rank: int, count: int, there: int, place: Path, work: Any, arguments
     try:
         if count > 1:
             processes.join("cpu")
-        torch.save(make_context(*arguments, **more), place / f"{rank}.pt")
+        torch.save(work(*arguments, **more), place / f"{rank}.pt")
         processes.leave()
     except BaseException:
         (place / f"{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 
+from hubtune import CONTRACT
 from hubtune.cli import commands
 from hubtune.contract import registry
 from hubtune.errors import UnknownPlugin

@@ -195,7 +195,7 @@ def test_an_embedding_model_is_asked_through_the_public_interface(minilm):
 def test_negatives_are_found_before_training_and_for_rows_that_are_evaluated(tiny_model, tmp_path):
     folder = tiny_model("bert")
     rows = [{"query": f"which {word}", "positive": f"the {word} by the river"} for word in ("kettle", "chair", "seat", "soup", "walk", "day")]
-    settings = {"task.hard_negatives": str(folder), "task.negatives": 3, "train.steps": 2, "train.batch_size": 3, "train.prove": False}
+    settings = {"task.hard_negatives": str(folder), "task.negatives": 3, "train.max_steps": 2, "train.batch_size": 3, "train.verify": False}
     run = hubtune.train("reranking", model=folder, data={"train": rows, "validation": rows[:4]}, set=settings, out=tmp_path / "run")
     assert run.record["data"]["rows"] == {"train": 6, "validation": 4}
     lengths = run.record["lengths"]

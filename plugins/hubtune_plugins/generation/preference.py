@@ -53,7 +53,7 @@ class Preference(TextGeneration):
         return max(map(super().num_tokens, answers_of(example)))
 
     def collate(self, examples, base, rngs):
-        """PluginChoice and rejected answers in turn, (examples * 2, longest)."""
+        """Chosen and rejected answers in turn, (examples * 2, longest)."""
         import torch
 
         if not all("chosen" in example for example in examples):

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hubtune.callbacks import Watcher
+from hubtune.callbacks import Callbacks
 from hubtune.contract import Base, Batch, Strategy, Task
 from hubtune.data.dataset import EncodedDataset
 from hubtune.devices.device import Compute
-from hubtune.recipe import TrainPart
+from hubtune.recipe import TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,13 +44,13 @@ class AccelerationContext:
     trainable: frozenset[str]
     train: EncodedDataset
     validation: EncodedDataset
-    settings: TrainPart
+    settings: TrainConfig
     compute: Compute
     folder: Path
     processes: int = 1
     streamed: bool = False
     sharded: bool = False
-    callbacks: Watcher = Watcher()
+    callbacks: Callbacks = Callbacks()
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """The contents of a run's `run.json`."""
     path = Path(folder) / "run.json"
     try:
-        return migrated(dict(json.loads(path.read_text(encoding="utf-8"))))
+        return migrate(dict(json.loads(path.read_text(encoding="utf-8"))))
     except FileNotFoundError:
         raise ResumeError(f"'{folder}' is no run: it has no run.json.", hint="Runs are made by: hubtune train") from None
     except ValueError:
@@ -60,22 +60,30 @@ def read_record(folder: Path) -> dict[str, Any]:
 def parse_model_record(text: str) -> dict[str, Any]:
     """The contents of `hubtune.json`, as this version writes them; empty where it is no record of hubtune."""
     record = json.loads(text)
-    return migrated(dict(record)) if isinstance(record, dict) else {}
+    return migrate(dict(record)) if isinstance(record, dict) else {}
 
 
-def migrated(record: dict[str, Any]) -> dict[str, Any]:
-    """A `run.json` or `hubtune.json` of hubtune 0.1 as this version writes it; one of this version as it is."""
+def migrate(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a `run.json` or `hubtune.json` of hubtune 0.1 as this version writes it; one of this version as it is."""
     recipe = record.get("recipe", {})
-    for place, name in ((recipe, "train"), (record, "settings")):
-        if name in place:
-            place[name] = migrated_settings(place[name])
+    for parent, name in ((recipe, "train"), (record, "settings")):
+        if name in parent:
+            settings = {RENAMED.get(key, key): value for key, value in parent[name].items()}
+            parent[name] = {key: current_value(f"train.{key}", value) for key, value in settings.items()}
+    for table in (recipe.get("task", {}), record.get("task", {}).get("options", {}), record.get("facts", {})):
+        if "kind" in table:
+            table["kind"] = current_value("task.kind", table["kind"])
     return record
 
 
-def migrated_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The `[train]` table of hubtune 0.1, by the keys and values of this version."""
-    found = {RENAMED.get(key, key): value for key, value in settings.items()}
-    return {key: RENAMED_VALUES.get(f"train.{key}", {}).get(value, value) for key, value in found.items()}
+def current_value(key: str, value: Any) -> Any:
+    """A value of hubtune 0.1 by its name in this version."""
+    return RENAMED_VALUES.get(key, {}).get(value, value)
+
+
+def migrate_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the `state.json` of a checkpoint of hubtune 0.1 as this version writes it."""
+    return {"state" if key == "learner" else key: value for key, value in state.items()}
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

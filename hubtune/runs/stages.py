@@ -55,7 +55,8 @@ def finish(folder: Path, prepared: Prepared, record: dict[str, Any], callbacks: 
 def planned(prepared: Prepared, record: Mapping[str, Any], resume: bool) -> device.Compute:
     """How steps are computed: as the run began, as another run did, or as is measured now; what only a model can tell is open."""
     if resume:
-        return device.Compute(**record["compute"])
+        known = {item.name for item in dataclasses.fields(device.Compute)}  # another version may have written others
+        return device.Compute(**{name: value for name, value in record["compute"].items() if name in known})
     if prepared.settings.plan:
         return device.plan_of(prepared.settings.plan, prepared.settings.precision)
     compute = device.choose(prepared.settings.precision, prepared.settings.kernels)

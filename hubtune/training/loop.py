@@ -27,6 +27,7 @@ from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import processes, sharding
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
 from hubtune.evaluation import inference
+from hubtune.record import migrate_checkpoint
 from hubtune.training import checkpoint
 from hubtune.training.checkpoint import Checkpoint
 from hubtune.training.checkpoint_writer import Saver
@@ -286,7 +287,7 @@ class Loop:
             return 0
         if found.state["steps"] != self.steps:
             raise processes.once(ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite."))
-        self.state.restore(found.tensors, found.state["state"])
+        self.state.restore(found.tensors, migrate_checkpoint(found.state)["state"])
         if self.context.windows is not None:
             self.context.windows.stream.restore(found.state["stream"])
         self.progress = Progress(**found.state["progress"])

@@ -103,8 +103,9 @@ def hubtune(*words: str) -> Any:
 
 
 def sets(values: dict[str, Any]) -> list[str]:
-    """Recipe keys as arguments of the command line."""
-    return [word for key, value in values.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    """Recipe keys as arguments of the command line; the name of a pretrained model is that of its folder."""
+    named = {key: training.default_model() if value == MINILM else value for key, value in values.items()}
+    return [word for key, value in named.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
 
 def source(model: str, data: str, validation: str | None) -> list[str]:
@@ -158,7 +159,8 @@ def untrained(figure: Figure, model: str, data: str, folder: Path) -> Record:
         return {"metrics": found["metrics"], "intervals": found["intervals"]}
     if figure.guess:
         return {"metrics": {}, "intervals": {}, "guess": guessed(figure, data)}
-    hubtune("train", figure.task, *source(model, data, data if figure.heart else None), "--out", str(folder / "still"), *sets(STILL))
+    untuned = {key: value for key, value in figure.sets.items() if not key.startswith("train.")}
+    hubtune("train", figure.task, *source(model, data, data if figure.heart else None), "--out", str(folder / "still"), *sets({**untuned, **STILL}))
     record = json.loads((folder / "still" / "run.json").read_text(encoding="utf-8"))
     split = "test" if "test" in record["metrics"] else "validation"
     return {"metrics": record["metrics"][split], "intervals": record["intervals"][split]}

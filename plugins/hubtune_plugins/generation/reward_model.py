@@ -1,13 +1,18 @@
 """Reward model: a number for an answer, higher for the one that people chose."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hubtune import Base, Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
 from hubtune_plugins.classification.kinds import number
 from hubtune_plugins.generation import chat, samples, usages
 from hubtune_plugins.generation.conversations import refuse_undecided
 from hubtune_plugins.generation.pairs import rewards
 from hubtune_plugins.generation.pairs.bradley_terry import pair_losses
+from hubtune_plugins.generation.pairs.rewards import Row, Rows
 from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token, set_pad_token
 
 
@@ -40,22 +45,22 @@ class RewardModel(SeveralTexts):
         Column("text", ("text", "content"), needed="never"),
     )
 
-    def validate_data(self, splits):
+    def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         for split, rows in splits.items():
             refuse_undecided(rows, split)
         return {}
 
-    def model_config(self, dataset_info, base):
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         set_pad_token(base.processor, end=False)
         chat.prepare(base.processor, chats=True)
         return ModelSetup({**label_config(["LABEL_0"], base.config), "problem_type": "regression", **pad_token(base)}, base.processor)
 
-    def encode(self, rows, base):
+    def encode(self, rows: Rows, base: Base) -> Iterator[list[dict[str, Any]]]:
         for row in rows:
             texts = [rewards.encoded(base, text) for text in rewards.texts_of(row)]
             yield [{"texts": texts, **({"margin": number(row["margin"])} if row.get("margin") is not None else {})}]
 
-    def collate(self, examples, base, rngs):
+    def collate(self, examples: Sequence[Mapping[str, Any]], base: Base, rngs: Any) -> Batch:
         """All texts behind each other, (texts, longest), and how many each row has; targets: the margins of pairs."""
         import torch
 
@@ -64,32 +69,32 @@ class RewardModel(SeveralTexts):
         margins = torch.tensor([example.get("margin", 0.0) for example in examples]) if min(counts) == 2 else None
         return Batch({**inputs, "texts": counts}, margins, len(examples))
 
-    def loss(self, outputs, batch):
+    def loss(self, outputs: Any, batch: Batch) -> list[Loss]:
         chosen, rejected = exact(outputs.logits).view(batch.size, 2).unbind(1)
         terms = [Loss(pair_losses(chosen - rejected - batch.targets).sum(), batch.size)]
         if self.options.centering:
             terms.append(Loss(((chosen + rejected) ** 2).sum(), batch.size, name="centering", weight=self.options.centering))
         return terms
 
-    def count(self, batch):
+    def count(self, batch: Batch) -> dict[str, float]:
         return dict.fromkeys(["loss", *(["centering"] if self.options.centering else [])], float(batch.size))
 
-    def postprocess(self, outputs, batch, base):
+    def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[dict[str, Any]]:
         return rewards.answers(exact(outputs.logits)[:, 0].tolist(), batch.inputs["texts"])
 
-    def score(self, predictions, rows, base):
+    def score(self, predictions: Sequence[dict[str, Any]], rows: Rows, base: Base) -> dict[str, float]:
         return rewards.pair_scores(predictions)
 
-    def usage(self, repo, base):
+    def usage(self, repo: str, base: Base) -> str:
         return usages.rewarding(repo, *rewards.rendered(base, usages.TALK))
 
-    def sample(self, count):
+    def sample(self, count: int) -> list[dict[str, Any]]:
         return samples.preferences(count)
 
-    def gold(self, row, base):
+    def gold(self, row: Row, base: Base) -> dict[str, Any]:
         return {"chosen": 1.0, "rejected": -1.0, "margin": 2.0}
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[RewardModel]]:
     return [RewardModel]

@@ -1,10 +1,15 @@
 """Reranking: a cross-encoder reads a query beside each of its passages, and puts the passages in order."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hubtune import Base, Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
 from hubtune_plugins.text import samples, usages
 from hubtune_plugins.text.passages import crossencoder, graded, losses, mining, scores
+from hubtune_plugins.text.passages.graded import Row, Rows
 from hubtune_plugins.text.similarity.ranking import remembered
 from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token, tokenise
 
@@ -33,83 +38,84 @@ class Reranking(SeveralTexts):
     Options = RerankingOptions
     columns = (
         Column("query", ("query", "question", "anchor", "sentence1", "text1", "q")),
-        Column("passages", ("passages", "documents", "docs", "candidates", "passage", "document", "doc", "sentence2", "text2",
-                            "answer"),
-               kind="any", needed="never"),
+        Column("passages", ("passages", "documents", "docs", "candidates", "passage", "document", "doc", "sentence2",
+                            "text2", "answer"), kind="any", needed="never"),
         Column("grades", ("grades", "labels", "relevance", "scores", "grade", "label", "score"), kind="label", needed="never"),
         Column("positive", ("positive", "positives", "pos"), kind="any", needed="never"),
         Column("negatives", ("negatives", "negative", "neg"), kind="any", needed="never", gaps=True),
     )
 
     @property
-    def added_columns(self):
+    def added_columns(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("negatives",) if self.options.hard_negatives else ()
 
-    def add_columns(self, rows):
+    def add_columns(self, rows: Rows) -> Mapping[str, Sequence[Any]]:
         return {"negatives": mining.hard_negatives(rows, self.options.hard_negatives, self.options.negatives)}
 
-    def validate_data(self, splits):
+    def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         return graded.dataset_info(splits, self.options.loss, bool(self.options.hard_negatives))
 
-    def model_config(self, dataset_info, base):
-        self.info, self.ranks = dataset_info, {}
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
+        self.info = dataset_info
+        self.ranks: dict[int, Any] = {}
         self.activation = crossencoder.activation_for(dataset_info.get("loss"), base.config)
-        return ModelSetup({**label_config(["LABEL_0"], base.config), **crossencoder.config_for(self.activation, base.config), **pad_token(base)}, base.processor)
+        config = crossencoder.config_for(self.activation, base.config)
+        return ModelSetup({**label_config(["LABEL_0"], base.config), **config, **pad_token(base)}, base.processor)
 
-    def select_metric(self, base):
+    def select_metric(self, base: Base) -> Metric:
         return Metric(self.info.get("metric", self.metric.name))
 
-    def encode(self, rows, base):
+    def encode(self, rows: Rows, base: Base) -> Iterator[list[dict[str, Any]]]:
         for row in rows:
             passages, grades = graded.encodable(row)
             target = {} if grades is None else {"target": grades}
             yield [{"texts": tokenise(base, [row["query"]] * len(passages), passages), **target}]
 
-    def collate(self, examples, base, rngs):
+    def collate(self, examples: Sequence[Mapping[str, Any]], base: Base, rngs: Any) -> Batch:
         """The pairs of all queries behind each other, (pairs, longest); `passages`: how many are each query's."""
         counts = [len(example["texts"]) for example in examples]
         inputs = pad(base, [text for example in examples for text in example["texts"]])
         return Batch({**inputs, "passages": counts}, losses.targets_of(examples, counts), len(examples))
 
-    def forward(self, model, batch):
+    def forward(self, model: Any, batch: Batch) -> Any:
         """Logits (queries, most passages): minus infinity where a query has fewer."""
         logits = exact(super().forward(model, batch).logits)[:, 0]
         return losses.padded_rows(logits, batch.inputs["passages"], float("-inf"))
 
-    def count(self, batch):
+    def count(self, batch: Batch) -> dict[str, float]:
         """The passages where each is learnt alone, else the queries."""
         alone = self.info["loss"] == "binary"
         return {"loss": float(sum(batch.inputs["passages"]) if alone else batch.size)}
 
-    def loss(self, outputs, batch):
+    def loss(self, outputs: Any, batch: Batch) -> Loss:
         total = losses.LOSSES[self.info["loss"]](outputs, batch.targets, self.info["highest"])
         return Loss(total, self.count(batch)["loss"])
 
-    def postprocess(self, outputs, batch, base):
+    def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[dict[str, Any]]:
         found = crossencoder.activated(outputs, self.activation).tolist()
         return [{"scores": row[:count]} for row, count in zip(found, batch.inputs["passages"], strict=True)]
 
-    def merge(self, parts, row, base):
+    def merge(self, parts: Sequence[dict[str, Any]], row: Row, base: Base) -> dict[str, Any]:
         return {**parts[0], **graded.ranking(row, parts[0]["scores"])}
 
-    def score(self, predictions, rows, base):
+    def score(self, predictions: Sequence[dict[str, Any]], rows: Rows, base: Base) -> dict[str, float]:
         graded.refuse_unsaid(rows, "the data")
         self.ranks = remembered(self.ranks, predictions, rows, scores.query_scores)
         return {**scores.means([self.ranks[id(one)][0] for one in predictions]), **scores.correlation(predictions, rows)}
 
-    def show(self, prediction):
+    def show(self, prediction: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in prediction.items() if name != "scores"}
 
-    def usage(self, repo, base):
+    def usage(self, repo: str, base: Base) -> str:
         return usages.reranking(repo, self.activation == crossencoder.SIGMOID)
 
-    def sample(self, count):
+    def sample(self, count: int) -> list[dict[str, Any]]:
         return samples.ranked(count)
 
-    def gold(self, row, base):
+    def gold(self, row: Row, base: Base) -> dict[str, Any]:
         return {"scores": graded.grades_of(row)}
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[Reranking]]:
     return [Reranking]

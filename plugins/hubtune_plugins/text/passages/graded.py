@@ -1,16 +1,22 @@
 """Rows as a query, its passages and their grades, in each of the forms that data sets use."""
 
+from __future__ import annotations
+
 import json
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hubtune import DataError, label_text
 from hubtune_plugins.classification.kinds import number
 from hubtune_plugins.tokenization.texts import refuse
 
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
 NOTHING = "Name the columns: --set data.passages=COLUMN --set data.grades=COLUMN, or --set data.positive=COLUMN"
 
 
-def texts_of(cell):
+def texts_of(cell: Any) -> list[str]:
     """The texts of a cell: a list, a list written as JSON, or a single text."""
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
@@ -22,14 +28,14 @@ def texts_of(cell):
     return [label_text(text) for text in cell] if isinstance(cell, list | tuple) else [label_text(cell)]
 
 
-def passages_of(row):
+def passages_of(row: Row) -> list[str]:
     """The passages of a row: those that are graded, or the positive ones and then the negatives."""
     if row.get("passages") is not None:
         return texts_of(row["passages"])
     return [*texts_of(row.get("positive")), *texts_of(row.get("negatives"))]
 
 
-def encodable(row):
+def encodable(row: Row) -> tuple[list[str], list[float] | None]:
     """The passages of a row and their grades; refused where there are no passages."""
     passages = passages_of(row)
     if not passages:
@@ -37,7 +43,7 @@ def encodable(row):
     return passages, grades_of(row)
 
 
-def grades_of(row):
+def grades_of(row: Row) -> list[float] | None:
     """The grade of each passage of a row, 0 for what does not answer the query; None where the row does not say.
 
     Raises DataError for grades that are not numbers from 0, or not as many as there are passages.
@@ -59,12 +65,12 @@ def grades_of(row):
     return grades
 
 
-def has_order(grades):
+def has_order(grades: Sequence[float]) -> bool:
     """Whether some passage of a query has a better grade than another."""
     return len(set(grades)) > 1
 
 
-def ranking(row, scores):
+def ranking(row: Row, scores: Sequence[float]) -> dict[str, Any]:
     """What the user sees of a row: the score of its one passage, or all its passages, the best first, each with its place."""
     passages = passages_of(row)
     if isinstance(row.get("passages"), str) and len(passages) == 1:
@@ -73,13 +79,15 @@ def ranking(row, scores):
     return {"ranking": [{"index": place, "score": scores[place], "passage": passages[place]} for place in order]}
 
 
-def checked(rows, split):
+def checked(rows: Rows, split: str) -> tuple[list[list[float]], bool]:
     """The grades of every row of a split, and whether each row has one passage; refused where rows cannot be learnt from."""
     refuse_unsaid(rows, split)
-    found, wrong, single = [], [], True
+    found: list[list[float]] = []
+    wrong: list[int] = []
+    single = True
     for index, row in enumerate(rows):
         try:
-            found.append(grades_of(row))
+            found.append(grades_of(row) or [])
         except (DataError, ValueError):
             wrong.append(index)
         single = single and row.get("passages") is not None and len(passages_of(row)) == 1
@@ -88,7 +96,7 @@ def checked(rows, split):
     return found, single
 
 
-def refuse_unsaid(rows, split):
+def refuse_unsaid(rows: Rows, split: str) -> None:
     """Refuse rows without passages, or without anything that says which of them answer the query."""
     first = rows[0]
     if first.get("passages") is None and first.get("positive") is None:
@@ -97,7 +105,7 @@ def refuse_unsaid(rows, split):
         raise DataError(f"{split} has passages and nothing that says which of them answer the query.", hint=NOTHING)
 
 
-def dataset_info(splits, loss, mined):
+def dataset_info(splits: Mapping[str, Rows], loss: str, mined: bool) -> dict[str, Any]:
     """What the splits teach: the loss, the highest grade and the metric that decides.
 
     Args:
@@ -118,9 +126,9 @@ def dataset_info(splits, loss, mined):
             "metric": "spearman" if single and not mostly_ranked(splits["train"], grades) else "ndcg@10"}
 
 
-def mostly_ranked(rows, grades):
+def mostly_ranked(rows: Rows, grades: Sequence[Sequence[float]]) -> bool:
     """Whether most rows belong to queries of which one passage has a better grade than another."""
-    queries = {}
+    queries: dict[str, list[float]] = {}
     for row, (grade,) in zip(rows, grades, strict=True):
         queries.setdefault(row["query"], []).append(grade)
     return sum(len(found) for found in queries.values() if has_order(found)) > len(grades) / 2

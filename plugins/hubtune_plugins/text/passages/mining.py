@@ -1,12 +1,20 @@
 """Hard negatives: passages that an embedding model finds near a query and that do not answer it (Xiong et al., arXiv:2007.00808)."""
 
-from hubtune_plugins.text.passages.graded import texts_of
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubtune_plugins.text.passages.graded import Rows, texts_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CHUNK = 1024
 """Queries whose cosines with all passages are held at once."""
 
 
-def hard_negatives(rows, model, count):
+def hard_negatives(rows: Rows, model: str, count: int) -> list[list[str]]:
     """For each row, the `count` passages nearest to its query among the positive ones of all rows, best first.
 
     What any row gives as positive for the same query is left out. A row keeps the negatives that it has.
@@ -17,7 +25,7 @@ def hard_negatives(rows, model, count):
     """
     import numpy as np
 
-    positives = {}
+    positives: dict[str, set[str]] = {}
     for row in rows:
         positives.setdefault(row["query"], set()).update(texts_of(row["positive"]))
     passages = list(dict.fromkeys(text for texts in positives.values() for text in sorted(texts)))
@@ -25,7 +33,7 @@ def hard_negatives(rows, model, count):
     queries = list(positives)
     vectors = embeddings([*queries, *passages], model)
     documents = vectors[len(queries):].T
-    found = {}
+    found: dict[str, list[str]] = {}
     for start in range(0, len(queries), CHUNK):
         for query, row in zip(queries[start : start + CHUNK], vectors[start : start + CHUNK] @ documents, strict=False):
             row[[place[text] for text in positives[query]]] = -np.inf
@@ -34,7 +42,7 @@ def hard_negatives(rows, model, count):
     return [texts_of(row.get("negatives")) or found[row["query"]] for row in rows]
 
 
-def embeddings(texts, model):
+def embeddings(texts: Sequence[str], model: str) -> NDArray[Any]:
     """Unit vectors of texts, (texts, size)."""
     import numpy as np
 

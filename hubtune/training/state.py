@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,12 @@ from accelerate.utils import broadcast
 from hubtune.acceleration import block_compilation, embedding_pruning, feature_cache, padding_free
 from hubtune.acceleration.row_axes import RowDropout
 from hubtune.callbacks import Callbacks
-from hubtune.contract import Plan
+from hubtune.contract import Batch, Plan
 from hubtune.data.batching import computed_tokens, micro_batches
 from hubtune.devices import fp64, processes, sharding
 from hubtune.devices.device import Compute
 from hubtune.errors import ResumeError, TrainingError
+from hubtune.evaluation import inference
 from hubtune.evaluation.model_checks import out_of_memory
 from hubtune.training import checkpoint, fsdp, optimizers
 from hubtune.training.accumulation import Gradient, recompute
@@ -42,6 +44,13 @@ class Learnt:
     micro_batches: int
 
 
+def first_batches(context: TrainingContext, rows: int = 64) -> Iterator[Batch]:
+    """The first training rows in batches of at most 32, for methods that look at data before the first step."""
+    for start in range(0, min(rows, len(context.train.examples)), 32):
+        examples = [context.train.examples[i] for i in range(start, min(start + 32, rows, len(context.train.examples)))]
+        yield inference.batch_for(context.model, context.task, examples, context.base)
+
+
 def prepared(context: TrainingContext, plan: Plan) -> Module:
     """The model as the strategy makes it, the same at every call: what it adds starts from the seed, too."""
     torch.manual_seed(context.settings.seed % 2**63)
@@ -54,7 +63,7 @@ class TrainingState:
 
     def __init__(self, context: TrainingContext, accelerator: Accelerator, steps: int, epochs: float) -> None:
         self.context, self.accelerator, self.steps = context, accelerator, steps
-        self.plan = Plan(steps, epochs, context.settings.batch_size or 0)
+        self.plan = Plan(steps, epochs, context.settings.batch_size or 0, partial(first_batches, context))
         self.module = prepared(context, self.plan)
         self.phases = context.strategy.phases()
         self.ends = boundaries([phase.share for phase in self.phases], steps)

@@ -19,7 +19,7 @@ tell of whoever else uses the machine.
 - The same rows, steps of 16 rows, learning rate and seed for all; texts are cut at 128 tokens. The textbook pads each to 128, with AdamW and a linear
   schedule. *Trainer dynamic* pads to the longest of a batch; *with everything* is bf16 and `group_by_length` besides. A variant that pads all
   to 128 takes the first few of the steps, as each costs the same.
-- *random* and *bucketed* are `train.sampler`; in random order, blocks compute no padding of short texts (`train.padding_free=auto`). `hubtune lora` adapts every linear layer, *the same layers* only those of the textbook; both
+- *random* and *bucketed* are `train.sampler`. `hubtune lora` adapts every linear layer, *the same layers* only those of the textbook; both
   bucketed, which is the default.
 - **tokens**: real ones in a row, without padding. **of the GEMM**: 6 (LoRA: 4) operations a parameter beyond the embeddings and real token, as a
   share of what a product of 256 x 384 and 384 x 1536 reaches in the same process and format (fp32: by the faster of torch's two ways).

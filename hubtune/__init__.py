@@ -27,7 +27,7 @@ from hubtune.contract import (
 from hubtune.contract.precision import exact
 from hubtune.data.labels import label_config, label_id, label_space, label_text, row_numbers
 from hubtune.data.row_batches import column_values, enumerate_rows
-from hubtune.errors import DataError, HubtuneError, ModelError, RecipeError
+from hubtune.errors import DataError, HubtuneError, ModelError
 from hubtune.options import option
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ __all__ = [
     "ModelSetup",
     "Phase",
     "Plan",
-    "RecipeError",
     "Run",
     "Strategy",
     "Task",

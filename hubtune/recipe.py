@@ -60,8 +60,6 @@ class TrainConfig:
         None, "random batches, or batches of rows of similar length; none: length-bucketed, if the loss is a sum over rows",
         choices=("random", "length-bucketed"),
     )
-    compile: str = option("auto", "on: blocks are compiled (torch.compile); auto: on a GPU, for a long training that it makes faster", choices=("auto", "on", "off"))
-    padding_free: str = option("auto", "on: blocks compute no padding; auto: where that saves much", choices=("auto", "on", "off"))
     max_length: int | None = option(None, "tokens that longer training texts are cut to; none: from the data and the model")
     batch_norm: str = option(
         "frozen", "the running statistics of pretrained batch norms stay, or follow the data", choices=("frozen", "train")

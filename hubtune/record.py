@@ -63,13 +63,17 @@ def parse_model_record(text: str) -> dict[str, Any]:
     return migrate(dict(record)) if isinstance(record, dict) else {}
 
 
+REMOVED = ("padding_free", "compile")
+"""Settings of 0.1 without a successor: their accelerators are gone."""
+
+
 def migrate(record: dict[str, Any]) -> dict[str, Any]:
     """Return a `run.json` or `hubtune.json` of hubtune 0.1 as this version writes it; one of this version as it is."""
     recipe = record.get("recipe", {})
     for parent, name in ((recipe, "train"), (record, "settings")):
         if name in parent:
             settings = {RENAMED.get(key, key): value for key, value in parent[name].items()}
-            parent[name] = {key: current_value(f"train.{key}", value) for key, value in settings.items()}
+            parent[name] = {key: current_value(f"train.{key}", value) for key, value in settings.items() if key not in REMOVED}
     for table in (recipe.get("task", {}), record.get("task", {}).get("options", {}), record.get("facts", {})):
         if "kind" in table:
             table["kind"] = current_value("task.kind", table["kind"])
@@ -82,8 +86,15 @@ def current_value(key: str, value: Any) -> Any:
 
 
 def migrate_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the `state.json` of a checkpoint of hubtune 0.1 as this version writes it."""
-    return {"state" if key == "learner" else key: value for key, value in state.items()}
+    """Return the `state.json` of a checkpoint of hubtune 0.1 as this version writes it; one of this version as it is."""
+    if "learner" not in state:
+        return state
+    old = state["learner"]
+    training = {name: old[name] for name in ("strategy", "optimizer", "scaler", "phase")} | {"accelerators": {
+        "embedding_pruning": {"used": bool(old["vocabularies"]), "kept": old["vocabularies"]},
+        "feature_cache": {"used": old.get("features", False)},
+    }}
+    return {**state, "training": training, "limit": old["limit"]}
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from hubtune import Batch, Loss, Metric, Phase, Strategy, Task
-from hubtune.training.accumulation import Gradient
+from hubtune.training.accumulation import Accumulation
 from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
 
@@ -107,7 +107,7 @@ def gradients(made: TrainingContext, cuts: list[list[int]]) -> tuple[dict[str, f
     accelerator = Accelerator(cpu=True)
     made.model.eval()  # batch norm, like dropout, sees the cut
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    means = Gradient(made, accelerator, scaler).of_step(accelerator.prepare(made.model), 0, 0, cuts)
+    means = Accumulation(made, accelerator, scaler).gradient(accelerator.prepare(made.model), 0, 0, cuts)
     return means, [parameter.grad.clone() for parameter in made.model.parameters() if parameter.grad is not None]
 
 

@@ -17,35 +17,30 @@ class Refused(Exception):
 
 
 class Backbone:
-    """A submodule whose `forward` is looked at, or answered for. Undone by `release`."""
+    """A submodule whose outputs can be recorded, or given without computing them, inside `answering`."""
 
     def __init__(self, module: Module) -> None:
-        self.module, self.real = module, module.forward
-        self.before = vars(module).get("forward")
-        self.seen: list[Any] = []
-        self.answer: Callable[[], Any] | None = None
-        module.forward = functools.update_wrapper(lambda *given, **named: self.called(*given, **named), self.real)
-
-    def called(self, *given: Any, **named: Any) -> Any:
-        """In place of `forward`."""
-        output = self.real(*given, **named) if self.answer is None else self.answer()
-        self.seen.append(output)
-        return output
+        self.module = module
+        self.forward = module.forward
 
     @contextmanager
     def answering(self, answer: Callable[[], Any] | None) -> Iterator[list[Any]]:
-        """For a while, give what `answer` gives (None: the real outputs); yields what was given."""
-        before, self.answer, self.seen = self.answer, answer, []
-        try:
-            yield self.seen
-        finally:
-            self.answer, self.seen = before, []
+        """Give the outputs of `answer` (None: the computed ones) for as long as the context; yields the outputs given."""
+        given: list[Any] = []
 
-    def release(self) -> None:
-        """`forward` as it was."""
-        vars(self.module).pop("forward", None)
-        if self.before is not None:
-            self.module.forward = self.before
+        def forward(*arguments: Any, **named: Any) -> Any:
+            output = self.forward(*arguments, **named) if answer is None else answer()
+            given.append(output)
+            return output
+
+        before = vars(self.module).get("forward")
+        self.module.forward = functools.update_wrapper(forward, self.forward)
+        try:
+            yield given
+        finally:
+            del self.module.forward
+            if before is not None:
+                self.module.forward = before
 
 
 def tensors_in(output: Any) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""Only the embedding rows that training meets are trained as a table: the rest of a vocabulary costs nothing in a step.
+"""Embedding pruning: while steps are computed, embeddings hold the rows that the training texts use.
 
-Exact. A row that no training text uses has a gradient of zero in every step, so AdamW does nothing to it but decay it,
-which one number says for all of them. What looks at the weights (validation, checkpoints, the result) sees the whole table.
+Exact: a row that no text uses has a gradient of zero, so AdamW only decays it, which one factor says for all of them.
+Validation, checkpoints and the result see the whole table (`full_weights`). Switch: `train.kernels`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import Embedding, Module
 
-from hubtune.contract import Base, Strategy, Task
-from hubtune.data.dataset import EncodedDataset, Examples, MergedExamples
+from hubtune.acceleration.interface import AccelerationContext, Accelerator, Decision
+from hubtune.contract import Base, Strategy
+from hubtune.data.dataset import Examples, MergedExamples
 from hubtune.devices import sharding
 from hubtune.evaluation import equivalence, inference
 
@@ -30,11 +31,11 @@ SPARED = 0.5
 """The share of the rows that must be out of use."""
 
 
-class Unmet(Exception):
-    """A token that the training texts were said not to have: the step has to be computed anew with the whole table."""
+class UnknownToken(Exception):
+    """A token that no training text has: the step has to be computed again with the whole table."""
 
 
-class Vocabulary:
+class PrunedEmbedding:
     """One embedding, small while a step is computed. The parameter stays the same object, for the optimizer's sake."""
 
     def __init__(self, embedding: Embedding, ids: Tensor) -> None:
@@ -42,92 +43,108 @@ class Vocabulary:
         self.table = embedding.weight.data
         self.padding = embedding.padding_idx
         self.kept = 1.0
-        self.small = False
+        self.is_small = False
         self.lookup = torch.full((len(self.table),), -1)
         self.lookup[ids] = torch.arange(len(ids))
-        embedding.register_forward_pre_hook(self.translate)
+        self.hook = embedding.register_forward_pre_hook(self.translate)
         self.shrink()
 
     def translate(self, module: Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Token ids as rows of the small table."""
-        if not self.small:
+        if not self.is_small:
             return arguments
         rows = self.lookup[arguments[0]]
         if bool((rows < 0).any()):
-            raise Unmet
+            raise UnknownToken
         return (rows, *arguments[1:])
 
     def shrink(self) -> None:
-        """From the whole table, which is where the small one's rows come from."""
+        """Keep the used rows of the whole table in the parameter."""
         weight = self.embedding.weight
         weight.data = weight.data[self.ids]
         if self.padding is not None:
             place = int(self.lookup[self.padding])
             self.embedding.padding_idx = place if place >= 0 else None
-        self.small = True
+        self.is_small = True
 
     def expand(self) -> None:
-        """To the whole table, with what was learnt and with the decay of the rows that nothing met."""
+        """Put the whole table in the parameter: the trained rows, and the others with their decay."""
+        if not self.is_small:
+            return
         whole = self.table if self.kept == 1.0 else self.table * self.kept
         whole[self.ids] = self.embedding.weight.data
         self.embedding.weight.data = whole
         self.embedding.padding_idx = self.padding
-        self.small = False
+        self.is_small = False
 
-    def stepped(self, groups: Iterable[Mapping[str, Any]]) -> None:
-        """What AdamW's step would have done to the other rows (Loshchilov and Hutter, arXiv:1711.05101)."""
+    def remove(self) -> None:
+        """The embedding as it was found, with its trained rows."""
+        self.expand()
+        self.embedding.weight.grad = None
+        self.hook.remove()
+
+    def decay(self, groups: Iterable[Mapping[str, Any]]) -> None:
+        """Decay the other rows as AdamW's step would (Loshchilov and Hutter, arXiv:1711.05101)."""
         for group in groups:
             if any(parameter is self.embedding.weight for parameter in group["params"]):
                 self.kept *= 1.0 - group["lr"] * group.get("weight_decay", 0.0)
 
 
-class Vocabularies:
-    """The embeddings of a model that are small while it learns; none of them, as the case may be."""
+class EmbeddingPruning(Accelerator):
+    """The embeddings of a model that are small while it is trained; none where it does not apply."""
 
-    def __init__(self, found: Iterable[Vocabulary] = ()) -> None:
-        self.found = list(found)
+    def __init__(self, decision: Decision, tables: Iterable[PrunedEmbedding] = ()) -> None:
+        super().__init__("embedding_pruning", decision)
+        self.tables = list(tables)
 
     @contextlib.contextmanager
-    def whole(self) -> Iterator[None]:
+    def full_weights(self) -> Iterator[None]:
         """Every table as a whole, for a while."""
-        small = [vocabulary for vocabulary in self.found if vocabulary.small]
-        for vocabulary in small:
-            vocabulary.expand()
+        small = [table for table in self.tables if table.is_small]
+        for table in small:
+            table.expand()
         try:
             yield
         finally:
-            for vocabulary in small:
-                vocabulary.shrink()
+            for table in small:
+                table.shrink()
+
+    def after_step(self, optimizer: Any) -> None:
+        for table in self.tables:
+            table.decay(optimizer.param_groups)
+
+    def recover(self, error: Exception, optimizer: Any) -> bool:
+        """Whether a token came up that the training texts do not have; then every table is whole from now on."""
+        if not isinstance(error, UnknownToken):
+            return False
+        self.release(optimizer)
+        return True
 
     def release(self, optimizer: Any = None) -> None:
-        """Every table as a whole from now on, and what the optimizer knows of its rows."""
-        for vocabulary in self.found:
-            vocabulary.expand()
-            vocabulary.embedding.weight.grad = None
+        """Every table as a whole from now on, and the optimizer's state of its rows."""
+        for table in self.tables:
+            table.remove()
         if optimizer:
-            widen(optimizer, [vocabulary.ids for vocabulary in self.found])
-        self.found = []
+            widen(optimizer, [table.ids for table in self.tables])
+        self.tables = []
 
-    def stepped(self, optimizer: Any) -> None:
-        """After every step of the optimizer."""
-        for vocabulary in self.found:
-            vocabulary.stepped(optimizer.param_groups)
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The rows of the small tables, without which the optimizer's state is not known, and the decay of the others."""
+        return ({str(number): table.ids for number, table in enumerate(self.tables)},
+                {"used": self.decision.applies, "kept": [table.kept for table in self.tables]})
 
-    def state(self) -> list[float]:
-        """For checkpoints, beside the weights: the decay of what nothing met."""
-        return [vocabulary.kept for vocabulary in self.found]
-
-    def ids(self) -> dict[str, Tensor]:
-        """For checkpoints: the rows that the small tables have, without which the optimizer's state says little."""
-        return {str(number): vocabulary.ids for number, vocabulary in enumerate(self.found)}
-
-    def restore(self, state: list[float]) -> None:
-        """As `state` was; whole where they had been released, or are whole in this process. Before weights and optimizer are put back."""
-        if len(state) != len(self.found):
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore from `state`; tables are whole where they had been released, or are whole in this process."""
+        kept = state.get("kept", [])
+        if len(kept) != len(self.tables):
             self.release()
             return
-        for vocabulary, kept in zip(self.found, state, strict=True):
-            vocabulary.kept = kept
+        for table, value in zip(self.tables, kept, strict=True):
+            table.kept = value
+
+    def adapt_optimizer(self, optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
+        if not self.tables:
+            widen(optimizer, tensors.values())
 
 
 def widen(optimizer: Any, ids: Iterable[Tensor]) -> None:
@@ -141,24 +158,44 @@ def widen(optimizer: Any, ids: Iterable[Tensor]) -> None:
                 state[name] = sharding.like(table, weight)
 
 
-def find(
-    model: Module, strategy: Strategy[Any], task: Task[Any], base: Base, learned: frozenset[str], train: EncodedDataset
-) -> Vocabularies:
-    """The input embeddings that learn, of which the training examples use less than half, and whose weights nothing else uses."""
-    plain = all(getattr(type(strategy), name) is getattr(Strategy, name) for name in ("regularization", "after_step", "optimizer"))
+def find(context: AccelerationContext) -> EmbeddingPruning:
+    """Prune trained input embeddings, of which the training examples use less than half and whose weights nothing else uses."""
+    reason = against(context)
+    if reason is not None:
+        return EmbeddingPruning(Decision(False, reason))
     names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    for name, parameter in context.model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    candidates = [part for part in inputs_of(model) if plain and is_plain(part) and part.weight.numel() >= SMALLEST
-                  and len(names[id(part.weight)]) == 1 and names[id(part.weight)][0] in learned]
+    candidates = [part for part in input_embeddings(context.model) if is_plain(part) and part.weight.numel() >= SMALLEST
+                  and len(names[id(part.weight)]) == 1 and names[id(part.weight)][0] in context.trainable]
     if not candidates:
-        return Vocabularies()
-    ids = torch.tensor(sorted({*special(base), *ids_in(train.examples)}), dtype=torch.int64)
-    found = Vocabularies(Vocabulary(part, ids[(ids >= 0) & (ids < part.num_embeddings)]) for part in candidates
-                         if len(ids) < SPARED * part.num_embeddings)
-    if found.found and not same_loss(found, model, task, base, train):
+        return EmbeddingPruning(Decision(False, "no large embedding is trained that is used in one place alone"))
+    ids = torch.tensor(sorted({*special_ids(context.base), *ids_in(context.train.examples)}), dtype=torch.int64)
+    found = EmbeddingPruning(
+        Decision(True, "embedding rows that no training text uses have no gradient"),
+        [PrunedEmbedding(part, ids[(ids >= 0) & (ids < part.num_embeddings)]) for part in candidates
+         if len(ids) < SPARED * part.num_embeddings],
+    )
+    if not found.tables:
+        return EmbeddingPruning(Decision(False, "the training texts use most of the vocabulary"))
+    if not has_same_loss(found, context):
         found.release()
+        return EmbeddingPruning(Decision(False, "a pruned embedding would give another loss"))
     return found
+
+
+def against(context: AccelerationContext) -> str | None:
+    """A reason from settings alone not to prune; None where there is none."""
+    strategy, settings = context.strategy, context.settings
+    if settings.kernels != "auto":
+        return f"train.kernels={settings.kernels}"
+    if context.processes > 1 or context.streamed:
+        return "there are several processes" if context.processes > 1 else "the data is streamed"
+    if settings.optimizer != "adamw" or type(strategy).optimizer is not Strategy.optimizer:
+        return "the optimizer is not AdamW"
+    if any(getattr(type(strategy), name) is not getattr(Strategy, name) for name in ("regularization", "after_step")):
+        return f"the strategy '{strategy.name}' may look at the weights in every step"
+    return None
 
 
 def is_plain(embedding: Embedding) -> bool:
@@ -167,8 +204,9 @@ def is_plain(embedding: Embedding) -> bool:
             and not embedding.scale_grad_by_freq and not embedding.sparse)
 
 
-def same_loss(vocabularies: Vocabularies, model: Module, task: Task[Any], base: Base, train: EncodedDataset) -> bool:
+def has_same_loss(pruning: EmbeddingPruning, context: AccelerationContext) -> bool:
     """Whether small tables give the loss of whole ones: not so where a model uses the weights elsewhere, too."""
+    task, base, train, model = context.task, context.base, context.train, context.model
     shortest = train.sizes.argsort()[:2].tolist()
 
     def terms() -> list[float]:
@@ -177,20 +215,20 @@ def same_loss(vocabularies: Vocabularies, model: Module, task: Task[Any], base: 
     with inference.evaluating(model):
         try:
             small = terms()
-        except (Unmet, RuntimeError, ValueError, IndexError):
+        except (UnknownToken, RuntimeError, ValueError, IndexError):
             return False
-        with vocabularies.whole():
+        with pruning.full_weights():
             return inference.gap(terms(), small) < 1e-6
 
 
-def special(base: Base) -> set[int]:
+def special_ids(base: Base) -> set[int]:
     """Tokens that a model or a tokenizer puts in by itself."""
     tokenizer = getattr(base.processor, "tokenizer", base.processor)
     said = {name: value for name, value in base.config.to_dict().items() if name.endswith("token_id")}
     return {value for value in [*said.values(), *getattr(tokenizer, "all_special_ids", ())] if isinstance(value, int)}
 
 
-def inputs_of(model: Module) -> list[Embedding]:
+def input_embeddings(model: Module) -> list[Embedding]:
     """The embeddings of tokens, of every transformers model inside, each once."""
     found: dict[int, Embedding] = {}
     for part in model.modules():

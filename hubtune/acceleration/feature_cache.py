@@ -1,7 +1,7 @@
-"""What a backbone gives that stays as it is: computed once per example and kept on disk, so that steps run the head alone.
+"""Feature cache: the outputs of a frozen backbone, computed once per example and kept on disk; steps run the head alone.
 
-The head's own dropout stays, the backbone's is off: `run.json` says so, and `train.kernels=plain` does without. Only the
-tensors that the head looks at are kept, and only if it then answers as it does on the real ones.
+The dropout of the head stays, that of the backbone is off: run.json says so. Only the tensors that the head reads are kept,
+and only if it then gives the answers that it gives on the real ones. Switch: `train.kernels`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,57 +23,29 @@ from hubtune.acceleration import frozen_backbone
 from hubtune.acceleration.backbone import Backbone, Refused, rebuilt, tensors_in
 from hubtune.acceleration.feature_files import Field, Split, lengths_of, width_of
 from hubtune.acceleration.frozen_backbone import attempt
-from hubtune.callbacks import Callbacks
+from hubtune.acceleration.interface import AccelerationContext, Accelerator, BatchRows, Decision
 from hubtune.contract import Batch
 from hubtune.data.dataset import EncodedDataset
+from hubtune.devices import processes
+from hubtune.errors import ResumeError
 from hubtune.evaluation import inference
 from hubtune.files import of_rows
 from hubtune.record import versions
-
-if TYPE_CHECKING:
-    from torch.nn import Module
-
-    from hubtune.training.context import TrainingContext
 
 SHARE = 0.25
 """The share of the free disk that features may take."""
 CLOSE = 1e-5
 """How far the head's loss and answers may be from those on the real outputs, relative to values above 1."""
 MANIFEST = "manifest.json"
+NAME = "feature_cache"
 
 
-class Nothing:
-    """No features: every step and every validation runs the whole model."""
+class FeatureCache(Accelerator):
+    """A model whose backbone has known outputs. Passes outside of `batch` compute them as ever."""
 
-    cached = False
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def train(self, items: Sequence[int], batch: Batch) -> AbstractContextManager[None]:
-        """These examples of the training split are computed next, as this batch."""
-        return inference.unknown(items, batch)
-
-    def validation(self, items: Sequence[int], batch: Batch) -> AbstractContextManager[None]:
-        """The same of the validation split."""
-        return inference.unknown(items, batch)
-
-    def release(self) -> None:
-        """Let the model be as it was."""
-
-    def described(self) -> dict[str, Any]:
-        """For `run.json`."""
-        return {"cached": False, "reason": self.reason}
-
-
-class Features(Nothing):
-    """A model whose backbone's outputs are known. What is not asked within `train` or `validation` is computed as ever."""
-
-    cached = True
-
-    def __init__(self, context: TrainingContext, model: Module, backbone: Backbone, callbacks: Callbacks) -> None:
-        super().__init__("the backbone does not learn")
-        self.context, self.model, self.backbone, self.callbacks = context, model, backbone, callbacks
+    def __init__(self, context: AccelerationContext, backbone: Backbone) -> None:
+        super().__init__(NAME, Decision(True, "the backbone is frozen"))
+        self.context, self.model, self.backbone, self.callbacks = context, context.model, backbone, context.callbacks
         self.folder = context.folder / "features"
         self.encoded = {"train": context.train, "validation": context.validation}
         self.splits = {name: Split(self.folder, name, len(found.examples)) for name, found in self.encoded.items()}
@@ -81,15 +53,15 @@ class Features(Nothing):
         self.fields: list[Field] = []
         self.used: list[Field] = []
 
-    def train(self, items: Sequence[int], batch: Batch) -> AbstractContextManager[None]:
-        return self.of("train", items, batch)
+    def batch(self, rows: BatchRows) -> AbstractContextManager[None]:
+        return self.answering(rows.split, rows.items, rows.batch)
 
-    def validation(self, items: Sequence[int], batch: Batch) -> AbstractContextManager[None]:
-        return self.of("validation", items, batch)
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {}, {"used": True}
 
     @contextmanager
-    def of(self, split: str, items: Sequence[int], batch: Batch) -> Iterator[None]:
-        """These examples of a split are computed next, as this batch."""
+    def answering(self, split: str, items: Sequence[int], batch: Batch) -> Iterator[None]:
+        """Entered around the forward pass of these examples of a split, as this batch."""
         with self.backbone.answering(lambda: self.output(self.splits[split], items, batch)):
             yield
 
@@ -102,13 +74,12 @@ class Features(Nothing):
             for field in self.fields
         })
 
-    def release(self) -> None:
-        self.backbone.release()
+    def release(self, optimizer: Any = None) -> None:
         for split in self.splits.values():
             split.flat = {}
 
-    def described(self) -> dict[str, Any]:
-        return {"cached": True, "reason": self.reason, "bytes": self.bytes(), "dropout": "the backbone's is off"}
+    def report(self) -> dict[str, Any]:
+        return {**super().report(), "bytes": self.bytes(), "dropout": "off in the backbone"}
 
     def bytes(self) -> int:
         """What is kept on disk."""
@@ -119,7 +90,7 @@ class Features(Nothing):
         items = frozen_backbone.tried(self.context)
         frozen_backbone.refuse_drawn(self.context, items)
         shortest = items[int(self.context.train.sizes[items].argmin())]
-        tries = [(some, self.batch(self.context.train, some)) for some in (items, [shortest])]  # with padding and without
+        tries = [(some, self.collate(self.context.train, some)) for some in (items, [shortest])]  # with padding and without
         with inference.evaluating(self.model):
             frozen_backbone.refuse_led(self.context.task, self.model, self.backbone, tries[1][1])
             real = [self.looked_at(tries[0][1])]
@@ -131,11 +102,11 @@ class Features(Nothing):
                 self.compute()
                 self.reopened()
             for expected, (some, batch) in zip(real, tries, strict=True):
-                with self.train(some, batch):
+                with self.answering("train", some, batch):
                     if not inference.gap(expected, attempt(self.outcome, batch)) < CLOSE:
                         raise Refused("on kept outputs the head does not answer as on the real ones")
 
-    def batch(self, encoded: EncodedDataset, items: Sequence[int]) -> Batch:
+    def collate(self, encoded: EncodedDataset, items: Sequence[int]) -> Batch:
         """Examples of a split, as evaluation has them."""
         return inference.batch_for(self.model, self.context.task, [encoded.examples[item] for item in items], self.context.base)
 
@@ -173,7 +144,7 @@ class Features(Nothing):
     def computed(self, encoded: EncodedDataset) -> Iterator[tuple[list[int], list[int], dict[str, Tensor]]]:
         """Batches by size: their examples, the tokens of each, and the tensors that are kept."""
         for items in inference.batches_of(self.model, encoded.sizes, self.context.compute.uniform):
-            batch = self.batch(encoded, items)
+            batch = self.collate(encoded, items)
             with self.backbone.answering(None) as seen:
                 self.context.task.forward(self.model, batch)
                 yield items, lengths_of(batch, any(field.long for field in self.used)), self.kept(seen, batch)
@@ -213,7 +184,7 @@ class Features(Nothing):
 
     def refuse_full_disk(self, items: Sequence[int]) -> None:
         """Refuse where the features would take much of the disk; how many tokens examples have is told from a few."""
-        batch, sizes = self.batch(self.context.train, items), self.context.train.sizes
+        batch, sizes = self.collate(self.context.train, items), self.context.train.sizes
         share = sum(lengths_of(batch, True)) / max(1, int(sizes[list(items)].sum())) if width_of(batch) else 0.0
         count = sum(len(encoded.examples) for encoded in self.encoded.values())
         tokens = share * sum(int(encoded.sizes.sum()) for encoded in self.encoded.values())
@@ -223,27 +194,41 @@ class Features(Nothing):
             raise Refused(f"its outputs would take {needed / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left")
 
 
-def find(context: TrainingContext, model: Module, learned: frozenset[str], processes: int, callbacks: Callbacks, began: bool | None = None) -> Nothing:
-    """Features where no weight of the backbone ever learns and nothing speaks against them; else nothing, and why.
+def find(context: AccelerationContext) -> Accelerator:
+    """Cache features where no weight of the backbone is ever trained and nothing speaks against it.
 
-    began: of a run that goes on, whether it had them before.
+    Raises ResumeError where a run that began with features goes on where they cannot be had.
     """
-    prefix = getattr(model, "base_model_prefix", "")
-    part = getattr(model, prefix, None) if prefix else None
-    reason = frozen_backbone.against(context, model, part, learned, processes)
-    if reason is not None or began is False:
-        return Nothing(reason or "the run began without")
-    model.to(context.compute.device)
-    found = Features(context, model, Backbone(part), callbacks)  # type: ignore[arg-type]
+    resumed = context.resumed and context.resumed.get(NAME, {}).get("used")
+    prefix = getattr(context.model, "base_model_prefix", "")
+    part = getattr(context.model, prefix, None) if prefix else None
+    reason = frozen_backbone.against(context, part)
+    if reason is None and context.resumed is not None and not resumed:
+        reason = "the run began without"
+    if reason is None:
+        found = cached(context, part)
+        if isinstance(found, FeatureCache):
+            return found
+        reason = found
+    if resumed:
+        raise processes.once(ResumeError(f"the run began with features computed once, and now: {reason}.",
+                                         hint="Its backbone had no dropout. Train anew with --overwrite."))
+    return Accelerator(NAME, Decision(False, reason))
+
+
+def cached(context: AccelerationContext, part: Any) -> FeatureCache | str:
+    """The cache of a backbone, with its features computed; or the reason why they cannot be."""
+    context.model.to(context.compute.device)
+    cache = FeatureCache(context, Backbone(part))
     try:
-        found.make()
+        cache.make()
     except Refused as refused:
-        found.release()
-        shutil.rmtree(found.folder, ignore_errors=True)
-        callbacks.on_info(f"every step runs the whole model: {refused}")
-        return Nothing(str(refused))
+        cache.release()
+        shutil.rmtree(cache.folder, ignore_errors=True)
+        context.callbacks.on_info(f"no features cached, every step runs the whole model: {refused}")
+        return str(refused)
     except BaseException:
-        found.release()
+        cache.release()
         raise
-    callbacks.on_info(f"the backbone does not learn: its outputs are computed once, {found.bytes() / 1e6:.0f} MB, without its dropout")
-    return found
+    context.callbacks.on_info(f"backbone frozen: features cached ({cache.bytes() / 1e6:.0f} MB, backbone dropout off)")
+    return cache

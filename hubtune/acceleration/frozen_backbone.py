@@ -18,7 +18,7 @@ from hubtune.evaluation import inference
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from hubtune.training.context import TrainingContext
+    from hubtune.acceleration.interface import AccelerationContext
 
 TRIED = 8
 """Examples that are tried before anything is kept."""
@@ -26,19 +26,20 @@ EPOCHS = 3
 """Epochs whose draws they are given."""
 
 
-def against(context: TrainingContext, model: Module, part: Any, learned: frozenset[str], processes: int) -> str | None:
-    """What can be said against keeping them before anything is computed; None: nothing."""
+def against(context: AccelerationContext, part: Any) -> str | None:
+    """A reason from facts alone not to cache the outputs of a backbone, `part`; None where there is none."""
     if context.settings.kernels == "plain":
         return "train.kernels=plain"
-    if processes > 1:
+    if context.processes > 1:
         return "there are several processes"
-    if context.windows is not None:
+    if context.streamed:
         return "the data is streamed"
+    model = context.model
     if not isinstance(part, torch.nn.Module) or part is model:
         return "the model has no backbone of its own"
     inside = {id(parameter) for parameter in part.parameters()}
-    if any(name in learned and id(parameter) in inside for name, parameter in model.named_parameters(remove_duplicate=False)):
-        return "the backbone learns"
+    if any(name in context.trainable and id(parameter) in inside for name, parameter in model.named_parameters(remove_duplicate=False)):
+        return "the backbone is trained"
     if context.settings.batch_norm == "train" and any(isinstance(inner, _BatchNorm) for inner in part.modules()):
         return "the backbone's batch norms follow the data"
     if any(getattr(type(context.strategy), name) is not getattr(Strategy, name) for name in ("regularization", "after_step")):
@@ -46,7 +47,7 @@ def against(context: TrainingContext, model: Module, part: Any, learned: frozens
     return None
 
 
-def tried(context: TrainingContext) -> list[int]:
+def tried(context: AccelerationContext) -> list[int]:
     """A few training examples of all sizes, or of one where only such meet."""
     order = context.train.sizes.argsort(kind="stable")
     if context.compute.uniform:
@@ -54,7 +55,7 @@ def tried(context: TrainingContext) -> list[int]:
     return sorted({int(order[place]) for place in np.linspace(0, len(order) - 1, TRIED).round().astype(int)})
 
 
-def refuse_drawn(context: TrainingContext, items: Sequence[int]) -> None:
+def refuse_drawn(context: AccelerationContext, items: Sequence[int]) -> None:
     """Refuse a task whose inputs are drawn, such as masked words and turned images."""
     examples = [context.train.examples[item] for item in items]
     still = context.task.collate(examples, context.base, None).inputs

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from hubtune.callbacks import Callbacks
 from hubtune.contract import Base, Batch, Strategy, Task
@@ -34,7 +34,8 @@ class AccelerationContext:
     """The facts that an accelerator decides from.
 
     model: as the strategy made it. trainable: names of the parameters that are trained in any phase. folder: of the run.
-    streamed: `train` is a window of a stream. sharded: each process holds a part of the weights.
+    streamed: `train` is a window of a stream. sharded: each process holds a part of the weights. resumed: of a run that
+    goes on, the JSON of its accelerators' states, by name.
     """
 
     task: Task[Any]
@@ -50,6 +51,7 @@ class AccelerationContext:
     processes: int = 1
     streamed: bool = False
     sharded: bool = False
+    resumed: Mapping[str, Any] | None = None
     callbacks: Callbacks = Callbacks()
 
 
@@ -65,28 +67,25 @@ class Decision:
 class BatchRows:
     """The examples of a forward pass.
 
-    split: train or validation. items: their places in the split. keys: what identifies each of them in the data,
-    whatever the cut, window or process. seed, step: with a key, all that random numbers may depend on. batch: as
-    collated. drawn: whether it is trained on, so that dropout is drawn.
+    split: train or validation. items: their places in the split, whatever the cut and the process. step: with the seed and
+    an item, all that random numbers may follow from. is_training: in a step, so that dropout is drawn.
     """
 
     split: str
     items: Sequence[int]
-    keys: Sequence[int]
     batch: Batch
-    seed: int = 0
     step: int = 0
-    drawn: bool = False
+    is_training: bool = False
 
 
 class Accelerator:
-    """An accelerator; by itself it does nothing. Make one with the module's `find(context)`."""
+    """An accelerator; this one does nothing, and stands for one that does not apply. A module's `find(context)` makes one.
 
-    name: ClassVar[str] = ""
-    """Its key in run.json."""
+    name: its key in run.json and in checkpoints.
+    """
 
-    def __init__(self, decision: Decision) -> None:
-        self.decision = decision
+    def __init__(self, name: str, decision: Decision) -> None:
+        self.name, self.decision = name, decision
 
     def step(self) -> AbstractContextManager[None]:
         """Entered around the forward and backward passes of a step."""
@@ -113,6 +112,9 @@ class Accelerator:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore from the JSON of `state`, before weights and optimizer are restored."""
+
+    def adapt_optimizer(self, optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
+        """Called when the optimizer's state was restored. tensors: of `state`, of the process that wrote the checkpoint."""
 
     def release(self, optimizer: Any = None) -> None:
         """Leave the model as it was found."""
@@ -171,6 +173,13 @@ class Accelerators:
         """Restore from the JSON of `state`."""
         for accelerator in self.each:
             accelerator.restore(state.get(accelerator.name, {}))
+
+    def adapt_optimizer(self, optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
+        """Called when the optimizer's state was restored."""
+        for accelerator in self.each:
+            prefix = f"{accelerator.name}."
+            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            accelerator.adapt_optimizer(optimizer, own)
 
     def release(self, optimizer: Any = None) -> None:
         """Leave the model as it was found, whatever one of them raises."""

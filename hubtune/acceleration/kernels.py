@@ -156,7 +156,11 @@ def additive(mask: Tensor | None, shape: Sequence[int], dtype: torch.dtype) -> T
     """A mask as numbers to add to the scores. None is minus infinity: a row in which all is masked would not be a number."""
     if mask is None:
         return None
-    mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, FORBIDDEN) if mask.dtype == torch.bool else mask.clamp(min=FORBIDDEN)
+    lowest = max(FORBIDDEN, torch.finfo(dtype).min)  # fp16 ends at 65504
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
+    else:
+        mask = mask.clamp(min=lowest)
     return mask.to(dtype).expand(shape).reshape(-1, *shape[-2:])
 
 
@@ -189,10 +193,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return own_linear(input, frozen.of(weight, torch.get_autocast_dtype("cpu")) if cast else weight, bias)
 
 
-def usable(kernels: Collection[str], *, compiled: bool, sharded: bool) -> tuple[str, ...]:
-    """Those of the kernels that a training can use: compiled blocks meet torch alone, and a table that is shared out over
-    processes is gone when the loss asks for it."""
-    return tuple(name for name in kernels if not (sharded if name == "logits" else compiled))
+def usable(kernels: Collection[str], *, sharded: bool) -> tuple[str, ...]:
+    """The kernels that a training can use: a table that is shared out over processes is gone when the loss asks for it."""
+    return tuple(name for name in kernels if not (sharded and name == "logits"))
 
 
 @contextmanager

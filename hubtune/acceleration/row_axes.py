@@ -18,9 +18,9 @@ from hubtune.acceleration.row_dropout import Axes, Packed, RowDraws
 from hubtune.evaluation import inference
 
 if TYPE_CHECKING:
+    from hubtune.acceleration.interface import AccelerationContext
     from hubtune.contract import Base, Batch, Task
     from hubtune.data.dataset import EncodedDataset
-    from hubtune.training.context import TrainingContext
 
 
 class RowDropout:
@@ -30,7 +30,7 @@ class RowDropout:
         self.is_known, self.axes = False, Axes()
         self.is_used = True
 
-    def of(self, context: TrainingContext, model: Module, step: int, items: Sequence[int], batch: Batch) -> RowDraws | None:
+    def of(self, context: AccelerationContext, model: Module, step: int, items: Sequence[int], batch: Batch) -> RowDraws | None:
         """The draws of a forward pass; None where nothing is dropped. items: numbers of the batch's examples."""
         if not model.training:
             return None

@@ -25,11 +25,6 @@ class Strategy(Plugin[OptionsT]):
     parameters; also `train.epochs`, `steps`, `batch_size`, `weight_decay`, `order`, `max_length` and `validations`."""
     loads_with: ClassVar[LoadsWith] = "transformers"
 
-    @classmethod
-    def variants(cls) -> Mapping[str, Mapping[str, Any]]:
-        """Options to check as cells of their own in `hubtune plugins --check`, by a name for each. Default: none."""
-        return {}
-
     def refuse(self, task: Task[Any], config: Any) -> str | None:
         """Why this cannot apply, from the configuration alone and before weights are downloaded; or None."""
         return None

@@ -36,12 +36,12 @@ def steps_of_epoch(
 
 
 def micro_batches(
-    items: Sequence[int], sizes: Sequence[int], overhead: int, limit: int, uniform: bool = False, padding: float = 1.0
+    items: Sequence[int], sizes: Sequence[int], overhead: int, limit: int, uniform: bool = False
 ) -> list[list[int]]:
     """Cut a step into micro-batches of the least cost, longest first.
 
-    items: the examples of the step; sizes: the size of each of them. A micro-batch costs its `places` plus `overhead`, and
-    holds at most `limit` of them (always at least one example).
+    items: the examples of the step; sizes: the size of each of them. A micro-batch costs its padded tokens plus
+    `overhead`, and holds at most `limit` padded tokens (always at least one example).
     uniform: only examples of one size meet, for models whose answers change with padding.
     The best cut of a sorted sequence is found by dynamic programming over its prefixes.
     """
@@ -51,11 +51,9 @@ def micro_batches(
     best = [0.0] + [float("inf")] * len(order)
     start_of = [0] * (len(order) + 1)
     for end in range(1, len(order) + 1):
-        tokens = 0
         for start in range(end - 1, -1, -1):
             longest = max(1, sizes[order[start]])
-            tokens += longest
-            taken = computed_tokens(tokens, (end - start) * longest, padding)
+            taken = (end - start) * longest
             if end - start > 1 and (taken > limit or (uniform and sizes[order[start]] != sizes[order[end - 1]])):
                 break
             cost = best[start] + taken + overhead
@@ -68,11 +66,6 @@ def micro_batches(
         cuts.append([items[index] for index in order[start:end]])
         end = start
     return cuts[::-1]
-
-
-def computed_tokens(tokens: int, padded: int, padding: float) -> float:
-    """What a micro-batch computes, in tokens: its own, and of the rest of its `padded` places the share that they cost."""
-    return tokens + padding * (padded - tokens)
 
 
 def evaluation_batches(sizes: Sequence[int] | NDArray[np.int64], limit: int, most: int, uniform: bool = False) -> list[list[int]]:

@@ -20,14 +20,13 @@ KERNELS = {"cpu": ("attention", "linear", "logits"), "cuda": ("logits",)}
 
 @dataclass(frozen=True)
 class Compute:
-    """How a step is computed: part of `run.json` and of every checkpoint, since dropout follows the cut.
+    """How a step is computed: part of `run.json` and of every checkpoint, since rounding follows the cut.
 
     precision: the format of matrix products; weights are fp32 (fp64 for fp64). threads: 0 leaves them alone.
     overhead: what a micro-batch costs beyond its padded tokens, in tokens. limit: the most padded tokens of one. uniform: only
     examples of one size meet, since the model's answers change with padding. onednn: fp32 products by oneDNN.
     kernels: what `hubtune.kernels` computes. probe: GFLOP/s and relative error by format. evaluation: the most padded tokens
     of a batch that is only answered. recompute: activations are computed again in the backward pass, to save memory.
-    compiled: blocks are compiled while a step is computed. padding: what a place of padding costs beside a token; below 1 where blocks compute none (`hubtune.padding_free`).
     why: what spoke for the precision. trial: what was tried before step 0: seconds and bytes.
     """
 
@@ -42,8 +41,6 @@ class Compute:
     kernels: Sequence[str] = ()
     evaluation: int = 8192
     recompute: bool = False
-    padding: float = 1.0
-    compiled: bool = False
     why: str = ""
     trial: Mapping[str, Any] = field(default_factory=dict)
 
@@ -73,8 +70,8 @@ def choose(precision: str, kernels: str = "auto", allowed: Sequence[str] = HALVE
         torch.set_num_threads(threads)  # the probe measures what training will have
     probe = measured(device) if precision in ("auto", "fp32") else {}
     found = chosen(precision, probe, kernels, allowed)
-    # Until a trial has measured it, the overhead is a guess; on a GPU on the side of few micro-batches, since launches count.
-    overhead, limit = (64, 8192) if device == "cpu" else (4096, 16384)
+    # A rule on the kind of device, since the cut must not follow a time; figures in docs/decisions.md.
+    overhead, limit = (256, 8192) if device == "cpu" else (4096, 16384)
     return Compute(device, found.precision, threads, overhead, limit, probe, onednn=found.onednn, why=found.why,
                    kernels=KERNELS.get(device, ()) if kernels == "auto" else ())
 

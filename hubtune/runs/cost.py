@@ -12,9 +12,11 @@ from hubtune.evaluation import inference
 from hubtune.models import saving
 from hubtune.runs import stages
 from hubtune.runs.preparation import Prepared
-from hubtune.training import autotune, checkpoint
+from hubtune.training import checkpoint, memory_search
 from hubtune.training.loop import Loop
 
+COUNTED = 200
+"""Steps of an epoch whose cost is counted; the others are taken to be like these."""
 STEPS = 4
 """Steps that are timed, after one of the longest rows, which takes the most memory and is not counted."""
 
@@ -27,13 +29,13 @@ def measure(prepared: Prepared) -> dict[str, Any]:
         loop = Loop(context, Callbacks())
         try:
             if not prepared.settings.plan:
-                autotune.measure(loop.state)
+                memory_search.search(loop.state, loop.accumulation)
             step_seconds = steps(loop)
             validation = answers(prepared, loop)
         finally:
             loop.close()
-        loop.state.vocabularies.release()
-        trainable = loop.state.trainable
+        loop.accelerators.release(loop.state.optimizer and loop.state.optimizer.optimizer)
+        trainable = loop.state.num_trainable
         export = prepared.strategy.export(loop.state.module)
         saving.save(export, prepared.base, folder / "model", prepared.origin, prepared.task.files(prepared.base))
         upload = sum(path.stat().st_size for path in (folder / "model").rglob("*") if path.is_file())
@@ -44,39 +46,40 @@ def measure(prepared: Prepared) -> dict[str, Any]:
         "seconds": round(step_seconds * loop.steps + validation * validations, 3), "seconds_an_epoch": round(an_epoch, 3),
         "seconds_a_validation": round(validation, 3), "peak_memory_bytes": memory.peak(compute.device),
         "disk_bytes": checkpoint.disk_bytes(prepared.parameters, trainable), "upload_bytes": upload,
-        "micro_batch": loop.state.limit, "precision": compute.precision, "device": compute.device,
+        "micro_batch": loop.accumulation.cutter.limit, "precision": compute.precision, "device": compute.device,
         "parameters": {"total": prepared.parameters, "trainable": trainable},
     }
 
 
 def steps(loop: Loop) -> float:
     """Seconds of a step, as an epoch has them on average."""
-    longest = loop.row_sizes.argsort()[::-1][: loop.context.settings.batch_size]
-    taken(loop, 0, [example for row in longest for example in loop.rows_examples[int(row)]])
+    longest = loop.sampler.row_sizes.argsort()[::-1][: loop.context.settings.batch_size]
+    take_step(loop, 0, loop.sampler.examples(longest))
     begun, cost = time.perf_counter(), 0.0
     for step in range(1, 1 + STEPS):
-        items = items_of(loop, step % loop.steps)
-        cost += costs(loop, items)
-        taken(loop, step % loop.steps, items)
-    return (time.perf_counter() - begun) / cost * autotune.cost(loop)
+        items = loop.sampler.examples(loop.sampler.rows(step % loop.steps))
+        cost += cost_of(loop, items)
+        take_step(loop, step % loop.steps, items)
+    return (time.perf_counter() - begun) / cost * mean_cost(loop)
 
 
-def items_of(loop: Loop, step: int) -> list[int]:
-    """The examples of a step."""
-    return [example for row in loop.rows_of(step) for example in loop.rows_examples[int(row)]]
+def cost_of(loop: Loop, items: list[int]) -> float:
+    """The cost of a step in tokens: padded ones, and the overhead of its micro-batches."""
+    cutter = loop.accumulation.cutter
+    return float(sum(cutter.padded_tokens(part) + loop.context.compute.overhead for part in cutter.cut(items)))
 
 
-def costs(loop: Loop, items: list[int]) -> float:
-    """What a step costs, in tokens: its padded ones, and the overhead of its micro-batches."""
-    cuts = loop.state.cuts(items)
-    return float(sum(loop.state.places(part) + loop.context.compute.overhead for part in cuts))
+def mean_cost(loop: Loop) -> float:
+    """The same of a step of an epoch on average, from its first steps."""
+    count = min(loop.epoch_steps, loop.sampler.window_steps, COUNTED)
+    return sum(cost_of(loop, loop.sampler.examples(loop.sampler.rows(step))) for step in range(count)) / count
 
 
-def taken(loop: Loop, step: int, items: list[int]) -> None:
+def take_step(loop: Loop, step: int, items: list[int]) -> None:
     """One step of the optimizer."""
-    loop.state.begin(step)
-    loop.state.learn(step, 0, items)
-    loop.state.move(step)
+    loop.state.start_step(step)
+    loop.forward_backward(step, items)
+    loop.state.optimizer_step(step)
 
 
 def answers(prepared: Prepared, loop: Loop) -> float:
@@ -85,7 +88,7 @@ def answers(prepared: Prepared, loop: Loop) -> float:
     order = encoded.row_sizes().argsort()[::-1]
     chosen = [int(row) for row in order[:: max(1, len(order) // inference.MOST)]]
     part = encoded.select_rows(chosen)
-    with loop.state.vocabularies.whole():
+    with loop.accelerators.full_weights():
         begun = time.perf_counter()
         inference.answer(loop.state.module, prepared.task, prepared.base, [rows[row] for row in chosen], part, real=False,
                         losses=True, uniform=loop.context.compute.uniform, limit=loop.context.compute.evaluation)

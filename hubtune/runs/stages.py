@@ -21,10 +21,10 @@ from hubtune.hub.origin import fetch
 from hubtune.models import loading, saving
 from hubtune.record import RECORD, write_record
 from hubtune.runs.preparation import Prepared
-from hubtune.training import autotune, checkpoint, choices
+from hubtune.training import checkpoint, memory_search
 from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop, Outcome
-from hubtune.training.state import prepared as prepared_module
+from hubtune.training.state import prepare_module
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -75,9 +75,9 @@ def trained(
     compute = context.compute
     record |= {
         "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
-        "stopped_early": outcome.early, "features": outcome.features, "seconds": round(outcome.seconds, 3),
-        "parameters": {"total": prepared.parameters, "trainable": outcome.trainable},
-        "happened": {**outcome.pace, "peak_memory_bytes": memory.peak(compute.device)},
+        "stopped_early": outcome.stopped_early, "acceleration": outcome.acceleration, "seconds": round(outcome.seconds, 3),
+        "parameters": {"total": prepared.parameters, "trainable": outcome.num_trainable},
+        "happened": {**outcome.throughput, "peak_memory_bytes": memory.peak(compute.device)},
         "processes": {"count": processes.world(), "shard": "full" if prepared.shard else "none"},
         **scored(prepared, outcome.model, compute, callbacks),
     }
@@ -87,15 +87,10 @@ def trained(
 
 
 def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: Loop) -> None:
-    """Before step 0: try what a step costs unless another run's plan says so, and write down how this one computes."""
+    """Before step 0: find out what memory suffices for, unless another run's plan says so, and record how steps are computed."""
     context, callbacks = loop.context, loop.callbacks
-    if prepared.settings.plan:
-        used = {"padding_free": context.compute.padding < 1, "compiled": context.compute.compiled}
-        record |= {name: {"used": value, "reason": f"train.plan={prepared.settings.plan}"} for name, value in used.items()}
-    else:
-        record["padding_free"] = choices.padding(loop)
-        record["compiled"] = choices.compilation(loop)
-        record["expected"] = autotune.expected(loop, autotune.measure(loop.state))
+    if not prepared.settings.plan:
+        record["expected"] = {"peak_memory_bytes": memory_search.search(loop.state, loop.accumulation)}
     record["compute"] = context.compute.as_dict()
     if context.compute.uniform:
         callbacks.on_warning("this model's answers change with padding, so only rows of one length meet in a batch.")
@@ -110,14 +105,14 @@ def in_one(prepared: Prepared, context: TrainingContext, outcome: Outcome) -> Mo
 
     FSDP knows no way back from parts; a strategy makes of the same base what it made before.
     """
-    learnt = {name: sharding.whole(value.detach()).cpu() for name, value in checkpoint.moving(outcome.model, outcome.learned).items()}
+    learnt = {name: sharding.whole(value.detach()).cpu() for name, value in checkpoint.moving(outcome.model, outcome.trainable).items()}
     if not processes.is_first():
         return outcome.model
     found = loading.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
     state = prepared.strategy.state()
-    module = prepared_module(dataclasses.replace(context, model=found.model, newly_initialized=found.newly_initialized), outcome.plan)
+    module = prepare_module(dataclasses.replace(context, model=found.model, newly_initialized=found.newly_initialized), outcome.plan)
     prepared.strategy.restore(state)
-    checkpoint.put_back(module, learnt, outcome.learned)
+    checkpoint.put_back(module, learnt, outcome.trainable)
     return module
 
 

@@ -205,8 +205,7 @@ class Conformance:
     @classmethod
     def made(cls) -> Any:
         """An instance of the plugin with the options of the class; what its methods return is looked at."""
-        kind = cls.plugin.for_options(cls.options)
-        return looked_at(kind(fill(kind.Options, cls.options, "options")), always=True)
+        return looked_at(cls.plugin(fill(cls.plugin.Options, cls.options, "options")), always=True)
 
     def test_it_is_documented(self) -> None:
         """The class, its summary and every option say what they are."""

@@ -116,7 +116,7 @@ class StrategyConformance(Conformance):
         with inference.evaluating(learnt.outcome.model) as model:
             before = clean_process.compared(model(**batch.inputs))
         made = learnt.watched.strategy.export(learnt.outcome.model)
-        ensure(made.loads_with == learnt.watched.strategy.loads_with, f"the strategy says loads_with={learnt.watched.strategy.loads_with!r}, its export "
+        ensure(made.loads_with == self.plugin.loads_with, f"the class says loads_with={self.plugin.loads_with!r}, its export "
                f"{made.loads_with!r}.", "`loads_with` and `export`")
         ensure(hasattr(made.root, "save_pretrained"), f"the root is a {type(made.root).__name__} without save_pretrained.", "`export`")
         with inference.evaluating(made.root) as root:

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from hubtune.acceleration import kernels
-from hubtune.acceleration.row_axes import RowDropout
+from hubtune.acceleration import recomputation
+from hubtune.acceleration.interface import Accelerators, BatchRows
 from hubtune.contract import Batch, Loss, Task
 from hubtune.data.batching import batches_of_rank
 from hubtune.devices import device, processes
+from hubtune.errors import TrainingError
 from hubtune.evaluation import inference, model_checks
 from hubtune.models import compat
+from hubtune.training.steps import StepCutter
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A micro-batch of this device. index: its place in the step; weight 0: only here so that all devices have as many."""
+class MicroBatch:
+    """A micro-batch of this process. index: its place in the step; weight 0: computed only so that all processes have as many."""
 
     index: int
     weight: float
@@ -38,25 +40,71 @@ class Part:
     batch: Batch
 
 
-class Gradient:
-    """Computes the gradient of a step's mean loss, plus the strategy's own penalty.
+@dataclass(frozen=True)
+class StepResult:
+    """The means of a step's loss terms, its tokens without and with padding, and its number of micro-batches."""
 
-    known: what is known of examples beforehand; blocks: how the model's blocks compute during a step.
+    losses: dict[str, float]
+    tokens: int
+    padded_tokens: int
+    micro_batches: int
+
+
+class Accumulation:
+    """Computes the gradient of a step's mean loss, plus the strategy's regularization, from micro-batches.
+
+    accelerators: entered around each step and each forward pass.
     """
 
-    def __init__(self, context: TrainingContext, accelerator: Accelerator, scaler: Any, dropout: RowDropout | None = None) -> None:
+    def __init__(
+        self, context: TrainingContext, accelerator: Accelerator, scaler: Any, accelerators: Accelerators | None = None
+    ) -> None:
         self.context, self.accelerator, self.scaler = context, accelerator, scaler
-        self.dropout = dropout or RowDropout()
-        self.known: Callable[[Sequence[int], Batch], contextlib.AbstractContextManager[None]] = inference.unknown
-        self.blocks: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-        self.whole = type(context.task).contrastive_loss is not Task.contrastive_loss
-        if any(getattr(part, "gradient_checkpointing", False) for part in context.model.modules()):
-            recompute(context.model)  # whoever asked for it: what is computed again has to drop the same
-        self.kernels = kernels.usable(context.compute.kernels, compiled=context.compute.compiled, sharded=context.shard)
+        self.accelerators = accelerators or Accelerators()
+        self.cutter = StepCutter(context)
+        self.contrastive = type(context.task).contrastive_loss is not Task.contrastive_loss
+        if recomputation.is_enabled(context.model):
+            recomputation.enable(context.model)  # the strategy asked for it: dropout must be that of the forward pass
 
-    def of_step(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
-        """Add the step's gradient to the parameters; returns the mean of every term."""
-        with device.learning(self.context.compute), compat.without_cache(model), self.blocks():
+    def compute(self, model: Module, optimizer: Any, step: int, epoch: int, items: Sequence[int]) -> StepResult:
+        """Forward and backward passes of a step with these examples; the gradient is in the parameters.
+
+        Where memory does not suffice, the step begins again, cut smaller: weights have not moved, and what is drawn
+        follows from step and row.
+        """
+        while True:
+            cuts = self.cutter.cut(items)
+            try:
+                losses = self.gradient(model, step, epoch, cuts)
+                break
+            except Exception as error:
+                if not self.accelerators.recover(error, optimizer):
+                    self.reduce_memory(model, cuts, error)
+            optimizer.zero_grad(set_to_none=True)
+        cutter = self.cutter
+        return StepResult(losses, cutter.tokens(items), sum(map(cutter.padded_tokens, cuts)), len(cuts))
+
+    def reduce_memory(self, model: Module, cuts: list[list[int]], error: Exception) -> None:
+        """Cut steps smaller from now on; where a micro-batch holds one example, recompute activations in the backward pass."""
+        if not model_checks.out_of_memory(error) or self.context.shard:
+            raise error
+        if self.cutter.halve(cuts) or (self.context.may_recompute and self.recompute(model)):
+            return
+        raise TrainingError(
+            f"the memory does not suffice for one example of {max(map(self.cutter.padded_tokens, cuts))} {self.context.task.unit}.",
+            hint="Cut the texts with --set train.max_length=N, or train fewer weights: --strategy lora",
+        ) from error
+
+    def recompute(self, model: Module) -> bool:
+        """Recompute activations in the backward pass from now on; False where the model cannot."""
+        if not recomputation.enable(model):
+            return False
+        self.context.compute = replace(self.context.compute, recompute=True)
+        return True
+
+    def gradient(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
+        """Add the step's gradient to the parameters; returns the mean of every loss term."""
+        with device.learning(self.context.compute), compat.without_cache(model), self.accelerators.step():
             return self.over_micro_batches(model, step, epoch, cuts)
 
     def over_micro_batches(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
@@ -68,7 +116,7 @@ class Gradient:
                 counts[name] += part.weight * count
         counts = self.over_devices(counts)
         cut_up = len(parts) > 1 or self.accelerator.num_processes > 1
-        caches = self.cached(model, step, parts) if self.whole and cut_up else None
+        caches = self.cached(model, step, parts) if self.contrastive and cut_up else None
         means: dict[str, float] = defaultdict(float)
 
         def backward(position: int) -> Callable[[], None]:
@@ -109,7 +157,7 @@ class Gradient:
         if not alone and processes.any_of(failed is not None)[0]:
             raise failed or RuntimeError("another process is out of memory.")
 
-    def parts(self, model: Module, epoch: int, cuts: list[list[int]]) -> list[Part]:
+    def parts(self, model: Module, epoch: int, cuts: list[list[int]]) -> list[MicroBatch]:
         """The micro-batches that this device computes. Every device has as many as the others."""
         context, accelerator = self.context, self.accelerator
         found = []
@@ -119,7 +167,7 @@ class Gradient:
             rngs = [context.train.example_rng(context.settings.seed, epoch, item) for item in items]
             examples = [context.train.examples[item] for item in items]
             batch = inference.batch_for(model, context.task, examples, context.base, rngs)
-            found.append(Part(index, weight, items, batch))
+            found.append(MicroBatch(index, weight, items, batch))
         return found
 
     def over_devices(self, values: dict[str, float]) -> dict[str, float]:
@@ -131,25 +179,24 @@ class Gradient:
         return dict(zip(names, self.accelerator.reduce(tensor).tolist(), strict=True))
 
     @contextlib.contextmanager
-    def drawing(self, model: Module, step: int, part: Part) -> Iterator[None]:
-        """Compute a micro-batch with the dropout of its rows.
+    def forward_context(self, step: int, part: MicroBatch) -> Iterator[None]:
+        """Entered around the forward pass of a micro-batch.
 
-        All else that a model may draw comes from generators seeded by the step and the micro-batch: a resumed step draws
-        what it drew before, and another cut draws something else. NumPy's too: transformers masks spectrograms with it.
+        A model that draws random numbers beside dropout finds generators seeded by the step and the micro-batch: a
+        resumed step draws the same, another cut does not. NumPy's too: transformers masks spectrograms with it.
         """
         seed = ((self.context.settings.seed * 1_000_003 + step) * 4_099 + part.index) % 2**63
-        compiled = self.context.compute.compiled  # compiled blocks draw for themselves
-        draws = None if compiled else self.dropout.of(self.context, model, step, part.items, part.batch)
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
-        with kernels.applied(model, self.kernels, draws), device.autocast(self.context.compute), self.placed(step, part.batch), self.known(part.items, part.batch):
+        rows = BatchRows("train", part.items, part.batch, step, is_training=True)
+        with self.accelerators.batch(rows), device.autocast(self.context.compute), self.placed(step, part.batch):
             yield
 
     def mean_of(
-        self, model: Module, step: int, part: Part, counts: dict[str, float], cuts: int, means: dict[str, float]
+        self, model: Module, step: int, part: MicroBatch, counts: dict[str, float], cuts: int, means: dict[str, float]
     ) -> Any:
         """A micro-batch's share of the step's mean loss."""
-        with self.drawing(model, step, part):
+        with self.forward_context(step, part):
             outputs = self.context.task.forward(model, part.batch)
             terms: list[Loss] = inference.as_terms(self.context.task.loss(outputs, part.batch))
         objective: Any = 0.0
@@ -159,12 +206,12 @@ class Gradient:
             means[term.name] += part.weight * float(share_of.detach())
         return objective
 
-    def represented(self, model: Module, step: int, part: Part) -> Tensor:
+    def represented(self, model: Module, step: int, part: MicroBatch) -> Tensor:
         """What the loss over the whole step compares, of one micro-batch."""
-        with self.drawing(model, step, part):
+        with self.forward_context(step, part):
             return self.context.task.embed(self.context.task.forward(model, part.batch), part.batch)
 
-    def cached(self, model: Module, step: int, parts: list[Part]) -> tuple[float, list[Tensor]]:
+    def cached(self, model: Module, step: int, parts: list[MicroBatch]) -> tuple[float, list[Tensor]]:
         """The mean loss over the whole step, and its gradient by each micro-batch's representations (GradCache)."""
         with self.agreeing(), torch.no_grad():
             own = [(part.index, self.represented(model, step, part).detach(), part.batch) for part in parts]
@@ -187,7 +234,7 @@ class Gradient:
         return [(index, found.to(place), replace(batch, targets=inference.moved(batch.targets, place, False)))
                 for index, found, batch in sorted(every, key=lambda entry: int(entry[0]))]
 
-    def through_cache(self, model: Module, step: int, part: Part, gradient: Tensor) -> Any:
+    def through_cache(self, model: Module, step: int, part: MicroBatch, gradient: Tensor) -> Any:
         """A scalar whose gradient is the cached one, carried on into the weights."""
         return (self.represented(model, step, part) * gradient).sum()
 
@@ -212,14 +259,3 @@ class Gradient:
             error.add_note(f"in step {step}, task '{context.task.name}', strategy '{context.strategy.name}', "
                            f"model type '{context.base.config.model_type}', inputs {shapes}")
             raise
-
-
-def recompute(model: Module) -> bool:
-    """Have the model compute its activations again in the backward pass, which saves most of their memory; whether it can."""
-    for part in model.modules():
-        if getattr(part, "supports_gradient_checkpointing", False):
-            # transformers 5.23 renamed it, and warns of the old name.
-            enable: Any = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
-            enable({"use_reentrant": False, "context_fn": kernels.recomputation})
-            return True
-    return False

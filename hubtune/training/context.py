@@ -1,11 +1,13 @@
-"""What a training is given, as plain values: for the loop, and for all that looks at how it can be computed."""
+"""The facts that a training is given, as plain values."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubtune.callbacks import Callbacks
 from hubtune.contract import Base, Rows, Strategy, Task
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.streaming import StreamWindows
@@ -15,10 +17,15 @@ from hubtune.recipe import TrainConfig
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from hubtune.acceleration.interface import AccelerationContext
+
 
 @dataclass
 class TrainingContext:
-    """All that the loop needs, as plain values."""
+    """Task, strategy, model, data and settings of a training, and how it is computed.
+
+    windows: of streamed data, those that `train` is one of. shard: each process holds a part of the weights.
+    """
 
     task: Task[Any]
     strategy: Strategy[Any]
@@ -33,10 +40,20 @@ class TrainingContext:
     folder: Path
     resume: bool = False
     windows: StreamWindows | None = None
-    """Of a stream: what `train` is a window of."""
     shard: bool = False
 
     @property
     def may_recompute(self) -> bool:
         """True if activations are kept so far, and may be recomputed where memory is short."""
         return not self.compute.recompute and self.settings.gradient_checkpointing != "off"
+
+    def for_acceleration(
+        self, module: Module, trainable: frozenset[str], processes: int, callbacks: Callbacks, resumed: Mapping[str, Any] | None
+    ) -> AccelerationContext:
+        """The same for accelerators. module: as the strategy made it; trainable: parameters trained in any phase."""
+        from hubtune.acceleration.interface import AccelerationContext
+
+        return AccelerationContext(
+            self.task, self.strategy, self.base, module, trainable, self.train, self.validation, self.settings, self.compute,
+            self.folder, processes, self.windows is not None, self.shard, resumed, callbacks,
+        )

@@ -1,111 +1,230 @@
-"""What micro-batches hold in memory, tried from small to large, and the limits that follow: nothing is guessed.
+"""The largest micro-batch that fits in memory, searched before step 0 by computing some, from small to large.
 
-On a CPU nobody says that memory is short: the kernel ends the process. So a micro-batch is only tried where a smaller one
-has shown that it fits.
+A CPU does not report that memory is short: the kernel ends the process. So a micro-batch is computed only where a smaller
+one has shown that it fits, and the search ends as soon as the growth so far leaves room for the largest. Memory decides, and
+never a time; where there is enough, the limits stay those of the device, whatever else the machine does.
+
+Nothing is learnt: weights, statistics and generators are afterwards as they were, and the optimizer is made anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from hubtune.acceleration.interface import BatchRows
 from hubtune.devices import memory, processes
 from hubtune.evaluation import inference
 from hubtune.evaluation.model_checks import out_of_memory
-from hubtune.training import accumulation
-from hubtune.training.cost_model import Rung, bytes_of, fitting, ladder
 
 if TYPE_CHECKING:
-    from hubtune.devices.device import Compute
+    from hubtune.training.accumulation import Accumulation
     from hubtune.training.state import TrainingState
 
-PIECES = 2
-"""On a CPU, how many times as much is held as is used: what is freed stays, in pieces of the sizes that it had. MiniLM held
+Rung = tuple[int, int]
+"""A micro-batch: number of examples, and tokens of each."""
+Tries = list[tuple[Rung, int]]
+"""Micro-batches that were computed, with the bytes that they took."""
+HEAP_FACTOR = 2
+"""On a CPU, how many times as much memory is held as is used: freed blocks stay, in the sizes that they had. MiniLM held
 0.77 GB after an epoch, where its largest step used 0.4."""
 SHARE = 0.85
-"""The share of what memory is left that training may take."""
+"""The share of the free memory that training may take."""
 
 
-class Footprint:
-    """The memory of a state, with its optimizer's state in it. step: the gradient of a micro-batch, which is forgotten;
-    quick: whether a micro-batch takes so little time that it is tried without need."""
+def search(state: TrainingState, accumulation: Accumulation) -> int | None:
+    """Set the limits of micro-batches; returns the bytes that training will take at most, None where that is not known.
 
-    def __init__(self, state: TrainingState, step: Callable[[Rung], None], quick: Callable[[Rung], bool]) -> None:
-        self.state, self.context, self.step, self.quick = state, state.context, step, quick
-        self.device = state.context.compute.device
-        self.pieces = PIECES if self.device == "cpu" else 1
+    A model that cannot be tried, such as one whose batch norm takes no single example, keeps its limits.
+    """
+    context, peak = state.context, None
+    with untouched(state):
+        try:
+            peak = MemorySearch(state, accumulation).set_limits()
+        except Exception as error:  # step 0 raises it again if it matters
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            context.compute = replace(context.compute, trial={"reason": reason})
+    accumulation.cutter.limit = context.compute.limit
+    return peak
+
+
+@contextlib.contextmanager
+def untouched(state: TrainingState) -> Iterator[None]:
+    """Restore buffers, gradients and random state afterwards; the next step begins its phase anew."""
+    buffers = [(buffer, buffer.detach().clone()) for buffer in state.module.buffers()]
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    try:
+        yield
+    finally:
+        state.end_phase()
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        for parameter in state.module.parameters():
+            parameter.grad = None
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+        if on_gpus is not None:
+            torch.cuda.set_rng_state_all(on_gpus)
+
+
+class MemorySearch:
+    """One search, in the phase that trains the most weights."""
+
+    def __init__(self, state: TrainingState, accumulation: Accumulation) -> None:
+        self.state, self.context, self.accumulation = state, state.context, accumulation
+        self.device = self.context.compute.device
+        self.factor = HEAP_FACTOR if self.device == "cpu" else 1
+        self.by_size = self.context.train.sizes.argsort(kind="stable")
         self.room = 0
 
-    def limits(self, compute: Compute) -> tuple[Compute, dict[str, Any] | None, int | None]:
-        """The limits that memory suffices for; what was seen; and the most that training will hold. None where nobody says."""
+    def set_limits(self) -> int | None:
+        """Set the limits in `context.compute`; returns the bytes that training will take at most."""
+        state, context, train = self.state, self.context, self.context.train
+        state.start_phase(state.phases.largest(state.module))
+        state.train_mode()
         memory.give_back(self.device)
-        room, held, copies = processes.together((memory.room(self.device), memory.held(self.device), self.copies()))
+        room, held, beside = processes.together((memory.room(self.device), memory.held(self.device), self.bytes_beside()))
         if room is None or held is None:
-            return compute, None, None
-        self.room = int(SHARE * room) - copies
-        train = self.context.train
-        longest = train.row_sizes().argsort()[::-1][: self.context.settings.batch_size]
-        rungs = ladder(train.sizes, compute.limit, int(np.isin(train.owner, longest).sum()))
-        grads = self.pieces * sum(value.nbytes for value in self.state.module.parameters() if value.requires_grad)
-        fits, tried = self.climbed(rungs, self.step, grads)
-        if (fits is None or fits[1] < rungs[-1][1]) and self.context.may_recompute and accumulation.recompute(self.state.module):
-            compute = replace(compute, recompute=True)
-            self.state.take(compute)
-            fits, tried = self.climbed(rungs, self.step, grads)
-        count, size = fits or (1, rungs[0][1])
-        if fits != rungs[-1]:
-            compute = replace(compute, limit=count * size)
-        compute = replace(compute, evaluation=self.evaluation(compute.evaluation))
-        said = {"room": room, "tried": [{"examples": rung[0], "size": rung[1], "bytes": used} for rung, used in tried]}
-        return compute, said, held + copies + bytes_of((count, size), tried, grads)
+            return None
+        self.room = int(SHARE * room) - beside
+        longest = train.row_sizes().argsort()[::-1][: context.settings.batch_size]
+        rungs = ladder(train.sizes, context.compute.limit, int(np.isin(train.owner, longest).sum()))
+        gradients = self.factor * sum(value.nbytes for value in state.module.parameters() if value.requires_grad)
+        largest, tries = self.climb(rungs, self.train_on, gradients)
+        if (largest is None or largest[1] < rungs[-1][1]) and context.may_recompute and self.accumulation.recompute(state.module):
+            largest, tries = self.climb(rungs, self.train_on, gradients)
+        count, size = largest or (1, rungs[0][1])
+        limit = context.compute.limit if largest == rungs[-1] else count * size
+        context.compute = replace(
+            context.compute, limit=limit, evaluation=self.evaluation_limit(context.compute.evaluation),
+            trial={"room": room, "tried": [{"examples": rung[0], "size": rung[1], "bytes": used} for rung, used in tries]},
+        )
+        return held + beside + bytes_of((count, size), tries, gradients)
 
-    def climbed(self, rungs: Sequence[Rung], compute: Callable[[Rung], None], fixed: int = 0) -> tuple[Rung | None, list[tuple[Rung, int]]]:
-        """As `fitting` says, from what is held now."""
+    def bytes_beside(self) -> int:
+        """Bytes beside the passes: AdamW's two moments and, on a CPU, the copy of weights and moments that is written."""
+        trained = sum(value.nbytes for value in self.state.module.parameters() if value.requires_grad)
+        saved = sum(value.nbytes for name, value in self.state.module.named_parameters() if name in self.state.trainable)
+        return 2 * trained + (3 * saved if self.device == "cpu" else 0)
+
+    def evaluation_limit(self, limit: int) -> int:
+        """The limit of batches that are evaluated."""
+        rungs = ladder(self.context.validation.sizes, min(limit, inference.limit_on(self.device)), inference.MOST)
+        with self.state.accelerators.full_weights():
+            largest, _ = self.climb(rungs, self.evaluate)
+        count, size = largest or (1, rungs[0][1])
+        return limit if largest == rungs[-1] else count * size
+
+    def climb(self, rungs: Sequence[Rung], compute: Callable[[Rung], None], fixed: int = 0) -> tuple[Rung | None, Tries]:
+        """As `largest_that_fits` says, from the memory that is held now."""
         memory.give_back(self.device)
         held = memory.held(self.device) or 0
-        return fitting(rungs, lambda rung: self.used(held, compute, rung), self.room, self.quick, fixed)
+        return largest_that_fits(rungs, lambda rung: self.bytes_used(held, compute, rung), self.room, fixed)
 
-    def used(self, held: int, compute: Callable[[Rung], None], rung: Rung) -> int | None:
-        """Bytes beyond what was held that a micro-batch will hold at most, as the first process sees it; None: there were none left."""
+    def bytes_used(self, held: int, compute: Callable[[Rung], None], rung: Rung) -> int | None:
+        """Bytes beyond `held` that a micro-batch takes, in the first process; None where there was not enough memory."""
         memory.begin(self.device)
-        fine = True
+        has_fit = True
         try:
             compute(rung)
         except Exception as error:
             if not out_of_memory(error) or self.context.shard:
                 raise
-            fine = False
-        if not fine:  # the error is gone, and with it what it held
+            has_fit = False
+        if not has_fit:  # the error is gone, and with it the memory that it held
             memory.give_back(self.device)
             return None
-        return processes.together(self.pieces * max(0, memory.since(self.device) - held))
+        return processes.together(self.factor * max(0, memory.since(self.device) - held))
 
-    def copies(self) -> int:
-        """Bytes that saving takes of this memory beside the training: a copy of what learns, and of AdamW's two."""
-        if self.device != "cpu":
-            return 0
-        return 3 * sum(value.nbytes for name, value in self.state.module.named_parameters() if name in self.state.learned)
+    def train_on(self, rung: Rung) -> None:
+        """Forward and backward passes of a micro-batch in each process."""
+        count, size = rung
+        sizes = self.context.train.sizes[self.by_size]
+        item = int(self.by_size[min(len(sizes) - 1, int(np.searchsorted(sizes, size)))])
+        cuts = [[item] * count] * self.state.accelerator.num_processes
+        try:
+            self.accumulation.gradient(self.state.model, 0, 0, cuts)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            self.state.optimizer.zero_grad(set_to_none=True)
+            with self.state.accelerators.full_weights():  # a pruned embedding may lack a token that was drawn
+                self.accumulation.gradient(self.state.model, 0, 0, cuts)
+        finally:
+            self.state.optimizer.zero_grad(set_to_none=True)
 
-    def evaluation(self, limit: int) -> int:
-        """The limit of batches that are only answered."""
-        rungs = ladder(self.context.validation.sizes, min(limit, inference.limit_on(self.device)), inference.MOST)
-        with self.state.vocabularies.whole():
-            fits, _ = self.climbed(rungs, self.postprocess)
-        count, size = fits or (1, rungs[0][1])
-        return limit if fits == rungs[-1] else count * size
-
-    def postprocess(self, rung: Rung) -> None:
-        """Answer so many examples of a size, as a validation does."""
-        state, context = self.state, self.context
+    def evaluate(self, rung: Rung) -> None:
+        """Evaluate a batch, as a validation does."""
+        context = self.context
         count, size = rung
         items = [int(np.abs(context.validation.sizes - size).argmin())] * count
-        with inference.evaluating(state.module) as model:
+        with inference.evaluating(self.state.module) as model:
             batch = inference.batch_for(model, context.task, [context.validation.examples[item] for item in items], context.base)
-            with state.features.validation(items, batch):
+            with self.state.accelerators.batch(BatchRows("validation", items, batch)):
                 outputs = context.task.forward(model, batch)
             context.task.postprocess(outputs, batch, context.base)
             if batch.targets is not None:
                 context.task.loss(outputs, batch)
+
+
+def ladder(sizes: NDArray[np.int64], limit: int, most: int) -> list[Rung]:
+    """Micro-batches up to the largest that a run may meet, each about twice the one before: longer, then more.
+
+    sizes: of all examples; most: examples of a step.
+    """
+    known = np.unique(sizes)
+    longest = int(known[-1])
+    wanted = [longest / 2**power for power in (4, 3, 2, 1, 0)]
+    rungs = [(1, int(known[int(np.searchsorted(known, size))])) for size in wanted]
+    largest = max(1, min(limit // max(1, longest), most))
+    counts = [2**power for power in range(1, largest.bit_length()) if 2**power < largest] + [largest]
+    return list(dict.fromkeys([*rungs, *((count, longest) for count in counts)]))
+
+
+def growth(one: Rung, other: Rung) -> float:
+    """How many times as much memory the other may take: by its tokens and, for attention, by its length."""
+    return max(1.0, other[0] * other[1] / max(1, one[0] * one[1])) * max(1.0, other[1] / max(1, one[1]))
+
+
+def largest_that_fits(
+    rungs: Sequence[Rung], bytes_used: Callable[[Rung], int | None], room: int, fixed: int = 0
+) -> tuple[Rung | None, Tries]:
+    """The last rung that fits in `room` bytes (None if not even the first does), and the ones that were computed.
+
+    bytes_used: computes a rung; None where memory did not suffice. fixed: bytes of a rung that do not grow.
+    After the first, a rung is computed only if the bytes so far leave room for its growth, and none if they leave room for all.
+    """
+    tries: Tries = []
+
+    def may_fit(rung: Rung) -> bool:
+        return not tries or fixed + max(0, tries[-1][1] - fixed) * growth(tries[-1][0], rung) <= room
+
+    for rung in rungs:
+        if tries and may_fit(rungs[-1]):
+            return rungs[-1], tries
+        used = bytes_used(rung) if may_fit(rung) else None
+        if used is None or used > room:
+            return (tries[-1][0] if tries else None), tries
+        tries.append((rung, used))
+    return rungs[-1], tries
+
+
+def bytes_of(rung: Rung, tries: Tries, fixed: int = 0) -> int:
+    """Bytes of a micro-batch, on the line through the first and the last that were computed, or through `fixed`."""
+    if not tries:
+        return fixed
+    (last, taken), (first, before) = tries[-1], tries[0]
+    tokens, fewer = last[0] * last[1], first[0] * first[1]
+    if len(tries) == 1:
+        fewer, before = 0, min(fixed, taken)
+    return taken + round((taken - before) / max(1, tokens - fewer) * max(0, rung[0] * rung[1] - tokens))

@@ -1,4 +1,4 @@
-"""Which optimizer a run has: the strategy's own, or AdamW with its state in 8 bits."""
+"""The optimizer of a run: the strategy's own, or AdamW with its state in 8 bits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def refuse(name: str, strategy: Strategy[Any]) -> None:
                           hint="Leave train.optimizer at adamw.")
 
 
-def made(name: str, strategy: Strategy[Any], groups: list[dict[str, Any]], lr: float) -> Optimizer:
+def make_optimizer(name: str, strategy: Strategy[Any], groups: list[dict[str, Any]], lr: float) -> Optimizer:
     """The optimizer of a phase. In 8 bits, its state takes a quarter of the memory (Dettmers et al., arXiv:2110.02861)."""
     if name != IN_8_BITS:
         return strategy.optimizer(groups, lr)

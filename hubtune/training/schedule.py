@@ -1,11 +1,16 @@
-"""When things happen in a run, from the settings and a step number alone. Pure."""
+"""Learning rate, validations and phases, from the settings and a step number alone. Imports no torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from hubtune.contract import Strategy
 from hubtune.recipe import TrainConfig
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 def steps_in(settings: TrainConfig, rows: int) -> tuple[int, int]:
@@ -17,7 +22,7 @@ def steps_in(settings: TrainConfig, rows: int) -> tuple[int, int]:
 
 
 def rate(settings: TrainConfig, step: int, steps: int) -> float:
-    """The learning rate's factor at a step: up in a line, then down as the schedule says."""
+    """The factor of the learning rate at a step: a linear warmup, then the decay of the schedule."""
     warmup = settings.warmup * steps if settings.warmup < 1 else settings.warmup
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -28,7 +33,7 @@ def rate(settings: TrainConfig, step: int, steps: int) -> float:
 
 
 def validates(settings: TrainConfig, step: int, an_epoch: int, steps: int) -> bool:
-    """Whether the model is scored after so many steps: evenly in every epoch, and at the end."""
+    """Whether the model is validated after this many steps: evenly in every epoch, and at the end."""
     times = settings.evals_per_epoch or 1
     place = (step - 1) % an_epoch + 1
     return step == steps or place in {round(k * an_epoch / times) for k in range(1, times + 1)}
@@ -41,3 +46,42 @@ def boundaries(shares: Sequence[float], steps: int) -> tuple[int, ...]:
         done += share
         ends.append(max(number, min(steps - len(shares) + number, round(steps * done / total))))
     return (*(min(end, steps) for end in ends[:-1]), steps)
+
+
+class Phases:
+    """The strategy's phases: the steps and the trainable parameters of each."""
+
+    def __init__(self, strategy: Strategy[Any], module: Module, settings: TrainConfig, steps: int) -> None:
+        self.strategy, self.settings = strategy, settings
+        self.each = strategy.phases()
+        self.ends = boundaries([phase.share for phase in self.each], steps)
+        self.trainable_by_phase = self.find_trainable(module)
+        self.trainable: frozenset[str] = frozenset().union(*self.trainable_by_phase)
+
+    def find_trainable(self, module: Module) -> list[frozenset[str]]:
+        """Names of the trainable parameters of each phase."""
+        found = []
+        for phase in self.each:
+            self.strategy.start_phase(module, phase)
+            found.append(frozenset(name for name, value in module.named_parameters() if value.requires_grad))
+        return found
+
+    def at(self, step: int) -> int:
+        """The phase of a step."""
+        return next(index for index, end in enumerate(self.ends) if step < end)
+
+    def is_last(self, index: int) -> bool:
+        """Whether no phase follows."""
+        return index == len(self.each) - 1
+
+    def rate(self, step: int) -> float:
+        """The factor of the learning rate at a step: each phase has a warmup and a decay of its own."""
+        index = self.at(step)
+        start, end = (0, *self.ends)[index], self.ends[index]
+        return self.each[index].rate * rate(self.settings, step - start, end - start)
+
+    def largest(self, module: Module) -> int:
+        """The phase that trains the most weights."""
+        counts = [sum(value.numel() for name, value in module.named_parameters() if name in names)
+                  for names in self.trainable_by_phase]
+        return counts.index(max(counts))

@@ -14,9 +14,10 @@ import torch
 
 from hubtune import Base, Batch, Loss, Metric, Strategy, Task
 from hubtune.acceleration import embedding_pruning
+from hubtune.acceleration.interface import Decision
 from hubtune.callbacks import Callbacks
 from hubtune.recipe import TrainConfig
-from hubtune.training import autotune
+from hubtune.training import memory_search
 from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
 
@@ -151,7 +152,7 @@ def test_a_run_with_small_tables_goes_on_where_there_are_none(tmp_path: Path, mo
     """As on several processes, which train whole tables."""
     end = trained(make_context(tmp_path / "whole"))
     trained(make_context(tmp_path / "stopped"), 5)
-    monkeypatch.setattr(embedding_pruning, "find", lambda *given: embedding_pruning.Vocabularies())
+    monkeypatch.setattr(embedding_pruning, "find", lambda context: embedding_pruning.EmbeddingPruning(Decision(False, "none")))
     again = make_context(tmp_path / "stopped")
     again.resume = True
     for name, value in trained(again).items():
@@ -173,9 +174,9 @@ def test_a_trial_leaves_small_tables_as_they_were(task: Any, tmp_path: Path) -> 
     made = make_context(tmp_path / "tried", task())
     plan = made.compute
     with contextlib.closing(Loop(made, Callbacks())) as loop:
-        autotune.measure(loop.state)
+        memory_search.search(loop.state, loop.accumulation)
         assert len(made.model.words.weight) < 20  # type: ignore[union-attr, arg-type]
-        loop.state.take(plan)
+        made.compute, loop.accumulation.cutter.limit = plan, plan.limit
         loop.run()
     for name, value in made.model.state_dict().items():
         assert torch.equal(value, end[name]), name

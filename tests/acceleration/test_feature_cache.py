@@ -200,8 +200,12 @@ class Told(Callbacks):
 
 def trained(made: TrainingContext, stop: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The weights at the end, and what is said of the features."""
-    said = tiny.trained(made, stop).state.features.described()
+    said = reports(tiny.trained(made, stop))
     return {name: value.clone() for name, value in made.model.state_dict().items()}, said
+
+
+def reports(loop: Loop) -> dict[str, Any]:
+    return loop.accelerators.report()["feature_cache"]
 
 
 def refused(made: TrainingContext) -> str:
@@ -209,8 +213,8 @@ def refused(made: TrainingContext) -> str:
     loop = Loop(made, Callbacks())
     loop.one_step()
     loop.close()
-    said = loop.state.features.described()
-    assert said["cached"] is False
+    said = reports(loop)
+    assert said["used"] is False
     assert not (made.folder / "features").exists()
     assert "forward" not in vars(made.model.body)
     return str(said["reason"])
@@ -250,7 +254,7 @@ def test_the_head_ends_as_it_would_have_ended_without(kind: str, task: Any, rows
     each = of_family(kind, task(), rows, tmp_path / "each", tiny_model, kernels="plain")
     before = {name: value.clone() for name, value in once.model.state_dict().items()}
     (end, said), (expected, plain) = trained(once), trained(each)
-    assert (said["cached"], plain) == (True, {"cached": False, "reason": "train.kernels=plain"})
+    assert (said["used"], plain) == (True, {"used": False, "reason": "train.kernels=plain"})
     for name, value in end.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-10)
         assert (not torch.equal(value, before[name].double())) is (name in once.newly_initialized), name
@@ -267,7 +271,7 @@ def test_only_what_the_head_looks_at_is_kept(tiny_model: Any, tmp_path: Path) ->
     assert sorted(path.name for path in (tmp_path / "run" / "features").iterdir()) == [
         "manifest.json", "train.pooler_output", "train.table.npy", "validation.pooler_output", "validation.table.npy"]
     assert said["bytes"] == (18 + 8) * 32 * 8
-    assert said["dropout"] == "the backbone's is off"
+    assert said["dropout"] == "off in the backbone"
 
 
 def test_a_small_module_ends_the_same_and_its_head_drops_out_alone(tmp_path: Path) -> None:
@@ -278,7 +282,7 @@ def test_a_small_module_ends_the_same_and_its_head_drops_out_alone(tmp_path: Pat
 
     end, said = trained(make_context(tmp_path / "once", model=Reader()))  # its backbone's dropout is off
     expected, _ = trained(make_context(tmp_path / "each", model=without_dropout(), kernels="plain"))
-    assert said["cached"]
+    assert said["used"]
     for name, value in end.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-10)
 
@@ -291,7 +295,7 @@ def test_where_padding_matters_only_texts_of_one_length_are_kept_together(tmp_pa
         made.model.body.drop.p = 0.0
         made.compute = replace(made.compute, uniform=True)
         end, said = trained(made)
-        assert said["cached"] is (kernels == "auto")
+        assert said["used"] is (kernels == "auto")
         ends.append(end)
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], rtol=1e-10, atol=1e-10)
@@ -304,10 +308,10 @@ def test_the_backbone_computes_every_example_once(tmp_path: Path) -> None:
     assert rows[:3] == [1, frozen_backbone.TRIED, 1]
     assert sum(rows[3:]) == ROWS
     calls = len(rows)
-    assert "computed once" in told.notes[0]
+    assert "features cached" in told.notes[0]
     loop.run()
     loop.close()
-    assert len(rows) == calls
+    assert rows[calls:] == [1, 2]  # one trial of which dimension dropout counts rows in
     assert "forward" not in vars(made.model.body)
 
 
@@ -332,8 +336,8 @@ def test_the_forward_comes_back_whatever_happens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("case", "reason"), [
-    ({"strategy": All()}, "the backbone learns"),
-    ({"strategy": HeadThenAll()}, "the backbone learns"),
+    ({"strategy": All()}, "the backbone is trained"),
+    ({"strategy": HeadThenAll()}, "the backbone is trained"),
     ({"strategy": Looking()}, "may look at the backbone"),
     ({"model": lambda: Bodiless()}, "no backbone of its own"),
     ({"kernels": "plain"}, "train.kernels=plain"),
@@ -355,7 +359,7 @@ def test_a_batch_norm_that_follows_the_data_moves_the_backbone(tmp_path: Path) -
     model = Reader()
     model.body.norm = torch.nn.BatchNorm1d(3)
     assert "batch norms" in refused(make_context(tmp_path / "train", model=model, batch_norm="train"))
-    assert trained(make_context(tmp_path / "frozen", model=model))[1]["cached"]
+    assert trained(make_context(tmp_path / "frozen", model=model))[1]["used"]
 
 
 def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,8 +369,8 @@ def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch: p
 
 def test_several_processes_compute_as_ever(tmp_path: Path) -> None:
     made = make_context(tmp_path)
-    assert feature_cache.find(made, made.model, frozenset({"top.weight"}), 2, Callbacks()).described() == {
-        "cached": False, "reason": "there are several processes"}
+    context = made.for_acceleration(made.model, frozenset({"top.weight"}), 2, Callbacks(), None)
+    assert feature_cache.find(context).report() == {"used": False, "reason": "there are several processes"}
 
 
 # ------------------------------------------------------------------------------------------------------ and resumes
@@ -389,7 +393,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_the_other(stop: int, lost: str, tmp_p
     again = make_context(tmp_path / "stopped")
     again.resume = True
     found, said = trained(again)
-    assert said["cached"]
+    assert said["used"]
     for name, value in found.items():
         assert torch.equal(value, end[name]), name
     assert ({path: path.stat().st_mtime_ns for path in folder.iterdir()} == kept) is (lost == "nothing")
@@ -407,15 +411,15 @@ def test_a_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             Loop(again, Callbacks())
     again = make_context(tmp_path / "without")
     again.resume = True
-    assert trained(again)[1] == {"cached": False, "reason": "the run began without"}
+    assert trained(again)[1] == {"used": False, "reason": "the run began without"}
 
 
 def test_a_run_says_so_and_leaves_no_folder(tiny_model: Any, reviews: Path, tmp_path: Path) -> None:
     settings = {"train.max_steps": 6, "train.batch_size": 8, "data.limit": 24, "train.verify": False}
     run = hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, strategy="head", set=settings, out=tmp_path / "head")
-    assert run.record["features"]["cached"]
-    assert run.record["features"]["bytes"] > 0
+    assert run.record["acceleration"]["feature_cache"]["used"]
+    assert run.record["acceleration"]["feature_cache"]["bytes"] > 0
     assert not (tmp_path / "head" / "features").exists()
     assert "features" not in run.summary()
     run = hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, strategy=Full.name, set=settings, out=tmp_path / "full")
-    assert run.record["features"] == {"cached": False, "reason": "the backbone learns"}
+    assert run.record["acceleration"]["feature_cache"] == {"used": False, "reason": "the backbone is trained"}

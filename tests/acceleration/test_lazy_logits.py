@@ -242,9 +242,8 @@ def test_nothing_is_put_off_without_a_gradient_or_for_a_small_vocabulary(monkeyp
     assert not isinstance(layer(states), lazy_logits.Logits)
 
 
-def test_it_stays_where_blocks_are_compiled_but_not_where_weights_are_shared_out() -> None:
-    assert kernels.usable(device.KERNELS["cpu"], compiled=True, sharded=False) == ("logits",)
-    assert kernels.usable(device.KERNELS["cpu"], compiled=False, sharded=True) == ("attention", "linear")
+def test_lazy_logits_are_not_used_where_weights_are_sharded() -> None:
+    assert kernels.usable(device.KERNELS["cpu"], sharded=True) == ("attention", "linear")
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -15,9 +15,10 @@ from tiny import make_context, prepared
 from torch.nn import functional
 
 import hubtune
-from hubtune.acceleration import kernels, row_axes
+from hubtune.acceleration import composition, kernels, recomputation, row_axes
 from hubtune.acceleration.row_dropout import Axes, Packed, RowDraws
-from hubtune.training.accumulation import Gradient, recompute
+from hubtune.callbacks import Callbacks
+from hubtune.training.accumulation import Accumulation
 
 DROPPED = 0.3
 
@@ -200,14 +201,15 @@ def step(kind: str, tiny_model: Callable[..., Path], folder: Path) -> Callable[.
     model, base, encoded = prepared(task, tiny_model(name, **config), rows)
     context = make_context(folder / "run", task, hubtune.Strategy(), model, encoded, base=base, batch_size=8)
     accelerator = Accelerator(cpu=True)
-    gradient = Gradient(context, accelerator, torch.amp.GradScaler("cpu", enabled=False))
+    accelerators = composition.find(context.for_acceleration(model, frozenset(), 1, Callbacks(), None))
+    accumulation = Accumulation(context, accelerator, torch.amp.GradScaler("cpu", enabled=False), accelerators)
 
     def compute(cuts: list[list[int]], number: int = 3, again: bool = False) -> list[torch.Tensor]:
         if again:
-            assert recompute(model)
+            assert recomputation.enable(model)
         model.train()
         model.zero_grad()
-        means = gradient.of_step(model, number, 0, cuts)
+        means = accumulation.gradient(model, number, 0, cuts)
         return [torch.tensor(list(means.values())), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
 
     return compute

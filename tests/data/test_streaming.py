@@ -120,7 +120,7 @@ class Kept(Callbacks):
         own = Loop.one_step
 
         def one_step(loop: Loop) -> None:
-            rows = loop.rows_of(loop.progress.step)
+            rows = loop.sampler.rows(loop.progress.step)
             self.rows.append(sorted(loop.context.train.first + int(row) for row in rows))
             own(loop)
             if loop.progress.step == stop:
@@ -146,7 +146,7 @@ def test_a_run_goes_through_the_stream_and_goes_on_where_it_was(
     assert whole.record["steps"] == 20
     assert whole.record["data"]["rows"] == {"train": 99, "validation": 11}
     assert "30 rows that follow each other" in whole.record["data"]["checks"]["stream"]
-    assert whole.record["features"]["cached"] is False
+    assert whole.record["acceleration"]["feature_cache"]["used"] is False
     for epoch in (seen.rows[:10], seen.rows[10:]):
         assert sorted(row for rows in epoch for row in rows) == list(range(99))
         for step, rows in enumerate(epoch):

@@ -17,7 +17,7 @@ import hubtune
 from hubtune.cli import commands
 from hubtune.evaluation import inference
 from hubtune.training import checkpoint
-from hubtune.training.state import TrainingState
+from hubtune.training.accumulation import Accumulation, StepResult
 
 SETTINGS = {"train.epochs": 3.0, "train.batch_size": 8, "data.limit": 40, "train.early_stopping_patience": 0, "train.verify": False,
             "train.save_minutes": 0.0}  # a checkpoint is written after every step
@@ -82,13 +82,12 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(
 def test_blocks_without_padding_go_on_without(tmp_path, tiny_model, reviews):
     def run(out, more, **named):
         return hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, out=out, set={
-            **SETTINGS, "train.sampler": "random", "train.padding_free": "on", **more}, **named)
+            **SETTINGS, "train.sampler": "random", **more}, **named)
 
     whole = run(tmp_path / "whole", {})
     with pytest.raises(MemoryError):
         run(tmp_path / "run", {"train.plan": str(whole.folder)}, callbacks=Stop(7))
     resumed = hubtune.resume(tmp_path / "run")
-    assert resumed.record["padding_free"]["used"]
     assert same(weights(whole), weights(resumed)) == []
 
 
@@ -163,15 +162,15 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, tiny_model, revi
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path, tiny_model, reviews, uninterrupted, monkeypatch):
     """Its step and rows are named, and what was being saved becomes whole."""
-    learn = TrainingState.learn
+    compute = Accumulation.compute
 
-    def broken(self, step, epoch, items):
-        learnt = learn(self, step, epoch, items)
-        return learnt if step < 6 else type(learnt)(dict.fromkeys(learnt.losses, float("nan")), 0.0, 0, 0, 1)
+    def broken(self, model, optimizer, step, epoch, items):
+        result = compute(self, model, optimizer, step, epoch, items)
+        return result if step < 6 else StepResult(dict.fromkeys(result.losses, float("nan")), 0, 0, 1)
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingState, "learn", broken)
+        patch.setattr(Accumulation, "compute", broken)
         with pytest.raises(hubtune.HubtuneError, match=r"the loss of step 6 is nan; its rows in train: rows \d+") as stopped:
             hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=like(uninterrupted("full")), out=out)
     assert f"--resume {out}" in stopped.value.hint

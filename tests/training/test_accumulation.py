@@ -32,7 +32,7 @@ def test_phases_train_what_they_say_and_their_schedule_begins_anew(tmp_path: Pat
     made = make_context(tmp_path, strategy=TopFirst(), keep="last", warmup=0.0)
     first = made.model[0].weight.detach().clone()  # type: ignore[index, union-attr, operator]
     loop = Loop(made, Callbacks())
-    assert loop.state.ends == (3, 6)
+    assert loop.state.phases.ends == (3, 6)
     rates = []
     for step in range(6):
         loop.one_step()

@@ -1,26 +1,30 @@
-"""What is tried before step 0 leaves no trace but a plan: nothing of the training is another for it."""
+"""The memory search before step 0 sets limits and leaves no other trace."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy import FULL, Contrast, Numbers, Penalised, Plain, Tight, TopFirst, make_context
+from toy import FULL, Contrast, Numbers, Penalised, Plain, TopFirst, make_context
 
 import hubtune
 from hubtune.callbacks import Callbacks
 from hubtune.devices import device, memory
 from hubtune.devices.device import Compute
 from hubtune.testing import checks
-from hubtune.training import autotune
+from hubtune.training import memory_search
 from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
+from hubtune.training.memory_search import Rung, bytes_of, growth, ladder, largest_that_fits
 
 ROWS = [{"text": "good " * (1 + n % 9) if n % 2 else "bad " * (2 + n % 7), "label": "yes" if n % 2 else "no"} for n in range(40)]
 SET = {"train.epochs": 2.0, "train.batch_size": 8, "train.precision": "fp32", "train.verify": False, "train.keep": "last"}
@@ -51,13 +55,13 @@ def dropping(made: TrainingContext) -> TrainingContext:
     return made
 
 
-def ended(made: TrainingContext, tried: bool) -> dict[str, torch.Tensor]:
-    """The weights of a run, with or without a trial before it, by one plan."""
+def weights_of(made: TrainingContext, searched: bool) -> dict[str, torch.Tensor]:
+    """The weights of a run, with or without a memory search before it, with the same limits."""
     plan = made.compute
     with closing(Loop(made, Callbacks())) as loop:
-        if tried:
-            autotune.measure(loop.state)
-            loop.state.take(plan)
+        if searched:
+            memory_search.search(loop.state, loop.accumulation)
+            made.compute, loop.accumulation.cutter.limit = plan, plan.limit
         loop.run()
     return {name: value.clone() for name, value in made.model.state_dict().items()}
 
@@ -66,17 +70,16 @@ def test_a_model_that_cannot_be_tried_is_trained_all_the_same(tmp_path: Path) ->
     """Its batch norm takes no single row: the plan stays what it was, and says why."""
     made = make_context(tmp_path, batch_norm="train")
     with closing(Loop(made, Callbacks())) as loop:
-        found = autotune.measure(loop.state)
-        assert "Expected more than 1 value per channel" in found.compute.trial["reason"]
+        assert memory_search.search(loop.state, loop.accumulation) is None
+        assert "Expected more than 1 value per channel" in made.compute.trial["reason"]
         assert replace(made.compute, trial={}) == Compute("cpu", "fp64", 0, 64, 8192)
-        assert autotune.expected(loop, found) is None
         loop.run()
 
 
 @pytest.mark.parametrize(("task", "strategy"), [(Numbers, Plain), (Numbers, TopFirst), (Scored, Plain), (Numbers, Penalised)])
 def test_a_run_with_a_trial_is_the_run_without_it_bit_for_bit(task: Any, strategy: Any, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"weight_decay": 0.1, "epochs": 3.0}
-    one, other = (ended(dropping(make_context(tmp_path / name, task(), strategy(), **settings)), name == "tried") for name in ("tried", "plain"))
+    one, other = (weights_of(dropping(make_context(tmp_path / name, task(), strategy(), **settings)), name == "searched") for name in ("searched", "plain"))
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
@@ -87,47 +90,23 @@ def test_generators_statistics_and_gradients_are_as_they_were(tmp_path: Path) ->
     with closing(Loop(made, Callbacks())) as loop:
         before = {name: value.clone() for name, value in made.model.state_dict().items()}
         drawn = torch.get_rng_state()
-        assert autotune.measure(loop.state).pace
+        assert memory_search.search(loop.state, loop.accumulation)
         assert torch.equal(torch.get_rng_state(), drawn)
         assert all(torch.equal(value, before[name]) for name, value in made.model.state_dict().items())
         assert all(parameter.grad is None for parameter in made.model.parameters())
-        assert loop.state.begin(0)
+        assert loop.state.start_step(0)
         assert not loop.state.optimizer.optimizer.state
 
 
-def test_the_phase_in_which_most_learns_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_phase_that_trains_the_most_weights_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     phases = []
-    stepped = autotune.Trial.stepped
-
-    def seen(self: autotune.Trial) -> float:
-        phases.append(self.state.phase)
-        return stepped(self)
-
-    monkeypatch.setattr(autotune.Trial, "stepped", seen)
+    monkeypatch.setattr(memory_search.MemorySearch, "set_limits", lambda self: phases.append(self.state.phases.largest(self.state.module)))
     with closing(Loop(make_context(tmp_path, strategy=TopFirst()), Callbacks())) as loop:
-        autotune.measure(loop.state)
+        memory_search.search(loop.state, loop.accumulation)
     assert phases == [1]
 
 
 # -------------------------------------------------------------------------------------------------- short of memory
-
-
-class OnceTight(Tight):
-    """Memory suffices for two rows, from the first pass on."""
-
-    after = 0
-
-
-def test_what_does_not_fit_is_found_before_step_0_and_the_steps_stay_the_same(tmp_path: Path) -> None:
-    roomy = ended(make_context(tmp_path / "roomy", Numbers(), Plain(), weight_decay=0.1), tried=False)
-    made = make_context(tmp_path / "tight", OnceTight(), Plain(), weight_decay=0.1)
-    with closing(Loop(made, Callbacks())) as loop:
-        found = autotune.measure(loop.state)
-        assert loop.state.limit == found.compute.limit == made.compute.limit == 2
-        loop.run()
-    assert {json.loads(line).get("micro_batches") for line in (made.folder / "log.jsonl").read_text().splitlines()} == {2, None}
-    for name, value in made.model.state_dict().items():
-        torch.testing.assert_close(value, roomy[name], rtol=1e-9, atol=1e-9)
 
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -186,7 +165,7 @@ def test_a_run_that_cannot_hold_one_row_any_more_recomputes_from_there_also_when
         found.model = Recomputing(*found.model.children())
         return found
 
-    roomy = ended(made("roomy", Numbers()), tried=False)
+    roomy = weights_of(made("roomy", Numbers()), searched=False)
     with closing(Loop(made("hungry", Hungry()), Callbacks())) as loop:
         while not loop.context.compute.recompute:
             loop.one_step()
@@ -208,9 +187,9 @@ def test_a_plan_repeats_a_run_with_dropout_bit_for_bit_without_a_trial(
     tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, out=tmp_path / "one", set=SET)
-    assert one.record["compute"]["trial"]["seconds"]["token"] > 0
+    assert one.record["compute"]["trial"]["room"] > 0
     with monkeypatch.context() as patch:
-        patch.setattr(autotune, "measure", lambda state: pytest.fail("it was measured again"))
+        patch.setattr(memory_search, "search", lambda *given: pytest.fail("memory was searched again"))
         patch.setattr(device, "choose", lambda *given: pytest.fail("the device was looked at again"))
         other = hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, out=tmp_path / "other",
                               set={**SET, "train.plan": str(one.folder)})
@@ -224,7 +203,7 @@ def test_a_resumed_run_measures_nothing(tiny_model: Any, tmp_path: Path, monkeyp
     with pytest.raises(checks.Stopped):
         hubtune.train("text-classification", callbacks=checks.Stop(3), **asked, set={**SET, "train.save_minutes": 0.0})
     began = json.loads((tmp_path / "run/run.json").read_text())
-    monkeypatch.setattr(autotune, "measure", lambda state: pytest.fail("it was measured again"))
+    monkeypatch.setattr(memory_search, "search", lambda *given: pytest.fail("memory was searched again"))
     run = hubtune.resume(tmp_path / "run", data=ROWS)
     assert (run.record["compute"], run.record["expected"]) == (began["compute"], began["expected"])
 
@@ -239,7 +218,7 @@ def test_a_model_that_overflows_in_fp16_is_computed_in_fp32(tiny_model: Any, tmp
     """On a made-up device that has fp16; the autocast is the CPU's own."""
     chosen = device.choose
     monkeypatch.setattr(device, "choose", lambda *given: replace(chosen("fp32"), precision="fp16", kernels=()))
-    monkeypatch.setattr(autotune, "measure", lambda state: autotune.Found(state.context.compute, None, 0.0, None))
+    monkeypatch.setattr(memory_search, "search", lambda *given: None)
     settings = {**SET, "train.precision": "auto", "train.max_steps": 1}
     del settings["train.epochs"]
     asked: dict[str, Any] = {"data": ROWS, "set": settings}
@@ -250,3 +229,78 @@ def test_a_model_that_overflows_in_fp16_is_computed_in_fp32(tiny_model: Any, tmp
     monkeypatch.setattr("hubtune.evaluation.inference.finite", lambda *given: False)
     found = hubtune.train("text-classification", model=tiny_model("bert"), out=tmp_path / "broken", **asked).record["compute"]
     assert (found["precision"], found["why"]) == ("fp32", "not fp16: its loss in fp16 is no number")
+
+
+# ------------------------------------------------------------------------------------------------- the search itself
+
+
+SIZES = np.array([5, 6, 8, 9, 17, 30, 61, 128])
+
+
+@pytest.mark.parametrize(("limit", "most", "last"), [(8192, 16, (16, 128)), (512, 16, (4, 128)), (100, 16, (1, 128)), (8192, 1, (1, 128))])
+def test_the_ladder_ends_with_the_largest_micro_batch_that_a_run_may_meet(limit: int, most: int, last: Rung) -> None:
+    found = ladder(SIZES, limit, most)
+    assert found[-1] == last
+    assert all(size in SIZES for _, size in found)
+    tokens = [count * size for count, size in found]
+    assert tokens == sorted(set(tokens))
+    dense = ladder(np.arange(5, 129), limit, most)
+    assert all(growth(one, other) <= 4 for one, other in pairwise(dense))
+
+
+def machine(fixed: int, token: int, square: int) -> Callable[[Rung], int]:
+    """Bytes of a micro-batch: of the gradient, of every token, and of every pair of tokens of an example."""
+    return lambda rung: fixed + rung[0] * (rung[1] * token + rung[1] ** 2 * square)
+
+
+@pytest.mark.parametrize("square", [0, 1, 50])
+@pytest.mark.parametrize("room", [0, 900, 3_000, 20_000, 60_000, 10**6, 10**8])
+def test_nothing_is_tried_that_does_not_fit_and_what_fits_is_found(square: int, room: int) -> None:
+    true, rungs, seen = machine(500, 10, square), ladder(SIZES, 8192, 16), []
+
+    def used(rung: Rung) -> int:
+        seen.append(rung)
+        return true(rung)
+
+    fits, tried = largest_that_fits(rungs, used, room, fixed=500)
+    assert all(true(rung) <= room for rung in seen[1:])  # the first cannot be known beforehand
+    assert tried == [(rung, true(rung)) for rung in seen if true(rung) <= room]
+    if fits is None:
+        assert true(rungs[0]) > room
+        return
+    assert true(fits) <= room
+    if fits != rungs[-1]:  # at most one rung is given away to caution
+        after = rungs[min(len(rungs) - 1, rungs.index(fits) + 2)]
+        assert true(after) > room or 500 + (true(fits) - 500) * growth(fits, after) > room
+
+
+@pytest.mark.parametrize("rung", [(1, 128), (3, 61), (16, 128)])
+def test_what_a_micro_batch_will_use_is_on_the_line_through_those_that_were_tried(rung: Rung) -> None:
+    true = machine(700, 10, 0)
+    two = [(tried, true(tried)) for tried in ((1, 5), (2, 17))]
+    assert bytes_of(rung, two) == bytes_of(rung, two[1:], fixed=700) == true(rung)
+    assert bytes_of(rung, [], fixed=700) == 700
+    assert bytes_of((1, 1), two) == true((2, 17))  # memory that was held once is not less
+
+
+def test_with_plenty_of_memory_one_try_is_enough() -> None:
+    rungs = ladder(SIZES, 8192, 16)
+
+    def used(rung: Rung) -> int:
+        return rung[0] * rung[1]
+
+    assert largest_that_fits(rungs, used, 10**9) == (rungs[-1], [(rungs[0], used(rungs[0]))])
+
+
+def test_memory_that_is_not_to_be_had_ends_the_search() -> None:
+    """A device that reports room, and then has none: a micro-batch that did not fit is not computed again, nor a larger one."""
+    rungs, seen = ladder(SIZES, 8192, 16), []
+
+    def used(rung: Rung) -> int | None:
+        seen.append(rung)
+        return None if rung[0] > 2 else rung[0] * rung[1]
+
+    fits, tries = largest_that_fits(rungs, used, 1000)
+    assert fits == tries[-1][0] == (2, 128)
+    assert len(seen) == len(set(seen))
+    assert largest_that_fits(rungs, lambda rung: None, 10**9) == (None, [])

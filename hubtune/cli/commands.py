@@ -1,4 +1,4 @@
-"""The command line: arguments in, calls of the public API, documents out. No logic, and nothing heavy at the top."""
+"""The command line: parse arguments, call the public API, print the result. Imports nothing heavy at the top."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from hubtune.errors import HubtuneError, PluginError, RecipeError
 app = typer.Typer(
     name="hubtune", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Tune any open model of the Hugging Face Hub on your own data, prove it, and publish it.",
-    epilog="Start with: hubtune train sentiment --model sentence-transformers/all-MiniLM-L6-v2 --data reviews.csv",
+    help="Fine-tune models of the Hugging Face Hub on your data, verify, publish.",
+    epilog="Example: hubtune train sentiment --model ORG/NAME --data reviews.csv",
 )
 
 Set = Annotated[list[str] | None, typer.Option(
-    "--set", metavar="KEY=VALUE", help="Set train.*, data.*, task.*, strategy.* or publish.*; a TOML value, else a string.")]
+    "--set", metavar="KEY=VALUE", help="Set a recipe key, such as train.epochs=3; repeatable.")]
 
 
 @app.command()
 def train(
-    task: Annotated[str | None, typer.Argument(help="A task (see: hubtune tasks), or a recipe.toml.")] = None,
-    model: Annotated[str | None, typer.Option(help="A Hub id org/name[@revision], or a folder.")] = None,
+    task: Annotated[str | None, typer.Argument(help="A task (list: hubtune tasks), or a recipe.toml.")] = None,
+    model: Annotated[str | None, typer.Option(help="The pretrained model: org/name[@revision], or a folder.")] = None,
     data: Annotated[str | None, typer.Option(
-        help="A file, a folder of train/validation/test files, or a Hub data set org/name[:config][@revision].")] = None,
-    strategy: Annotated[str | None, typer.Option(help="How to tune (see: hubtune strategies).  [default: full]")] = None,
-    out: Annotated[str | None, typer.Option(help="The run's folder.  [default: runs/TASK-MODEL-STRATEGY-N]")] = None,
+        help="Rows: a file, a folder, or a Hub data set org/name[:config].")] = None,
+    strategy: Annotated[str | None, typer.Option(help="How to tune (list: hubtune strategies)  [default: full]")] = None,
+    out: Annotated[str | None, typer.Option(help="The run's folder  [default: runs/TASK-MODEL-STRATEGY-N]")] = None,
     set: Set = None,
-    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
-    push: Annotated[str | None, typer.Option(metavar="REPO", help="Publish there when done; permission is checked first.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="With --push: anyone may see it.")] = False,
-    pr: Annotated[bool, typer.Option("--pr", help="With --push: propose it as a pull request.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that --out holds.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Check data, model and permission, and stop.")] = False,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Resume a run that stopped.")] = None,
+    push: Annotated[str | None, typer.Option(metavar="REPO", help="Publish to this repository after training.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --push: make a new repository public.")] = False,
+    pr: Annotated[bool, typer.Option("--pr", help="With --push: open a pull request.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check data, model and permissions, then stop.")] = False,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Tune a model on your data."""
+    """Fine-tune a model on your data."""
     import hubtune
 
     recipe_file = task if task and task.endswith(".toml") else None
     if resume is not None:
         if any((task, model, data, strategy, out, set, push, public, pr, overwrite, check)):
-            raise typer.BadParameter("a run goes on as it began: --resume takes no other settings.")
+            raise typer.BadParameter("--resume takes no other options: a run keeps its settings.")
         finish(hubtune.resume(resume, callbacks=screen()), as_json)
         return
     if task is None:
@@ -64,7 +64,7 @@ def train(
 
 
 def finish(run: Any, as_json: bool) -> None:
-    """What a finished training prints."""
+    """Print the result of a finished training."""
     if as_json:
         show_json(run.summary())
         return
@@ -74,7 +74,7 @@ def finish(run: Any, as_json: bool) -> None:
 
 
 def show_check(found: dict[str, Any], as_json: bool) -> None:
-    """What `--check` prints."""
+    """Print the result of `--check`."""
     if as_json:
         show_json(found)
         return
@@ -85,13 +85,13 @@ def show_check(found: dict[str, Any], as_json: bool) -> None:
 
 @app.command()
 def plan(
-    task: Annotated[str | None, typer.Argument(help="A task (see: hubtune tasks), or a recipe.toml.")] = None,
-    model: Annotated[str | None, typer.Option(help="A Hub id org/name[@revision], or a folder.")] = None,
-    data: Annotated[str | None, typer.Option(help="What to train on, as for train.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="How to tune (see: hubtune strategies).  [default: full]")] = None,
+    task: Annotated[str | None, typer.Argument(help="A task (list: hubtune tasks), or a recipe.toml.")] = None,
+    model: Annotated[str | None, typer.Option(help="The pretrained model: org/name[@revision], or a folder.")] = None,
+    data: Annotated[str | None, typer.Option(help="Rows, as for train.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="How to tune (list: hubtune strategies)  [default: full]")] = None,
     set: Set = None, plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Say what a training will cost, from a few steps of it: time, memory, disk, upload."""
+    """Estimate time, memory and disk of a training from a few steps."""
     import hubtune
 
     if task is None:
@@ -109,14 +109,14 @@ def plan(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hub id.")],
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hub model org/name.")],
     data: Annotated[str, typer.Option(help="Labelled rows: a file, a folder or a Hub data set.")],
-    split: Annotated[str | None, typer.Option(help="Which split of it.  [default: test, else validation]")] = None,
+    split: Annotated[str | None, typer.Option(help="The split to score  [default: test, else validation]")] = None,
     set: Set = None,
-    task: Annotated[str | None, typer.Option(help="For a model that does not say which task it answers.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task, for a model that hubtune did not tune.")] = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Score a model on labelled rows, with intervals and a report per class."""
+    """Score a model on labelled rows, with 95% intervals."""
     import hubtune
 
     found = hubtune.load(model, task=task).evaluate(data, split=split, columns=columns_in(set), callbacks=screen())
@@ -131,32 +131,33 @@ def evaluate(
 
 
 def columns_in(sets: list[str] | None) -> dict[str, str]:
-    """The `data.<role>` assignments among `--set`."""
+    """Parse the `data.<role>` assignments of `--set`."""
     from hubtune.errors import RecipeError
     from hubtune.recipe import override
 
     tables = override({}, sets or ())
     if tables.keys() - {"data"}:
-        raise RecipeError("here --set takes only data.<role>=COLUMN.")
+        named = ", ".join(sorted(tables.keys() - {"data"}))
+        raise RecipeError(f"evaluate takes --set data.ROLE=COLUMN only, not {named}.*.", hint="For example: --set data.label=stars")
     return {role: str(column) for role, column in tables.get("data", {}).items()}
 
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hub id.")],
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to answer.")] = None,
+    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hub model org/name.")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to predict.")] = None,
     data: Annotated[str | None, typer.Option(help="Rows instead of texts: a file, a folder or a Hub data set.")] = None,
-    split: Annotated[str | None, typer.Option(help="Which split of the data.")] = None,
-    out: Annotated[str | None, typer.Option(help="Write there: .jsonl or .csv.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32: exact; bf16: faster on newer devices; auto: bf16 where it is.")] = "fp32",
-    task: Annotated[str | None, typer.Option(help="For a model that does not say which task it answers.")] = None,
+    split: Annotated[str | None, typer.Option(help="The split of the data to predict.")] = None,
+    out: Annotated[str | None, typer.Option(help="Write the predictions to a .jsonl or .csv file.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32 (exact), bf16, or auto (bf16 if faster).")] = "fp32",
+    task: Annotated[str | None, typer.Option(help="The task, for a model that hubtune did not tune.")] = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Answer texts or rows."""
+    """Predict labels or answers for texts or rows."""
     import hubtune
 
     if bool(texts) == bool(data):
-        raise typer.BadParameter("give texts, or --data SOURCE.")
+        raise typer.BadParameter("give either texts or --data SOURCE.")
     loaded = hubtune.load(model, task=task)
     answers = loaded.predict(texts or data, split=split, precision=precision, callbacks=screen())
     numbered = [{"row": n, **answer} for n, answer in enumerate(answers)]
@@ -174,13 +175,13 @@ def predict(
 @app.command()
 def publish(
     run: Annotated[str, typer.Argument(help="A finished run.")],
-    repo: Annotated[str, typer.Argument(help="The repository: name, or namespace/name.")],
-    public: Annotated[bool, typer.Option("--public", help="Anyone may see it; otherwise a new repository is private.")] = False,
-    pr: Annotated[bool, typer.Option("--pr", help="Propose it as a pull request.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be published.")] = False,
+    repo: Annotated[str, typer.Argument(help="The repository: NAME or NAMESPACE/NAME.")],
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public; the default is private.")] = False,
+    pr: Annotated[bool, typer.Option("--pr", help="Open a pull request.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, and publish nothing.")] = False,
     as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Publish a run's model to the Hub as one commit, and prove what the Hub gives back."""
+    """Publish a run's model to the Hub, and verify the download."""
     import hubtune
 
     done = hubtune.Run(run).publish(repo, public=public, pr=pr, dry_run=dry_run, callbacks=screen())
@@ -190,15 +191,15 @@ def publish(
     from hubtune.cli import console
 
     console.table(["file", "bytes", "sha256"], [[f["path"], f["size"], f["sha256"][:16]] for f in done["files"]])
-    console.out("\nNothing was published: this was a dry run." if dry_run else f"\npublished: {done['pr'] or done['url']}")
+    console.out("\nDry run: nothing was published." if dry_run else f"\npublished: {done['pr'] or done['url']}")
 
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="A Hub id org/name[@revision], a folder, or a run.")],
+    model: Annotated[str, typer.Argument(help="A Hub model org/name[@revision], a folder, or a run.")],
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Say what a model is, and which tasks and strategies fit it; of a run, what it expected and what happened."""
+    """Show a model and the tasks that fit it, or a run's record."""
     import hubtune
 
     found = hubtune.show(model)
@@ -215,12 +216,12 @@ def show(
 
 @app.command()
 def search(
-    words: Annotated[list[str], typer.Argument(help="Words of the model's name.")],
+    words: Annotated[list[str], typer.Argument(help="Words in the model's name.")],
     task: Annotated[str | None, typer.Option(help="Only models for this task.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The largest number of results.")] = 20,
     as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Look for models on the Hub."""
+    """Search the Hub for models."""
     import hubtune
 
     found = hubtune.search(" ".join(words), task=task, limit=limit)
@@ -238,7 +239,7 @@ for command in (plugin_commands.tasks, plugin_commands.strategies, plugin_comman
 
 
 def show_version(wanted: bool) -> None:
-    """The version, for `--version`."""
+    """Print the version, for `--version`."""
     if wanted:
         from importlib.metadata import version
 
@@ -254,10 +255,12 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command. 0: done; 1: something the user can mend, told in one block; 2: wrong usage."""
+    """Run a command and return its exit code. 0: success; 1: an error that the user can fix; 2: wrong usage."""
     given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["help"]:
+        given = [*given[1:], "--help"]
     if "--debug" not in given:
-        warnings.simplefilter("ignore", FutureWarning)  # said to the libraries' authors, not to our users
+        warnings.simplefilter("ignore", FutureWarning)  # meant for the libraries' authors, not for our users
     try:
         app(given, standalone_mode=True)
     except SystemExit as done:
@@ -266,7 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
         if "--debug" in given:
             raise
         if isinstance(error, RecipeError | PluginError) and not host_lock.is_first():
-            return 1  # all processes of a host have found the same, and the first one says it
+            return 1  # every process of a host found the same error; the first one prints it
         if "--json" in given:
             show_json(error.as_json())
         from hubtune.cli.console import show_error

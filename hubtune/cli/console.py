@@ -1,7 +1,8 @@
-"""What a person sees: bars and lines on stderr while work goes on, tables on stdout when it is done."""
+"""Terminal output: progress and messages on stderr, results on stdout."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -23,15 +24,15 @@ class ConsoleCallbacks(Callbacks):
         self.bar: Any = None
 
     def on_info(self, text: str) -> None:
-        """A line for the user."""
+        """Print a line."""
         self.console.print(escape(text), style="dim" if self.console.is_terminal else None)
 
     def on_warning(self, text: str) -> None:
-        """A line that the user should not miss."""
+        """Print a warning."""
         self.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
 
     def on_progress_start(self, description: str, total: int) -> None:
-        """A bar of so many units."""
+        """Show a progress bar."""
         self.on_progress_end()
         if self.console.is_terminal:
             self.progress = Progress(
@@ -42,28 +43,28 @@ class ConsoleCallbacks(Callbacks):
             self.progress.start()
 
     def on_progress(self, units: int, **metrics: float) -> None:
-        """So many units more."""
+        """Advance the progress bar."""
         if self.progress is not None:
             text = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             self.progress.update(self.bar, advance=units, shown=text)
 
     def on_progress_end(self) -> None:
-        """The bar goes away."""
+        """Remove the progress bar."""
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
 
     def on_evaluate(self, record: dict[str, Any], best: bool) -> None:
-        """One line of the validation curve."""
+        """Print the scores of a validation."""
         scores = "  ".join(
             f"{name.removeprefix('validation_')} {value:.4f}" for name, value in record.items()
             if name.startswith("validation_")
         )
-        self.console.print(f"epoch {record['epoch']:g}  {scores}{'  (best so far)' if best else ''}")
+        self.console.print(f"epoch {record['epoch']:g}  {scores}{'  (best)' if best else ''}")
 
 
 def show_error(error: HubtuneError) -> None:
-    """One block of text, no traceback."""
+    """Print an error as one block, without a traceback."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     where = f"{error.where}: " if error.where else ""
     console.print(f"[red]error:[/red] {escape(where + error.message)}")
@@ -72,12 +73,12 @@ def show_error(error: HubtuneError) -> None:
 
 
 def out(text: str = "") -> None:
-    """A line on stdout."""
+    """Print a line on stdout."""
     sys.stdout.write(text + "\n")
 
 
 def table(columns: list[str], rows: list[list[object]], title: str | None = None) -> None:
-    """A table on stdout, as wide as the terminal (or as its text, in a pipe)."""
+    """Print a table on stdout, as wide as the terminal (200 columns in a pipe)."""
     console = Console(highlight=False)
     made = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for row in rows:
@@ -88,7 +89,7 @@ def table(columns: list[str], rows: list[list[object]], title: str | None = None
 
 
 def metrics(found: dict[str, dict[str, float]], intervals: dict[str, dict[str, list[float]]]) -> None:
-    """Metrics by split, with their intervals."""
+    """Print metrics by split, with their 95% intervals."""
     rows: list[list[object]] = []
     for split, values in found.items():
         for name, value in values.items():
@@ -98,7 +99,7 @@ def metrics(found: dict[str, dict[str, float]], intervals: dict[str, dict[str, l
 
 
 def report(found: dict[str, Any]) -> None:
-    """A per-class report, as scikit-learn's `classification_report` prints it."""
+    """Print a report per class, as scikit-learn's `classification_report` does."""
     rows: list[list[object]] = []
     for name, values in found.items():
         if isinstance(values, dict):
@@ -111,65 +112,70 @@ def report(found: dict[str, Any]) -> None:
 
 
 def checked(found: dict[str, Any]) -> None:
-    """What `hubtune train --check` has found."""
+    """Print the result of `hubtune train --check`."""
     plan, settings = found["plan"], found["settings"]
-    out(f"Everything fits. Training would take {plan['steps']} steps of {settings['batch_size']} rows "
-        f"({plan['steps_an_epoch']} an epoch) at a rate of {settings['learning_rate']:g}.")
+    out(f"Everything fits: {steps_text(plan['steps'], settings['batch_size'], plan['steps_an_epoch'])}, "
+        f"learning rate {settings['learning_rate']:g}.")
     labels = ", ".join(found["facts"].get("labels", []))  # of a task that has any
     out(f"model: {found['base']['repo']} ({found['parameters']['total']:,} parameters), strategy: "
         f"{found['strategy']['name']}" + (f", labels: {labels}" if labels else ""))
 
 
 def finished(run: Any) -> None:
-    """What a finished training has come to, and what can be done with it."""
-    said, record = run.summary(), run.record
-    metrics(said["metrics"], record["intervals"])
-    out(f"\nrun:    {said['run']}   ({said['steps']} steps, {said['seconds']:.0f} s)")
-    out(f"pace:   {pace(record['happened'], run.task.unit)}")
-    proven = "proven: a fresh process gives the same outputs" if record["proof"] else "not proven: train.verify is off"
-    out(f"model:  {said['model']}   ({proven})")
-    if said["published"]:
-        out(f"hub:    {said['published']['pr'] or said['published']['url']}")
-    else:
-        given = {"patches": "image.png", "frames": "sound.wav"}.get(run.task.unit, '"some text"')
-        out(f"next:   hubtune predict {said['run']} {given}\n        hubtune publish {said['run']} NAME/MODEL --dry-run")
+    """Print the result of a finished training, and the commands that use it."""
+    summary, record = run.summary(), run.record
+    metrics(summary["metrics"], record["intervals"])
+    out(f"\nrun:         {summary['run']} ({summary['steps']} steps, {summary['seconds']:.0f} s)")
+    out(f"throughput:  {throughput(record['happened'], run.task.unit)}")
+    verified = "verified in a clean process" if record["proof"] else "not verified: train.verify=false"
+    out(f"model:       {summary['model']} ({verified})")
+    if summary["published"]:
+        out(f"hub:         {summary['published']['pr'] or summary['published']['url']}")
+        return
+    example = {"patches": "image.png", "frames": "sound.wav"}.get(run.task.unit, "some text")
+    out(f"next:        {shlex.join(['hubtune', 'predict', summary['run'], example])}")
+    out(f"             {shlex.join(['hubtune', 'publish', summary['run'], 'NAMESPACE/NAME', '--dry-run'])}")
 
 
 def costs(found: dict[str, Any]) -> None:
-    """What `hubtune plan` has found."""
+    """Print the result of `hubtune plan`."""
     lines = (
-        ("steps", f"{found['steps']} of {found['batch_size']} rows, {found['steps_an_epoch']} an epoch"),
-        ("time", f"{span(found['seconds'])}: {span(found['seconds_an_epoch'])} an epoch, {span(found['seconds_a_validation'])} a validation"),
-        ("memory", f"{found['peak_memory_bytes'] / 1e9:.1f} GB at most, on {found['device']} in {found['precision']}"),
-        ("disk", f"{found['disk_bytes'] / 1e9:.1f} GB at most while it trains"),
+        ("steps", steps_text(found["steps"], found["batch_size"], found["steps_an_epoch"])),
+        ("time", f"{span(found['seconds'])} ({span(found['seconds_an_epoch'])} per epoch, {span(found['seconds_a_validation'])} per validation)"),
+        ("memory", f"{found['peak_memory_bytes'] / 1e9:.1f} GB peak, on {found['device']} in {found['precision']}"),
+        ("disk", f"{found['disk_bytes'] / 1e9:.1f} GB peak, while training"),
         ("upload", f"{found['upload_bytes'] / 1e6:.1f} MB"),
-        ("learning", f"{found['parameters']['trainable']:,} of {found['parameters']['total']:,} parameters"),
+        ("trainable", f"{found['parameters']['trainable']:,} of {found['parameters']['total']:,} parameters"),
     )
-    for name, said in lines:
-        out(f"{name:9} {said}")
+    for name, text in lines:
+        out(f"{name:10} {text}")
 
 
-def pace(found: dict[str, Any], unit: str) -> str:
-    """What the steps have read, and how fast."""
-    return f"{found['tokens_per_second']:,.0f} {unit} a second; of what was computed, {found['padding']:.0%} was padding"
+def steps_text(steps: int, batch_size: int, steps_per_epoch: int) -> str:
+    """Describe the length of a training: `95 steps, batch size 16, 19 steps per epoch`."""
+    return f"{steps} steps, batch size {batch_size}, {steps_per_epoch} steps per epoch"
+
+
+def throughput(found: dict[str, Any], unit: str) -> str:
+    """Describe the speed of a training: `6,008 tokens/s (9% padding)`."""
+    return f"{found['tokens_per_second']:,.0f} {unit}/s ({found['padding']:.0%} padding)"
 
 
 def run(found: dict[str, Any]) -> None:
-    """What `hubtune show` says of a run."""
+    """Print `hubtune show` of a run."""
     compute, settings = found["compute"] or {}, found["settings"]
-    out(f"run       {found['run']}: {found['state']}")
-    out(f"what      {found['task']} by {found['strategy']}, on {found['base']['repo']} at {found['base']['commit'][:19]}")
-    out(f"steps     {found['plan']['steps']} of {settings['batch_size']} rows at most, {found['plan']['steps_an_epoch']} an epoch")
+    out(f"run       {found['run']} ({found['state']})")
+    out(f"task      {found['task']} with {found['strategy']}, on {found['base']['repo']} at {found['base']['commit'][:19]}")
+    out(f"steps     {steps_text(found['plan']['steps'], settings['batch_size'], found['plan']['steps_an_epoch'])}")
     if compute:
-        again = "; activations are computed again" if compute["recompute"] else ""
-        out(f"compute   {compute['precision']} on {compute['device']} ({compute['why']}); a micro-batch costs {compute['overhead']} tokens beside "
-            f"its own, and has {compute['limit']} at most{again}")
+        again = ", gradient checkpointing" if compute["recompute"] else ""
+        out(f"compute   {compute['precision']} on {compute['device']} ({compute['why']}), micro-batches of at most {compute['limit']} tokens{again}")
     expected, happened = found["expected"] or {}, found["happened"] or {}
     out()
-    table(["", "expected", "happened"], [
-        ["seconds an epoch", *(said.get("seconds_an_epoch") for said in (expected, happened))],
-        ["memory at most", *(f"{said['peak_memory_bytes'] / 1e9:.2f} GB" if said.get("peak_memory_bytes") else None for said in (expected, happened))],
-        ["tokens a second", None, happened.get("tokens_per_second")],
+    table(["", "expected", "measured"], [
+        ["seconds per epoch", *(figures.get("seconds_an_epoch") for figures in (expected, happened))],
+        ["peak memory", *(f"{figures['peak_memory_bytes'] / 1e9:.2f} GB" if figures.get("peak_memory_bytes") else None for figures in (expected, happened))],
+        ["tokens/s", None, happened.get("tokens_per_second")],
         ["padding", None, f"{happened['padding']:.1%}" if happened else None],
     ])
     if found["metrics"]:
@@ -178,7 +184,7 @@ def run(found: dict[str, Any]) -> None:
 
 
 def model(found: dict[str, Any]) -> None:
-    """What `hubtune show` says of a model."""
+    """Print `hubtune show` of a model."""
     for key, value in found.items():
         if key == "weights":
             value = ", ".join(f"{w['format']} ({w['files']} files, {w['bytes']:,} bytes)" for w in value)
@@ -190,7 +196,7 @@ def model(found: dict[str, Any]) -> None:
 
 
 def span(seconds: float) -> str:
-    """A time as people say it."""
+    """Format a duration: `4.2 s`, `12 min`, `3.1 h`."""
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

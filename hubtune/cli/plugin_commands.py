@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def use_files(paths: list[str] | None) -> list[str] | None:
-    """Plugins in files are found by whoever looks for plugins from here on."""
+    """Register plugin files for all look-ups from here on."""
     from hubtune.contract import local_files
 
     local_files.use(paths or ())
@@ -22,18 +22,18 @@ def use_files(paths: list[str] | None) -> list[str] | None:
 
 
 PluginFiles = Annotated[list[str] | None, typer.Option(
-    "--plugin", metavar="FILE", callback=use_files, help="A Python file with a plugin, beside those installed.")]
+    "--plugin", metavar="FILE", callback=use_files, help="A Python file with a plugin; repeatable.")]
 
 
 class PluginKind(enum.StrEnum):
-    """What a plugin brings."""
+    """The kind of a plugin."""
 
     task = "task"
     strategy = "strategy"
 
 
 class Action(enum.StrEnum):
-    """What `hubtune plugin` does."""
+    """The action of `hubtune plugin`."""
 
     new = "new"
 
@@ -46,12 +46,12 @@ def screen() -> Any:
 
 
 def show_json(document: Any) -> None:
-    """The one document on stdout."""
+    """Print a JSON document on stdout."""
     sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
 
 
 def tasks(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the tasks there are."""
+    """List the tasks."""
     from hubtune.cli import listings
 
     found = listings.tasks()
@@ -60,7 +60,7 @@ def tasks(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = Fa
 
 
 def strategies(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the strategies there are."""
+    """List the strategies."""
     from hubtune.cli import listings
 
     found = listings.strategies()
@@ -77,15 +77,15 @@ def tell_of_set_apart() -> None:
 
 def plugins(
     names: Annotated[list[str] | None, typer.Argument(
-        metavar="[NAME]...", help="With --check: only these tasks and strategies, each with all others.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Try every task with every strategy on tiny models (minutes).")] = False,
+        metavar="[NAME]...", help="With --check: only these tasks and strategies.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Test every task with every strategy (minutes).")] = False,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """List the plugins there are, the broken ones too; or try them all."""
+    """List all plugins, broken ones too; or test them with --check."""
     from hubtune.cli import listings
 
     if names and not check:
-        raise typer.BadParameter("names choose what --check tries; without it, all plugins are listed.")
+        raise typer.BadParameter("names need --check; without it, all plugins are listed.")
     found = listings.checked(names or (), screen()) if check else listings.plugins()
     if as_json:
         show_json(found)
@@ -98,13 +98,13 @@ def plugins(
 
 
 def plugin(
-    action: Annotated[Action, typer.Argument(help="new: write a distribution with a plugin that passes its own tests.")],
-    name: Annotated[str, typer.Argument(help="The task's or strategy's name, such as toxic-spans.")],
-    kind: Annotated[PluginKind, typer.Option(help="What it brings.")] = PluginKind.task,
-    out: Annotated[str | None, typer.Option(help="The folder to write.  [default: hubtune-NAME]")] = None,
+    action: Annotated[Action, typer.Argument(help="new: write a package with a plugin and its tests.")],
+    name: Annotated[str, typer.Argument(help="The name, such as toxic-spans.")],
+    kind: Annotated[PluginKind, typer.Option(help="The kind of plugin.")] = PluginKind.task,
+    out: Annotated[str | None, typer.Option(help="The folder to write  [default: hubtune-NAME]")] = None,
     as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Begin a plugin of your own: module, conformance test, packaging, README and CI."""
+    """Start a plugin package: module, tests, packaging, CI."""
     from hubtune.contract import scaffold
 
     made = scaffold.new(name, kind.value, out)
@@ -122,7 +122,7 @@ def recipe(
     strategy: Annotated[str, typer.Option(help="How to tune.")] = "full",
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Write a commented recipe for a task to stdout."""
+    """Print a commented recipe for a task."""
     from hubtune.cli import listings
 
     text = listings.commented_recipe(task, model, data, strategy)

@@ -152,7 +152,7 @@ class Model:
         found = splits.evaluation_split(data, split, self.task.columns, chosen, needs_labels=True)
         name, labelled = next((name, splits.with_added_columns(rows, self.task)) for name, rows in found.splits.items())
         if callbacks and name in ("train", found.name) and self._record.get("data") == found.fingerprint[:16]:
-            callbacks.on_warning("the model was trained on these rows: scores here flatter it.")
+            callbacks.on_warning("the model was trained on these rows: scores will be optimistic.")
         model, base = self.ready()
         predictions = self._answer(model, base, labelled, "evaluating", callbacks)
         listed = list(BatchedRows(labelled))

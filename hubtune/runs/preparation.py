@@ -144,7 +144,7 @@ def located(model: str, before: Mapping[str, Any] | None) -> Origin:
 def window_of(stream: Stream, buffer: int, batch_size: int, task: Task[Any], noted: RecordingCallbacks) -> int:
     """How many rows of a stream are shuffled together: whole steps of them."""
     refuse_unstreamed(task)
-    noted.on_warning(f"streamed: {buffer} rows that follow each other are shuffled together, so rows that are sorted stay so.")
+    noted.on_warning(f"streaming: only a buffer of {buffer} rows is shuffled (data.buffer), so rows sorted by label stay nearly sorted.")
     return max(1, buffer // batch_size) * batch_size
 
 
@@ -169,7 +169,7 @@ def encode_splits(
     """
     configuration.set_length_limit(base, limit)
     if train.max_length is not None and limit is not None and train.max_length > limit:
-        noted.on_warning(f"train.max_length={train.max_length} is more than the model takes: {limit} tokens.")
+        noted.on_warning(f"train.max_length={train.max_length} is above the model's limit of {limit} tokens; {limit} is used.")
     wanted = min(train.max_length, limit) if train.max_length and limit else train.max_length
     learnt = data.splits["train"]
     learnt = learnt.part(0, size) if isinstance(learnt, Stream) else learnt
@@ -178,12 +178,12 @@ def encode_splits(
     unit = task.unit
     if lengths["rows_cut"]:
         noted.on_warning(
-            f"{lengths['rows_cut']} of {lengths['rows']} rows are longer than {lengths['max_length']} {unit} and are "
-            f"cut there: {lengths['tokens_cut']} of {lengths['tokens']} {unit} are lost."
+            f"{lengths['rows_cut']} of {lengths['rows']} rows are truncated at {lengths['max_length']} {unit}: "
+            f"{lengths['tokens_cut']} of {lengths['tokens']} {unit} are lost. Raise it with --set train.max_length=N"
         )
-    cut = f"; cut at {lengths['max_length']}" if lengths["max_length"] else ""
-    noted.on_info(f"{unit} a row: median {lengths['median']}, longest {lengths['longest']}{cut}")
-    # Training alone is cut shorter: answers are for the whole text, up to what the model takes, as a pipeline's are.
+    cut = f"truncated at {lengths['max_length']}" if lengths["rows_cut"] else "no truncation"
+    noted.on_info(f"{unit.removesuffix('s')} lengths: median {lengths['median']}, max {lengths['longest']} ({cut})")
+    # Only training rows are truncated at max_length: predictions read the text up to the model's limit, as pipelines do.
     base = replace(base, max_length=limit)
     encoded = {"train": first}
     for split in [name for name in data.splits if name != "train"]:

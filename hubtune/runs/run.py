@@ -134,14 +134,14 @@ class Run(Model):
                 for p in sorted(stage.rglob("*")) if p.is_file()
             ]
             if card.license_of(self.record) is None:
-                callbacks.on_warning("the base model's licence is not known, so the card names none: set publish.license.")
+                callbacks.on_warning("the base model's licence is not known, so the card names none. Name it with --set publish.license=ID when training.")
             if public and self.record["base"]["gated"]:
                 callbacks.on_warning("the base model is gated: its licence may not allow a public copy of its weights.")
             if dry_run:
                 return {"repo": repo, "commit": None, "parent": None, "url": None, "pr": None, "dry_run": True, "files": files}
-            callbacks.on_info(f"publishing {len(files)} files to {repo}")
+            callbacks.on_info(f"Publishing {len(files)} files to {repo}")
             pushed = hub.push(stage, repo, message=f"{self.record['task']['name']} with hubtune", public=public, pr=pr)
-            callbacks.on_info("proving: the model as the Hub gives it back")
+            callbacks.on_info("Verifying the published model: downloaded again, loaded in a clean process")
             back = hub.download_to(place / "back", pushed.repo, pushed.commit)
             try:
                 again = verification.check(self.saved(back))

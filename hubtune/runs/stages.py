@@ -93,9 +93,9 @@ def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: Loop) 
         record["expected"] = {"peak_memory_bytes": memory_search.search(loop.state, loop.accumulation)}
     record["compute"] = context.compute.as_dict()
     if context.compute.uniform:
-        callbacks.on_warning("this model's answers change with padding, so only rows of one length meet in a batch.")
+        callbacks.on_warning("this model's outputs change with padding, so batches hold rows of equal length.")
     if context.compute.recompute and prepared.settings.gradient_checkpointing == "auto":
-        callbacks.on_info("memory is short: activations are computed again in the backward pass, which takes about a third more time.")
+        callbacks.on_info("Gradient checkpointing is on: memory is short (steps take about a third longer).")
     if processes.is_first():
         write_record(folder, record)
 
@@ -180,7 +180,8 @@ def saved_and_proven(
     }, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     found = None
     if prepared.settings.verify:
-        callbacks.on_info("proving: the saved model, in a fresh process without hubtune")
+        alone = "transformers and PEFT" if export.loads_with == "peft" else "transformers"
+        callbacks.on_info(f"Verifying the saved model in a clean process ({alone} only)")
         origin = prepared.origin
         found = verification.check(verification.Saved(
             place, prepared.task.model, export.loads_with, seen, fetch(origin, [*origin.small, *origin.weights]),

@@ -9,13 +9,14 @@ import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
 
 from hubtune import CONTRACT
-from hubtune.cli import commands
+from hubtune.cli import commands, console
 from hubtune.contract import registry
 from hubtune.errors import UnknownPlugin
 from hubtune.options import fill
@@ -243,3 +244,37 @@ def test_a_broken_plugin_breaks_no_command(tmp_path: Path) -> None:
     error = json.loads(answers["recipe another --json"].stdout)["error"]
     assert error["kind"] == "broken-plugin"
     assert error["message"] == "the plugin 'another' of stranger is broken: RuntimeError: boom"
+
+
+def in_80_columns(*arguments: str) -> str:
+    environment = {**os.environ, "COLUMNS": "80"}
+    return subprocess.run([sys.executable, "-m", "hubtune", *arguments], env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_command_has_a_summary_that_fits_its_line() -> None:
+    page = in_80_columns("--help")
+    listed = page.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(listed) == len(commands.app.registered_commands)
+    for line in listed:
+        assert len(line) <= 80
+        assert line[2] != " ", f"wrapped: {line}"
+        assert not line.endswith("..."), f"cut: {line}"
+
+
+def test_help_is_a_command_too() -> None:
+    assert in_80_columns("help") == in_80_columns("--help")
+    assert in_80_columns("help", "publish") == in_80_columns("publish", "--help")
+
+
+def test_commands_that_are_printed_are_quoted_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {"run": "runs/a b", "model": "runs/a b/model", "steps": 1, "seconds": 1.0, "metrics": {}, "published": None}
+    record = {"intervals": {}, "proof": None, "happened": {"tokens_per_second": 6008.2, "padding": 0.09}}
+    console.finished(SimpleNamespace(summary=lambda: summary, record=record, task=SimpleNamespace(unit="tokens")))
+    printed = capsys.readouterr().out
+    assert "hubtune predict 'runs/a b' 'some text'" in printed
+    assert "6,008 tokens/s (9% padding)" in printed
+    assert "not verified: train.verify=false" in printed
+
+
+def test_a_plan_is_described_in_the_words_of_the_field() -> None:
+    assert console.steps_text(95, 16, 19) == "95 steps, batch size 16, 19 steps per epoch"

@@ -84,7 +84,7 @@ def test_torchrun_trains_one_model_and_says_so_once(tiny_model: Any, tmp_path: P
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["steps"] == len([line for line in losses(tmp_path / "run") if "loss" in line])
-    assert done.stderr.count("proving: ") == 1
+    assert done.stderr.count("Verifying the saved model") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -37,7 +37,7 @@ def test_the_command_shows_it(tiny_model: Any, tmp_path: Path, capsys: pytest.Ca
     rows.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
     assert commands.main(["plan", "text-classification", "--model", str(tiny_model("bert")), "--data", str(rows)]) == 0
     said = capsys.readouterr().out
-    for name in ("steps", "time", "memory", "disk", "upload", "learning"):
+    for name in ("steps", "time", "memory", "disk", "upload", "trainable"):
         assert f"\n{name} " in f"\n{said}"
     assert commands.main(["plan"]) == 2
 
@@ -48,7 +48,7 @@ def test_a_run_says_what_it_expected_and_what_happened(tiny_model: Any, tmp_path
     run = str(tmp_path / "run")
     sets = [part for key, value in SET.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     assert commands.main(["train", "text-classification", "--model", str(tiny_model("bert")), "--data", str(rows), "--out", run, *sets]) == 0
-    assert "\npace:   " in capsys.readouterr().out
+    assert "\nthroughput:  " in capsys.readouterr().out
     found = hubtune.show(run)
     assert found["expected"].keys() == {"seconds_an_epoch", "peak_memory_bytes"}
     steps = [line for line in map(json.loads, (tmp_path / "run/log.jsonl").read_text(encoding="utf-8").splitlines()) if "loss" in line]
@@ -65,7 +65,7 @@ def test_a_run_says_what_it_expected_and_what_happened(tiny_model: Any, tmp_path
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found))
     assert commands.main(["show", run]) == 0
     said = capsys.readouterr().out
-    for name in ("seconds an epoch", "memory at most", "tokens a second", "padding", "compute   fp32 on cpu"):
+    for name in ("seconds per epoch", "peak memory", "tokens/s", "padding", "compute   fp32 on cpu"):
         assert name in said
 
 

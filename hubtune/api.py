@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hubtune import hub, recipe, record
+from hubtune import guest, hub, recipe, record
 from hubtune.callbacks import Callbacks
 from hubtune.contract import registry
 from hubtune.errors import ModelError
@@ -45,6 +45,7 @@ def make_recipe(
     return recipe.build(tables), source
 
 
+@guest.trains
 def train(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
     set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
@@ -61,6 +62,7 @@ def train(
     return run.train(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
+@guest.leaves_no_trace
 def check(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
     set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
@@ -71,6 +73,7 @@ def check(
     return run.check(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
+@guest.trains
 def plan(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
     set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
@@ -81,11 +84,13 @@ def plan(
     return run.plan(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
+@guest.trains
 def resume(folder: str | Path, *, data: Any = None, callbacks: Callbacks | None = None) -> Run:
     """Go on with a run that stopped. data: only for a run whose rows came from memory."""
     return run.resume(folder, source=data, callbacks=callbacks)
 
 
+@guest.leaves_no_trace
 def load(model: str | Path, *, task: str | None = None) -> Model:
     """A run, a model folder, or a model of the Hub, ready to predict and to be evaluated."""
     if (Path(model).expanduser() / "run.json").is_file():
@@ -93,12 +98,14 @@ def load(model: str | Path, *, task: str | None = None) -> Model:
     return predictor.load(model, task=task)
 
 
+@guest.leaves_no_trace
 def search(words: str, *, task: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
     """Models of the Hub by name, most downloaded first. task: a registered task, or a pipeline tag of the Hub."""
     known = registry.load().tasks
     return hub.search(words, known[task].pipeline_tag if task in known else task, limit)
 
 
+@guest.leaves_no_trace
 def show(model: str | Path) -> dict[str, Any]:
     """What a model is, and which tasks and strategies fit it; weights are not fetched. Of a run: what it expected, and what happened."""
     if (Path(model).expanduser() / "run.json").is_file():

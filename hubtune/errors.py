@@ -21,6 +21,7 @@ HubtuneError
 ├── TrainingError
 │   └── NonFiniteLoss        a loss that is not a number, with its step and rows
 ├── ResumeError              a run that cannot go on
+├── BusyError                another thread of this process trains or predicts
 └── ProofError               what was saved does not predict what was trained
 """
 
@@ -39,6 +40,8 @@ class HubtuneError(Exception):
         self.message = message
         self.hint = hint
         self.where = where
+        self.is_shared = False
+        """All processes of a training raise it, so the first one alone has to say it."""
 
     @property
     def kind(self) -> str:
@@ -134,6 +137,10 @@ class NonFiniteLoss(TrainingError):
 
 class ResumeError(HubtuneError):
     """A run that cannot go on from where it was."""
+
+
+class BusyError(HubtuneError):
+    """Another thread of this process trains or predicts."""
 
 
 class ProofError(HubtuneError):

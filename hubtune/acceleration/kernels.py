@@ -1,8 +1,8 @@
 """Functions of torch that are computed in another way during a step of training or a prediction, for our thread alone.
 
 A `TorchFunctionMode` gives each call of torch from Python to this module first, in the thread that entered it, and no other.
-So every architecture has the row-wise dropout (`row_dropout`), the attention of short texts as two matrix products, and the
-frozen weights that are cast once; and nothing of torch or of the model is changed.
+So every architecture has the row-wise dropout (`row_dropout`) and the attention of short texts as two matrix products, and
+nothing of torch is replaced. The logits of a large vocabulary are put off by the layers that make them (`lazy_logits`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import Module, functional
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from hubtune.acceleration import lazy_logits
 from hubtune.acceleration.row_dropout import RowDraws
@@ -30,12 +29,8 @@ LONGEST_WITHOUT_DROPOUT = 64
 FORBIDDEN = -1e30
 """What is added to the score of a masked key: a number of bf16 and of fp32."""
 
-CACHE_BYTES = 2**30
-"""Frozen weights that are kept in half precision beside themselves; further ones are cast in every pass."""
-
 Function = Callable[..., Any]
 own_attention = functional.scaled_dot_product_attention
-own_linear = functional.linear
 current = threading.local()
 """`current.functions`: the functions of the step that this thread computes."""
 
@@ -50,8 +45,6 @@ class StepFunctions(TorchFunctionMode):
         super().__init__()
         self.kernels, self.draws = kernels, draws
         self.replaced: dict[Any, Function] = {}
-        if "linear" in kernels:
-            self.replaced[functional.linear] = linear
         if "attention" in kernels or draws is not None:
             self.replaced[own_attention] = self.attention
         if draws is not None:
@@ -164,35 +157,6 @@ def additive(mask: Tensor | None, shape: Sequence[int], dtype: torch.dtype) -> T
     return mask.to(dtype).expand(shape).reshape(-1, *shape[-2:])
 
 
-class FrozenCasts:
-    """Frozen weights in half precision. Autocast keeps such a copy only of weights that learn, and casts others in every pass."""
-
-    def __init__(self) -> None:
-        self.copies: Any = WeakIdKeyDictionary()
-
-    def of(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        """The weight as autocast would cast it; itself where too many are kept already."""
-        state = (weight._version, weight.data_ptr(), dtype)
-        known: tuple[Any, Tensor] | None = self.copies.get(weight)
-        if known and known[0] == state:
-            return known[1]
-        self.copies.pop(weight, None)
-        if weight.numel() * dtype.itemsize + sum(kept.nbytes for _, kept in self.copies.values()) > CACHE_BYTES:
-            return weight
-        copy = weight.detach().to(dtype)
-        self.copies[weight] = state, copy
-        return copy
-
-
-frozen = FrozenCasts()
-
-
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear`, with a frozen weight cast once."""
-    cast = not weight.requires_grad and weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    return own_linear(input, frozen.of(weight, torch.get_autocast_dtype("cpu")) if cast else weight, bias)
-
-
 def usable(kernels: Collection[str], *, sharded: bool) -> tuple[str, ...]:
     """The kernels that a training can use: a table that is shared out over processes is gone when the loss asks for it."""
     return tuple(name for name in kernels if not (sharded and name == "logits"))
@@ -204,7 +168,7 @@ def applied(model: Module, kernels: Collection[str], draws: RowDraws | None = No
     with ExitStack() as stack:
         if "logits" in kernels:
             stack.enter_context(lazy_logits.applied(model))
-        if draws is not None or {"attention", "linear"} & set(kernels):
+        if draws is not None or "attention" in kernels:
             stack.enter_context(StepFunctions(kernels, draws))
         yield
 

@@ -11,7 +11,7 @@ import typer
 
 from hubtune.cli import plugin_commands
 from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, screen, show_json
-from hubtune.devices import host_lock
+from hubtune.devices import host_lock, memory, processes
 from hubtune.errors import HubtuneError, PluginError, RecipeError
 
 app = typer.Typer(
@@ -64,7 +64,9 @@ def train(
 
 
 def finish(run: Any, as_json: bool) -> None:
-    """Print the result of a finished training."""
+    """Print the result of a finished training, in the first of several processes."""
+    if not processes.is_first():
+        return
     if as_json:
         show_json(run.summary())
         return
@@ -261,6 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
         given = [*given[1:], "--help"]
     if "--debug" not in given:
         warnings.simplefilter("ignore", FutureWarning)  # meant for the libraries' authors, not for our users
+    memory.keep_freed_memory()
     try:
         app(given, standalone_mode=True)
     except SystemExit as done:
@@ -268,8 +271,8 @@ def main(arguments: list[str] | None = None) -> int:
     except HubtuneError as error:
         if "--debug" in given:
             raise
-        if isinstance(error, RecipeError | PluginError) and not host_lock.is_first():
-            return 1  # every process of a host found the same error; the first one prints it
+        if not processes.is_first() and (error.is_shared or (isinstance(error, RecipeError | PluginError) and not host_lock.is_first())):
+            return 1  # every process raised the same error; the first one prints it
         if "--json" in given:
             show_json(error.as_json())
         from hubtune.cli.console import show_error

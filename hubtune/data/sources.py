@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hubtune import hub
+from hubtune import guest, hub
 from hubtune.data import streaming
 from hubtune.data.formats import folders
 from hubtune.data.formats.folders import SPLITS as SPLITS
@@ -168,7 +168,7 @@ def read(paths: list[Path]) -> Any:
     more = csv_arguments(paths) if kind == "csv" else {}
     import datasets
 
-    datasets.disable_progress_bars()
+    quiet(datasets)
     try:
         made = datasets.load_dataset(kind, data_files=[str(path) for path in paths], split="train", **more)
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
@@ -242,7 +242,7 @@ def from_hub(repo: str, config: str | None, revision: str | None, stream: bool) 
     pinned = hub.resolve(repo, revision, kind="dataset")
     import datasets
 
-    datasets.disable_progress_bars()
+    quiet(datasets)
     try:
         made = datasets.load_dataset(repo, config, revision=pinned.commit, streaming=stream)
     except ValueError as error:
@@ -253,3 +253,11 @@ def from_hub(repo: str, config: str | None, revision: str | None, stream: bool) 
                   if split in SPLITS}
     name = f"{repo}:{config}" if config else repo
     return Source(splits, name, pinned.commit, repo=repo, commit=pinned.commit)
+
+
+def quiet(datasets: Any) -> None:
+    """Turn off the progress bars of `datasets`, until the call of our API ends."""
+    if datasets.are_progress_bars_disabled():
+        return
+    datasets.disable_progress_bars()
+    guest.afterwards(datasets.enable_progress_bars)

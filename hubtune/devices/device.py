@@ -1,20 +1,20 @@
-"""What this device computes best in, measured before step 0 and written down; never measured again by a resume."""
+"""How steps are computed on this device: chosen by rules before step 0, and written down for a resume."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hubtune.devices.number_formats import HALVES, by_onednn, chosen, exact_route, measured, on_cuda
+from hubtune.devices import number_formats, processor
+from hubtune.devices.number_formats import HALVES, by_onednn, on_cuda
 from hubtune.errors import RecipeError, ResumeError
 from hubtune.record import read_record
 
-KERNELS = {"cpu": ("attention", "linear", "logits"), "cuda": ("logits",)}
+KERNELS = {"cpu": ("attention", "logits"), "cuda": ("logits",)}
 """Accelerated functions by kind of device; `hubtune.acceleration.kernels` computes them."""
 
 
@@ -25,7 +25,7 @@ class Compute:
     precision: the format of matrix products; weights are fp32 (fp64 for fp64). threads: 0 leaves them alone.
     overhead: what a micro-batch costs beyond its padded tokens, in tokens. limit: the most padded tokens of one. uniform: only
     examples of one size meet, since the model's answers change with padding. onednn: fp32 products by oneDNN.
-    kernels: what `hubtune.kernels` computes. probe: GFLOP/s and relative error by format. evaluation: the most padded tokens
+    kernels: what `hubtune.acceleration` computes in its own way. evaluation: the most padded tokens
     of a batch that is only answered. recompute: activations are computed again in the backward pass, to save memory.
     why: what spoke for the precision. trial: what was tried before step 0: seconds and bytes.
     """
@@ -35,7 +35,6 @@ class Compute:
     threads: int
     overhead: int
     limit: int
-    probe: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     uniform: bool = False
     onednn: bool = False
     kernels: Sequence[str] = ()
@@ -59,20 +58,13 @@ def kind() -> str:
 
 
 def choose(precision: str, kernels: str = "auto", allowed: Sequence[str] = HALVES) -> Compute:
-    """Look at the device, and time a matrix product in the formats it may have. allowed: what `auto` may give beside fp32."""
-    import torch
-
-
+    """Choose by what the device is; nothing is timed. allowed: what `auto` may give beside fp32."""
     device = kind()
-    threads = free_threads() if device == "cpu" else 0
     refuse_unknown(precision, device)
-    if threads:
-        torch.set_num_threads(threads)  # the probe measures what training will have
-    probe = measured(device) if precision in ("auto", "fp32") else {}
-    found = chosen(precision, probe, kernels, allowed)
+    found = number_formats.choose(precision, device, kernels, allowed)
     # A rule on the kind of device, since the cut must not follow a time; figures in docs/decisions.md.
     overhead, limit = (256, 8192) if device == "cpu" else (4096, 16384)
-    return Compute(device, found.precision, threads, overhead, limit, probe, onednn=found.onednn, why=found.why,
+    return Compute(device, found.precision, processor.threads() if device == "cpu" else 0, overhead, limit, onednn=found.onednn, why=found.why,
                    kernels=KERNELS.get(device, ()) if kernels == "auto" else ())
 
 
@@ -118,7 +110,7 @@ def against(said: Mapping[str, Any], precision: str) -> Iterator[str]:
         yield f"it has kernels that are not here: {', '.join(strange)}"
     if found.threads > cores:
         yield f"it has {found.threads} threads, and this machine {cores} cores"
-    if found.onednn and not exact_route({**measured(here), "fp32": {"gflops": 0.0}}):
+    if found.onednn and not number_formats.is_exact_by_onednn():
         yield "oneDNN's fp32 products are not exact on this machine"
 
 
@@ -149,62 +141,15 @@ def learning(compute: Compute) -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def computing(compute: Compute) -> Iterator[None]:
-    """Compute as was chosen; afterwards the process is as it was, but for how its C library keeps memory."""
+    """Compute as was chosen; afterwards the process is as it was."""
     import torch
 
     threads = torch.get_num_threads()
     if compute.threads:
         torch.set_num_threads(compute.threads)
-    if compute.device == "cpu":
-        keep_freed_memory()
     exactly = on_cuda("ieee") if compute.device == "cuda" else by_onednn() if compute.onednn else contextlib.nullcontext()
     try:
         with exactly:
             yield
     finally:
         torch.set_num_threads(threads)
-
-
-def keep_freed_memory() -> None:
-    """Ask the C library to keep what is freed: else every step's large tensors are pages that the system clears anew.
-
-    Measured: a third of the time of MiniLM's steps on short texts. For glibc; elsewhere nothing happens.
-    """
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        trim_threshold, mmap_threshold, largest = -1, -3, 32 * 2**20
-        mallopt(mmap_threshold, largest)
-        mallopt(trim_threshold, 2**31 - 1)
-
-
-def free_threads() -> int:
-    """As many threads as make a matrix product faster now: all of the cores this process may use, or one.
-
-    Measured, because a core that is busy elsewhere makes two threads many times slower than one, and neither
-    affinity nor quota tells. `OMP_NUM_THREADS` overrides.
-    """
-    import torch
-
-    if os.environ.get("OMP_NUM_THREADS"):
-        return torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        cores = cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-    most = max(1, min(torch.get_num_threads(), cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    if most == 1:
-        return 1
-
-    def seconds(threads: int) -> float:
-        torch.set_num_threads(threads)
-        a, b = torch.ones(128, 384), torch.ones(384, 384)
-        start = time.perf_counter()
-        for _ in range(100):
-            a @ b
-        return time.perf_counter() - start
-
-    seconds(most)  # the first call starts the threads
-    alone, together = (sorted(seconds(threads) for _ in range(5))[2] for threads in (1, most))
-    return most if together < 0.8 * alone else 1

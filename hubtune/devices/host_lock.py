@@ -75,7 +75,8 @@ def leading() -> Iterator[Path]:
 def follow() -> Path | None:
     """In the others: the folder once it is filled; None if there is no first process, and everybody does all.
 
-    Where the first process has failed, and said why, they end quietly.
+    Raises:
+        DataError: the first process failed. Where it has said why, the command line leaves it at that.
     """
     place = folder()
     begun = time.monotonic()
@@ -88,7 +89,9 @@ def follow() -> Path | None:
     if (place / DONE).exists():
         return place
     if (place / FAILED).exists() or os.environ.get("LOCAL_RANK") != "1":
-        raise SystemExit(1)
+        error = DataError("the first process of this host could not prepare the data; it says why.")
+        error.is_shared = True
+        raise error
     raise DataError("the first process of this host ended while it prepared the data, and said nothing.",
                     hint="Perhaps it was killed for want of memory. Try it alone: hubtune train ... --check")
 

@@ -110,3 +110,18 @@ def give_back(device: str) -> None:
         torch.cuda.empty_cache()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_freed_memory() -> None:
+    """Ask the C library to keep what is freed: else every step's large tensors are pages that the system clears anew.
+
+    Measured: a third of the time of MiniLM's steps on short texts. For glibc; elsewhere nothing happens. It holds for the whole
+    process and cannot be undone, so the command line asks for it, and the library does not.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        trim_threshold, mmap_threshold, largest = -1, -3, 32 * 2**20
+        mallopt(mmap_threshold, largest)
+        mallopt(trim_threshold, 2**31 - 1)

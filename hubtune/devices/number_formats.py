@@ -1,53 +1,53 @@
-"""Which number formats a device has, by speed and by error, and which of them a training gets. The decisions are pure."""
+"""Which number format a training gets: a rule on what the device is, so that the same machine always chooses the same."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Probe = Mapping[str, Mapping[str, float]]
-"""GFLOP/s and relative error of a matrix product, by format."""
+from hubtune.devices import processor
 
 EXACT = 2e-6
 """The largest relative error of a product that still counts as fp32; bf16's is a thousand times larger."""
-BROKEN = 0.05
-"""A product that is further off is none."""
-FASTER = 1.5
-"""How many times as fast a less exact format has to be to be taken."""
-HALVES = ("tf32", "bf16", "fp16")
-"""From the most careful to the least: tf32 rounds the factors, bf16 all, and fp16 overflows beside that."""
+HALVES = ("bf16", "fp16")
+BF16_CAPABILITY, FP16_CAPABILITY = (8, 0), (7, 0)
+"""NVIDIA's compute capability from which tensor cores multiply bf16 (Ampere) and fp16 (Volta)."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """What products are computed in. onednn: fp32 products by oneDNN; why: what spoke for it, in words."""
+    """The format of matrix products. onednn: fp32 products by oneDNN; why: the reason, in words."""
 
     precision: str
     onednn: bool
     why: str
 
 
-def chosen(wanted: str, probe: Probe, kernels: str = "auto", allowed: Sequence[str] = HALVES) -> Format:
-    """The format that was asked for; for `auto`, the least exact of those that pay, each against the one before it."""
-    onednn = wanted in ("auto", "fp32") and kernels == "auto" and exact_route(probe)
-    if wanted != "auto":
-        return Format(wanted, onednn, "asked for")
-    best, speed, why = "fp32", probe["fp32 by onednn" if onednn else "fp32"]["gflops"], f"nothing else is {FASTER} times as fast"
-    for name in HALVES:
-        found = probe.get(name)
-        if name in allowed and found and found["error"] < BROKEN and found["gflops"] > FASTER * speed:
-            why = f"{found['gflops'] / max(speed, 1e-9):.1f} times as fast as {best}"
-            best, speed = name, found["gflops"]
-    return Format(best, onednn and best == "fp32", why)
+def choose(wanted: str, device_type: str, kernels: str = "auto", allowed: Sequence[str] = HALVES) -> Format:
+    """The format that was asked for; for `auto`, half precision where the device multiplies it by itself.
+
+    allowed: what `auto` may give beside fp32.
+    """
+    half, why = half_precision(device_type) if wanted == "auto" else (None, "asked for")
+    precision = half if half in allowed else "fp32" if wanted == "auto" else wanted
+    onednn = precision == "fp32" and kernels == "auto" and device_type == "cpu" and processor.is_faster_by_onednn() and is_exact_by_onednn()
+    return Format(precision or "fp32", onednn, why)
 
 
-def exact_route(probe: Probe) -> bool:
-    """Whether fp32 products go by oneDNN: where that is faster and as exact. On CPUs with AMX it is bf16 in disguise."""
-    ours = probe.get("fp32 by onednn")
-    return bool(ours and ours["error"] < EXACT and ours["gflops"] > 1.1 * probe["fp32"]["gflops"])
+def half_precision(device_type: str) -> tuple[str | None, str]:
+    """The half precision that a device multiplies by itself, and how that is known."""
+    import torch
+
+    if device_type == "cpu":
+        flag = processor.bf16_flag()
+        return ("bf16", f"the processor has {flag}") if flag else (None, "the processor has no instructions for bf16")
+    if device_type != "cuda":
+        return None, f"half precision was not measured on {device_type}"
+    capability = torch.cuda.get_device_capability()
+    found = "bf16" if capability >= BF16_CAPABILITY else "fp16" if capability >= FP16_CAPABILITY else None
+    return found, f"the GPU's compute capability is {capability[0]}.{capability[1]}"
 
 
 def overflows(model: Any) -> str | None:
@@ -75,10 +75,30 @@ def setting(place: Any, value: str) -> Iterator[None]:
 
 
 def by_onednn() -> contextlib.AbstractContextManager[None]:
-    """fp32 products by oneDNN's kernels, which the setting's name does not tell: true fp32 where the CPU has no AMX."""
+    """fp32 products by oneDNN's kernels, which the setting's name does not tell: true fp32 where the CPU has no AMX.
+
+    torch has the setting from 2.9 on; before, nothing changes.
+    """
     import torch
 
-    return setting(torch.backends.mkldnn.matmul, "bf16")  # type: ignore[attr-defined]
+    place: Any = getattr(torch.backends.mkldnn, "matmul", None)
+    return setting(place, "bf16") if hasattr(place, "fp32_precision") else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def allowing_tf32(allowed: bool) -> Iterator[None]:
+    """The same by the names that torch had before 2.9."""
+    import torch
+
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.allow_tf32 = value
 
 
 @contextlib.contextmanager
@@ -86,43 +106,25 @@ def on_cuda(products: str) -> Iterator[None]:
     """What fp32 means on an NVIDIA GPU: `ieee`, or `tf32`, which torch takes for convolutions unless it is told."""
     import torch
 
-    with setting(torch.backends.cuda.matmul, products), setting(torch.backends.cudnn.conv, products):  # type: ignore[attr-defined]
+    places: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None)]
+    with contextlib.ExitStack() as stack:
+        for place in places:
+            if hasattr(place, "fp32_precision"):
+                stack.enter_context(setting(place, products))
+            elif place is torch.backends.cuda.matmul:  # before torch 2.9
+                stack.enter_context(allowing_tf32(products == "tf32"))
         yield
 
 
-def measured(device: str) -> dict[str, dict[str, float]]:
-    """GFLOP/s of a matrix product in the formats of training, the best of a few, and its error relative to the largest entry."""
+def is_exact_by_onednn() -> bool:
+    """Whether oneDNN's fp32 products are fp32 here: computed, not timed, since a new release may take bf16 for them."""
     import torch
 
-    rows, inner, columns = (256, 384, 512) if device == "cpu" else (2048, 2048, 2048)  # a GPU has to be filled
+    if not hasattr(torch.backends.mkldnn, "matmul"):
+        return False
     draw = torch.Generator().manual_seed(0)
-    a, b = torch.randn(rows, inner, generator=draw), torch.randn(inner, columns, generator=draw)
-    true = a[:256].double() @ b.double()
-
-    def of(dtype: torch.dtype) -> dict[str, float]:
-        try:
-            x, y = a.to(device, dtype), b.to(device, dtype)
-            best = float("inf")
-            for _ in range(8):
-                start = time.perf_counter()
-                for _ in range(4):
-                    found = x @ y
-                found[0, 0].item()  # a GPU answers when it is done
-                best = min(best, time.perf_counter() - start)
-            error = float((found[:256].double().cpu() - true).abs().max() / true.abs().max())
-            return {"gflops": round(4 * 2 * a.numel() * columns / best / 1e9, 1), "error": float(f"{error:.2g}")}
-        except (RuntimeError, TypeError):
-            return {"gflops": 0.0, "error": float("inf")}
-
-    found = {"bf16": of(torch.bfloat16)}
-    if device == "cpu":
-        found["fp32"] = of(torch.float32)
-        if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-            with by_onednn():
-                found["fp32 by onednn"] = of(torch.float32)
-    else:
-        found["fp16"] = of(torch.float16)
-        for name, products in (("fp32", "ieee"), ("tf32", "tf32")) if device == "cuda" else (("fp32", ""),):
-            with on_cuda(products) if products else contextlib.nullcontext():
-                found[name] = of(torch.float32)
-    return found
+    a, b = torch.randn(256, 384, generator=draw), torch.randn(384, 512, generator=draw)
+    true = a.double() @ b.double()
+    with by_onednn():
+        found = (a @ b).double()
+    return float((found - true).abs().max() / true.abs().max()) < EXACT

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hubtune.errors import RecipeError
+from hubtune.errors import HubtuneError, RecipeError
 
 Value = TypeVar("Value")
 
@@ -29,9 +29,14 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """The number of this process among those that train together, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_first() -> bool:
     """Whether this process writes and speaks: the first of all, on whatever host."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
 
 
 def refuse_lonely() -> None:
@@ -158,14 +163,16 @@ def any_of(*values: bool) -> tuple[bool, ...]:
     return tuple(bool(count) for count in reduce(counts).tolist())
 
 
-def once(error: Exception) -> BaseException:
-    """What to raise where all processes have found the same: the error in the first, and a quiet end in the others."""
-    return error if is_first() else SystemExit(1)
+def once(error: HubtuneError) -> HubtuneError:
+    """An error that all processes raise at the same place: the command line says it in the first one alone."""
+    error.is_shared = True
+    return error
 
 
 def leave() -> None:
     """Let go of the others: a process that ends without it takes them along."""
     if world() > 1:
-        from accelerate import PartialState
+        import torch.distributed
 
-        PartialState().destroy_process_group()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

@@ -5,8 +5,10 @@ Everything loads from a local folder: without a network, the `Auto*` classes tak
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
+from hubtune import guest
 from hubtune.contract import Base, ModelSetup, Strategy, Task
 from hubtune.errors import ModelError
 from hubtune.hub.origin import Origin, fetch
@@ -19,11 +21,15 @@ if TYPE_CHECKING:
 
 
 def silence_transformers() -> None:
-    """Turn off progress bars and load reports of transformers; what matters of them is in our errors."""
+    """Turn off progress bars and load reports of transformers until the call of our API ends; what matters is in our errors."""
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    library = transformers.logging
+    guest.afterwards(functools.partial(library.set_verbosity, library.get_verbosity()))
+    if library.is_progress_bar_enabled():
+        guest.afterwards(library.enable_progress_bar)
+    library.set_verbosity_error()
+    library.disable_progress_bar()
 
 
 def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None) -> Base:

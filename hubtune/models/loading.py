@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubtune import guest
 from hubtune.contract import Base, Strategy, Task
 from hubtune.errors import ModelError, listing
 from hubtune.hub.origin import Origin, fetch
@@ -49,6 +50,7 @@ def seed_all(seed: int) -> None:
     import numpy as np
     import torch
 
+    guest.keep_libraries()
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed % 2**63)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from hubtune import temporary
+from hubtune import guest, temporary
 from hubtune.callbacks import Callbacks
 from hubtune.devices import device, memory
 from hubtune.evaluation import inference
@@ -23,6 +23,7 @@ STEPS = 4
 
 def measure(prepared: Prepared) -> dict[str, Any]:
     """Load the model, take some steps on it, answer some rows, save it, and forget it all again."""
+    guest.keep_libraries()
     compute = stages.planned(prepared, {}, resume=False)
     with temporary.Folder() as folder, device.computing(compute):
         prepared, context = stages.loaded(folder, prepared, compute, resume=False)

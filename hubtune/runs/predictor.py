@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubtune import guest
 from hubtune.callbacks import Callbacks
 from hubtune.contract import Base, Prediction, Strategy, Task, registry
 from hubtune.data import splits
@@ -93,6 +94,7 @@ class Model:
             )
         return True
 
+    @guest.leaves_no_trace
     def predict(
         self, data: Any, *, split: str | None = None, precision: str = "fp32", callbacks: Callbacks | None = None
     ) -> list[Prediction]:
@@ -140,6 +142,7 @@ class Model:
         callbacks.on_progress_end()
         return answers.predictions
 
+    @guest.leaves_no_trace
     def evaluate(
         self, data: Any, *, split: str | None = None, columns: Mapping[str, str] | None = None,
         callbacks: Callbacks | None = None,

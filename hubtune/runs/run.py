@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hubtune import hub, recipe, temporary
+from hubtune import guest, hub, recipe, temporary
 from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, registry
 from hubtune.devices import processes
@@ -27,7 +27,7 @@ def train(made: Recipe, *, out: str | Path | None = None, overwrite: bool = Fals
           callbacks: Callbacks | None = None) -> Run:
     """Train as the recipe says, prove the saved model, and push it where the recipe says so.
 
-    Of several processes that a launcher started, the first returns; the others end with their part of the work.
+    Of several processes that a launcher started, the first returns the run; in the others it cannot be read.
     """
     if error := processes.nobody_to_share_with(made.train.fsdp):
         raise error
@@ -90,12 +90,12 @@ def finished(
     return run
 
 
-def followed(folder: Path, prepared: preparation.Prepared, record: dict[str, Any], *, resume: bool) -> NoReturn:
-    """What a process does that is not the first: it computes, writes nothing, and ends."""
+def followed(folder: Path, prepared: preparation.Prepared, record: dict[str, Any], *, resume: bool) -> RunElsewhere:
+    """Train in a process that is not the first: it computes its part and writes nothing."""
     from hubtune.runs import stages
 
     stages.finish(folder, prepared, record, Callbacks(), resume=resume)
-    raise SystemExit(0)
+    return RunElsewhere(folder)
 
 
 class Run(Model):
@@ -117,6 +117,7 @@ class Run(Model):
         found: dict[str, dict[str, float]] = self.record["metrics"]
         return found.get("test") or found["validation"]
 
+    @guest.leaves_no_trace
     def publish(
         self, repo: str, *, public: bool = False, pr: bool = False, dry_run: bool = False,
         callbacks: Callbacks | None = None,
@@ -185,3 +186,14 @@ class Run(Model):
             "peak_memory_bytes": record["peak_memory_bytes"], "parameters": record["parameters"],
             "published": {k: published[k] for k in ("repo", "commit", "url", "pr")} if published else None,
         }
+
+
+class RunElsewhere(Run):
+    """What `train` returns in a process that is not the first: the run is the first one's to read and to publish."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ResumeError(f"process {processes.rank()} of {processes.world()} has no run: the first process writes it to '{self.folder}'.",
+                          hint="Go on in the first process alone: if os.environ['RANK'] == '0'.")

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubtune import guest
 from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, Task
 from hubtune.data.row_batches import BatchedRows
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 def finish(folder: Path, prepared: Prepared, record: dict[str, Any], callbacks: Callbacks, *, resume: bool) -> None:
     """Train, score, save and prove; the folder is then a finished run. Of several processes, the first writes."""
+    guest.keep_libraries()
     processes.join(device.kind())
     host_lock.clear()
     try:

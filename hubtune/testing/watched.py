@@ -150,7 +150,7 @@ def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows:
         max_steps=steps, batch_size=4, keep="last", early_stopping_patience=0, save_minutes=1e6, precision="fp32", max_grad_norm=0.0, warmup=0.0,
         schedule="constant",
     ), strategy.defaults, bench.encoded.rows, count)
-    compute = device.Compute("cpu", "fp32", 0, 64, 8192, {}, uniform=bench.uniform)
+    compute = device.Compute("cpu", "fp32", 0, 64, 8192, uniform=bench.uniform)
     part = bench.part(rows)
     folder.mkdir(parents=True, exist_ok=True)
     outcome = loop.fit(TrainingContext(

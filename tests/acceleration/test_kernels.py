@@ -102,40 +102,6 @@ def test_heads_that_share_keys_are_rows_of_one_product(masked: bool) -> None:
         torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("learns", [True, False])
-def test_a_frozen_weight_that_is_cast_once_gives_what_one_that_is_cast_each_time_gives(learns: bool) -> None:
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(6, 5)
-    layer.weight.requires_grad_(learns)
-    found = []
-    for names in ((), ("linear",)):
-        inputs = torch.arange(18.0).view(3, 6).requires_grad_()
-        layer.zero_grad()
-        with kernels.applied(layer, names), torch.autocast("cpu", torch.bfloat16):
-            output = layer(inputs)
-        output.float().square().sum().backward()
-        assert layer.bias.grad is not None
-        found.append([output, inputs.grad, layer.bias.grad, *([layer.weight.grad] if learns else [])])
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-    assert (layer.weight in kernels.frozen.copies) is not learns
-
-
-def test_a_weight_that_was_changed_is_cast_anew() -> None:
-    weight = torch.nn.Parameter(torch.ones(2, 2), requires_grad=False)
-    assert torch.equal(kernels.frozen.of(weight, torch.bfloat16), weight)
-    with torch.no_grad():
-        weight.mul_(2)
-    assert torch.equal(kernels.frozen.of(weight, torch.bfloat16), weight)
-    weight.data = torch.zeros(2, 2)
-    assert torch.equal(kernels.frozen.of(weight, torch.bfloat16), weight)
-
-
-def test_no_more_than_so_many_casts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "CACHE_BYTES", 0)
-    weight = torch.nn.Parameter(torch.ones(2, 2), requires_grad=False)
-    assert kernels.frozen.of(weight, torch.bfloat16) is weight
-
-
 def test_nothing_of_torch_is_replaced_and_other_threads_meet_torch() -> None:
     names = ("dropout", "scaled_dot_product_attention", "linear", "cross_entropy")
     before = [getattr(functional, name) for name in names]
@@ -146,7 +112,7 @@ def test_nothing_of_torch_is_replaced_and_other_threads_meet_torch() -> None:
         seen.append(functional.dropout(values, 0.5))
 
     def step() -> None:
-        with kernels.applied(torch.nn.Identity(), ("attention", "linear", "logits"), RowDraws(0, 0, [0])):
+        with kernels.applied(torch.nn.Identity(), ("attention", "logits"), RowDraws(0, 0, [0])):
             assert [getattr(functional, name) for name in names] == before
             thread = threading.Thread(target=elsewhere)
             thread.start()

@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parents[2]
 CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 
 ORDER = (
-    "errors", "files", "temporary", "other_names", "options", "recipe", "defaults", "record", "callbacks",
+    "errors", "guest", "files", "temporary", "other_names", "options", "recipe", "defaults", "record", "callbacks",
     "contract", "hub", "data", "devices", "models", "evaluation", "acceleration", "training", "runs",
     "api", "", "cli", "__main__", "testing",
 )  # fmt: skip
@@ -201,7 +201,7 @@ def test_only_models_names_the_auto_classes() -> None:
 
 def test_only_these_touch_accelerate() -> None:
     allowed = ("training/loop", "training/state", "training/accumulation", "training/checkpoint", "evaluation/model_checks",
-               "evaluation/inference", "devices/processes")
+               "evaluation/inference", "devices/processes", "guest")
     assert importers("accelerate", [*core_files(), *plugin_files()]) <= {f"hubtune/{name}.py" for name in allowed}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,40 +11,70 @@ from typing import Any
 import pytest
 import torch
 
-from hubtune.devices import device, memory, number_formats
+from hubtune.devices import device, memory, number_formats, processor
 from hubtune.errors import RecipeError
 
 
-def said(**speeds: float) -> dict[str, dict[str, float]]:
-    """GFLOP/s by format, with the errors that these formats have."""
-    errors = {"fp32": 4e-7, "onednn": 9e-7, "tf32": 8e-4, "bf16": 3e-3, "fp16": 4e-4}
-    return {"fp32 by onednn" if name == "onednn" else name: {"gflops": speed, "error": errors[name]} for name, speed in speeds.items()}
+def processor_of(monkeypatch: pytest.MonkeyPatch, vendor: str, *flags: str) -> None:
+    """Have this machine be another one."""
+    monkeypatch.setattr(processor, "description", lambda: (vendor, frozenset(flags)))
 
 
-@pytest.mark.parametrize(("found", "precision", "onednn"), [
-    (said(fp32=104, onednn=232, bf16=480), "bf16", False),  # two cores of Zen 5
-    (said(fp32=104, onednn=232, bf16=300), "fp32", True),  # bf16 has to beat the better of the two
-    (said(fp32=76, onednn=76, bf16=0.9), "fp32", False),  # a CPU without bf16
-    ({**said(fp32=100, bf16=800), "fp32 by onednn": {"gflops": 800, "error": 3e-3}}, "bf16", False),  # AMX: bf16 in disguise
-    (said(fp32=14e3, tf32=14e3, bf16=12e3, fp16=100e3), "fp16", False),  # a GPU before bf16
-    (said(fp32=19e3, tf32=130e3, bf16=250e3, fp16=250e3), "bf16", False),
-    (said(fp32=19e3, tf32=100e3, bf16=110e3, fp16=110e3), "tf32", False),  # nearly as fast, and more exact
-    (said(fp32=4e3, bf16=0.0, fp16=4e3), "fp32", False),
-    ({**said(fp32=10), "bf16": {"gflops": 100, "error": float("inf")}}, "fp32", False),  # it fails
-    ({**said(fp32=10), "bf16": {"gflops": 100, "error": 0.3}}, "fp32", False),  # it is wrong
+@pytest.mark.parametrize(("vendor", "flags", "precision", "onednn", "by"), [
+    ("AuthenticAMD", ("avx512f", "avx512_bf16"), "bf16", True, "avx512_bf16"),  # Zen 5: bf16 480 GFLOP/s, fp32 104, by oneDNN 232
+    ("AuthenticAMD", ("avx512f",), "fp32", True, "no instructions"),
+    ("AuthenticAMD", ("avx2",), "fp32", False, "no instructions"),
+    ("GenuineIntel", ("avx512f",), "fp32", False, "no instructions"),
+    ("GenuineIntel", ("avx512f", "avx512_bf16", "amx_tile", "amx_bf16"), "bf16", False, "amx_bf16"),  # oneDNN's fp32 is bf16 in disguise
+    ("", (), "fp32", False, "no instructions"),
 ])
-def test_the_format_is_the_fastest_that_pays_for_what_it_loses(found: Any, precision: str, onednn: bool) -> None:
-    chosen = number_formats.chosen("auto", found)
-    assert (chosen.precision, chosen.onednn) == (precision, onednn)
-    assert chosen.why
+def test_the_format_follows_from_the_processor(
+    vendor: str, flags: tuple[str, ...], precision: str, onednn: bool, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor_of(monkeypatch, vendor, *flags)
+    monkeypatch.setattr(number_formats, "is_exact_by_onednn", lambda: True)
+    chosen = number_formats.choose("auto", "cpu")
+    assert (chosen.precision, by in chosen.why) == (precision, True)
+    assert number_formats.choose("fp32", "cpu") == number_formats.Format("fp32", onednn, "asked for")
+    assert not number_formats.choose("fp32", "cpu", kernels="plain").onednn
+    monkeypatch.setattr(number_formats, "is_exact_by_onednn", lambda: False)
+    assert not number_formats.choose("fp32", "cpu").onednn
 
 
-def test_what_was_asked_for_is_taken_whatever_is_fast() -> None:
-    found = said(fp32=104, onednn=232, bf16=480)
-    assert number_formats.chosen("fp32", found) == number_formats.Format("fp32", True, "asked for")
-    assert not number_formats.chosen("fp32", found, kernels="plain").onednn
-    assert number_formats.chosen("fp64", {}) == number_formats.Format("fp64", False, "asked for")
-    assert number_formats.chosen("auto", said(fp32=1e3, fp16=1e6, tf32=1e6), allowed=("bf16",)).precision == "fp32"
+@pytest.mark.parametrize(("capability", "allowed", "precision"), [
+    ((9, 0), ("bf16", "fp16"), "bf16"), ((8, 0), ("fp16",), "fp32"), ((7, 5), ("bf16", "fp16"), "fp16"), ((6, 1), ("bf16", "fp16"), "fp32"),
+])
+def test_the_format_follows_from_the_gpu(
+    capability: tuple[int, int], allowed: tuple[str, ...], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert number_formats.choose("auto", "cuda", allowed=allowed).precision == precision
+    assert number_formats.choose("tf32", "cuda") == number_formats.Format("tf32", False, "asked for")
+
+
+def test_the_flags_are_those_of_the_first_processor(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu avx512f\n\nprocessor\t: 1\nflags\t\t: sse\n", encoding="ascii")
+    assert processor.description(str(tmp_path / "cpuinfo")) == ("GenuineIntel", {"fpu", "avx512f"})
+    assert processor.description(str(tmp_path / "missing")) == ("", frozenset())
+
+
+def test_threads_are_the_cores_that_siblings_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(Path, "read_text", lambda *given, **named: "max 100000")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert processor.threads() == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert processor.threads() == 2
+    monkeypatch.setattr(Path, "read_text", lambda *given, **named: "300000 100000")
+    assert processor.threads() == 1
+
+
+def test_products_by_onednn_are_fp32_where_the_rule_takes_them() -> None:
+    if not processor.is_faster_by_onednn():
+        pytest.skip("this processor keeps MKL")
+    assert number_formats.is_exact_by_onednn()
 
 
 def test_families_that_overflow_are_known(tiny_model: Any) -> None:
@@ -54,13 +85,6 @@ def test_families_that_overflow_are_known(tiny_model: Any) -> None:
     assert "keeps wo of this family out of fp16" in str(number_formats.overflows(t5))
     assert number_formats.overflows(bert) is None
     assert number_formats.overflows(SimpleNamespace(config=SimpleNamespace(dtype=torch.bfloat16))) == "it was pretrained in bf16"
-
-
-def test_this_device_is_measured() -> None:
-    found = number_formats.measured("cpu")
-    assert set(found) >= {"fp32", "bf16"}
-    assert found["fp32"]["gflops"] > 0
-    assert found["fp32"]["error"] < number_formats.EXACT < found["bf16"]["error"]
 
 
 @pytest.mark.parametrize(("precision", "where", "message"), [
@@ -74,7 +98,7 @@ def test_a_format_that_the_device_has_not_is_refused(precision: str, where: str,
 
 # ----------------------------------------------------------------------------------------------------------- plans
 
-PLAN = device.Compute("cpu", "bf16", 1, 64, 2048, {"fp32": {"gflops": 1.0, "error": 0.0}}, kernels=("dropout",))
+PLAN = device.Compute("cpu", "bf16", 1, 64, 2048, kernels=("attention",))
 
 
 def run_with(folder: Path, compute: Any) -> str:
@@ -105,9 +129,9 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_reason(
 def test_a_plan_of_products_that_are_not_exact_here_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "kind", lambda: "cpu")
     run = run_with(tmp_path / "run", {**PLAN.as_dict(), "precision": "fp32", "onednn": True})
-    monkeypatch.setattr(device, "measured", lambda device: said(fp32=100, onednn=200))
+    monkeypatch.setattr(number_formats, "is_exact_by_onednn", lambda: True)
     assert device.plan_of(run, "fp32").onednn
-    monkeypatch.setattr(device, "measured", lambda device: {"fp32 by onednn": {"gflops": 800.0, "error": 3e-3}})
+    monkeypatch.setattr(number_formats, "is_exact_by_onednn", lambda: False)
     with pytest.raises(RecipeError, match="not exact on this machine"):
         device.plan_of(run, "fp32")
 

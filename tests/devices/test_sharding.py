@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -130,8 +129,7 @@ def published(folder: Path, model: Path, strategy: str, shard: str) -> None:
         os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_CPU_RAM_EFFICIENT_LOADING="true")
     rows = [{"text": f"{'good' if n % 2 else 'bad'} film {n}" + " and so on" * (n % 5), "label": "yes" if n % 2 else "no"} for n in range(24)]
     sets = [f"train.fsdp={shard}", "train.epochs=2", "train.batch_size=6", "train.precision=fp64", "train.learning_rate=1e-2", "train.verify=false"]
-    with contextlib.suppress(SystemExit):  # the other processes end with their part of the work
-        hubtune.train("text-classification", model=str(model), data=rows, strategy=strategy, out=str(folder), set=sets)
+    hubtune.train("text-classification", model=str(model), data=rows, strategy=strategy, out=str(folder), set=sets)
 
 
 @forks
@@ -173,7 +171,7 @@ class Looking(Stack):
 
 
 def refused(folder: Path, strategy: Any, model: Any) -> str:
-    with pytest.raises((TrainingError, SystemExit)) as found:
+    with pytest.raises(TrainingError) as found:
         trained(folder, Numbers, strategy, shard=True, model=model)
     return str(found.value)
 
@@ -185,7 +183,7 @@ def refused(folder: Path, strategy: Any, model: Any) -> str:
 def test_what_cannot_be_shared_out_is_refused(strategy: Any, model: Any, reason: str, tmp_path: Path) -> None:
     first, other = in_processes(2, tmp_path / "many", strategy, model, work=refused)
     assert reason in first
-    assert other == "1"  # it ends, and leaves the saying to the first
+    assert other == first  # each raises it; the command line says it in the first one
 
 
 def test_a_strategy_that_looks_at_the_weights_is_refused() -> None:

@@ -104,15 +104,18 @@ def failing(place: Path, killed: bool) -> str:
     return "failed"
 
 
+TOLD = "DataError: the first process of this host could not prepare"
+
+
 @forks
 @pytest.mark.parametrize(("killed", "first", "second"), [
-    (False, "SystemExit: 1", "SystemExit: 1"), (True, "DataError: the first process of this host ended", "SystemExit: 1"),
+    (False, TOLD, TOLD), (True, "DataError: the first process of this host ended", TOLD),
 ])
 def test_the_others_end_with_the_first_and_one_of_them_says_what_it_could_not(killed: bool, first: str, second: str, tmp_path: Path) -> None:
     found = in_processes(3, tmp_path / "many", killed, work=failing)
     assert found[0] == "failed"
     assert found[1].startswith(first)
-    assert found[2] == second
+    assert found[2].startswith(second)
 
 
 def test_without_a_first_process_everybody_does_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +127,7 @@ def test_without_a_first_process_everybody_does_all(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
 def test_a_wrong_recipe_is_refused_by_all_and_said_by_the_first(rank: str, said: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setenv("RANK", rank)
     assert commands.main(["train", "text-classification", "--model", "m", "--data", "d", "--set", "train.learning_rate=-1"]) == 1
     assert capsys.readouterr().err.count("train.learning_rate is above 0") == said
 

@@ -216,7 +216,7 @@ def test_a_method_is_looked_at_once_and_then_called_as_it_is(templates: dict[str
     made = plugins.task(PluginChoice("kit-task"))
     assert "num_tokens" in vars(made)
     for _ in range(2):
-        assert made.size({"inputs": {"input_ids": [1, 2]}}) == 2
+        assert made.num_tokens({"inputs": {"input_ids": [1, 2]}}) == 2
         assert "num_tokens" not in vars(made)
 
 

@@ -286,8 +286,8 @@ def aliases() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands, "recipe-keys": recipe_keys, "task-list": task_list, "strategy-list": strategy_list,
     "kit": kit, "defaults-table": defaults_table, "error-kinds": error_kinds, "aliases": aliases,
-    "plugin": lambda: contract(named("Plugin", "option")), "task": lambda: contract(named("Task")),
-    "strategy": lambda: contract(named("Strategy")), "format": lambda: contract(named("DataFormat", "FileData")), "values": lambda: contract(values),
+    "plugin": lambda: contract(named("Plugin", "option")), "task": lambda: contract(named("Task", "ContrastiveTask", "SamplingTask", "ReferenceTask", "GenerativeTask")),
+    "strategy": lambda: contract(named("Strategy", "StepStrategy", "OptimizerStrategy")), "format": lambda: contract(named("DataFormat", "FileData")), "values": lambda: contract(values),
     "hooks": lambda: contract(lambda node: isinstance(node, ast.FunctionDef) and node.name.startswith("hubtune_")),
 }
 

@@ -17,6 +17,7 @@ from hubtune.evaluation import inference
 from hubtune.hub.origin import local_origin
 from hubtune.models import configuration, loading
 from hubtune.recipe import TrainConfig
+from hubtune.testing.fixtures import fixture_for
 from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
 
@@ -68,18 +69,32 @@ def prepared(task, folder, rows, limit=60, dtype=torch.float64):
 def loss(task, model, base, examples):
     """The summed loss of examples in one batch."""
     batch = task.collate(examples, base, None)
-    found = task.loss(task.forward(model, batch), batch)
-    assert found.count == task.count(batch)["loss"]
-    return found
+    return task.loss(task.forward(model, batch), batch)
+
+
+def counts(task, base, examples):
+    """The counts of examples in one batch, by loss term."""
+    return dict(task.collate(examples, base, None).counts)
+
+
+def sample(task, count):
+    """Labelled rows of a task's fixture."""
+    return fixture_for(task).sample(task, count)
+
+
+def gold(task, row, base):
+    """The prediction that a row of the fixture deserves."""
+    return fixture_for(task).gold(task, row, base)
 
 
 def losses_add_up(task, model, base, examples):
     """Law 1: the loss of all is the sum of the losses of each, whatever padding stands beside it."""
     whole = loss(task, model, base, examples)
     parts = [loss(task, model, base, [example]) for example in examples]
-    assert whole.count == sum(part.count for part in parts)
+    count = counts(task, base, examples)["loss"]
+    assert count == sum(counts(task, base, [example])["loss"] for example in examples)
     assert torch.allclose(whole.total, sum(part.total for part in parts), rtol=1e-9)
-    (whole.total / whole.count).backward()
+    (whole.total / count).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 

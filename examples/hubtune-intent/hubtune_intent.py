@@ -20,13 +20,6 @@ from hubtune import (
     row_numbers,
 )
 
-SAMPLES = (
-    ("what is left on my account", "balance"), ("how much money do i have", "balance"), ("show me my balance", "balance"),
-    ("send forty euros to anna", "transfer"), ("pay my rent to the landlord", "transfer"), ("wire ten to my brother", "transfer"),
-    ("i lost my card in the bus", "block card"), ("my card was stolen, stop it", "block card"), ("freeze the card now", "block card"),
-    ("who won the game last night", "oos"), ("tell me how whales sleep", "oos"), ("is it going to rain", "oos"),
-)
-
 
 @dataclass(frozen=True)
 class IntentOptions:
@@ -63,14 +56,13 @@ class IntentRecognition(Task[IntentOptions]):
         return {"intents": label_space(labels), "oos_is_learnt": learnt}
 
     def model_config(self, dataset_info, base):
-        if base.processor.pad_token is None:  # as most decoders; attention masks it
-            base.processor.pad_token = base.processor.eos_token
+        pad = base.processor.pad_token or base.processor.eos_token  # most decoders have none; attention masks it
         labels = dataset_info.get("intents") or list(base.config.id2label.values())
         return ModelSetup({
             "problem_type": "single_label_classification", "num_labels": len(labels),
             "id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)},
-            "pad_token_id": base.processor.pad_token_id,
-        }, base.processor)
+            "pad_token_id": base.processor.convert_tokens_to_ids(pad),
+        }, tokenizer={"pad_token": pad})
 
     def select_metric(self, base):
         return Metric(self.options.metric)
@@ -100,16 +92,16 @@ class IntentRecognition(Task[IntentOptions]):
 
         inputs = base.processor.pad([e["inputs"] for e in examples], padding_side="right", return_tensors="pt", verbose=False)
         targets = [e["target"] for e in examples]
-        return Batch(dict(inputs), None if None in targets else torch.tensor(targets), len(examples))
-
-    def count(self, batch):
-        return {"loss": float((batch.targets != -100).sum())}
+        if None in targets:
+            return Batch(dict(inputs), None, len(examples))
+        counts = {"loss": float(sum(target != -100 for target in targets))}
+        return Batch(dict(inputs), torch.tensor(targets), len(examples), counts)
 
     def loss(self, outputs, batch):
         from torch.nn.functional import cross_entropy
 
         total = cross_entropy(outputs.logits, batch.targets, reduction="sum", ignore_index=-100)
-        return Loss(total, self.count(batch)["loss"])
+        return Loss(total)
 
     def postprocess(self, outputs, batch, base):
         answers = []
@@ -128,14 +120,6 @@ class IntentRecognition(Task[IntentOptions]):
                   "f1_macro": float(f1_score(gold, found, average="macro", zero_division=0.0))}
         outside = [f == self.options.oos for g, f in zip(gold, found, strict=True) if g == self.options.oos]
         return scores | ({"oos_recall": sum(outside) / len(outside)} if outside else {})
-
-    def sample(self, count):
-        return [{"text": f"{text}, {'please ' * (n % 5)}thanks", "label": label}
-                for n, (text, label) in ((n, SAMPLES[n * 5 % len(SAMPLES)]) for n in range(count))]
-
-    def gold(self, row, base):
-        probabilities = {label: float(label == str(row["label"])) for label in base.config.label2id}
-        return {"intent": str(row["label"]), "probability": 1.0, "probabilities": probabilities}
 
 
 @hookimpl

@@ -44,7 +44,7 @@ class Levels(Task[LevelsOptions]):
         return ModelSetup({
             "problem_type": "multi_label_classification", "num_labels": len(questions),
             "id2label": dict(enumerate(questions)), "label2id": {name: i for i, name in enumerate(questions)},
-        }, base.processor)
+        })
 
     def encode(self, rows, base):
         cut = {"truncation": base.max_length is not None, "max_length": base.max_length}
@@ -74,7 +74,7 @@ class Levels(Task[LevelsOptions]):
 
         targets = batch.targets.to(outputs.logits.dtype)
         each = binary_cross_entropy_with_logits(outputs.logits, targets, reduction="none")
-        return Loss(each.mean(1).sum(), batch.size)
+        return Loss(each.mean(1).sum())
 
     def postprocess(self, outputs, batch, base):
         above = outputs.logits.float().sigmoid()
@@ -92,15 +92,6 @@ class Levels(Task[LevelsOptions]):
         return (f'from transformers import pipeline\n\npipe = pipeline("text-classification", model="{repo}", top_k=None)\n'
                 f'levels = {self.levels}\nfor found in pipe(["What a lovely day"]):\n'
                 '    print(levels[sum(step["score"] > 0.5 for step in found)])')
-
-    def sample(self, count):
-        texts = ("all is well", "please look at it soon", "it broke, come at once")
-        known = self.options.order or ["low", "medium", "high"]
-        return [{"text": f"{texts[n % 3]}, room {n}", "label": known[n % 3 * (len(known) - 1) // 2]} for n in range(count)]
-
-    def gold(self, row, base):
-        level = self.level(row)
-        return {"label": row["label"], "level": level, "expected": float(level)}
 
 
 @hookimpl

@@ -191,9 +191,9 @@ def against(context: AccelerationContext) -> str | None:
         return f"train.kernels={settings.kernels}"
     if context.processes > 1 or context.streamed:
         return "there are several processes" if context.processes > 1 else "the data is streamed"
-    if settings.optimizer != "adamw" or type(strategy).optimizer is not Strategy.optimizer:
+    if settings.optimizer != "adamw" or isinstance(strategy, OptimizerStrategy):
         return "the optimizer is not AdamW"
-    if any(getattr(type(strategy), name) is not getattr(Strategy, name) for name in ("regularization", "after_step")):
+    if isinstance(strategy, StepStrategy):
         return f"the strategy '{strategy.name}' may look at the weights in every step"
     return None
 

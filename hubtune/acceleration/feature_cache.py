@@ -25,6 +25,7 @@ from hubtune.acceleration.feature_files import Field, Split, lengths_of, width_o
 from hubtune.acceleration.frozen_backbone import attempt
 from hubtune.acceleration.interface import AccelerationContext, Accelerator, BatchRows, Decision
 from hubtune.contract import Batch
+from hubtune.contract.validation import loss_terms
 from hubtune.data.dataset import EncodedDataset
 from hubtune.devices import processes
 from hubtune.errors import ResumeError
@@ -114,7 +115,7 @@ class FeatureCache(Accelerator):
         """The loss of a batch, and its answers."""
         task = self.context.task
         outputs = task.forward(self.model, batch)
-        return [[float(term.total) for term in inference.as_terms(task.loss(outputs, batch))], task.postprocess(outputs, batch, self.context.base)]
+        return [[float(term.total) for term in loss_terms(task, outputs, batch)], task.postprocess(outputs, batch, self.context.base)]
 
     def looked_at(self, batch: Batch) -> list[Any]:
         """Learn what the backbone returns and what of it the head uses; returns the loss and the answers."""

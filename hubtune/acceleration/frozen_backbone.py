@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hubtune.acceleration.backbone import Backbone, Refused, rebuilt, tensors_in
 from hubtune.acceleration.feature_files import Field, width_of
-from hubtune.contract import Batch, Strategy, Task
-from hubtune.evaluation import inference
+from hubtune.contract import Batch, StepStrategy, Task
+from hubtune.contract.validation import loss_terms
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -42,7 +42,7 @@ def against(context: AccelerationContext, part: Any) -> str | None:
         return "the backbone is trained"
     if context.settings.batch_norm == "train" and any(isinstance(inner, _BatchNorm) for inner in part.modules()):
         return "the backbone's batch norms follow the data"
-    if any(getattr(type(context.strategy), name) is not getattr(Strategy, name) for name in ("regularization", "after_step")):
+    if isinstance(context.strategy, StepStrategy):
         return f"the strategy '{context.strategy.name}' may look at the backbone in every step"
     return None
 
@@ -79,7 +79,7 @@ def fields_of(task: Task[Any], model: Module, backbone: Backbone, output: Any, b
 
     def gradients() -> tuple[Tensor | None, ...]:
         with torch.enable_grad(), backbone.answering(lambda: rebuilt(output, leaves)):
-            terms = inference.as_terms(task.loss(task.forward(model, batch), batch))
+            terms = loss_terms(task, task.forward(model, batch), batch)
             total = torch.stack([term.total for term in terms]).sum()
             return torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
 

@@ -6,8 +6,8 @@ Nothing heavy is imported here, so that listing plugins stays cheap. Shapes and 
 from hubtune.contract.data_format import DataFormat, FileData
 from hubtune.contract.hooks import hookimpl, hookspec
 from hubtune.contract.plugin import CONTRACT, Plugin
-from hubtune.contract.strategy import Strategy
-from hubtune.contract.task import Task
+from hubtune.contract.strategy import OptimizerStrategy, StepStrategy, Strategy
+from hubtune.contract.task import ContrastiveTask, GenerativeTask, ReferenceTask, SamplingTask, Task
 from hubtune.contract.types import (
     Base,
     Batch,
@@ -31,21 +31,27 @@ __all__ = [
     "Base",
     "Batch",
     "Column",
+    "ContrastiveTask",
     "DataFormat",
     "Example",
     "ExampleRNG",
     "Export",
     "FileData",
+    "GenerativeTask",
     "LoadsWith",
     "Loss",
     "Metric",
     "ModelSetup",
+    "OptimizerStrategy",
     "Phase",
     "Plan",
     "Plugin",
     "Prediction",
+    "ReferenceTask",
     "Row",
     "Rows",
+    "SamplingTask",
+    "StepStrategy",
     "Strategy",
     "Task",
     "hookimpl",

@@ -15,10 +15,14 @@ GUIDE = "docs/plugins.md, \"From contract 1 to contract 2\""
 RENAMED: Mapping[str, str] = {
     "Setup": "ModelSetup", "Draw": "ExampleRNG",
     "inspect": "validate_data", "configure": "model_config", "metric_of": "select_metric", "size": "num_tokens",
-    "group": "sampling_key", "annotate": "reference_outputs", "represent": "embed", "loss_over": "contrastive_loss",
-    "judge": "postprocess", "resamples": "bootstrap_samples", "needs": "requires",
+    "group": "sampling_key (of SamplingTask)", "annotate": "reference_outputs (of ReferenceTask)",
+    "predict": "predict (of GenerativeTask)", "additive": "the base class ContrastiveTask",
+    "represent": "embed (of ContrastiveTask)", "loss_over": "contrastive_loss (of ContrastiveTask)",
+    "count": "counts of Batch", "judge": "postprocess", "resamples": "bootstrap_samples", "needs": "requires",
+    "sample": "sample of the test class", "gold": "gold of the test class",
     "load": "from_pretrained_kwargs", "positions": "num_virtual_tokens", "enter": "start_phase", "groups": "param_groups",
-    "penalty": "regularization",
+    "penalty": "regularization (of StepStrategy)", "after_step": "after_step (of StepStrategy)",
+    "optimizer": "optimizer (of OptimizerStrategy)",
 }
 """The types that a module imports, then the members of tasks, then those of strategies."""
 

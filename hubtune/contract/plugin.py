@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from typing import ClassVar, Generic, TypeVar
 
 from hubtune.options import NoOptions
@@ -12,7 +13,7 @@ CONTRACT = 2
 OptionsT = TypeVar("OptionsT")
 
 
-class Plugin(Generic[OptionsT]):
+class Plugin(ABC, Generic[OptionsT]):
     """What tasks and strategies share: a name, a line of summary, options, and what they need installed."""
 
     contract: ClassVar[int]

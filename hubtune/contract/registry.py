@@ -22,10 +22,9 @@ import pluggy
 from hubtune.contract import hooks, local_files, migration
 from hubtune.contract.data_format import DataFormat
 from hubtune.contract.plugin import CONTRACT, Plugin
-from hubtune.contract.strategy import Strategy
-from hubtune.contract.task import Task
+from hubtune.contract.strategy import OptimizerStrategy, StepStrategy, Strategy
+from hubtune.contract.task import ContrastiveTask, GenerativeTask, ReferenceTask, SamplingTask, Task
 from hubtune.contract.types import Column, Metric
-from hubtune.contract.validation import looked_at
 from hubtune.defaults import OPEN
 from hubtune.errors import (
     BrokenPlugin,
@@ -43,6 +42,8 @@ from hubtune.recipe import PluginChoice
 GROUP = "hubtune"
 KINDS: dict[str, type[Plugin[Any]]] = {"tasks": Task, "strategies": Strategy, "formats": DataFormat}
 """Kinds of plugin classes: each has a hook `hubtune_KIND`."""
+CAPABILITIES = (ContrastiveTask, SamplingTask, ReferenceTask, GenerativeTask, StepStrategy, OptimizerStrategy)
+"""Base classes for what a plugin can do beyond its kind."""
 PluginT = TypeVar("PluginT", bound=Plugin[Any])
 
 
@@ -168,7 +169,7 @@ class Registry:
         reason = unavailable(plugin)
         if reason:
             raise MissingExtra(f"the {kind} '{chosen.name}' cannot run here: {reason}")
-        return cast(PluginT, looked_at(plugin(fill(plugin.Options, chosen.options, kind))))
+        return plugin(fill(plugin.Options, chosen.options, kind))
 
     def _gone(self, what: str, came: Mapping[str, str]) -> tuple[str, list[str]]:
         """What to say of a plugin that was here when a record was written, and how to get it back."""
@@ -202,7 +203,7 @@ def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
         raise BrokenPlugin(f"{label}.columns holds something that is no hubtune.Column.")
     refuse_lacking(kind, parent)
     if not (isinstance(kind.requires, tuple) and all(isinstance(name, str) and name for name in kind.requires)):
-        raise BrokenPlugin(f"{label}.needs is no tuple of package names: {kind.requires!r}.")
+        raise BrokenPlugin(f"{label}.requires is no tuple of package names: {kind.requires!r}.")
     wishes = getattr(kind, "defaults", {})
     if not isinstance(wishes, Mapping) or not set(wishes) <= set(OPEN):
         raise BrokenPlugin(f"{label}.defaults holds something other than {listing(OPEN, 20)}: {wishes!r}.")
@@ -217,12 +218,12 @@ def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
 
 def refuse_lacking(kind: type[Plugin[Any]], parent: type[Plugin[Any]]) -> None:
     """Refuse a class without a method that every run calls."""
-    needed: list[str] = []
-    if issubclass(kind, Task):
-        needed = ["encode", "num_tokens", "collate", "postprocess", "score", *(["loss"] if kind.additive else ["embed", "contrastive_loss"])]
-    elif issubclass(kind, DataFormat):
-        needed = ["read"]
-    lacking = [name for name in needed if getattr(kind, name) is getattr(parent, name)]
+    lacking = sorted(getattr(kind, "__abstractmethods__", ()))
+    for base in CAPABILITIES:
+        for name in sorted(vars(base).keys() - dir(parent)):
+            if issubclass(base, parent) and not issubclass(kind, base) and callable(getattr(kind, name, None)):
+                raise BrokenPlugin(f"{kind.__qualname__} has a method `{name}`, which hubtune calls of a {base.__name__} only. "
+                                   f"Derive it from {base.__name__}.")
     if lacking:
         raise BrokenPlugin(f"{kind.__qualname__} lacks {listing(f'`{name}`' for name in lacking)}.{misspelt(kind, parent)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -64,19 +65,6 @@ class Strategy(Plugin[OptionsT]):
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
         return [group for group in groups if group["params"]]
 
-    def optimizer(self, groups: list[dict[str, Any]], lr: float) -> Optimizer:
-        """Default: AdamW (Loshchilov and Hutter, arXiv:1711.05101), in the library's fused form."""
-        from torch.optim import AdamW
-
-        return AdamW(groups, lr=lr, fused=True)
-
-    def regularization(self, model: Module) -> Tensor | None:
-        """A scalar of the method's own that is added to the loss of a step, once, however it is cut. Default: none."""
-        return None
-
-    def after_step(self, model: Module, step: int, steps: int) -> None:
-        """Called after the optimizer's step and before gradients are cleared."""
-
     def state(self) -> dict[str, Any]:
         """JSON that no state_dict holds, for the checkpoint."""
         return {}
@@ -91,3 +79,22 @@ class Strategy(Plugin[OptionsT]):
     def usage(self, task: Task[Any], repo: str, base: Base) -> str:
         """Python that uses the published model without hubtune; default: the task's."""
         return task.usage(repo, base)
+
+
+class StepStrategy(Strategy[OptionsT]):
+    """A method that looks at the weights, or changes them, in every step."""
+
+    def regularization(self, model: Module) -> Tensor | None:
+        """Return a scalar that is added to the loss of a step, once, however it is cut. Default: none."""
+        return None
+
+    def after_step(self, model: Module, step: int, steps: int) -> None:
+        """Act after the optimizer's step and before gradients are cleared."""
+
+
+class OptimizerStrategy(Strategy[OptionsT]):
+    """A method with an optimizer of its own, in place of AdamW."""
+
+    @abstractmethod
+    def optimizer(self, param_groups: list[dict[str, Any]], learning_rate: float) -> Optimizer:
+        """Return the optimizer of a phase."""

@@ -1,7 +1,8 @@
-"""The base class of tasks."""
+"""Base classes of tasks. A task derives from what it can do; core asks with `isinstance`."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Task(Plugin[OptionsT]):
-    """What to learn: which columns, how a row becomes an example, what the loss is, how answers are scored."""
+    """A kind of problem: its columns, how a row becomes an example, the loss, and how predictions are scored."""
 
     columns: ClassVar[tuple[Column, ...]]
     metric: ClassVar[Metric]
@@ -39,20 +40,22 @@ class Task(Plugin[OptionsT]):
     """What `num_tokens` counts. Only tokens have a limit that comes from the model, and are cut there."""
     input: ClassVar[str | None] = None
     """The role of a bare text, or of a file's name, given to `predict`; default: the only column that is always needed."""
-    additive: ClassVar[bool] = True
-    """Whether the loss of a batch is the sum of its examples' losses, so that a step may be cut anyhow. A loss over the
-    whole step, such as a contrastive one, is not, and has `embed` and `contrastive_loss` instead of `loss`."""
     bootstrap_samples: ClassVar[int] = 200
-    """How often `score` is called on resampled rows for the 95% intervals; 0 where it is slow or cannot be resampled."""
+    """Resamples of the rows for the 95% intervals; 0 where `score` is slow or cannot be resampled."""
+    fixture: ClassVar[str | None] = None
+    """Rows that `hubtune plugins --check` tries the task on: `module:class` of a `hubtune.testing.TaskFixture`."""
 
     added_columns: tuple[str, ...] = ()
     """Roles that `add_columns` fills, given this task's options. Data with such columns cannot be streamed."""
 
     def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
-        """Read the training data before any model is fetched: JSON facts such as the label space.
+        """Check the training data and describe it, before any model is fetched.
 
-        Raises DataError, with row numbers, for what cannot be learnt from. Kept in `run.json`. A list under `labels` is shown by
-        `--check` and by the card. Rows that are evaluated or predicted later do not come here, but only to `encode`.
+        Returns JSON, such as the label space. It is kept in `run.json` and with the model; a list under `labels` is
+        shown by `--check` and by the card. Rows that are evaluated or predicted later do not come here, but only to `encode`.
+
+        Raises:
+            DataError: for rows that cannot be learnt from, with their numbers.
         """
         return {}
 
@@ -65,111 +68,126 @@ class Task(Plugin[OptionsT]):
         return {}
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
-        """What the model's configuration and processor need, given what `validate_data` found; no facts: a model that was
-        tuned without hubtune."""
-        return ModelSetup(processor=base.processor)
+        """Return changes to the model's configuration and tokenizer; neither is changed in place.
+
+        Args:
+            dataset_info: what `validate_data` returned; empty for a model that was tuned without hubtune.
+        """
+        return ModelSetup()
 
     def select_metric(self, base: Base) -> Metric:
-        """What decides for this model; default: the class's `metric`. One of what `score` makes of `postprocess`'s answers."""
+        """Return the metric that decides which weights are best: a key of what `score` makes of `postprocess`'s answers."""
         return self.metric
 
+    @abstractmethod
     def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
-        """Examples of many rows, one list per row (several: windows over it), cut at `base.max_length`.
+        """Yield the examples of each row: one list per row (several examples: windows over it), cut at `base.max_length`.
 
-        Rows may lack their targets; raises DataError for a target that the model does not know. Nothing is padded, decoded or moved to a device here. Of large data, this is called for
-        some rows at a time; `enumerate_rows` says which these are. Examples are kept in flat arrays: a mapping comes back as a dict.
+        Rows may lack their targets. Nothing is padded, decoded or moved to a device here. Large data comes some rows at a
+        time; `enumerate_rows` gives their numbers. Examples are kept in flat arrays: a mapping comes back as a dict.
+
+        Raises:
+            DataError: for a target that the model does not know.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def num_tokens(self, example: Example) -> int:
-        """What an example costs, in `unit`s: a batch costs its longest times its count. A patch is 16 x 16 pixels, a
-        frame 20 ms of sound, so that sizes of all tasks are alike."""
-        raise NotImplementedError
+        """Return the cost of an example in `unit`s: a batch costs its longest times its count.
+
+        A patch is 16 x 16 pixels, a frame 20 ms of sound, so that sizes of all tasks are alike.
+        """
 
     def length(self, example: Example) -> int:
-        """What `base.max_length` limits; default: the size. Less where several texts of a row are cut one by one."""
+        """Return what `base.max_length` limits: less than `num_tokens` where several texts of a row are cut one by one."""
         return self.num_tokens(example)
 
-    def sampling_key(self, example: Example) -> int | None:
-        """A number that examples have in common of which one may be drawn for another: `ExampleRNG.others`. Default: none."""
-        return None
-
+    @abstractmethod
     def collate(self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None) -> Batch:
-        """Pad and stack; images and sound are decoded here. `rngs` holds an example's randomness; None in evaluation."""
-        raise NotImplementedError
+        """Pad and stack examples; images and sound are decoded here. rngs: the randomness of each; None in evaluation.
 
-    def reference_outputs(self, outputs: Any, batch: Batch, base: Base) -> list[dict[str, Any]]:
-        """What the untrained model says of each example, once, before step 0: a frozen reference. Added to the examples."""
-        raise NotImplementedError
-
-    def count(self, batch: Batch) -> dict[str, float]:
-        """The count that each loss term will have, before it is computed, by the term's name. Default: `loss` counts the rows."""
-        return {"loss": float(batch.size)}
+        The batch has no targets where an example has none. Its `counts` are the denominators of the loss terms.
+        """
 
     def forward(self, model: Module, batch: Batch) -> Any:
-        """Run the model; whatever `loss` and `postprocess` need. Default: the model's own output for all inputs but lists,
-        which are for `postprocess` (such as the sizes of images)."""
+        """Run the model. Default: its own output for all inputs but lists, which are for `postprocess` (such as sizes)."""
         return model(**{name: value for name, value in batch.inputs.items() if not isinstance(value, list)})
 
+    @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> Loss | list[Loss]:
-        """The summed loss of a batch, from what `forward` returned."""
-        return self.contrastive_loss(self.embed(outputs, batch), [batch])
+        """Return the loss of a batch, summed over its targets, from what `forward` returned."""
 
-    def embed(self, outputs: Any, batch: Batch) -> Tensor:
-        """For a loss over the whole step: what it compares, one entry per example, (examples, ...)."""
-        raise NotImplementedError
-
-    def contrastive_loss(self, representations: Tensor, batches: Sequence[Batch]) -> Loss:
-        """For a loss over the whole step: the loss of all its representations, in the order of its batches.
-
-        Gradients flow through a cache of them, so that a step may be cut (Gao et al., GradCache, arXiv:2101.06983).
-        """
-        raise NotImplementedError
-
+    @abstractmethod
     def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[Prediction]:
-        """One answer per example from one forward pass: cheap enough for every validation."""
-        raise NotImplementedError
-
-    def predict(self, model: Module, batch: Batch, base: Base) -> list[Prediction]:
-        """One answer per example, the real thing (such as generated text). Default: `postprocess`.
-
-        Where a task has its own, rows are evaluated with both, and a prediction holds the entries of both.
-        """
-        return self.postprocess(self.forward(model, batch), batch, base)
+        """Return one answer per example from one forward pass: cheap enough for every validation."""
 
     def merge(self, parts: Sequence[Prediction], row: Row, base: Base) -> Prediction:
-        """One answer from the answers of a row's examples. Default: the only one."""
+        """Return one answer from the answers of a row's examples. Default: the only one."""
         return parts[0]
 
+    @abstractmethod
     def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
-        """Metrics over all rows. Called again on resampled rows, for the intervals."""
-        raise NotImplementedError
+        """Return metrics over all rows. Called again on resampled rows, for the intervals."""
 
     def report(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
-        """More than numbers in a line, such as a table per class; JSON. Default: nothing."""
+        """Return more than one line of numbers, such as a table per class, as JSON. Default: nothing."""
         return {}
 
-    def question(self, row: Row) -> Row:
-        """What of a row a prediction may see, beyond the targets' columns, which it never sees. Default: all of it."""
-        return row
-
     def show(self, prediction: Prediction) -> Prediction:
-        """What of a prediction the user sees; default: all of it. Here go entries that only `score` needs."""
+        """Return the part of a prediction for users; entries that only `score` needs go here. Default: all of it."""
         return prediction
 
     def usage(self, repo: str, base: Base) -> str:
-        """Python that uses the published model without hubtune; default: its pipeline."""
+        """Return Python that uses the published model without hubtune. Default: its pipeline."""
         return (f'from transformers import pipeline\n\npipe = pipeline("{self.pipeline_tag}", model="{repo}")\n'
                 'print(pipe("What a lovely day"))')
 
     def files(self, base: Base) -> dict[str, str]:
-        """More files to publish, by name: what another library needs to load the model. Default: none."""
+        """Return more files to publish, by name: what another library needs to load the model. Default: none."""
         return {}
 
-    def sample(self, count: int) -> list[dict[str, Any]]:
-        """Labelled rows that can be learnt, for the conformance kit: by role, the same at every call."""
-        raise NotImplementedError
 
-    def gold(self, row: Row, base: Base) -> Prediction:
-        """The prediction that a labelled row deserves, for the conformance kit: no other may score better."""
-        raise NotImplementedError
+class ContrastiveTask(Task[OptionsT]):
+    """A task whose loss compares the examples of a whole step with each other, such as in-batch negatives.
+
+    A step is cut all the same: gradients flow through a cache of the embeddings (Gao et al., GradCache, arXiv:2101.06983).
+    """
+
+    @abstractmethod
+    def embed(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return what the loss compares, one entry per example, (examples, ...)."""
+
+    @abstractmethod
+    def contrastive_loss(self, embeddings: Tensor, batches: Sequence[Batch]) -> Loss:
+        """Return the loss of a step from all its embeddings, in the order of its batches."""
+
+    def loss(self, outputs: Any, batch: Batch) -> Loss | list[Loss]:
+        """Return the loss of a batch that is a whole step."""
+        return self.contrastive_loss(self.embed(outputs, batch), [batch])
+
+
+class SamplingTask(Task[OptionsT]):
+    """A task that draws another example of the same key beside an example, anew in every epoch: `ExampleRNG.others`."""
+
+    @abstractmethod
+    def sampling_key(self, example: Example) -> int | None:
+        """Return the number that an example shares with those that may be drawn for it; None: with no other."""
+
+
+class ReferenceTask(Task[OptionsT]):
+    """A task that compares the model with what it was before training, such as DPO."""
+
+    @abstractmethod
+    def reference_outputs(self, outputs: Any, batch: Batch, base: Base) -> list[dict[str, Any]]:
+        """Return what the untrained model says of each example; asked once, before step 0, and added to the examples."""
+
+
+class GenerativeTask(Task[OptionsT]):
+    """A task that answers by generation. Rows are evaluated with `postprocess` too; a prediction holds both answers."""
+
+    @abstractmethod
+    def predict(self, model: Module, batch: Batch, base: Base) -> list[Prediction]:
+        """Generate one answer per example; empty dicts where only `postprocess` is wanted."""
+
+    def question(self, row: Row) -> Row:
+        """Return the part of a row that a prediction may see, beyond the columns without targets. Default: all of it."""
+        return row

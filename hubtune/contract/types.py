@@ -36,22 +36,21 @@ code that lies beside the weights, at a commit."""
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss summed over its targets, never averaged: the engine divides by the count of the whole step.
+    """A loss summed over its targets, never averaged: the engine divides it by its count over the whole step.
 
-    total: scalar tensor, the sum. count: how many targets (or how much weight) it sums over. A task may
-    return several, told apart by `name`; `weight` is a term's factor in what is minimised.
+    total: scalar tensor, the sum. name: the term, whose count is in `Batch.counts`. weight: the term's factor in what
+    is minimised.
     """
 
     total: Tensor
-    count: float
     name: str = "loss"
     weight: float = 1.0
 
     def __add__(self, other: Loss) -> Loss:
-        """loss(A + B) = loss(A) + loss(B)."""
+        """Add the loss of other examples: loss(A + B) = loss(A) + loss(B)."""
         if (self.name, self.weight) != (other.name, other.weight):
             raise ValueError(f"cannot add the terms {self.name!r} and {other.name!r}")
-        return dataclasses.replace(self, total=self.total + other.total, count=self.count + other.count)
+        return dataclasses.replace(self, total=self.total + other.total)
 
 
 @dataclass(frozen=True)
@@ -102,10 +101,20 @@ class Base:
 
 @dataclass(frozen=True)
 class ModelSetup:
-    """What a task wants of a model: attributes of its configuration, and the processor to save with it."""
+    """Changes that a task makes to a model before training.
+
+    config: attributes of its configuration. tokenizer: attributes of its tokenizer, such as `pad_token`. processor: another
+    one in its place, to be saved with the model; None: its own.
+    """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     processor: Any = None
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
+
+    def __or__(self, other: ModelSetup) -> ModelSetup:
+        """Combine two setups; the other one wins."""
+        processor = self.processor if other.processor is None else other.processor
+        return ModelSetup({**self.config, **other.config}, processor, {**self.tokenizer, **other.tokenizer})
 
 
 @dataclass(frozen=True)
@@ -128,12 +137,18 @@ class Batch:
     """Examples made into tensors.
 
     inputs: the keyword arguments of the model's forward. targets: what the loss compares with, None where the
-    rows have no labels. size: how many examples.
+    rows have no labels. size: the number of examples. counts: the number of targets (or their weight) that each loss term
+    sums over, by its name; a step divides by their sum. Default: `loss` counts the examples.
     """
 
     inputs: dict[str, Any]
     targets: Any
     size: int
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.counts:
+            object.__setattr__(self, "counts", {"loss": float(self.size)})
 
 
 @dataclass(frozen=True)

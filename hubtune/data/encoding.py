@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hubtune.contract import Base, Example, Rows, Task
+from hubtune.contract import Base, Example, Rows, SamplingTask, Task
+from hubtune.contract.validation import checked, encoded_rows
 from hubtune.data.dataset import EncodedDataset, Examples
 from hubtune.data.example_store import ExampleStore
 from hubtune.data.row_batches import row_batches
@@ -76,8 +77,7 @@ class Encoder:
     def __init__(self, task: Task[Any], rows: Rows, base: Base, progress: Progress) -> None:
         self.task, self.rows, self.base, self.progress = task, rows, base, progress
         self.store = ExampleStore()
-        self.has_length = type(task).length is not Task.length
-        self.has_groups = type(task).sampling_key is not Task.sampling_key
+        self.has_groups = isinstance(task, SamplingTask)
 
     def encode_rows(self, max_length: int | None, numbers: NDArray[np.int64] | None = None) -> EncodedDataset:
         """Append the examples of all rows, or of some, to the store. Only `finish` makes them readable."""
@@ -86,7 +86,7 @@ class Encoder:
         gc.freeze()  # otherwise the collector walks through all modules and models again and again: a third of the time
         try:
             for batch in row_batches(self.rows, None if numbers is None else numbers.tolist()):
-                lists = [list(examples) for examples in self.task.encode(batch, base)]
+                lists = encoded_rows(self.task, batch, base)
                 tables.append(self.append([example for examples in lists for example in examples], list(map(len, lists))))
                 self.progress(len(batch))
         finally:
@@ -95,14 +95,15 @@ class Encoder:
         order = np.arange(first, len(self.store)) if first else None
         return EncodedDataset(
             Examples(self.store, order), np.repeat(np.arange(len(counts)), counts), sizes, len(counts),
-            lengths if self.has_length else sizes, groups if self.has_groups else None)
+            lengths, groups if self.has_groups else None)
 
     def append(self, examples: list[Example], counts: list[int]) -> list[NDArray[np.int64]]:
         """Store examples; returns the columns of the dataset: counts by row; sizes, lengths and groups by example."""
         self.store.extend(examples)
-        sizes = [self.task.num_tokens(example) for example in examples]
-        lengths = [self.task.length(example) for example in examples] if self.has_length else []
-        groups = [self.task.sampling_key(example) for example in examples] if self.has_groups else []
+        task = self.task
+        sizes = [checked(task, "num_tokens", task.num_tokens(example)) for example in examples]
+        lengths = [checked(task, "length", task.length(example)) for example in examples]
+        groups = [task.sampling_key(example) for example in examples] if isinstance(task, SamplingTask) else []
         columns = (counts, sizes, lengths, [-1 if group is None else group for group in groups])
         return [np.array(column, np.int64) for column in columns]
 

@@ -15,21 +15,16 @@ from torch import Tensor
 from torch.nn import Module, ModuleDict, ModuleList
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hubtune.contract import Strategy
+from hubtune.contract import StepStrategy, Strategy
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-LOOKING = ("regularization", "after_step")
-"""Methods in which a strategy looks at the weights, of which each process has a part."""
-
-
 def unfit_strategy(strategy: Strategy[Any]) -> str | None:
     """Why a strategy cannot train weights that are shared out; None where it can."""
-    kind = type(strategy)
-    if any(getattr(kind, name) is not getattr(Strategy, name) for name in LOOKING):
+    if isinstance(strategy, StepStrategy):
         return f"the strategy '{strategy.name}' looks at the weights between steps, and each process would see its part of them"
-    if kind.from_pretrained_kwargs is not Strategy.from_pretrained_kwargs:
+    if strategy.from_pretrained_kwargs():
         return f"the strategy '{strategy.name}' loads weights in a form of its own, which cannot be cut into parts"
     return None
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hubtune.contract import Base, Task
+from hubtune.contract.validation import loss_terms
 from hubtune.evaluation import inference
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def losses(task: Task[Any], base: Base, train: EncodedDataset, model: Module, it
     """The terms of the mean loss of examples in one batch, drawn as in training: some losses need what is drawn."""
     rngs = [train.example_rng(0, 0, item) for item in items]
     batch = inference.batch_for(model, task, [train.examples[item] for item in items], base, rngs)
-    terms = inference.as_terms(task.loss(task.forward(model, batch), batch))
-    return [term.weight * term.total / (term.count or 1.0) for term in terms]
+    terms = loss_terms(task, task.forward(model, batch), batch)
+    return [term.weight * term.total / (batch.counts[term.name] or 1.0) for term in terms]
 
 
 def learnt(task: Task[Any], base: Base, train: EncodedDataset, model: Module, items: Sequence[int]) -> list[Tensor]:

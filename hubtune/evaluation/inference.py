@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
-from hubtune.contract import Base, Batch, Loss, Prediction, Rows, Task
+from hubtune.contract import Base, Batch, GenerativeTask, Prediction, ReferenceTask, Rows, Task
+from hubtune.contract.validation import checked, collated, loss_terms
 from hubtune.data.batching import batches_of_rank, evaluation_batches
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.example_store import ExampleStore
@@ -61,10 +62,10 @@ def moved(value: Any, device: Any, wide: bool) -> Any:
 
 def batch_for(model: Module, task: Task[Any], examples: Sequence[Any], base: Base, rngs: Any = None) -> Batch:
     """Examples as a batch where the model is, in fp64 if the model computes in it."""
-    batch = task.collate(examples, base, rngs)
+    batch = collated(task, examples, base, rngs)
     weight = next(model.parameters())
     wide = weight.dtype == torch.float64
-    return Batch(moved(batch.inputs, weight.device, wide), moved(batch.targets, weight.device, wide), batch.size)
+    return replace(batch, inputs=moved(batch.inputs, weight.device, wide), targets=moved(batch.targets, weight.device, wide))
 
 
 def batches_of(model: Module, sizes: Sequence[int] | NDArray[np.int64], uniform: bool, most: int = MOST, limit: int = LIMIT) -> list[list[int]]:
@@ -107,7 +108,7 @@ def answer(
 
     Batches are made by size, so that padding is little; the order of the answers is that of the rows.
     """
-    real = real and type(task).predict is not Task.predict
+    real = real and isinstance(task, GenerativeTask)
     sharded = sharding.is_sharded(model)
     # Processes that each have a part of the weights take as many passes as the others; those of a task's own `predict` are all the same.
     together = None if sharded and real else accelerator
@@ -122,12 +123,12 @@ def answer(
             if items:
                 parts += zip(items, said_of(model, task, base, batch, outputs, real), strict=True)
                 if losses and batch.targets is not None:
-                    sums += [(term.name, float(term.total), float(term.count)) for term in as_terms(task.loss(outputs, batch))]
+                    sums += [(term.name, float(term.total), float(batch.counts[term.name])) for term in loss_terms(task, outputs, batch)]
                 advance(len(items) * world)
     if world > 1:
         parts, sums = gather_object(parts), gather_object(sums)
     by_example = dict(parts)  # by id, so that a row counted on two devices still counts once
-    return Answers([task.merge([by_example[item] for item in items], row, base)
+    return Answers([checked(task, "merge", task.merge([by_example[item] for item in items], row, base))
                     for row, items in zip(BatchedRows(rows), encoded.examples_by_row(), strict=True)], means_of(sums))
 
 
@@ -144,8 +145,11 @@ def passed(
 
 def said_of(model: Module, task: Task[Any], base: Base, batch: Batch, outputs: Any, real: bool) -> list[Prediction]:
     """An answer for every example of a batch: what `postprocess` says of the pass, and with `real` what `predict` says."""
-    found = [{} for _ in range(batch.size)] if outputs is None else task.postprocess(outputs, batch, base)
-    return [{**one, **more} for one, more in zip(found, task.predict(model, batch, base), strict=True)] if real else found
+    found = [{} for _ in range(batch.size)] if outputs is None else checked(task, "postprocess", task.postprocess(outputs, batch, base))
+    if not (real and isinstance(task, GenerativeTask)):
+        return found
+    generated = checked(task, "predict", task.predict(model, batch, base))
+    return [{**one, **more} for one, more in zip(found, generated, strict=True)]
 
 
 def means_of(sums: Sequence[tuple[str, float, float]]) -> dict[str, float]:
@@ -162,25 +166,20 @@ def finite(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset) 
     item = int(encoded.sizes.argmax())
     with evaluating(model):
         batch = batch_for(model, task, [encoded.examples[item]], base, [encoded.example_rng(0, 0, item)])
-        terms = as_terms(task.loss(task.forward(model, batch), batch))
+        terms = loss_terms(task, task.forward(model, batch), batch)
     return all(math.isfinite(float(term.total)) for term in terms)
 
 
-def annotated(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset, uniform: bool) -> EncodedDataset:
+def annotated(model: Module, task: ReferenceTask[Any], base: Base, encoded: EncodedDataset, uniform: bool) -> EncodedDataset:
     """The examples with what the model as it is says of them: a frozen reference for what it will become."""
     store, order = ExampleStore(), np.zeros(len(encoded.examples), np.int64)
     with evaluating(model):
         for items in batches_of(model, encoded.sizes, uniform):
             batch = batch_for(model, task, [encoded.examples[item] for item in items], base)
             order[items] = np.arange(len(store), len(store) + len(items))
-            store.extend(task.reference_outputs(task.forward(model, batch), batch, base))
+            store.extend(checked(task, "reference_outputs", task.reference_outputs(task.forward(model, batch), batch, base)))
     store.close()
     return encoded.with_reference(store, order)
-
-
-def as_terms(loss: Loss | list[Loss]) -> list[Loss]:
-    """One loss or several, as several."""
-    return loss if isinstance(loss, list) else [loss]
 
 
 def padding_matters(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset) -> bool:
@@ -196,9 +195,9 @@ def padding_matters(model: Module, task: Task[Any], base: Base, encoded: Encoded
 
     def judged(items: list[int]) -> list[Prediction] | None:
         batch = batch_for(model, task, [encoded.examples[item] for item in items], base)
-        if batch.targets is None and type(task).predict is not Task.predict:
+        if batch.targets is None and isinstance(task, GenerativeTask):
             return None
-        return task.postprocess(task.forward(model, batch), batch, base)
+        return checked(task, "postprocess", task.postprocess(task.forward(model, batch), batch, base))
 
     with evaluating(model):
         together = judged(asked)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hubtune.contract import Base, Task
+from hubtune.contract import Base, ContrastiveTask, Task
+from hubtune.contract.validation import loss_terms
 from hubtune.data.dataset import EncodedDataset
 from hubtune.errors import BrokenPlugin
 from hubtune.evaluation import inference
@@ -27,7 +28,7 @@ TINY = 1e-6
 
 def refuse_mean(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset) -> None:
     """Refuse a task whose loss is no sum. A loss over the whole step, which is none and says so, is not asked."""
-    if not task.additive:
+    if isinstance(task, ContrastiveTask):
         return
     order = encoded.sizes[:SOME].argsort(kind="stable")
     item = int(order[len(order) // 10])  # a small one, and not the oddest
@@ -37,7 +38,7 @@ def refuse_mean(model: Module, task: Task[Any], base: Base, encoded: EncodedData
             raise BrokenPlugin(
                 f"the task '{task.name}' gives a loss that is no sum: {what} of an example is {value:.4g}, and of the same example "
                 f"twice {twice.get(what, 0.0):.4g} instead of {2 * value:.4g}. Steps would depend on how they are cut.",
-                hint="In `loss`, sum over the targets (`reduction=\"sum\"`), and let `Loss.count` and `count` say how many there are. Its author "
+                hint="In `loss`, sum over the targets (`reduction=\"sum\"`), and let `Batch.counts` say how many there are. Its author "
                 "can check that with: hubtune plugins --check",
             )
 
@@ -47,7 +48,7 @@ def figures(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset,
     with inference.evaluating(model):
         batch = inference.batch_for(model, task, [encoded.examples[item] for item in items], base,
                                    [encoded.example_rng(0, 0, item) for item in items])
-        said = {f"`count` ({name})": float(count) for name, count in task.count(batch).items()}
-        for term in inference.as_terms(task.loss(task.forward(model, batch), batch)):
-            said |= {f"the total ({term.name})": float(term.total), f"`Loss.count` ({term.name})": float(term.count)}
+        said = {f"`Batch.counts` ({name})": float(count) for name, count in batch.counts.items()}
+        for term in loss_terms(task, task.forward(model, batch), batch):
+            said[f"the total ({term.name})"] = float(term.total)
     return said

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune import guest
 from hubtune.contract import Base, ModelSetup, Strategy, Task
+from hubtune.contract.validation import checked
 from hubtune.errors import ModelError
 from hubtune.hub.origin import Origin, fetch
 from hubtune.models import compat
@@ -103,7 +104,7 @@ def check_fit(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[An
     if reason:
         raise ModelError(f"{reason}, which the task '{task.name}' needs.", where=origin.repo,
                          hint=f"See which tasks fit it with: hubtune show {origin.repo}")
-    reason = strategy.refuse(task, base.config)
+    reason = checked(strategy, "refuse", strategy.refuse(task, base.config))
     if reason:
         raise ModelError(f"the strategy '{strategy.name}' cannot apply: {reason}", where=origin.repo,
                          hint="See the others with: hubtune strategies")
@@ -116,7 +117,10 @@ def apply_setup(base: Base, setup: ModelSetup) -> Base:
         text = base.config.get_text_config()
         if text is not base.config and hasattr(text, name):
             setattr(text, name, value)
-    return Base(base.repo, base.commit, base.config, setup.processor or base.processor, base.max_length)
+    processor = setup.processor or base.processor
+    for name, value in setup.tokenizer.items():
+        setattr(processor, name, value)
+    return Base(base.repo, base.commit, base.config, processor, base.max_length)
 
 
 def length_limit(base: Base, model: Module) -> int | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune import guest
 from hubtune.callbacks import Callbacks
-from hubtune.contract import Base, Prediction, Strategy, Task, registry
+from hubtune.contract import Base, GenerativeTask, Prediction, Strategy, Task, registry
+from hubtune.contract.validation import checked
 from hubtune.data import splits
 from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, ModelError, RecipeError, listing
@@ -44,7 +45,7 @@ class Model:
             reason = configuration.unsupported_reason(base.config, self.task)
             if reason:
                 raise ModelError(f"{reason}, which the task '{self.task.name}' needs.", where=self.origin.repo)
-            base = configuration.apply_setup(base, self.task.model_config(self._record.get("facts", {}), base))
+            base = configuration.apply_setup(base, checked(self.task, "model_config", self.task.model_config(self._record.get("facts", {}), base)))
             model = self.with_weights(base)
             limit = configuration.length_limit(base, model) if self.task.unit == "tokens" else None
             limit = self._record.get("limit", limit)  # a method may have taken some of the model's positions
@@ -107,7 +108,7 @@ class Model:
             raise RecipeError(f"'{precision}' is no precision of predictions.", hint=f"Choose one of: {listing(PRECISIONS)}")
         found = self._rows(data, split)
         model, base = self.ready()
-        return [self.task.show(found) for found in self._answer(model, base, found, "predicting", callbacks, precision)]
+        return [checked(self.task, "show", self.task.show(found)) for found in self._answer(model, base, found, "predicting", callbacks, precision)]
 
     def _rows(self, data: Any, split: str | None) -> Any:
         if isinstance(data, Sequence) and not isinstance(data, str) and data and isinstance(data[0], str):
@@ -161,7 +162,7 @@ class Model:
         listed = list(BatchedRows(labelled))
         return {
             "model": self.name, "task": self.task.name, "split": name, "rows": len(listed),
-            "metric": self.task.select_metric(base).name, "metrics": self.task.score(predictions, listed, base),
+            "metric": self.task.select_metric(base).name, "metrics": checked(self.task, "score", self.task.score(predictions, listed, base)),
             "intervals": inference.intervals(self.task, predictions, listed, base),
             "report": self.task.report(predictions, listed, base), "seconds": round(time.monotonic() - start, 3),
         }
@@ -170,7 +171,7 @@ class Model:
 def unlabelled(found: Any, task: Task[Any]) -> Any:
     """Rows without what a prediction must not see (and may not know)."""
     found = found.remove_columns([c.role for c in task.columns if c.target and c.role in found.column_names])
-    return found if type(task).question is Task.question else [task.question(row) for row in BatchedRows(found)]
+    return [task.question(row) for row in BatchedRows(found)] if isinstance(task, GenerativeTask) else found
 
 
 def on_best_device(model: Module) -> Module:

@@ -8,7 +8,8 @@ from typing import Any
 
 from hubtune import defaults, hub
 from hubtune.callbacks import Callbacks, RecordingCallbacks
-from hubtune.contract import Base, Strategy, Task, registry
+from hubtune.contract import Base, ContrastiveTask, ReferenceTask, Strategy, Task, registry
+from hubtune.contract.validation import checked
 from hubtune.data import encoding, splits
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.row_batches import BatchedRows
@@ -89,7 +90,7 @@ def prepare(recipe: Recipe, callbacks: Callbacks, source: Any = None, before: Ma
     train = data.splits["train"]
     settings = TrainConfig(**before["settings"]) if before else defaults.settle(
         recipe.train, strategy.defaults, len(train), parameters,
-        still=recipe.train.batch_norm == "frozen" and loading.has_batch_norms(shape), additive=task.additive,
+        still=recipe.train.batch_norm == "frozen" and loading.has_batch_norms(shape), additive=not isinstance(task, ContrastiveTask),
     )
     size = window_of(train, recipe.data.buffer, settings.batch_size or 1, task, noted) if isinstance(train, Stream) else len(train)
     encoded, lengths, base = encode_splits(task, data, base, limit, recipe.train, noted, size)
@@ -125,7 +126,7 @@ def inspected(
             hint="Put the old data back to go on, or train anew with --overwrite.",
         )
     noted.on_info("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
-    dataset_info = task.validate_data({split: BatchedRows(found) for split, found in data.splits.items()})
+    dataset_info = checked(task, "validate_data", task.validate_data({split: BatchedRows(found) for split, found in data.splits.items()}))
     data = splits.training_splits(data, recipe.data, task.columns, recipe.train.seed, noted.on_warning)
     data = replace(data, splits={split: splits.with_added_columns(found, task) for split, found in data.splits.items()})
     noted.on_info("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
@@ -156,7 +157,7 @@ def opened(
     refuse_code(origin)
     base = configuration.open_base(origin, task)
     configuration.check_fit(origin, base, task, strategy)
-    setup = task.model_config(dataset_info, base)
+    setup = checked(task, "model_config", task.model_config(dataset_info, base))
     return configuration.apply_setup(base, setup), dict(setup.config)
 
 
@@ -195,7 +196,7 @@ def encode_splits(
 
 def refuse_unstreamed(task: Task[Any]) -> None:
     """Refuse to stream for a task that has to see all examples before step 0."""
-    if type(task).reference_outputs is not Task.reference_outputs:
+    if isinstance(task, ReferenceTask):
         raise RecipeError(f"'{task.name}' asks the untouched model about every row before step 0, so its data cannot be streamed.",
                           hint="Leave data.stream out.")
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune import guest
 from hubtune.callbacks import Callbacks
-from hubtune.contract import CONTRACT, Task
+from hubtune.contract import CONTRACT, ReferenceTask
+from hubtune.contract.validation import checked
 from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import device, fp64, host_lock, memory, processes, sharding
 from hubtune.evaluation import inference, loss_checks, model_checks, verification
@@ -128,7 +129,7 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
         compute = dataclasses.replace(seen, device=compute.device)
     elif compute.precision == "fp64":
         fp64.model(found.model)
-    if type(prepared.task).reference_outputs is not Task.reference_outputs:
+    if isinstance(prepared.task, ReferenceTask):
         prepared = dataclasses.replace(prepared, encoded={
             split: inference.annotated(found.model, prepared.task, prepared.base, encoded, compute.uniform)
             for split, encoded in prepared.encoded.items()
@@ -154,9 +155,9 @@ def scored(prepared: Prepared, model: Module, compute: device.Compute, callbacks
         answers = inference.answer(model, task, base, listed, encoded, accelerator=processes.state(), advance=callbacks.on_progress,
                                   uniform=compute.uniform, limit=compute.evaluation)
         callbacks.on_progress_end()
-        found["metrics"][split] = task.score(answers.predictions, listed, base)
+        found["metrics"][split] = checked(task, "score", task.score(answers.predictions, listed, base))
         found["intervals"][split] = inference.intervals(task, answers.predictions, listed, base)
-        found["reports"][split] = task.report(answers.predictions, listed, base)
+        found["reports"][split] = checked(task, "report", task.report(answers.predictions, listed, base))
     return found
 
 
@@ -169,7 +170,7 @@ def saved_and_proven(
     verification.witness(
         outcome.model, prepared.task, prepared.base, prepared.encoded["validation"], seen, compute.uniform
     )
-    export = prepared.strategy.export(outcome.model)
+    export = checked(prepared.strategy, "export", prepared.strategy.export(outcome.model))
     place = folder / "model"
     shutil.rmtree(place, ignore_errors=True)
     saving.save(export, prepared.base, place, prepared.origin, prepared.task.files(prepared.base))

@@ -7,15 +7,16 @@ and name your class. `tiny_model` makes a pretrained model in a second, `tiny_fo
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hubtune.testing.fixtures import TaskFixture
     from hubtune.testing.models import tiny_for, tiny_model
     from hubtune.testing.strategies import StrategyConformance
     from hubtune.testing.tasks import TaskConformance
 
 _LAZY = {
-    "StrategyConformance": "strategies", "TaskConformance": "tasks", "tiny_for": "models", "tiny_model": "models",
+    "StrategyConformance": "strategies", "TaskConformance": "tasks", "TaskFixture": "fixtures", "tiny_for": "models", "tiny_model": "models",
 }
 
-__all__ = ["StrategyConformance", "TaskConformance", "tiny_for", "tiny_model"]
+__all__ = ["StrategyConformance", "TaskConformance", "TaskFixture", "tiny_for", "tiny_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune.contract import Base, Batch, Example, ExampleRNG, Loss, Plugin, Prediction, Strategy, Task, registry
+from hubtune.contract import (
+    Base,
+    Batch,
+    Example,
+    ExampleRNG,
+    GenerativeTask,
+    Loss,
+    Plugin,
+    Prediction,
+    ReferenceTask,
+    Strategy,
+    Task,
+    registry,
+)
+from hubtune.contract.validation import checked, loss_terms
 from hubtune.data import encoding
 from hubtune.data.dataset import EncodedDataset
 from hubtune.errors import ModelError
@@ -76,12 +90,12 @@ class Bench:
     @calm()
     def __post_init__(self) -> None:
         self.origin = local_origin(self.folder)
-        self.dataset_info = json.loads(json.dumps(self.task.validate_data({"train": self.rows, "validation": self.rows})))
+        self.dataset_info = json.loads(json.dumps(checked(self.task, "validate_data", self.task.validate_data({"train": self.rows, "validation": self.rows}))))
         opened = configuration.open_base(self.origin, self.task)
         reason = configuration.unsupported_reason(opened.config, self.task)
         if reason:
             raise ModelError(f"{reason}, which the task '{self.task.name}' needs.", where=self.origin.repo)
-        base = configuration.apply_setup(opened, self.task.model_config(self.dataset_info, opened))
+        base = configuration.apply_setup(opened, checked(self.task, "model_config", self.task.model_config(self.dataset_info, opened)))
         shape = loading.meta_model(base, self.task)
         self.base = replace(base, max_length=configuration.length_limit(base, shape))
         self.encoded = encoding.encode(self.task, self.rows, self.base, self.base.max_length)
@@ -121,7 +135,7 @@ class Bench:
         """The examples of all rows, with what a frozen reference says of them where the task wants one."""
         from hubtune.evaluation import inference
 
-        if type(self.task).reference_outputs is Task.reference_outputs:
+        if not isinstance(self.task, ReferenceTask):
             return self.encoded
         return inference.annotated(self.plain, self.task, self.base, self.encoded, uniform=True)
 
@@ -163,24 +177,25 @@ class Bench:
         """The loss terms of examples, by name."""
         batch = self.batch(items, model, rngs)
         with no_grad():
-            terms = self.task.loss(self.task.forward(model, batch), batch)
-        return {term.name: term for term in (terms if isinstance(terms, list) else [terms])}
+            return {term.name: term for term in loss_terms(self.task, self.task.forward(model, batch), batch)}
 
     def judged(self, items: Sequence[int]) -> list[Prediction]:
         """What `postprocess` says of examples, in one batch."""
         batch = self.batch(items)
         with no_grad():
-            return self.task.postprocess(self.task.forward(self.model, batch), batch, self.base)
+            return checked(self.task, "postprocess", self.task.postprocess(self.task.forward(self.model, batch), batch, self.base))
 
     def predicted(self, items: Sequence[int]) -> list[Prediction]:
         """What `predict` says of examples, in one batch."""
+        if not isinstance(self.task, GenerativeTask):
+            return self.judged(items)
         with no_grad():
-            return self.task.predict(self.model, self.batch(items), self.base)
+            return checked(self.task, "predict", self.task.predict(self.model, self.batch(items), self.base))
 
     @property
     def generates(self) -> bool:
-        """Whether the task has a `predict` of its own."""
-        return type(self.task).predict is not Task.predict
+        """Whether the task answers by generation."""
+        return isinstance(self.task, GenerativeTask)
 
     def answers(self, real: bool = True) -> list[Prediction]:
         """One merged prediction per row of the untrained model, as the evaluation makes it."""

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, Plugin, Strategy, Task
 from hubtune.contract.registry import check_class, misspelt, unavailable
-from hubtune.contract.validation import looked_at
 from hubtune.errors import RecipeError
 from hubtune.options import fill
 from hubtune.testing.bench import Failed, calm, ensure, registered
@@ -204,20 +203,18 @@ class Conformance:
 
     @classmethod
     def made(cls) -> Any:
-        """An instance of the plugin with the options of the class; what its methods return is looked at."""
-        return looked_at(cls.plugin(fill(cls.plugin.Options, cls.options, "options")), always=True)
+        """An instance of the plugin with the options of the class."""
+        return cls.plugin(fill(cls.plugin.Options, cls.options, "options"))
 
     def test_it_is_documented(self) -> None:
         """The class, its summary and every option say what they are."""
         documented(self.plugin)
 
     def test_its_methods_are_those_of_the_contract(self) -> None:
-        """No method has nearly the name of one that hubtune calls, and what the kit stands on is there."""
+        """No method has nearly the name of one that hubtune calls,."""
         parent: Any = Task if issubclass(self.plugin, Task) else Strategy
         said = misspelt(self.plugin, parent)
         ensure(not said, f"{self.plugin.__name__} does not do what it seems to.{said}", "the names of the methods in docs/plugins.md")
-        lacking = [f"`{name}`" for name in ("sample", "gold") if getattr(self.plugin, name, None) is getattr(Task, name)]
-        ensure(not lacking, f"{self.plugin.__name__} lacks {', '.join(lacking)}.", "what the kit tries the task on: rows, and the right answers")
 
     def test_its_import_is_cheap(self) -> None:
         """Nothing heavy is imported before it works: `hubtune --help` imports every plugin."""

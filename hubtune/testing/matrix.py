@@ -19,6 +19,7 @@ from hubtune.contract.registry import Registry, unavailable
 from hubtune.errors import DataError, HubtuneError, ProofError
 from hubtune.recipe import PluginChoice
 from hubtune.testing.bench import Bench, calm
+from hubtune.testing.fixtures import fixture_for
 from hubtune.testing.watched import Declined
 
 ROWS, STEPS = 12, 2
@@ -109,7 +110,7 @@ def set_up(task: Task[Any], place: Path) -> Bench | Exception:
     from hubtune.testing.sums import sums
 
     try:
-        rows = task.sample(ROWS)
+        rows = fixture_for(task).sample(task, ROWS)
         bench = Bench(task, tiny_for(task, place / "tiny", rows=rows), rows)
         sums(bench, bench.uniform)
         return bench

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hubtune.testing.fixtures import fixture_for
+
 LENGTH = 128
 """Tokens that a tiny model takes."""
 WORDS = 400
@@ -178,7 +180,8 @@ def tiny_for(
     if model_type not in FAMILIES:
         return tiny_model(model_type, folder, seed=seed)
     if rows is None:
-        rows = (task() if isinstance(task, type) else task).sample(16)
+        made = task() if isinstance(task, type) else task
+        rows = fixture_for(made).sample(made, 16)
     return tiny_model(model_type, folder, texts=list(strings(rows)) or TEXTS, seed=seed)
 
 

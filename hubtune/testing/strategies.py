@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hubtune.contract import Strategy, registry
+from hubtune.contract.validation import checked
 from hubtune.defaults import OPEN
 from hubtune.evaluation import verification
 from hubtune.recipe import PluginChoice
 from hubtune.testing import models as tiny
 from hubtune.testing.bench import ROWS, Bench, Failed, ensure
 from hubtune.testing.checks import STEPS, Conformance, Runs, same_weights
+from hubtune.testing.fixtures import fixture_for
 from hubtune.testing.watched import Declined, Learnt, learn
 
 
@@ -38,7 +40,7 @@ class StrategyConformance(Conformance):
             ensure(isinstance(cls.task, str), f"the test class says task = {cls.task!r}: it is the name of an installed task, "
                    "such as \"text-classification\".", "`task` of the test class")
             task = registry.load().task(PluginChoice(cls.task, cls.task_options))
-            rows = task.sample(ROWS)
+            rows = fixture_for(task).sample(task, ROWS)
             folder = tiny.tiny_for(task, Path(cls._place.name) / "tiny", rows=rows, model_type=cls.model)
             return Bench(task, folder, rows)
 
@@ -84,7 +86,8 @@ class StrategyConformance(Conformance):
         import transformers
 
         bench = self.bench()
-        said = self.made().refuse(bench.task, bench.base.config)
+        strategy = self.made()
+        said = checked(strategy, "refuse", strategy.refuse(bench.task, bench.base.config))
         ensure(said is None, f"it refuses the model that it is tested on: {said}", "`model` and `task` of the test class")
         for name, family in tiny.FAMILIES.items():
             reason = self.made().refuse(bench.task, getattr(transformers, family.config)(**family.sizes))
@@ -115,7 +118,7 @@ class StrategyConformance(Conformance):
         batch = inference.batch_for(learnt.outcome.model, bench.task, bench.examples[:4], bench.base)
         with inference.evaluating(learnt.outcome.model) as model:
             before = clean_process.compared(model(**batch.inputs))
-        made = learnt.watched.strategy.export(learnt.outcome.model)
+        made = checked(learnt.watched.strategy, "export", learnt.watched.strategy.export(learnt.outcome.model))
         ensure(made.loads_with == self.plugin.loads_with, f"the class says loads_with={self.plugin.loads_with!r}, its export "
                f"{made.loads_with!r}.", "`loads_with` and `export`")
         ensure(hasattr(made.root, "save_pretrained"), f"the root is a {type(made.root).__name__} without save_pretrained.", "`export`")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from hubtune.contract import ContrastiveTask
 from hubtune.evaluation.inference import gap
 from hubtune.evaluation.loss_checks import refuse_mean
 from hubtune.testing.bench import Bench, ensure, no_grad
@@ -9,8 +12,8 @@ from hubtune.testing.bench import Bench, ensure, no_grad
 
 def sums(bench: Bench, uniform: bool, atol: float = 1e-5) -> None:
     """The loss of a step is the same however it is cut, and a training asks nothing more. uniform: only examples of one size meet."""
-    if not bench.task.additive:
-        whole_loss(bench, atol)
+    if isinstance(bench.task, ContrastiveTask):
+        whole_loss(bench, bench.task, atol)
         return
     for items in [bench.order()] if not uniform else one_size(bench):
         if len(items) < 2:
@@ -22,12 +25,12 @@ def sums(bench: Bench, uniform: bool, atol: float = 1e-5) -> None:
             ensure(gap(float(term.total), parts) <= rounding(bench, atol),
                    f"the loss {name!r} of {len(items)} examples is {float(term.total):.8g}, and {parts:.8g} in two halves.",
                    "`loss`: sum over targets, with `reduction=\"sum\"`, never a mean; padding must not count")
-            ensure(gap(term.count, first[name].count + second[name].count) <= 1e-9,
-                   "counts do not add up.", "`Loss.count` and `count`")
+            counts = [bench.batch(part, rngs=True).counts[name] for part in (items, items[:middle], items[middle:])]
+            ensure(gap(counts[0], counts[1] + counts[2]) <= 1e-9, "counts do not add up.", "`collate`: `Batch.counts`")
     refuse_mean(bench.model, bench.task, bench.base, bench.annotated)
 
 
-def whole_loss(bench: Bench, atol: float) -> None:
+def whole_loss(bench: Bench, task: ContrastiveTask[Any], atol: float) -> None:
     """A loss over a whole step is the same from representations that were made in parts."""
     import torch
 
@@ -35,9 +38,9 @@ def whole_loss(bench: Bench, atol: float) -> None:
     parts = [items, items[: len(items) // 2], items[len(items) // 2 :]]
     with no_grad():
         batches = [bench.batch(part, rngs=True) for part in parts]
-        made = [bench.task.embed(bench.task.forward(bench.model, batch), batch) for batch in batches]
-        whole = bench.task.contrastive_loss(made[0], batches[:1])
-        cut = bench.task.contrastive_loss(torch.cat(made[1:]), batches[1:])
+        made = [task.embed(task.forward(bench.model, batch), batch) for batch in batches]
+        whole = task.contrastive_loss(made[0], batches[:1])
+        cut = task.contrastive_loss(torch.cat(made[1:]), batches[1:])
     ensure(len(made[0]) == len(items), f"{len(items)} examples have {len(made[0])} representations.", "`embed`")
     ensure(gap(float(whole.total), float(cut.total)) <= rounding(bench, atol),
            f"the loss of a step is {float(whole.total):.8g}, and {float(cut.total):.8g} when it is cut in two.",

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hubtune.contract import Strategy, Task
+from hubtune.contract import Base, GenerativeTask, Prediction, Row, Strategy, Task
+from hubtune.contract.validation import checked, loss_terms
 from hubtune.data.encoding import encode
 from hubtune.data.row_batches import RowBatch
 from hubtune.errors import BrokenPlugin, HubtuneError
 from hubtune.evaluation.inference import batch_for, gap
 from hubtune.testing.bench import ROWS, Bench, Failed, ensure, no_grad, same_tensors
 from hubtune.testing.checks import Conformance, Runs, same_weights
+from hubtune.testing.fixtures import TaskFixture, fixture_for
 from hubtune.testing.models import tiny_for
 from hubtune.testing.sums import one_size, rounding, sums
 
 NAMES = {"judged": "postprocess", "predicted": "predict"}
 
 
-class TaskConformance(Conformance):
+def tokens_of(processor: Any) -> str:
+    """Describe what a task may want to change of a tokenizer: its special tokens and its chat template."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    return repr([getattr(tokenizer, name, None) for name in ("special_tokens_map", "chat_template", "src_lang", "tgt_lang")])
+
+
+class TaskConformance(Conformance, TaskFixture):
     """Every check that a task has to pass.
 
         class TestLevels(TaskConformance):
@@ -40,12 +47,20 @@ class TaskConformance(Conformance):
     uniform: ClassVar[bool] = False
     """The model has no mask, so only examples of one size meet in a batch."""
 
+    def sample(self, task: Task[Any], count: int) -> list[dict[str, Any]]:
+        """Return labelled rows that can be learnt, by role, the same at every call. Default: the task's fixture."""
+        return fixture_for(task).sample(task, count)
+
+    def gold(self, task: Task[Any], row: Row, base: Base) -> Prediction:
+        """Return the prediction that a labelled row deserves; no other may score better. Default: the task's fixture."""
+        return fixture_for(task).gold(task, row, base)
+
     @classmethod
     def bench(cls) -> Bench:
         """The task on a tiny model, with its sample encoded."""
         def make() -> Bench:
             task = cls.made()
-            rows = task.sample(cls.rows)
+            rows = cls().sample(task, cls.rows)
             return Bench(task, tiny_for(task, Path(cls._place.name) / "tiny", rows=rows, model_type=cls.model), rows)
 
         return cls.once("bench", make)  # type: ignore[no-any-return]
@@ -70,14 +85,14 @@ class TaskConformance(Conformance):
     def test_its_sample_is_labelled_and_the_same_at_every_call(self) -> None:
         """`sample(n)` gives n rows by role, with all that training needs."""
         task = self.made()
-        rows = task.sample(self.rows)
+        rows = self.sample(task, self.rows)
         ensure(len(rows) == self.rows, f"sample({self.rows}) gave {len(rows)} rows.", "`sample`")
         needed = {column.role for column in task.columns if column.needed != "never"}
         ensure(all(needed <= row.keys() for row in rows), f"its rows lack some of {sorted(needed)}.", "`sample`")
         known = {column.role for column in task.columns}
         ensure(all(row.keys() <= known for row in rows), f"its rows have roles that `columns` does not: {sorted(known)}.",
                "`sample`")
-        ensure(same_tensors(rows, task.sample(self.rows)), "two calls give different rows.", "randomness in `sample`")
+        ensure(same_tensors(rows, self.sample(task, self.rows)), "two calls give different rows.", "randomness in `sample`")
 
     def test_its_facts_are_json_and_configure_the_same_model_again(self) -> None:
         """`validate_data` gives JSON; `model_config` writes the same from these facts, and keeps a tuned model as it is."""
@@ -88,7 +103,10 @@ class TaskConformance(Conformance):
         ensure(again.base.config.to_json_string() == bench.base.config.to_json_string(),
                "the same facts configure another model.", "`model_config`")
         tuned = self.made()
+        before = tokens_of(again.base.processor)
         setup = tuned.model_config({}, again.base)
+        ensure(tokens_of(again.base.processor) == before, "it changes the tokenizer in place.",
+               "`model_config`: return ModelSetup(tokenizer={\"pad_token\": ...})")
         changed = [key for key, value in setup.config.items()
                    if json.dumps(value, default=str) != json.dumps(getattr(bench.base.config, key, None), default=str)]
         ensure(not changed, f"without facts, a tuned model loses its {', '.join(changed)}.",
@@ -126,7 +144,8 @@ class TaskConformance(Conformance):
         batch = batch_for(bench.model, bench.task, lists[0], bench.base)
         ensure(not needed or batch.targets is None, "a batch of rows without targets has targets.", "`collate`")
         with no_grad():
-            answers = bench.task.predict(bench.model, batch, bench.base)
+            answers = (bench.task.predict(bench.model, batch, bench.base) if isinstance(bench.task, GenerativeTask)
+                       else bench.task.postprocess(bench.task.forward(bench.model, batch), batch, bench.base))
         ensure(len(answers) == len(lists[0]), f"{len(lists[0])} examples got {len(answers)} answers.", "`predict`, `postprocess`")
 
     def test_a_long_row_is_cut_at_the_length_that_it_may_have(self) -> None:
@@ -166,16 +185,14 @@ class TaskConformance(Conformance):
         """What rounding may do."""
         return rounding(bench, self.atol)
 
-    def test_its_counts_are_known_before_the_forward_pass(self) -> None:
-        """`count(batch)` names the same terms as `loss`, with the same counts."""
+    def test_every_loss_term_has_a_count_above_zero(self) -> None:
+        """`Batch.counts` names the terms of `loss`, and nothing else."""
         bench = self.bench()
-        batch = bench.batch(bench.whole, rngs=True)
-        said = bench.task.count(batch)
-        real = {name: term.count for name, term in bench.losses(bench.model, bench.whole).items()}
-        ensure(gap({k: float(v) for k, v in said.items()}, {k: float(v) for k, v in real.items()}) <= 1e-9,
-               f"count says {said}, and the loss has {real}.",
-               "`count`: unless the task has its own, a loss counts the rows; it has to be the count of each `Loss`")
-        ensure(all(float(count) > 0 for count in said.values()), f"a count is not above 0: {said}.", "`count`")
+        counts = bench.batch(bench.whole, rngs=True).counts
+        terms = bench.losses(bench.model, bench.whole)
+        ensure(counts.keys() == terms.keys(), f"the batch counts {sorted(counts)}, and the loss has {sorted(terms)}.",
+               "`collate`: `Batch.counts`, by the name of each `Loss`; by default `loss` counts the rows")
+        ensure(all(float(count) > 0 for count in counts.values()), f"a count is not above 0: {counts}.", "`Batch.counts`")
 
     def test_it_learns_eight_rows_by_heart(self) -> None:
         """The loss of eight rows falls below half of where it began, within `steps` steps at `rate`."""
@@ -190,9 +207,8 @@ class TaskConformance(Conformance):
             total: Any = 0.0
             for part in [items] if not self.uniform else one_size(bench, items):
                 batch = bench.batch(part, model, rngs=True)
-                terms = bench.task.loss(bench.task.forward(model, batch), batch)
-                for term in terms if isinstance(terms, list) else [terms]:
-                    total = total + term.weight * term.total / max(term.count, 1e-9)
+                for term in loss_terms(bench.task, bench.task.forward(model, batch), batch):
+                    total = total + term.weight * term.total / max(batch.counts[term.name], 1e-9)
             ensure(bool(torch.isfinite(total.detach())), f"the loss became {float(total.detach())} after {len(seen)} steps.", "`loss`, or a lower `rate`")
             seen.append(float(total.detach()))
             if seen[-1] < 0.5 * seen[0]:
@@ -241,7 +257,7 @@ class TaskConformance(Conformance):
         """Predictions, and what the user sees of them, are JSON without NaN."""
         bench = self.bench()
         for row, answer in zip(bench.rows, bench.answers(), strict=True):
-            for value in (answer, bench.task.show(answer), bench.task.gold(row, bench.base)):
+            for value in (answer, bench.task.show(answer), self.gold(bench.task, row, bench.base)):
                 ensure(isinstance(value, dict) and value, f"a prediction is a dict with entries, not {value!r}.", "`postprocess`, `gold`")
                 try:
                     json.dumps(value, allow_nan=False)
@@ -253,8 +269,10 @@ class TaskConformance(Conformance):
         bench = self.bench()
         task, base, rows = bench.task, bench.base, bench.rows
         metric = task.select_metric(base)
-        score = partial(task.score, rows=rows, base=base)
-        gold = [task.gold(row, base) for row in rows]
+        def score(predictions: list[Prediction]) -> dict[str, float]:
+            return checked(task, "score", task.score(predictions, rows, base))
+
+        gold = [self.gold(task, row, base) for row in rows]
         judged = score(bench.answers(real=False))
         ensure(metric.name in judged, f"score of judge's answers has no {metric.name!r}: {sorted(judged)}.",
                "`score`: the deciding metric is needed at every validation, which only asks `postprocess`")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubtune.callbacks import Callbacks
-from hubtune.contract import Strategy
+from hubtune.contract import OptimizerStrategy, StepStrategy, Strategy
+from hubtune.contract.validation import checked
 from hubtune.errors import ModelError
 from hubtune.testing.bench import Bench, calm, ensure
 
@@ -35,16 +37,18 @@ class Watched:
     faults: list[str] = field(default_factory=list)
     module: Module | None = None
     added: bool = False
+    hooked: set[str] = field(default_factory=set)
+    rated: bool = False
 
     def __post_init__(self) -> None:
         strategy, watched = self.strategy, self
-        prepare, groups, after_step = strategy.prepare, strategy.param_groups, strategy.after_step
+        prepare, groups = strategy.prepare, strategy.param_groups
 
         def seen_prepare(model: Module, newly_initialized: frozenset[str], task: Any, plan: Any) -> Module:
             before = {id(parameter): name for name, parameter in model.named_parameters()}
             values = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
             try:
-                module = prepare(model, newly_initialized, task, plan)
+                module = checked(strategy, "prepare", prepare(model, newly_initialized, task, plan))
             except ModelError as error:
                 raise Declined(error.message, hint=error.hint, where=error.where) from error
             watched.module, watched.newly_initialized = module, newly_initialized
@@ -57,25 +61,23 @@ class Watched:
             return module
 
         def seen_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
-            made = groups(model, weight_decay)
+            made = checked(strategy, "param_groups", groups(model, weight_decay))
             watched.look_at(model, made)
             return made
 
-        def seen_after_step(model: Module, step: int, steps: int) -> None:
-            for name, parameter in model.named_parameters():
-                if parameter.grad is not None and bool((parameter.grad != 0).any()):
-                    watched.reached.add(name)
-            after_step(model, step, steps)
-
         strategy.prepare = seen_prepare  # type: ignore[method-assign]
         strategy.param_groups = seen_groups  # type: ignore[method-assign]
-        strategy.after_step = seen_after_step  # type: ignore[method-assign]
 
     def look_at(self, model: Module, groups: list[dict[str, Any]]) -> None:
         """Every trainable parameter is in exactly one group."""
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
         grouped = [id(parameter) for group in groups for parameter in group["params"]]
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and name not in self.hooked:
+                self.hooked.add(name)
+                parameter.register_hook(partial(self.note_gradient, name))  # type: ignore[no-untyped-call]
+        self.rated = self.rated or any(group.get("rate", 1.0) != 1.0 for group in groups)
         twice = sorted(names.get(key, "?") for key in set(grouped) if grouped.count(key) > 1)
         left = sorted(names[key] for key in trainable - set(grouped))
         frozen = sorted(names.get(key, "?") for key in set(grouped) - trainable)
@@ -111,13 +113,16 @@ class Watched:
         ensure(not self.newly_initialized or any(inside in moved for inside in heads), "no fresh weight moved.", "`prepare`, `param_groups`")
 
 
+    def note_gradient(self, name: str, gradient: Tensor) -> None:
+        """Note a parameter that a gradient other than zero reached."""
+        if bool((gradient != 0).any()):
+            self.reached.add(name)
+
     def differs(self) -> bool:
-        """Whether the strategy does something that the plain class does not: it freezes, adds, or has a step of its own."""
-        own = [name for name in STEPS_OF_ITS_OWN if getattr(type(self.strategy), name) is not getattr(Strategy, name)]
-        return bool(own) or self.added or self.learned != set(self.start)
-
-
-STEPS_OF_ITS_OWN = ("from_pretrained_kwargs", "phases", "param_groups", "optimizer", "regularization", "after_step")
+        """Tell if the strategy does something that the plain class does not: it freezes, adds, or has its own steps."""
+        strategy = self.strategy
+        own = isinstance(strategy, StepStrategy | OptimizerStrategy) or bool(strategy.from_pretrained_kwargs())
+        return own or self.rated or len(strategy.phases()) > 1 or self.added or self.learned != set(self.start)
 
 
 def holds(name: str, other: str) -> bool:

@@ -14,7 +14,8 @@ from accelerate.utils import gather_object
 
 from hubtune.acceleration import recomputation
 from hubtune.acceleration.interface import Accelerators, BatchRows
-from hubtune.contract import Batch, Loss, Task
+from hubtune.contract import Batch, ContrastiveTask, StepStrategy
+from hubtune.contract.validation import checked, loss_terms
 from hubtune.data.batching import batches_of_rank
 from hubtune.devices import device, processes
 from hubtune.errors import TrainingError
@@ -62,7 +63,7 @@ class Accumulation:
         self.context, self.accelerator, self.scaler = context, accelerator, scaler
         self.accelerators = accelerators or Accelerators()
         self.cutter = StepCutter(context)
-        self.contrastive = type(context.task).contrastive_loss is not Task.contrastive_loss
+        self.contrastive = context.task if isinstance(context.task, ContrastiveTask) else None
         if recomputation.is_enabled(context.model):
             recomputation.enable(context.model)  # the strategy asked for it: dropout must be that of the forward pass
 
@@ -112,19 +113,19 @@ class Accumulation:
         parts = self.parts(model, epoch, cuts)
         counts: dict[str, float] = defaultdict(float)
         for part in parts:
-            for name, count in self.context.task.count(part.batch).items():
+            for name, count in part.batch.counts.items():
                 counts[name] += part.weight * count
         counts = self.over_devices(counts)
         cut_up = len(parts) > 1 or self.accelerator.num_processes > 1
-        caches = self.cached(model, step, parts) if self.contrastive and cut_up else None
+        caches = self.cached(model, step, parts, self.contrastive) if self.contrastive and cut_up else None
         means: dict[str, float] = defaultdict(float)
 
         def backward(position: int) -> Callable[[], None]:
             part = parts[position]
-            if caches is None:
+            if caches is None or self.contrastive is None:
                 objective = self.mean_of(model, step, part, counts, len(cuts), means)
             else:
-                objective = self.through_cache(model, step, part, caches[1][position])
+                objective = self.through_cache(model, step, part, caches[1][position], self.contrastive)
             if position == len(parts) - 1:
                 objective = objective + self.penalty(model, means)
             # DDP averages gradients over devices; this undoes it.
@@ -198,28 +199,28 @@ class Accumulation:
         """A micro-batch's share of the step's mean loss."""
         with self.forward_context(step, part):
             outputs = self.context.task.forward(model, part.batch)
-            terms: list[Loss] = inference.as_terms(self.context.task.loss(outputs, part.batch))
+            terms = loss_terms(self.context.task, outputs, part.batch)
         objective: Any = 0.0
         for term in terms:
-            share_of = term.total / (counts.get(term.name, 0.0) or term.count * cuts or 1.0)
+            share_of = term.total / (counts[term.name] or 1.0)
             objective = objective + term.weight * part.weight * share_of
             means[term.name] += part.weight * float(share_of.detach())
         return objective
 
-    def represented(self, model: Module, step: int, part: MicroBatch) -> Tensor:
+    def represented(self, model: Module, step: int, part: MicroBatch, task: ContrastiveTask[Any]) -> Tensor:
         """What the loss over the whole step compares, of one micro-batch."""
         with self.forward_context(step, part):
-            return self.context.task.embed(self.context.task.forward(model, part.batch), part.batch)
+            return checked(task, "embed", task.embed(task.forward(model, part.batch), part.batch))
 
-    def cached(self, model: Module, step: int, parts: list[MicroBatch]) -> tuple[float, list[Tensor]]:
+    def cached(self, model: Module, step: int, parts: list[MicroBatch], task: ContrastiveTask[Any]) -> tuple[float, list[Tensor]]:
         """The mean loss over the whole step, and its gradient by each micro-batch's representations (GradCache)."""
         with self.agreeing(), torch.no_grad():
-            own = [(part.index, self.represented(model, step, part).detach(), part.batch) for part in parts]
+            own = [(part.index, self.represented(model, step, part, task).detach(), part.batch) for part in parts]
         every = self.everywhere([found for found, part in zip(own, parts, strict=True) if part.weight])
         together = torch.cat([found for _, found, _ in every]).requires_grad_()
         with device.autocast(self.context.compute):
-            loss = self.context.task.contrastive_loss(together, [batch for _, _, batch in every])
-        mean = loss.weight * loss.total / (loss.count or 1.0)
+            loss = checked(task, "contrastive_loss", task.contrastive_loss(together, [batch for _, _, batch in every]))
+        mean = loss.weight * loss.total / (sum(batch.counts[loss.name] for _, _, batch in every) or 1.0)
         (gradient,) = torch.autograd.grad(mean, together)
         of = dict(zip([index for index, _, _ in every], torch.split(gradient, [len(found) for _, found, _ in every]), strict=True))
         return float(mean.detach()), [of[index] if index in of else torch.zeros_like(found) for index, found, _ in own]
@@ -229,18 +230,21 @@ class Accumulation:
         if self.accelerator.num_processes == 1:
             return own
         place = self.accelerator.device
-        every = gather_object([(index, found.cpu(), Batch({}, inference.moved(batch.targets, "cpu", False), batch.size))
+        every = gather_object([(index, found.cpu(), replace(batch, inputs={}, targets=inference.moved(batch.targets, "cpu", False)))
                                for index, found, batch in own])
         return [(index, found.to(place), replace(batch, targets=inference.moved(batch.targets, place, False)))
                 for index, found, batch in sorted(every, key=lambda entry: int(entry[0]))]
 
-    def through_cache(self, model: Module, step: int, part: MicroBatch, gradient: Tensor) -> Any:
+    def through_cache(self, model: Module, step: int, part: MicroBatch, gradient: Tensor, task: ContrastiveTask[Any]) -> Any:
         """A scalar whose gradient is the cached one, carried on into the weights."""
-        return (self.represented(model, step, part) * gradient).sum()
+        return (self.represented(model, step, part, task) * gradient).sum()
 
     def penalty(self, model: Module, means: dict[str, float]) -> Any:
         """The strategy's own term, once a step."""
-        found = self.context.strategy.regularization(self.accelerator.unwrap_model(model))
+        strategy = self.context.strategy
+        if not isinstance(strategy, StepStrategy):
+            return 0.0
+        found = checked(strategy, "regularization", strategy.regularization(self.accelerator.unwrap_model(model)))
         if found is None:
             return 0.0
         share_of = found / self.accelerator.num_processes

@@ -22,6 +22,7 @@ from hubtune.acceleration import composition
 from hubtune.acceleration.interface import BatchRows
 from hubtune.callbacks import Callbacks
 from hubtune.contract import Plan
+from hubtune.contract.validation import checked
 from hubtune.data.labels import row_numbers
 from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import processes, sharding
@@ -170,7 +171,7 @@ class Loop:
                 limit=context.compute.evaluation,
                 known=lambda items, batch: self.accelerators.batch(BatchRows("validation", items, batch)),
             )
-        scores = context.task.score(answers.predictions, list(BatchedRows(context.validation_rows)), context.base)
+        scores = checked(context.task, "score", context.task.score(answers.predictions, list(BatchedRows(context.validation_rows)), context.base))
         metric = context.task.select_metric(context.base)
         sign = 1.0 if metric.higher_is_better else -1.0
         rank = [sign * scores[metric.name], -sum(answers.losses.values())]  # a tie goes to the lower loss

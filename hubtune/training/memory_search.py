@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from hubtune.acceleration.interface import BatchRows
+from hubtune.contract.validation import loss_terms
 from hubtune.devices import memory, processes
 from hubtune.evaluation import inference
 from hubtune.evaluation.model_checks import out_of_memory
@@ -174,7 +175,7 @@ class MemorySearch:
                 outputs = context.task.forward(model, batch)
             context.task.postprocess(outputs, batch, context.base)
             if batch.targets is not None:
-                context.task.loss(outputs, batch)
+                loss_terms(context.task, outputs, batch)
 
 
 def ladder(sizes: NDArray[np.int64], limit: int, most: int) -> list[Rung]:

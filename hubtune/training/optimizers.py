@@ -6,7 +6,8 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from hubtune.contract import Strategy
+from hubtune.contract import OptimizerStrategy, Strategy
+from hubtune.contract.validation import checked
 from hubtune.errors import MissingExtra, RecipeError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def refuse(name: str, strategy: Strategy[Any]) -> None:
     """Refuse an optimizer that this machine or this strategy does not have, before anything is fetched."""
     if name != IN_8_BITS:
         return
-    if type(strategy).optimizer is not Strategy.optimizer:
+    if isinstance(strategy, OptimizerStrategy):
         raise RecipeError(f"train.optimizer={name}: the strategy '{strategy.name}' has an optimizer of its own.",
                           hint="Leave train.optimizer at adamw.")
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -34,6 +35,10 @@ def refuse(name: str, strategy: Strategy[Any]) -> None:
 def make_optimizer(name: str, strategy: Strategy[Any], groups: list[dict[str, Any]], lr: float) -> Optimizer:
     """The optimizer of a phase. In 8 bits, its state takes a quarter of the memory (Dettmers et al., arXiv:2110.02861)."""
     if name != IN_8_BITS:
-        return strategy.optimizer(groups, lr)
+        if isinstance(strategy, OptimizerStrategy):
+            return checked(strategy, "optimizer", strategy.optimizer(groups, lr))
+        from torch.optim import AdamW
+
+        return AdamW(groups, lr=lr, fused=True)  # Loshchilov and Hutter, arXiv:1711.05101
     found: Optimizer = importlib.import_module("bitsandbytes.optim").AdamW8bit(groups, lr=lr)
     return found

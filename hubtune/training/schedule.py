@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hubtune.contract.validation import checked
 from hubtune.contract import Strategy
 from hubtune.recipe import TrainConfig
 
@@ -53,7 +54,7 @@ class Phases:
 
     def __init__(self, strategy: Strategy[Any], module: Module, settings: TrainConfig, steps: int) -> None:
         self.strategy, self.settings = strategy, settings
-        self.each = strategy.phases()
+        self.each = checked(strategy, "phases", strategy.phases())
         self.ends = boundaries([phase.share for phase in self.each], steps)
         self.trainable_by_phase = self.find_trainable(module)
         self.trainable: frozenset[str] = frozenset().union(*self.trainable_by_phase)

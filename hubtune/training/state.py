@@ -10,7 +10,8 @@ import torch
 from accelerate.utils import broadcast
 
 from hubtune.acceleration.interface import Accelerators
-from hubtune.contract import Plan
+from hubtune.contract import Plan, StepStrategy
+from hubtune.contract.validation import checked
 from hubtune.devices import fp64, processes, sharding
 from hubtune.errors import ResumeError, TrainingError
 from hubtune.training import checkpoint, fsdp, optimizers
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def prepare_module(context: TrainingContext, plan: Plan) -> Module:
     """The model as the strategy makes it, the same at every call: weights that it adds are drawn from the seed."""
     torch.manual_seed(context.settings.seed % 2**63)
-    module = context.strategy.prepare(context.model, context.newly_initialized, context.task, plan)
+    module = checked(context.strategy, "prepare", context.strategy.prepare(context.model, context.newly_initialized, context.task, plan))
     return fp64.model(module) if context.compute.precision == "fp64" else module
 
 
@@ -82,7 +83,7 @@ class TrainingState:
         context = self.context
         self.end_phase()
         context.strategy.start_phase(self.module, self.phases.each[index])
-        groups = context.strategy.param_groups(self.module, context.settings.weight_decay or 0.0)
+        groups = checked(context.strategy, "param_groups", context.strategy.param_groups(self.module, context.settings.weight_decay or 0.0))
         optimizer = optimizers.make_optimizer(context.settings.optimizer, context.strategy, groups, context.settings.learning_rate or 0.0)
         if context.shard and sharding.strangers(self.module, optimizer):
             raise processes.once(TrainingError(
@@ -124,7 +125,8 @@ class TrainingState:
         self.accelerators.after_step(self.optimizer)
         if self.accelerator.num_processes > 1 and not context.shard:
             broadcast(list(self.module.buffers()))  # statistics are those of the first process' rows
-        context.strategy.after_step(self.module, step, self.steps)
+        if isinstance(context.strategy, StepStrategy):
+            context.strategy.after_step(self.module, step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         return float(sharding.whole(norm))
 
@@ -139,7 +141,7 @@ class TrainingState:
     def state(self) -> dict[str, Any]:
         """JSON of a checkpoint."""
         return {
-            "strategy": self.context.strategy.state(), "optimizer": checkpoint.optimizer_state(self.optimizer.optimizer)[1],
+            "strategy": checked(self.context.strategy, "state", self.context.strategy.state()), "optimizer": checkpoint.optimizer_state(self.optimizer.optimizer)[1],
             "scaler": self.scaler.state_dict(), "phase": self.phase, "accelerators": self.accelerators.state()[1],
         }
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from toy import Partial
 
-from hubtune import Base, Batch, Loss, Metric, Strategy, Task
+from hubtune import Base, Batch, Loss, Metric, StepStrategy, Strategy
 from hubtune.acceleration import embedding_pruning
 from hubtune.acceleration.interface import Decision
 from hubtune.callbacks import Callbacks
@@ -24,7 +25,7 @@ from hubtune.training.loop import Loop
 ROWS, WORDS = 12, 50
 
 
-class Bag(Task[Any]):
+class Bag(Partial):
     """Two classes of bags of words."""
 
     contract, name, summary, columns, model, pipeline_tag = 2, "bag", "bags of words", (), "", ""
@@ -39,7 +40,7 @@ class Bag(Task[Any]):
         return Batch({"ids": torch.tensor(ids)}, torch.tensor([example["label"] for example in examples]), len(examples))
 
     def loss(self, outputs: Any, batch: Batch) -> Loss:
-        return Loss(torch.nn.functional.cross_entropy(outputs, batch.targets, reduction="sum"), batch.size)
+        return Loss(torch.nn.functional.cross_entropy(outputs, batch.targets, reduction="sum"))
 
     def postprocess(self, outputs: Any, batch: Batch, base: Any) -> Any:
         return [{"label": label} for label in outputs.argmax(-1).tolist()]
@@ -72,7 +73,7 @@ class Full(Strategy[Any]):
     contract, name, summary = 2, "everything", "all"
 
 
-class Pulled(Full):
+class Pulled(Full, StepStrategy[Any]):
     """Looks at all weights."""
 
     def regularization(self, model: Any) -> Any:

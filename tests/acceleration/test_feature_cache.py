@@ -15,9 +15,10 @@ from hubtune_plugins.finetuning.full import Full
 from hubtune_plugins.finetuning.head import Head
 from hubtune_plugins.text.text_classification import TextClassification
 from hubtune_plugins.text.token_classification import TokenClassification
+from toy import Partial
 
 import hubtune
-from hubtune import Batch, Loss, Metric, Phase, Strategy, Task
+from hubtune import Batch, Loss, Metric, Phase, StepStrategy, Strategy
 from hubtune.acceleration import feature_cache, frozen_backbone
 from hubtune.callbacks import Callbacks
 from hubtune.data import encoding
@@ -33,7 +34,7 @@ ROWS = 20
 # ---------------------------------------------------------------------------------------------- a small world
 
 
-class Words(Task[Any]):
+class Words(Partial):
     """Classes of short texts."""
 
     contract, name, summary, columns, model, pipeline_tag = 2, "words", "words", (), "", ""
@@ -48,7 +49,7 @@ class Words(Task[Any]):
         return Batch({"input_ids": ids, "attention_mask": (ids > 0).long()}, torch.tensor([e["label"] for e in examples]), len(examples))
 
     def loss(self, outputs: Any, batch: Batch) -> Loss:
-        return Loss(torch.nn.functional.cross_entropy(outputs, batch.targets, reduction="sum"), batch.size)
+        return Loss(torch.nn.functional.cross_entropy(outputs, batch.targets, reduction="sum"))
 
     def postprocess(self, outputs: Any, batch: Batch, base: Any) -> Any:
         return [{"score": score} for score in outputs[:, 0].tolist()]
@@ -104,7 +105,7 @@ class HeadThenAll(Top):
             model.requires_grad_(True)
 
 
-class Looking(Top):
+class Looking(Top, StepStrategy[Any]):
     def after_step(self, model: Any, step: int, steps: int) -> None:
         pass
 

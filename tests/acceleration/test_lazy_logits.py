@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import sample
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -173,7 +174,7 @@ def gradients_of(kind: str, folder: Path, wrap: Callable[[Any], Any] = lambda mo
     from tiny import prepared
 
     task, found = task_for(kind), []
-    model, base, encoded = prepared(task, folder, task.sample(6))
+    model, base, encoded = prepared(task, folder, sample(task, 6))
     for part in (part for name, part in model.named_buffers() if name == "final_logits_bias"):
         part.copy_(torch.linspace(-1, 1, part.numel()).view(part.shape))
     model = wrap(model).double().eval()
@@ -253,7 +254,7 @@ def test_a_run_is_that_of_plain_kernels(recompute: bool, tiny_model: Callable[..
 
     choose = device.choose
     monkeypatch.setattr(device, "choose", lambda *given: replace(choose(*given), recompute=recompute))
-    rows, own = task_for("gpt2").sample(24), chunked_loss.cross_entropy
+    rows, own = sample(task_for("gpt2"), 24), chunked_loss.cross_entropy
     found = {}
     for way in ("plain", "auto"):
         seen: list[Any] = []

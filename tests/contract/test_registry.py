@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hubtune import Column, Metric, Strategy, Task, hookimpl, option
+from hubtune import Column, ContrastiveTask, Metric, Strategy, Task, hookimpl, option
 from hubtune.cli import listings
 from hubtune.contract import registry
 from hubtune.contract.registry import Registry, from_module, unavailable
@@ -28,7 +28,8 @@ def a_task(**attributes: Any) -> type[Task[Any]]:
     """A whole task class; None takes an attribute away."""
     said = {"contract": 2, "name": "good", "summary": "it is good", "columns": (Column("text", ("text",)),),
             "metric": Metric("accuracy"), "model": "AutoModel", "pipeline_tag": "x", **METHODS, **attributes}
-    return type("Made", (Task,), {key: value for key, value in said.items() if value is not None})
+    base = said.pop("base", Task)
+    return type("Made", (base,), {key: value for key, value in said.items() if value is not None})
 
 
 def a_strategy(**attributes: Any) -> type[Strategy[Any]]:
@@ -148,7 +149,7 @@ def test_a_plugin_that_gives_nothing_is_set_apart(plugins: Registry, module: Mod
     (a_task(metric=None, columns=None, name="other"), "Made lacks columns (a tuple), metric (a Metric)."),
     (a_task(postprocess=None, postproces=METHODS["postprocess"], name="other"),
      "Made lacks `postprocess`. It has a method `postproces`, which hubtune never calls. Did you mean 'postprocess'?"),
-    (a_task(additive=False, name="other"), "Made lacks `embed`, `contrastive_loss`."),
+    (a_task(base=ContrastiveTask, name="other"), "Made lacks `contrastive_loss`, `embed`."),
     (a_task(name=None), "Made lacks name (a str)."), (a_task(summary=None, name="other"), "Made lacks summary (a str)."),
 ])
 def test_a_class_that_is_no_task_is_set_apart(plugins: Registry, kind: Any, reason: str) -> None:

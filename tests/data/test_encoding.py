@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy import Partial
 
-from hubtune import Base, Task
+from hubtune import Base
 from hubtune.data.encoding import encode, encode_for_training
 from hubtune.testing import models as tiny
 from hubtune.testing.models import MODEL_TYPES
 
 
-class Words(Task[Any]):
+class Words(Partial):
     """A word is a token; with `windows`, a long row becomes several examples."""
 
     def __init__(self, windows: bool = False) -> None:

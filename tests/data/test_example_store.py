@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from toy import Partial
 
-from hubtune import Base, Task, enumerate_rows
+from hubtune import Base, SamplingTask, enumerate_rows
 from hubtune.acceleration.embedding_pruning import ids_in
 from hubtune.data.dataset import EncodedDataset, Examples
 from hubtune.data.encoding import encode, encode_for_training
@@ -127,7 +128,7 @@ def test_token_ids_are_found_in_the_columns() -> None:
 # ------------------------------------------------------------------------------------------------ encoded in row batches
 
 
-class Words(Task[Any]):
+class Words(SamplingTask[Any], Partial):
     """A word is a token. Examples hold the number of their row; texts that begin alike are a group."""
 
     def encode(self, rows: Any, base: Base) -> Iterator[list[dict[str, Any]]]:

@@ -116,8 +116,6 @@ def test_fp64_stays_fp64_for_a_while() -> None:
 class Window:
     """Answers with what it sees of a text of more than five tokens: all that stands in the batch."""
 
-    predict = hubtune.Task.predict
-
     def collate(self, examples: Any, base: Any, rngs: Any) -> Batch:
         return Batch({"sizes": torch.tensor(examples)}, None, len(examples))
 

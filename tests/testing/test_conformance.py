@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from hubtune import Export, Loss, ModelSetup, Phase, Strategy, option
-from hubtune.contract import registry, scaffold
+from hubtune import Export, Loss, ModelSetup, OptimizerStrategy, Phase, StepStrategy, Strategy, option
+from hubtune.contract import scaffold
+from hubtune.contract.validation import checked
 from hubtune.errors import BrokenPlugin, ModelError
 from hubtune.evaluation.inference import gap
-from hubtune.recipe import PluginChoice
 from hubtune.testing import StrategyConformance, TaskConformance
 from hubtune.testing.bench import Failed, registered
 from hubtune.testing.checks import cheap, same_weights
@@ -40,9 +41,11 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
     for kind in ("task", "strategy"):
         scaffold.new(f"kit-{kind}", kind, place / kind)
         made[kind] = module_from(place / kind / f"hubtune_kit_{kind}.py")
+    module_from(place / "task" / "tests" / "test_kit_task.py")
+    made["task"].KitTask.fixture = "test_kit_task:TestKitTask"
     yield made
-    for kind in made:
-        del sys.modules[f"hubtune_kit_{kind}"]
+    for name in ("hubtune_kit_task", "hubtune_kit_strategy", "test_kit_task"):
+        del sys.modules[name]
 
 
 @pytest.fixture
@@ -62,8 +65,10 @@ def kit_of(kit: type, good: type, **attributes: Any) -> Iterator[Callable[..., A
     made: list[Any] = []
 
     def build(**faults: Any) -> Any:
-        plugin = type("Faulty", (good,), {"__doc__": "A plugin with a fault.", "__module__": good.__module__, **faults})
-        kind = type("Kit", (kit,), {"plugin": plugin, **attributes})
+        own = {name: faults.pop(name) for name in ("sample", "gold") if name in faults}
+        bases = [base for base, name in ((OptimizerStrategy, "optimizer"), (StepStrategy, "after_step")) if name in faults]
+        plugin = type("Faulty", (good, *bases), {"__doc__": "A plugin with a fault.", "__module__": good.__module__, **faults})
+        kind = type("Kit", (kit,), {"plugin": plugin, **attributes, **own})
         kind.setup_class()  # type: ignore[attr-defined]
         made.append(kind)
         return kind()
@@ -107,6 +112,15 @@ def mean(good: Any) -> Any:
         made := good.loss(self, outputs, batch), total=made.total / batch.size)
 
 
+def changing(good: Any) -> Any:
+    """A `model_config` that gives the tokenizer another pad token itself."""
+    def model_config(self: Any, dataset_info: Any, base: Any) -> Any:
+        base.processor.pad_token = base.processor.unk_token
+        return good.model_config(self, dataset_info, base)
+
+    return model_config
+
+
 FAULTS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], str]] = {
     "no docstring": ("it_is_documented", lambda good: {"__doc__": " "}, "has no docstring"),
     "a name in capitals": ("it_is_documented", lambda good: {"name": "Kit Task"}, "is not kebab-case"),
@@ -115,12 +129,12 @@ FAULTS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], str]] = {
     "an option that is no JSON": ("its_options_survive_json", lambda good: {
         "Options": dataclasses.make_dataclass("Odd", [("when", tuple, option((1, 2), "when"))], frozen=True)}, "do not survive JSON"),
     "a sample that changes": ("its_sample_is_labelled_and_the_same_at_every_call", lambda good: {
-        "sample": lambda self, n: [{"text": str(random.random()), "label": "a"} for _ in range(n)]}, "two calls give different rows"),
+        "sample": lambda self, task, n: [{"text": str(random.random()), "label": "a"} for _ in range(n)]}, "two calls give different rows"),
     "a sample without labels": ("its_sample_is_labelled_and_the_same_at_every_call", lambda good: {
-        "sample": lambda self, n: [{"text": "a"}] * n}, "its rows lack some of"),
+        "sample": lambda self, task, n: [{"text": "a"}] * n}, "its rows lack some of"),
     "labels that a tuned model loses": ("its_facts_are_json_and_configure_the_same_model_again", lambda good: {
         "model_config": lambda self, dataset_info, base: ModelSetup({**good.model_config(self, dataset_info, base).config, "id2label": dict(
-            enumerate(dataset_info.get("labels", ["LABEL_0", "LABEL_1"])))}, base.processor)}, "a tuned model loses its id2label"),
+            enumerate(dataset_info.get("labels", ["LABEL_0", "LABEL_1"])))})}, "a tuned model loses its id2label"),
     "a row lost": ("every_row_is_encoded", lambda good: {
         "encode": lambda self, rows, base: list(good.encode(self, rows, base))[:-1]}, "16 rows became 15 lists"),
     "a size of nothing": ("every_row_is_encoded", lambda good: {"num_tokens": lambda self, example: 0}, "sizes are no positive ints"),
@@ -128,11 +142,16 @@ FAULTS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], str]] = {
         "encode": lambda self, rows, base: good.encode(self, [{"label": "yes", **row} for row in rows], base)}, "has targets"),
     "a mean for a loss": ("its_loss_is_a_sum", lambda good: {"loss": mean(good)}, "in two halves"),
     "a loss over padding": ("its_loss_is_a_sum", lambda good: {"loss": lambda self, outputs, batch: Loss(
-        batch.inputs["input_ids"].shape[1] * outputs.logits.sum(), batch.size)}, "in two halves"),
-    "a count that lies": ("its_counts_are_known_before_the_forward_pass", lambda good: {
-        "count": lambda self, batch: {"loss": 1.0}}, "count says"),
+        batch.inputs["input_ids"].shape[1] * outputs.logits.sum())}, "in two halves"),
+    "a count that lies": ("its_loss_is_a_sum", lambda good: {
+        "collate": lambda self, *given: dataclasses.replace(good.collate(self, *given), counts={"loss": 1.0})}, "counts do not add up"),
+    "a count of nothing": ("every_loss_term_has_a_count_above_zero", lambda good: {
+        "collate": lambda self, *given: dataclasses.replace(good.collate(self, *given), counts={"loss": 1.0, "other": 1.0})},
+        r"the batch counts \['loss', 'other'\], and the loss has \['loss'\]"),
+    "a tokenizer changed in place": ("its_facts_are_json_and_configure_the_same_model_again", lambda good: {
+        "model_config": changing(good)}, "changes the tokenizer in place"),
     "a loss without a gradient": ("it_learns_eight_rows_by_heart", lambda good: {
-        "loss": lambda self, outputs, batch: Loss(0 * outputs.logits.sum() + 3 * batch.size, batch.size)}, "not learnt by heart"),
+        "loss": lambda self, outputs, batch: Loss(0 * outputs.logits.sum() + 3 * batch.size)}, "not learnt by heart"),
     "chance without draws": ("a_draw_fixes_the_batch", lambda good: {"collate": noisy(good)}, "draws differ"),
     "a method misspelt": ("its_methods_are_those_of_the_contract", lambda good: {
         "usagee": lambda self, repo, base: ""}, "a method `usagee`, which hubtune never calls. Did you mean 'usage'"),
@@ -150,7 +169,7 @@ FAULTS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], str]] = {
     "an answer that is no number": ("its_answers_are_json", lambda good: {
         "postprocess": lambda self, outputs, batch, base: [{"label": "yes", "probability": float("nan")}] * batch.size}, "is no JSON"),
     "gold that is not gold": ("no_prediction_scores_better_than_gold", lambda good: {
-        "gold": lambda self, row, base: {"label": {"yes": "no", "no": "yes"}[row["label"]], "probability": 1.0}}, "that of gold"),
+        "gold": lambda self, task, row, base: {"label": {"yes": "no", "no": "yes"}[row["label"]], "probability": 1.0}}, "that of gold"),
     "a metric that tells nothing": ("no_prediction_scores_better_than_gold", lambda good: {
         "score": lambda self, predictions, rows, base: {"accuracy": 1.0}}, "does not tell right answers from wrong ones"),
     "a metric that is not there": ("no_prediction_scores_better_than_gold", lambda good: {
@@ -168,12 +187,11 @@ def test_a_task_with_a_fault_fails_the_check_for_it(task: Callable[..., Any], te
 
 RETURNS: dict[str, tuple[Any, str]] = {
     "validate_data": (lambda self, splits: {"labels": {"a", "b"}}, "a dict.*; it has to return a dict of JSON values"),
-    "model_config": (lambda self, dataset_info, base: {"num_labels": 2}, r"a dict \(\{'num_labels': 2\}\); it has to return a Setup"),
+    "model_config": (lambda self, dataset_info, base: {"num_labels": 2}, r"a dict \(\{'num_labels': 2\}\); it has to return a ModelSetup"),
     "encode": (lambda self, rows, base: ({"input_ids": [1]} for _ in rows), "a dict .*; it has to return lists of examples, one list per row"),
     "num_tokens": (lambda self, example: 2.5, r"a float \(2.5\); it has to return a whole number"),
     "collate": (lambda self, examples, base, rngs: ({}, None), "a tuple of dict .*; it has to return a Batch"),
-    "count": (lambda self, batch: batch.size, "an int .*; it has to return a dict of numbers"),
-    "loss": (lambda self, outputs, batch: outputs.logits.sum(), r"a Tensor; it has to return a Loss \(a sum and a count\)"),
+    "loss": (lambda self, outputs, batch: outputs.logits.sum(), r"a Tensor; it has to return a Loss, or a list of them"),
     "postprocess": (lambda self, outputs, batch, base: ["yes"] * batch.size, "a list of str.*; it has to return a list with one dict per example"),
     "score": (lambda self, predictions, rows, base: 1.0, "a float .*; it has to return a dict of numbers by name"),
     "usage": (lambda self, repo, base: None, "None; it has to return a text"),
@@ -188,9 +206,8 @@ def test_a_task_s_method_that_returns_something_else_is_named(task: Callable[...
     def use() -> None:
         bench = kit.bench()
         bench.losses(bench.plain, bench.whole)
-        bench.task.count(bench.batch(bench.whole))
-        bench.task.score(bench.answers(), bench.rows, bench.base)
-        bench.task.usage("me/model", bench.base)
+        kit.test_no_prediction_scores_better_than_gold()
+        checked(bench.task, "usage", bench.task.usage("me/model", bench.base))
 
     with pytest.raises(BrokenPlugin, match=f"`{method}` of the task 'kit-task' returned {message}"):
         use()
@@ -210,21 +227,10 @@ def test_a_strategy_s_method_that_returns_something_else_is_named(
         (kit.test_it_refuses_with_a_reason_or_not_at_all if method == "refuse" else kit.test_the_export_predicts_as_the_trained_model)()
 
 
-def test_a_method_is_looked_at_once_and_then_called_as_it_is(templates: dict[str, Any]) -> None:
-    plugins = registry.Registry()
-    assert registry.from_module(sys.modules["hubtune_kit_task"], plugins).status == "ok"
-    made = plugins.task(PluginChoice("kit-task"))
-    assert "num_tokens" in vars(made)
-    for _ in range(2):
-        assert made.num_tokens({"inputs": {"input_ids": [1, 2]}}) == 2
-        assert "num_tokens" not in vars(made)
-
-
-def test_an_exception_says_which_method_it_came_from(task: Callable[..., Any]) -> None:
-    bench = task(loss=lambda self, outputs, batch: outputs.nothing).bench()
-    with pytest.raises(AttributeError) as caught:
+def test_a_loss_term_without_a_count_is_named(task: Callable[..., Any]) -> None:
+    bench = task(loss=lambda self, outputs, batch: Loss(outputs.logits.sum(), "other")).bench()
+    with pytest.raises(BrokenPlugin, match="returned the term 'other'; its batch counts loss"):
         bench.losses(bench.plain, bench.whole)
-    assert caught.value.__notes__ == ["It came from `loss` of the task 'kit-task'."]
 
 
 def test_a_test_class_with_a_task_class_is_told_to_name_it(strategy: Callable[..., Any], templates: dict[str, Any]) -> None:
@@ -299,13 +305,15 @@ WAYS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a model that it declines": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": declining},
                                  "`prepare` declines the model that it is tested on: it has no batch norms"),
     "a method nearly of the contract": ("its_methods_are_those_of_the_contract", {
-        "regularisation": lambda self, model: None}, "a method `regularisation`, which hubtune never calls. Did you mean 'regularization'"),
+        "param_group": lambda self, model, decay: []}, "a method `param_group`, which hubtune never calls. Did you mean 'param_groups'"),
+    "a method of another base class": ("it_is_documented", {
+        "regularization": lambda self, model: None}, "has a method `regularization`, which hubtune calls of a StepStrategy only"),
     "frozen weights that change": ("frozen_weights_stay_and_fresh_weights_learn", {"after_step": meddling}, "frozen weights changed"),
     "a head that stays random": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": without_head}, "fresh weight .* does not learn"),
     "pretrained weights overwritten": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": overwriting}, "prepare changed the values"),
     "parameters in two groups": ("frozen_weights_stay_and_fresh_weights_learn", {
         "param_groups": lambda self, model, decay: [{"params": [p for p in model.parameters() if p.requires_grad]}] * 2,
-        "optimizer": lambda self, groups, lr: Strategy.optimizer(self, groups[:1], lr)}, "in two groups"),
+        "optimizer": lambda self, groups, lr: torch.optim.AdamW(groups[:1], lr=lr)}, "in two groups"),
     "parameters in no group": ("frozen_weights_stay_and_fresh_weights_learn", {
         "param_groups": lambda self, model, decay: Strategy.param_groups(self, model, decay)[:1]}, "in no group"),
     "an export of another model": ("the_export_predicts_as_the_trained_model", {"export": emptied}, "logits differs by"),
@@ -316,7 +324,7 @@ WAYS: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("fault", WAYS)
 def test_a_strategy_with_a_fault_fails_the_check_for_it(strategy: Callable[..., Any], fault: str) -> None:
     name, faults, message = WAYS[fault]
-    with pytest.raises(Failed, match=message):
+    with pytest.raises((Failed, BrokenPlugin), match=message):
         getattr(strategy(**faults), f"test_{name}")()
 
 

@@ -19,7 +19,7 @@ from hubtune.training import optimizers
 from hubtune.training.loop import Loop
 
 
-class Own(Plain):
+class Own(Plain, hubtune.OptimizerStrategy[Any]):
     """With an optimizer of its own."""
 
     def optimizer(self, groups: Any, lr: float) -> Any:

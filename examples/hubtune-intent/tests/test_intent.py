@@ -6,10 +6,25 @@ from hubtune_intent import IntentRecognition
 from hubtune import Batch, DataError
 from hubtune.testing import TaskConformance
 
+SAMPLES = (
+    ("what is left on my account", "balance"), ("how much money do i have", "balance"), ("show me my balance", "balance"),
+    ("send forty euros to anna", "transfer"), ("pay my rent to the landlord", "transfer"), ("wire ten to my brother", "transfer"),
+    ("i lost my card in the bus", "block card"), ("my card was stolen, stop it", "block card"), ("freeze the card now", "block card"),
+    ("who won the game last night", "oos"), ("tell me how whales sleep", "oos"), ("is it going to rain", "oos"),
+)
+
 
 class TestIntentRecognition(TaskConformance):
     plugin = IntentRecognition
     model = "bert"
+
+    def sample(self, task, count):
+        pairs = (SAMPLES[n * 5 % len(SAMPLES)] for n in range(count))
+        return [{"text": f"{text}, {'please ' * (n % 5)}thanks", "label": label} for n, (text, label) in enumerate(pairs)]
+
+    def gold(self, task, row, base):
+        probabilities = {label: float(label == row["label"]) for label in base.config.label2id}
+        return {"intent": row["label"], "probability": 1.0, "probabilities": probabilities}
 
 
 def splits(train, validation=("balance", "oos")):

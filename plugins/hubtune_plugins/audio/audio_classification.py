@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from hubtune import Column, ModelSetup, hookimpl, option
-from hubtune_plugins.audio.samples import labelled
 from hubtune_plugins.audio.sounds import AUDIO, FRAMES, SoundTask, augmentation, examples_of, inputs_of
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 
@@ -20,6 +19,7 @@ class AudioClassification(Labelled, SoundTask):
     summary = "a label for a sound: keyword, speaker, emotion, instrument"
     model = "AutoModelForAudioClassification"
     pipeline_tag = "audio-classification"
+    fixture = "hubtune_plugins.audio.fixtures:SoundLabels"
     Options = AudioOptions
     columns = (
         AUDIO,
@@ -28,7 +28,7 @@ class AudioClassification(Labelled, SoundTask):
     )
 
     def model_config(self, dataset_info, base):
-        return ModelSetup({**super().model_config(dataset_info, base).config, **augmentation(base.config)})
+        return super().model_config(dataset_info, base) | ModelSetup(augmentation(base.config))
 
     def encode(self, rows, base):
         limits = [round(self.options.max_seconds * FRAMES), base.max_length]
@@ -37,9 +37,6 @@ class AudioClassification(Labelled, SoundTask):
 
     def collate(self, examples, base, rngs):
         return self.batch(inputs_of(examples, base, rngs), examples)
-
-    def sample(self, count):
-        return labelled(count)
 
 
 @hookimpl

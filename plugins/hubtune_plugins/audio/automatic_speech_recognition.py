@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from hubtune import Batch, Loss, Metric, ModelSetup, hookimpl, option
 from hubtune_plugins.audio.characters import TEXT, error_rates, ids_of, in_case, processor_of, settled, spoken
 from hubtune_plugins.audio.ctc import ctc_losses, heard, learnable, likeliest, targets_of
-from hubtune_plugins.audio.samples import spelt
 from hubtune_plugins.audio.sounds import AUDIO, SoundTask, augmentation, examples_of, frames_of, inputs_of
 
 
@@ -24,6 +23,7 @@ class SpeechRecognition(SoundTask):
     summary = "speech as text, by CTC"
     model = "AutoModelForCTC"
     pipeline_tag = "automatic-speech-recognition"
+    fixture = "hubtune_plugins.audio.fixtures:Transcripts"
     metric = Metric("wer", higher_is_better=False)
     requires = ("soundfile", "soxr", "jiwer")
     Options = SpeechOptions
@@ -50,29 +50,22 @@ class SpeechRecognition(SoundTask):
             yield [example]
 
     def collate(self, examples, base, rngs):
-        return Batch(inputs_of(examples, base, rngs), targets_of(examples), len(examples))
-
-    def count(self, batch):
-        """Characters: the loss is in nats per character, whatever the length of the texts."""
-        return {"loss": float(batch.targets["lengths"].sum())}
+        """Its loss is in nats per character, whatever the length of the texts."""
+        targets = targets_of(examples)
+        counts = {} if targets is None else {"loss": float(targets["lengths"].sum())}
+        return Batch(inputs_of(examples, base, rngs), targets, len(examples), counts)
 
     def forward(self, model, batch):
         return heard(model, super().forward(model, batch).logits, batch.inputs.get("attention_mask"))
 
     def loss(self, outputs, batch):
-        return Loss(ctc_losses(outputs, batch.targets, self.blank).sum(), self.count(batch)["loss"])
+        return Loss(ctc_losses(outputs, batch.targets, self.blank).sum())
 
     def postprocess(self, outputs, batch, base):
         return [{"text": base.processor.tokenizer.decode(ids)} for ids in likeliest(outputs)]
 
     def score(self, predictions, rows, base):
         return error_rates([self.written(row["text"]) for row in rows], [one["text"] for one in predictions])
-
-    def sample(self, count):
-        return spelt(count)
-
-    def gold(self, row, base):
-        return {"text": self.written(row["text"])}
 
 
 @hookimpl

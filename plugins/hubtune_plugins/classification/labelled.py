@@ -39,7 +39,7 @@ class Labelled(Task):
         if self.options.class_weights == "balanced" and dataset_info.get("counts"):
             counts = [dataset_info["counts"][label] for label in labels["label2id"]]
             self.weights = [sum(counts) / (len(counts) * count) for count in counts]
-        return ModelSetup({**labels, "problem_type": self.kind.problem}, base.processor)
+        return ModelSetup({**labels, "problem_type": self.kind.problem})
 
     def select_metric(self, base):
         name = self.kind.metric if self.options.metric == "auto" else self.options.metric
@@ -56,7 +56,10 @@ class Labelled(Task):
         import torch
 
         known = all("target" in example for example in examples)
-        return Batch(inputs, torch.tensor([e["target"] for e in examples]) if known else None, len(examples))
+        if not known:
+            return Batch(inputs, None, len(examples))
+        targets = torch.tensor([e["target"] for e in examples])
+        return Batch(inputs, targets, len(examples), {"loss": sum(self.weights_of(targets))})
 
     def weights_of(self, targets):
         """The weight of each row: of its label, where labels are weighted."""
@@ -64,13 +67,10 @@ class Labelled(Task):
             return [1.0] * len(targets)
         return [self.weights[target] for target in targets.tolist()]
 
-    def count(self, batch):
-        return {"loss": sum(self.weights_of(batch.targets))}
-
     def loss(self, outputs, batch):
         weights = self.weights_of(batch.targets)
         each = self.kind.losses(exact(outputs.logits), batch.targets)
-        return Loss((each * each.new_tensor(weights)).sum(), sum(weights))
+        return Loss((each * each.new_tensor(weights)).sum())
 
     def postprocess(self, outputs, batch, base):
         logits = exact(outputs.logits)
@@ -81,6 +81,3 @@ class Labelled(Task):
 
     def report(self, predictions, rows, base):
         return self.kind.report(predictions, [row["label"] for row in rows], self.names, base.config)
-
-    def gold(self, row, base):
-        return self.kind.gold(row["label"], self.names, base.config)

@@ -15,6 +15,13 @@ class GradualOptions(FullOptions):
     share: float = option(0.5, "the part of all steps in which everything learns, at the end")
 
 
+@dataclass(frozen=True)
+class Stage(Phase):
+    """A phase in which the head and so many parts of the blocks learn."""
+
+    part: int = 0
+
+
 class Gradual(HeadFirst, Full):
     """The head first, then the blocks from the top in a few parts, and last the embeddings, with everything else."""
 
@@ -38,11 +45,11 @@ class Gradual(HeadFirst, Full):
     def phases(self):
         parts, share = self.options.parts, self.options.share
         names = ["head", *(f"blocks {number}/{parts}" for number in range(1, parts))]
-        return (*(Phase(name, (1 - share) / parts) for name in names), Phase("all", share))
+        stages = [Stage(name, (1 - share) / parts, part=part) for part, name in enumerate(names)]
+        return (*stages, Stage("all", share, part=parts))
 
     def start_phase(self, model, phase):
-        part = self.phases().index(phase)
-        learn(model, upper(self.depths, part, self.options.parts))
+        learn(model, upper(self.depths, phase.part, self.options.parts))
 
 
 @hookimpl

@@ -13,6 +13,13 @@ class LpFtOptions:
     head_rate: float = option(40.0, "the learning rate of that part, in multiples of the other's")
 
 
+@dataclass(frozen=True)
+class Stage(Phase):
+    """A phase in which the head alone learns, or every weight."""
+
+    head_only: bool = False
+
+
 class LpFt(HeadFirst):
     """The head alone first, then every weight: a random head would spoil good features with its first gradients."""
 
@@ -30,10 +37,10 @@ class LpFt(HeadFirst):
 
     def phases(self):
         share = self.options.share
-        return (Phase("head", share, self.options.head_rate), Phase("all", 1 - share))
+        return (Stage("head", share, self.options.head_rate, head_only=True), Stage("all", 1 - share))
 
     def start_phase(self, model, phase):
-        learn(model, self.newly_initialized if phase.name == "head" else {name for name, _ in model.named_parameters()})
+        learn(model, self.newly_initialized if phase.head_only else {name for name, _ in model.named_parameters()})
 
 
 @hookimpl

@@ -6,18 +6,20 @@ An answer is learnt after exactly the tokens that the chat template puts before 
 from itertools import pairwise
 
 from hubtune import DataError
-from hubtune_plugins.tokenization.texts import set_pad_token
 
 IGNORED = -100
 """The label of a token that is not learnt."""
 
 
-def prepare(processor, chats=False):
-    """Give a tokenizer what it lacks: a pad token out of its own vocabulary, which attention masks; a chat template,
+def missing(processor, chats=False):
+    """Attributes that a tokenizer lacks: a pad token out of its own vocabulary, which attention masks; a chat template,
     where it `chats`."""
-    set_pad_token(processor)
+    found = {}
+    if processor.pad_token is None:
+        found["pad_token"] = processor.eos_token or processor.unk_token or processor.convert_ids_to_tokens(0)
     if chats and not processor.chat_template:
-        processor.chat_template = simple_template(processor)
+        found["chat_template"] = simple_template(processor)
+    return found
 
 
 def simple_template(processor):

@@ -3,15 +3,16 @@
 from hubtune import ModelError
 
 
-def set_languages(base, source, target):
-    """Tell a tokenizer the languages of texts and targets, as it calls them; an empty string says none."""
-    processor = base.processor
+def languages_of(base, source, target):
+    """Attributes that tell a tokenizer the languages of texts and targets, as it calls them; an empty string says none."""
+    processor, found = base.processor, {}
     for name, language in (("src_lang", source), ("tgt_lang", target)):
         if language:
             if not hasattr(processor, name) or language_id(processor, language) in (None, processor.unk_token_id):
                 raise ModelError(f"its tokenizer knows no language {language!r}.", where=base.repo,
                                  hint="Leave task.source_lang and task.target_lang out, or name one of its own.")
-            setattr(processor, name, language)
+            found[name] = language
+    return found
 
 
 def language_id(processor, name):

@@ -1,16 +1,20 @@
 """Tasks that learn to write: how likely a model finds the tokens of the texts that are right."""
 
-from hubtune import DataError, Loss, Metric, Task, exact
+from hubtune import DataError, GenerativeTask, Loss, Metric, exact
 from hubtune_plugins.generation.chat import IGNORED
 
 
-class Writing(Task):
+class Writing(GenerativeTask):
     """A task with the tokens to be written in `batch.targets["labels"]`, (examples, length)."""
 
     contract = 2
     metric = Metric("loss", higher_is_better=False)
     ahead = 0
     """How many places before a token its logits are: 1 where a model reads what it is to write."""
+
+    def counts(self, targets):
+        """Tokens that are learnt, as the counts of a batch."""
+        return {} if targets is None else {"loss": float((targets["labels"][:, self.ahead:] != IGNORED).sum())}
 
     def labels(self, batch):
         """The labels that are predicted, (examples, length - ahead)."""
@@ -25,14 +29,11 @@ class Writing(Task):
         places = labels != IGNORED
         return exact(outputs.logits[:, -length:][:, : length - self.ahead][places]), labels[places], places
 
-    def count(self, batch):
-        return {"loss": float((self.labels(batch) != IGNORED).sum())}
-
     def loss(self, outputs, batch):
         from torch.nn.functional import cross_entropy
 
         logits, labels, _ = self.asked(outputs, batch)
-        return Loss(cross_entropy(logits, labels, reduction="sum"), float(len(labels)))
+        return Loss(cross_entropy(logits, labels, reduction="sum"))
 
     def losses(self, outputs, batch):
         """What the labels of each example cost in nats, summed, (examples,)."""
@@ -59,10 +60,6 @@ class Writing(Task):
         """The text alone, where there is one."""
         return {"text": prediction["text"]} if "text" in prediction else prediction
 
-    def gold(self, row, base):
-        [examples] = self.encode([row], base)
-        tokens = sum(label != IGNORED for example in examples for label in example["labels"])
-        return {"nll": 0.0, "tokens": tokens, "hits": tokens}
 
 
 def sums(values, places):

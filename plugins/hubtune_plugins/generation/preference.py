@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, Loss, Metric, hookimpl, option
-from hubtune_plugins.generation import chat, samples
+from hubtune import Batch, Column, Loss, Metric, ReferenceTask, hookimpl, option
+from hubtune_plugins.generation import chat
 from hubtune_plugins.generation.conversations import SIDES, conversation, refuse_undecided, with_answer
 from hubtune_plugins.generation.pairs import dpo
 from hubtune_plugins.generation.pairs.bradley_terry import pair_losses
@@ -19,10 +19,11 @@ class PreferenceOptions:
     temperature: float = option(0.0, "0: always the likeliest token; above: drawn")
 
 
-class Preference(TextGeneration):
+class Preference(TextGeneration, ReferenceTask):
     """DPO, by the summed log-probabilities of answers (longer ones have lower): Rafailov et al., arXiv:2305.18290."""
 
     name = "preference"
+    fixture = "hubtune_plugins.generation.fixtures:Preferences"
     summary = "a decoder that prefers the chosen of two answers (DPO)"
     metric = Metric("reward_accuracy")
     Options = PreferenceOptions
@@ -61,7 +62,10 @@ class Preference(TextGeneration):
         batch = super().collate([example[side] for example in examples for side in SIDES], base, None)
         if all("reference" in example for example in examples):
             batch.targets["reference"] = torch.tensor([example["reference"] for example in examples])
-        return Batch(batch.inputs, batch.targets, len(examples))
+        counts = {"loss": float(len(examples))}
+        if self.options.sft:
+            counts["sft"] = float((self.labels(batch)[::2] != chat.IGNORED).sum())
+        return Batch(batch.inputs, batch.targets, len(examples), counts)
 
     def reference_outputs(self, outputs, batch, base):
         return [{"reference": pair} for pair in self.log_probabilities(outputs, batch).tolist()]
@@ -70,16 +74,12 @@ class Preference(TextGeneration):
         """Of the chosen and the rejected answers, summed over their tokens: (pairs, 2)."""
         return -self.losses(outputs, batch).view(batch.size, 2)
 
-    def count(self, batch):
-        tokens = {"sft": float((self.labels(batch)[::2] != chat.IGNORED).sum())} if self.options.sft else {}
-        return {"loss": float(batch.size), **tokens}
-
     def loss(self, outputs, batch):
-        found, counts = self.log_probabilities(outputs, batch), self.count(batch)
+        found = self.log_probabilities(outputs, batch)
         rewards = dpo.rewards(found, batch.targets.get("reference"), self.options.beta)
-        terms = [Loss(pair_losses(rewards[:, 0] - rewards[:, 1], self.options.label_smoothing).sum(), counts["loss"])]
+        terms = [Loss(pair_losses(rewards[:, 0] - rewards[:, 1], self.options.label_smoothing).sum())]
         if self.options.sft:
-            terms.append(Loss(-found[:, 0].sum(), counts["sft"], name="sft", weight=self.options.sft))
+            terms.append(Loss(-found[:, 0].sum(), name="sft", weight=self.options.sft))
         return terms
 
     def postprocess(self, outputs, batch, base):
@@ -90,12 +90,6 @@ class Preference(TextGeneration):
 
     def score(self, predictions, rows, base):
         return dpo.pair_scores(predictions)
-
-    def sample(self, count):
-        return samples.preferences(count)
-
-    def gold(self, row, base):
-        return {"chosen": 0.0, "rejected": -100.0, "reward_margin": 100.0}
 
 
 def answers_of(example):

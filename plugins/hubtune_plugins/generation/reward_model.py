@@ -8,12 +8,12 @@ from typing import Any
 
 from hubtune import Base, Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
 from hubtune_plugins.classification.kinds import number
-from hubtune_plugins.generation import chat, samples, usages
+from hubtune_plugins.generation import chat, usages
 from hubtune_plugins.generation.conversations import refuse_undecided
 from hubtune_plugins.generation.pairs import rewards
 from hubtune_plugins.generation.pairs.bradley_terry import pair_losses
-from hubtune_plugins.generation.pairs.rewards import Row, Rows
-from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token, set_pad_token
+from hubtune_plugins.generation.pairs.rewards import Rows
+from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class RewardModel(SeveralTexts):
     summary = "a score for answers, from pairs of which one was chosen"
     model = "AutoModelForSequenceClassification"
     pipeline_tag = "text-classification"
+    fixture = "hubtune_plugins.generation.fixtures:Rewards"
     metric = Metric("accuracy")
     input = "text"
     Options = RewardOptions
@@ -51,9 +52,8 @@ class RewardModel(SeveralTexts):
         return {}
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
-        set_pad_token(base.processor, end=False)
-        chat.prepare(base.processor, chats=True)
-        return ModelSetup({**label_config(["LABEL_0"], base.config), "problem_type": "regression", **pad_token(base)}, base.processor)
+        head = {**label_config(["LABEL_0"], base.config), "problem_type": "regression"}
+        return ModelSetup(head, tokenizer=chat.missing(base.processor, chats=True)) | pad_token(base, end=False)
 
     def encode(self, rows: Rows, base: Base) -> Iterator[list[dict[str, Any]]]:
         for row in rows:
@@ -67,17 +67,15 @@ class RewardModel(SeveralTexts):
         counts = [len(example["texts"]) for example in examples]
         inputs = pad(base, [text for example in examples for text in example["texts"]])
         margins = torch.tensor([example.get("margin", 0.0) for example in examples]) if min(counts) == 2 else None
-        return Batch({**inputs, "texts": counts}, margins, len(examples))
+        terms = ["loss", *(["centering"] if self.options.centering else [])]
+        return Batch({**inputs, "texts": counts}, margins, len(examples), dict.fromkeys(terms, float(len(examples))))
 
     def loss(self, outputs: Any, batch: Batch) -> list[Loss]:
         chosen, rejected = exact(outputs.logits).view(batch.size, 2).unbind(1)
-        terms = [Loss(pair_losses(chosen - rejected - batch.targets).sum(), batch.size)]
+        terms = [Loss(pair_losses(chosen - rejected - batch.targets).sum())]
         if self.options.centering:
-            terms.append(Loss(((chosen + rejected) ** 2).sum(), batch.size, name="centering", weight=self.options.centering))
+            terms.append(Loss(((chosen + rejected) ** 2).sum(), name="centering", weight=self.options.centering))
         return terms
-
-    def count(self, batch: Batch) -> dict[str, float]:
-        return dict.fromkeys(["loss", *(["centering"] if self.options.centering else [])], float(batch.size))
 
     def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[dict[str, Any]]:
         return rewards.answers(exact(outputs.logits)[:, 0].tolist(), batch.inputs["texts"])
@@ -87,12 +85,6 @@ class RewardModel(SeveralTexts):
 
     def usage(self, repo: str, base: Base) -> str:
         return usages.rewarding(repo, *rewards.rendered(base, usages.TALK))
-
-    def sample(self, count: int) -> list[dict[str, Any]]:
-        return samples.preferences(count)
-
-    def gold(self, row: Row, base: Base) -> dict[str, Any]:
-        return {"chosen": 1.0, "rejected": -1.0, "margin": 2.0}
 
 
 @hookimpl

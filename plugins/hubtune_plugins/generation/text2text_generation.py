@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from hubtune import Batch, Column, ModelError, ModelSetup, hookimpl, option
-from hubtune_plugins.generation import samples, usages
-from hubtune_plugins.generation.chat import prepare
-from hubtune_plugins.generation.languages import forced_token, set_languages, start_token
+from hubtune_plugins.generation import usages
+from hubtune_plugins.generation.chat import missing
+from hubtune_plugins.generation.languages import forced_token, languages_of, start_token
 from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
 from hubtune_plugins.generation.scores import text_scores
 from hubtune_plugins.generation.sequences import ended, padded, taught
@@ -28,6 +28,7 @@ class Text2TextGeneration(Writing):
     summary = "a text from a text by an encoder and a decoder: translation, summaries"
     model = "AutoModelForSeq2SeqLM"
     pipeline_tag = "text2text-generation"
+    fixture = "hubtune_plugins.generation.fixtures:Rewriting"
     input = "text"
     Options = RewritingOptions
     requires = ("sacrebleu", "torchmetrics")
@@ -44,9 +45,8 @@ class Text2TextGeneration(Writing):
         if not base.config.is_encoder_decoder:  # transformers counts models that hear and then write as well
             raise ModelError("it has no decoder apart from what reads the text.", where=base.repo,
                              hint="Write with it as with any decoder: hubtune train text-generation")
-        prepare(base.processor)
-        set_languages(base, self.options.source_lang, self.options.target_lang)
-        return ModelSetup(processor=base.processor)
+        languages = languages_of(base, self.options.source_lang, self.options.target_lang)
+        return ModelSetup(tokenizer={**missing(base.processor), **languages})
 
     def start(self, base):
         return start_token(base, self.options.target_lang)
@@ -71,7 +71,8 @@ class Text2TextGeneration(Writing):
     def collate(self, examples, base, rngs):
         ids, mask = padded(base, [example["input_ids"] for example in examples])
         read, targets = taught(base, examples, self.start(base))
-        return Batch({"input_ids": ids, "attention_mask": mask, "decoder_input_ids": read}, targets, len(examples))
+        return Batch({"input_ids": ids, "attention_mask": mask, "decoder_input_ids": read}, targets, len(examples),
+                     self.counts(targets))
 
     def written(self, base):
         """How `generate` is called, here and on the model's card."""
@@ -95,12 +96,6 @@ class Text2TextGeneration(Writing):
     def usage(self, repo, base):
         arguments = {"max_new_tokens": self.options.max_new_tokens, **self.written(base)}
         return usages.rewriting(repo, self.options.prefix, arguments)
-
-    def sample(self, count):
-        return samples.rewritten(count)
-
-    def gold(self, row, base):
-        return {**super().gold(row, base), "text": row["target"]}
 
 
 @hookimpl

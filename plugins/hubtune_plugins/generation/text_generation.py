@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hubtune import Batch, Column, ModelSetup, hookimpl, option
-from hubtune_plugins.generation import chat, packing, samples, sequences, usages
+from hubtune_plugins.generation import chat, packing, sequences, usages
 from hubtune_plugins.generation.conversations import answer_of, conversation, form_of, question_of, refuse_unlearnable
 from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
 
@@ -23,6 +23,7 @@ class TextGeneration(Writing):
     summary = "answers to prompts or conversations, or plain texts, by a decoder"
     model = "AutoModelForCausalLM"
     pipeline_tag = "text-generation"
+    fixture = "hubtune_plugins.generation.fixtures:Instructions"
     input = "prompt"
     Options = GenerationOptions
     ahead = 1
@@ -46,9 +47,9 @@ class TextGeneration(Writing):
     def model_config(self, dataset_info, base):
         self.form = dataset_info.get("form") or ("chat" if base.processor.chat_template else None)
         self.checked = False
-        chat.prepare(base.processor, chats=self.form != "text")
         # An encoder such as BERT sees what it is to predict unless it is told to be a decoder.
-        return ModelSetup({"is_decoder": True} if getattr(base.config, "is_decoder", None) is False else {}, base.processor)
+        return ModelSetup({"is_decoder": True} if getattr(base.config, "is_decoder", None) is False else {},
+                          tokenizer=chat.missing(base.processor, chats=self.form != "text"))
 
     def encode(self, rows, base):
         for row in rows:
@@ -65,8 +66,10 @@ class TextGeneration(Writing):
 
     def collate(self, examples, base, rngs):
         if rngs is not None and self.options.packing and all("labels" in example for example in examples):
-            return Batch(*packing.packed(examples), len(examples))
-        return Batch(*sequences.collated(base, examples), len(examples))
+            inputs, targets = packing.packed(examples)
+        else:
+            inputs, targets = sequences.collated(base, examples)
+        return Batch(inputs, targets, len(examples), self.counts(targets))
 
     def forward(self, model, batch):
         if "position_ids" in batch.inputs and not self.checked:
@@ -94,12 +97,6 @@ class TextGeneration(Writing):
 
     def usage(self, repo, base):
         return usages.continuing(repo, self.form == "chat", self.options.max_new_tokens, chat.end_tokens(base))
-
-    def sample(self, count):
-        return samples.instructions(count)
-
-    def gold(self, row, base):
-        return {**super().gold(row, base), **({} if self.form == "text" else {"text": answer_of(row)})}
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import hookimpl, option
+from hubtune import StepStrategy, hookimpl, option
 from hubtune_plugins.peft.merging import Merged
 from hubtune_plugins.peft.ranks import allocate, orthogonality, ranks_of, remember
 
@@ -19,7 +19,7 @@ class AdaLoraOptions:
     targets: list[str] = option([], "only layers whose name ends in one of these; empty: all linear ones")
 
 
-class AdaLora(Merged):
+class AdaLora(Merged, StepStrategy):
     """Low-rank updates with a shared budget of ranks, with the head trained whole; published as plain weights."""
 
     name = "adalora"

@@ -1,7 +1,7 @@
 """Multiple choice: which of a few texts fits best."""
 
 from hubtune import Batch, Column, Loss, Metric, hookimpl
-from hubtune_plugins.text import choices, samples, usages
+from hubtune_plugins.text import choices, usages
 from hubtune_plugins.tokenization.texts import SeveralTexts, targets_of, tokenise
 
 
@@ -12,6 +12,7 @@ class MultipleChoice(SeveralTexts):
     summary = "which of a few texts continues or answers another"
     model = "AutoModelForMultipleChoice"
     pipeline_tag = "multiple-choice"
+    fixture = "hubtune_plugins.text.fixtures:Choices"
     metric = Metric("accuracy")
     columns = (
         Column("question", ("question", "sent2", "prompt", "sentence", "startphrase", "sent1", "query", "ctx", "premise",
@@ -44,7 +45,7 @@ class MultipleChoice(SeveralTexts):
     def loss(self, outputs, batch):
         from torch.nn.functional import cross_entropy
 
-        return Loss(cross_entropy(outputs, batch.targets, reduction="sum"), batch.size)
+        return Loss(cross_entropy(outputs, batch.targets, reduction="sum"))
 
     def postprocess(self, outputs, batch, base):
         rows = zip(outputs.softmax(-1).tolist(), batch.inputs["choices"], strict=True)
@@ -61,12 +62,6 @@ class MultipleChoice(SeveralTexts):
 
     def usage(self, repo, base):
         return usages.choosing(repo)
-
-    def sample(self, count):
-        return samples.chosen(count)
-
-    def gold(self, row, base):
-        return self.merge([choices.sure(row)], row, base)
 
 
 @hookimpl

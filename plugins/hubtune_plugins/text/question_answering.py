@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hubtune import Batch, Column, Loss, Metric, hookimpl, option
-from hubtune_plugins.text import samples, usages
+from hubtune_plugins.text import usages
 from hubtune_plugins.text.tokens import answers
 from hubtune_plugins.text.tokens.windows import padded_windows
 from hubtune_plugins.tokenization.texts import TextTask, targets_of
@@ -25,6 +25,7 @@ class QuestionAnswering(TextTask):
     summary = "the span of a context that answers a question"
     model = "AutoModelForQuestionAnswering"
     pipeline_tag = "question-answering"
+    fixture = "hubtune_plugins.text.fixtures:Answers"
     metric = Metric("f1")
     Options = AnsweringOptions
     columns = (
@@ -54,7 +55,7 @@ class QuestionAnswering(TextTask):
         from torch.nn.functional import nll_loss
 
         both = zip(self.logs(outputs, batch), batch.targets.T, strict=True)
-        return Loss(sum(nll_loss(logs, targets, reduction="sum") for logs, targets in both) / 2, batch.size)
+        return Loss(sum(nll_loss(logs, targets, reduction="sum") for logs, targets in both) / 2)
 
     def postprocess(self, outputs, batch, base):
         rows = zip(batch.inputs["places"], batch.inputs["attention_mask"].bool(), *self.logs(outputs, batch), strict=True)
@@ -69,12 +70,6 @@ class QuestionAnswering(TextTask):
 
     def usage(self, repo, base):
         return usages.answering(repo)
-
-    def sample(self, count):
-        return samples.asked(count)
-
-    def gold(self, row, base):
-        return answers.sure(row)
 
 
 @hookimpl

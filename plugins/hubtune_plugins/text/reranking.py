@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubtune import Base, Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
-from hubtune_plugins.text import samples, usages
+from hubtune_plugins.text import usages
 from hubtune_plugins.text.passages import crossencoder, graded, losses, mining, scores
 from hubtune_plugins.text.passages.graded import Row, Rows
 from hubtune_plugins.text.similarity.ranking import remembered
@@ -34,6 +34,7 @@ class Reranking(SeveralTexts):
     summary = "passages in the order in which they answer a query, by a cross-encoder"
     model = "AutoModelForSequenceClassification"
     pipeline_tag = "text-ranking"
+    fixture = "hubtune_plugins.text.fixtures:Ranking"
     metric = Metric("ndcg@10")
     Options = RerankingOptions
     columns = (
@@ -60,7 +61,7 @@ class Reranking(SeveralTexts):
         self.ranks: dict[int, Any] = {}
         self.activation = crossencoder.activation_for(dataset_info.get("loss"), base.config)
         config = crossencoder.config_for(self.activation, base.config)
-        return ModelSetup({**label_config(["LABEL_0"], base.config), **config, **pad_token(base)}, base.processor)
+        return pad_token(base) | ModelSetup({**label_config(["LABEL_0"], base.config), **config})
 
     def select_metric(self, base: Base) -> Metric:
         return Metric(self.info.get("metric", self.metric.name))
@@ -75,21 +76,17 @@ class Reranking(SeveralTexts):
         """The pairs of all queries behind each other, (pairs, longest); `passages`: how many are each query's."""
         counts = [len(example["texts"]) for example in examples]
         inputs = pad(base, [text for example in examples for text in example["texts"]])
-        return Batch({**inputs, "passages": counts}, losses.targets_of(examples, counts), len(examples))
+        targets = losses.targets_of(examples, counts)
+        alone = self.info.get("loss") == "binary"  # then each passage is learnt alone, else each query
+        return Batch({**inputs, "passages": counts}, targets, len(examples), {"loss": float(sum(counts) if alone else len(counts))})
 
     def forward(self, model: Any, batch: Batch) -> Any:
         """Logits (queries, most passages): minus infinity where a query has fewer."""
         logits = exact(super().forward(model, batch).logits)[:, 0]
         return losses.padded_rows(logits, batch.inputs["passages"], float("-inf"))
 
-    def count(self, batch: Batch) -> dict[str, float]:
-        """The passages where each is learnt alone, else the queries."""
-        alone = self.info["loss"] == "binary"
-        return {"loss": float(sum(batch.inputs["passages"]) if alone else batch.size)}
-
     def loss(self, outputs: Any, batch: Batch) -> Loss:
-        total = losses.LOSSES[self.info["loss"]](outputs, batch.targets, self.info["highest"])
-        return Loss(total, self.count(batch)["loss"])
+        return Loss(losses.LOSSES[self.info["loss"]](outputs, batch.targets, self.info["highest"]))
 
     def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[dict[str, Any]]:
         found = crossencoder.activated(outputs, self.activation).tolist()
@@ -108,12 +105,6 @@ class Reranking(SeveralTexts):
 
     def usage(self, repo: str, base: Base) -> str:
         return usages.reranking(repo, self.activation == crossencoder.SIGMOID)
-
-    def sample(self, count: int) -> list[dict[str, Any]]:
-        return samples.ranked(count)
-
-    def gold(self, row: Row, base: Base) -> dict[str, Any]:
-        return {"scores": graded.grades_of(row)}
 
 
 @hookimpl

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, DataError, Loss, Metric, hookimpl, option
-from hubtune_plugins.text import samples
+from hubtune import Batch, Column, ContrastiveTask, DataError, Loss, Metric, SamplingTask, hookimpl, option
 from hubtune_plugins.text.similarity.contrast import partner, step_loss, told
 from hubtune_plugins.text.similarity.embeddings import Embedding, padded_texts
 from hubtune_plugins.text.similarity.likeness import KINDS, checked, kind_of, refuse_flat
@@ -20,7 +19,7 @@ class SimilarityOptions:
     temperature: float = option(0.05, "what cosines are divided by in the loss")
 
 
-class SentenceSimilarity(Embedding):
+class SentenceSimilarity(Embedding, ContrastiveTask, SamplingTask):
     """One vector per text; the cosine of two says how alike the texts are.
 
     graded: two texts and a number; CoSENT, a loss over the order of all pairs of a step (Su, kexue.fm/archives/8847).
@@ -36,8 +35,8 @@ class SentenceSimilarity(Embedding):
     summary = "vectors of texts, for similarity, search, retrieval and recommendation"
     model = "AutoModel"
     pipeline_tag = "sentence-similarity"
+    fixture = "hubtune_plugins.text.fixtures:Similarity"
     metric = Metric("spearman")
-    additive = False
     Options = SimilarityOptions
     columns = (
         Column("text", ("text", "sentence1", "anchor", "query", "question", "question1", "text1", "premise", "sentence",
@@ -90,11 +89,11 @@ class SentenceSimilarity(Embedding):
             texts = [[*example["texts"], partner(example, draw)] for example, draw in zip(examples, rngs, strict=True)]
         return Batch(padded_texts(base, texts), told(examples, texts), len(examples))
 
-    def contrastive_loss(self, representations, batches):
+    def contrastive_loss(self, embeddings, batches):
         import torch
 
         targets = torch.cat([batch.targets for batch in batches])
-        return Loss(step_loss(representations, targets, self.options.temperature) * len(targets), len(targets))
+        return Loss(step_loss(embeddings, targets, self.options.temperature) * len(targets))
 
     def score(self, predictions, rows, base):
         """Correlations, or retrieval among the rows: each text against all second texts, or against all other texts."""
@@ -102,12 +101,6 @@ class SentenceSimilarity(Embedding):
         if kind.ranked:
             self.ranks = remembered(self.ranks, predictions, rows, kind.ranked)
         return kind.score(predictions, rows, self.ranks)
-
-    def sample(self, count):
-        return samples.alike(count)
-
-    def gold(self, row, base):
-        return KINDS[kind_of([row], self.options.kind)].gold(row)
 
 
 @hookimpl

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from hubtune import Column, ModelSetup, hookimpl, option
+from hubtune import Column, hookimpl, option
 from hubtune_plugins.classification.kinds import kind_of
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
-from hubtune_plugins.text import samples
 from hubtune_plugins.tokenization.texts import pad, pad_token, tokenise
 
 
@@ -26,6 +25,7 @@ class TextClassification(Labelled):
     summary = "a label, several labels or a number for a text or a pair of texts"
     model = "AutoModelForSequenceClassification"
     pipeline_tag = "text-classification"
+    fixture = "hubtune_plugins.text.fixtures:Classification"
     Options = ClassificationOptions
     columns = (
         Column("text", ("text", "sentence", "sentence1", "text1", "premise", "question1", "review", "content", "comment",
@@ -39,7 +39,7 @@ class TextClassification(Labelled):
         return kind_of(values) if self.options.kind == "auto" else self.options.kind
 
     def model_config(self, dataset_info, base):
-        return ModelSetup({**pad_token(base), **super().model_config(dataset_info, base).config}, base.processor)
+        return pad_token(base) | super().model_config(dataset_info, base)
 
     def encode(self, rows, base):
         texts = [row["text"] for row in rows]
@@ -55,9 +55,6 @@ class TextClassification(Labelled):
 
     def usage(self, repo, base):
         return super().usage(repo, base).replace('day")', 'day", truncation=True)')
-
-    def sample(self, count):
-        return samples.labelled(count, self.options.kind)
 
 
 @hookimpl

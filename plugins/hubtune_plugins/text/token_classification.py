@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Column, Metric, ModelSetup, exact, hookimpl, label_config, option
-from hubtune_plugins.text import samples, usages
+from hubtune import Column, Metric, ModelSetup, exact, hookimpl, label_config, option
+from hubtune_plugins.text import usages
 from hubtune_plugins.text.tokens import words
-from hubtune_plugins.text.tokens.pieces import IGNORED, PieceTask, piece_targets
+from hubtune_plugins.text.tokens.pieces import IGNORED, PieceTask, piece_batch, piece_targets
 from hubtune_plugins.text.tokens.tags import learnt, listed, scheme_of, tag_scores, tag_table
 from hubtune_plugins.text.tokens.windows import padded_windows
 from hubtune_plugins.tokenization.texts import pad_token
@@ -28,6 +28,7 @@ class TokenClassification(PieceTask):
     summary = "a tag for every word: names, parts of speech"
     model = "AutoModelForTokenClassification"
     pipeline_tag = "token-classification"
+    fixture = "hubtune_plugins.text.fixtures:TokenTags"
     metric = Metric("f1")
     Options = TokenOptions
     columns = (
@@ -43,7 +44,7 @@ class TokenClassification(PieceTask):
 
     def model_config(self, dataset_info, base):
         self.scheme = dataset_info.get("scheme") or scheme_of(base.config.id2label.values())
-        return ModelSetup({**pad_token(base), **label_config(dataset_info.get("labels"), base.config)}, base.processor)
+        return pad_token(base) | ModelSetup(label_config(dataset_info.get("labels"), base.config))
 
     def select_metric(self, base):
         return self.metric if self.scheme != "words" else Metric("accuracy")
@@ -65,7 +66,7 @@ class TokenClassification(PieceTask):
 
     def collate(self, examples, base, rngs):
         inputs, targets = padded_windows(base, examples), [example.get("target") for example in examples]
-        return Batch(inputs, None if None in targets else piece_targets(inputs, targets), len(examples))
+        return piece_batch(inputs, None if None in targets else piece_targets(inputs, targets), len(examples))
 
     def postprocess(self, outputs, batch, base):
         best = exact(self.logits(outputs, batch)).softmax(-1).max(-1)
@@ -93,13 +94,6 @@ class TokenClassification(PieceTask):
     def usage(self, repo, base):
         more = ', aggregation_strategy="first"' if scheme_of(base.config.id2label.values()) == "bio" else ""
         return usages.piped(self.pipeline_tag, repo, "Ada Lovelace was born in London .", more)
-
-    def sample(self, count):
-        return samples.tagged(count)
-
-    def gold(self, row, base):
-        tags = self.right(row["tags"], base)
-        return self.answer(listed(row["tokens"]), tags, [1.0] * len(tags))
 
 
 @hookimpl

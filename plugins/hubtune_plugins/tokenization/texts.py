@@ -11,7 +11,7 @@ class TextTask(Task):
     contract = 2
 
     def model_config(self, dataset_info, base):
-        return ModelSetup(pad_token(base), base.processor)
+        return pad_token(base)
 
     def num_tokens(self, example):
         return len(example["input_ids"])
@@ -77,18 +77,15 @@ def targets_of(examples):
     return torch.tensor([e["target"] for e in examples]) if all("target" in e for e in examples) else None
 
 
-def pad_token(base):
-    """Configuration that lets the model pad, without a new word in its vocabulary."""
-    set_pad_token(base.processor)
-    return {"pad_token_id": base.processor.pad_token_id}
-
-
-def set_pad_token(processor, end=True):
-    """Give a tokenizer without a pad token one that it knows: any will do, since attention masks it.
+def pad_token(base, end=True):
+    """Setup that lets the model pad, without a new word in its vocabulary: any will do, since attention masks it.
 
     end: the end token, if there is one. A decoder that classifies is read at the last token that is not the pad token, so where
     that should be the end token, another one pads.
     """
-    if processor.pad_token is None:
-        known = (processor.eos_token, processor.unk_token) if end else (processor.unk_token, processor.eos_token)
-        processor.pad_token = next(filter(None, known), None) or processor.convert_ids_to_tokens(0)
+    processor = base.processor
+    if processor.pad_token is not None:
+        return ModelSetup({"pad_token_id": processor.pad_token_id})
+    known = (processor.eos_token, processor.unk_token) if end else (processor.unk_token, processor.eos_token)
+    token = next(filter(None, known), None) or processor.convert_ids_to_tokens(0)
+    return ModelSetup({"pad_token_id": processor.convert_tokens_to_ids(token)}, tokenizer={"pad_token": token})

@@ -18,20 +18,13 @@ def reads_mask(auto, config):
     return "pixel_mask" in inspect.signature(made.forward).parameters
 
 
-def targets_of(examples, flips, config):
-    """What a batch is learnt from, or None where an example has no boxes: `labels` as the model takes them, and what its
-    loss is divided `by`. flips: whose image is mirrored."""
-    if not all("boxes" in example for example in examples):
-        return None
-    by = normaliser(config, [len(example["classes"]) for example in examples])
-    return {"labels": labels_of(examples, flips), "by": by}
-
-
-def labels_of(examples, flips):
-    """What detectors of transformers are given, by example: `class_labels` (objects,) and `boxes` (objects, 4), in which
-    those of mirrored images are mirrored."""
+def targets_of(examples, flips):
+    """Labels as detectors of transformers take them, by example: `class_labels` (objects,) and `boxes` (objects, 4), mirrored
+    where `flips` says so; None where an example has no boxes."""
     import torch
 
+    if not all("boxes" in example for example in examples):
+        return None
     return [{"class_labels": torch.tensor(example["classes"], dtype=torch.int64),
              "boxes": torch.tensor([(1 - x if flip else x, y, w, h) for x, y, w, h in example["boxes"]]).reshape(-1, 4)}
             for example, flip in zip(examples, flips, strict=True)]
@@ -41,7 +34,7 @@ def with_loss(model, batch):
     """The model's output, with its loss."""
     with as_one_process(model):
         inputs = {name: value for name, value in batch.inputs.items() if name != "sizes"}
-        return model(**inputs, labels=batch.targets["labels"])
+        return model(**inputs, labels=batch.targets)
 
 
 @contextmanager
@@ -84,10 +77,10 @@ def sums(outputs, labels, by):
     counts = [len(one["class_labels"]) for one in labels]
     objects = float(max(1, sum(counts)))  # what the model divides by
     if "classes" not in by:
-        return [Loss(outputs.loss * objects, by["boxes"], "boxes")]
+        return [Loss(outputs.loss * objects, "boxes")]
     classes = sum(term for name, term in outputs.loss_dict.items() if name.startswith("loss_ce"))
-    return [Loss((outputs.loss - classes) * objects, by["boxes"], "boxes"),
-            Loss(classes * by["classes"], by["classes"], "classes")]
+    return [Loss((outputs.loss - classes) * objects, "boxes"),
+            Loss(classes * by["classes"], "classes")]
 
 
 def best(outputs, sizes, base):

@@ -6,7 +6,6 @@ from hubtune import Column, ModelSetup, enumerate_rows, hookimpl
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, ImageTask
 from hubtune_plugins.vision.images import decoded, fitted, patches, pixels, sizes_of
-from hubtune_plugins.vision.samples import in_one_colour
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,7 @@ class ImageClassification(Labelled, ImageTask):
     summary = "a label for an image"
     model = "AutoModelForImageClassification"
     pipeline_tag = "image-classification"
+    fixture = "hubtune_plugins.vision.fixtures:ImageLabels"
     Options = ClassificationOptions
     columns = (
         IMAGE,
@@ -33,7 +33,7 @@ class ImageClassification(Labelled, ImageTask):
 
     def model_config(self, dataset_info, base):
         processor, self.grid = fitted(base.processor)
-        return ModelSetup(super().model_config(dataset_info, base).config, processor)
+        return super().model_config(dataset_info, base) | ModelSetup(processor=processor)
 
     def encode(self, rows, base):
         cost = patches(base.processor, self.grid, self.grid)
@@ -42,9 +42,6 @@ class ImageClassification(Labelled, ImageTask):
 
     def collate(self, examples, base, rngs):
         return self.batch(pixels(base, decoded(examples, rngs, self.options.flip)[0]), examples)
-
-    def sample(self, count):
-        return in_one_colour(count)
 
 
 @hookimpl

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from hubtune import Batch, Loss, Metric, ModelSetup, enumerate_rows, hookimpl, label_config, option
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, PlaceTask
 from hubtune_plugins.vision.images import fitted
-from hubtune_plugins.vision.masks import MASK, id_by_number, ids_of, named, read_ids
-from hubtune_plugins.vision.samples import with_masks
+from hubtune_plugins.vision.masks import MASK, id_by_number, ids_of, named
 from hubtune_plugins.vision.scores import overlaps, pixel_scores
-from hubtune_plugins.vision.segmenters import answered, answers, known, pixel_loss, targets_of
+from hubtune_plugins.vision.segmenters import answers, known, pixel_loss, targets_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,7 @@ class ImageSegmentation(PlaceTask):
     summary = "the class of every pixel of an image"
     model = "AutoModelForSemanticSegmentation"
     pipeline_tag = "image-segmentation"
+    fixture = "hubtune_plugins.vision.fixtures:Masks"
     metric = Metric("mean_iou")
     Options = SegmentationOptions
     columns = (IMAGE, MASK)
@@ -46,13 +46,12 @@ class ImageSegmentation(PlaceTask):
 
     def collate(self, examples, base, rngs):
         inputs, flips = self.inputs(examples, base, rngs)
-        return Batch(inputs, targets_of(examples, flips, self.ids, self.grid, whole=not rngs), len(examples))
-
-    def count(self, batch):
-        return {"loss": float(known(batch.targets["small"]).sum())}
+        targets = targets_of(examples, flips, self.ids, self.grid, whole=not rngs)
+        counts = {} if targets is None else {"loss": float(known(targets["small"]).sum())}
+        return Batch(inputs, targets, len(examples), counts)
 
     def loss(self, outputs, batch):
-        return Loss(pixel_loss(outputs.logits, batch.targets["small"]), self.count(batch)["loss"])
+        return Loss(pixel_loss(outputs.logits, batch.targets["small"]))
 
     def postprocess(self, outputs, batch, base):
         masks = None if batch.targets is None else batch.targets["masks"]
@@ -66,13 +65,6 @@ class ImageSegmentation(PlaceTask):
 
     def report(self, predictions, rows, base):
         return {"iou": {base.config.id2label[index]: value for index, value in overlaps(predictions).items()}}
-
-    def sample(self, count):
-        return with_masks(count)
-
-    def gold(self, row, base):
-        ids = read_ids(row["mask"], self.ids)
-        return answered(ids.clip(min=0), base.config.label2id, ids)  # a pixel without a class is answered, too
 
 
 @hookimpl

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 from hubtune import Batch, Metric, ModelSetup, enumerate_rows, hookimpl, label_config, option
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, PlaceTask
-from hubtune_plugins.vision.boxes import OBJECTS, as_answer, checked, counted, objects_of, relative
-from hubtune_plugins.vision.detectors import best, reads_mask, sums, targets_of, with_loss
+from hubtune_plugins.vision.boxes import OBJECTS, checked, counted, relative
+from hubtune_plugins.vision.detectors import best, normaliser, reads_mask, sums, targets_of, with_loss
 from hubtune_plugins.vision.images import fitted, sizes_of
-from hubtune_plugins.vision.samples import with_boxes
 from hubtune_plugins.vision.scores import average_precision
 
 
@@ -23,6 +22,7 @@ class ObjectDetection(PlaceTask):
     summary = "boxes with labels in an image"
     model = "AutoModelForObjectDetection"
     pipeline_tag = "object-detection"
+    fixture = "hubtune_plugins.vision.fixtures:Boxes"
     metric = Metric("map")
     bootstrap_samples = 0
     requires = ("PIL", "pycocotools")
@@ -44,17 +44,16 @@ class ObjectDetection(PlaceTask):
 
     def collate(self, examples, base, rngs):
         inputs, flips = self.inputs(examples, base, rngs)
-        return Batch(inputs, targets_of(examples, flips, base.config), len(examples))
-
-    def count(self, batch):
-        return dict(batch.targets["by"])
+        labels = targets_of(examples, flips)
+        counts = {} if labels is None else normaliser(base.config, [len(one["class_labels"]) for one in labels])
+        return Batch(inputs, labels, len(examples), counts)
 
     def forward(self, model, batch):
         """The model's output; with the model's loss where the rows have boxes."""
         return super().forward(model, batch) if batch.targets is None else with_loss(model, batch)
 
     def loss(self, outputs, batch):
-        return sums(outputs, batch.targets["labels"], batch.targets["by"])
+        return sums(outputs, batch.targets, batch.counts)
 
     def postprocess(self, outputs, batch, base):
         return best(outputs, batch.inputs["sizes"], base)
@@ -67,12 +66,6 @@ class ObjectDetection(PlaceTask):
 
     def report(self, predictions, rows, base):
         return {"map": average_precision(predictions, rows, base.config)[1]}
-
-    def sample(self, count):
-        return with_boxes(count)
-
-    def gold(self, row, base):
-        return as_answer(objects_of(row["objects"]))
 
 
 @hookimpl

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from hubtune_plugins.generation.preference import Preference, PreferenceOptions
+from tiny import counts, gold
 
 import hubtune
 from hubtune import DataError
@@ -77,7 +78,7 @@ def test_the_loss_is_that_of_dpo(model_type, smoothing, tiny_model):
     assert batch.size == 3
     assert batch.inputs["input_ids"].shape[0] == 6
     term, = task.loss(task.forward(model, batch), batch)
-    assert term.count == task.count(batch)["loss"] == 3
+    assert batch.counts["loss"] == 3
     # tensors of a batch are fp32: so is the reference
     assert float(term.total.detach()) == pytest.approx(total, rel=1e-5)
 
@@ -104,13 +105,14 @@ def test_terms_are_additive_whatever_stands_beside_a_pair(reference, tiny_model)
     def terms(chosen):
         batch = task.collate(chosen, base, None)
         found = task.loss(task.forward(model, batch), batch)
-        assert task.count(batch) == {term.name: term.count for term in found}
+        assert list(batch.counts) == [term.name for term in found]
         return [dataclasses.replace(term, total=term.total.detach()) for term in found]
 
     whole, parts = terms(examples), [terms([example]) for example in examples]
     for number, name in enumerate(("loss", "sft")):
         added = parts[0][number] + parts[1][number] + parts[2][number]
-        assert (added.name, added.count) == (name, whole[number].count)
+        assert added.name == name
+        assert counts(task, base, examples)[name] == sum(counts(task, base, [example])[name] for example in examples)
         assert torch.allclose(added.total, whole[number].total, rtol=1e-12)
     assert whole[1].weight == 0.5
     said = sum(by_hand(model, base, row, "chosen") for row in ROWS)
@@ -131,7 +133,7 @@ def test_scores_with_a_reference_and_without(tiny_model):
     assert set(scores["without"]) == {"accuracy"}
     assert scores["with"]["accuracy"] == scores["without"]["accuracy"] == sum(
         bool(by_hand(model, base, row, "chosen") > by_hand(model, base, row, "rejected")) for row in ROWS) / 3
-    gold = [task.gold(row, base) for row in ROWS]
+    gold = [gold(task, row, base) for row in ROWS]
     assert task.score(gold, ROWS, base) == {"accuracy": 1.0, "reward_accuracy": 1.0, "reward_margin": 100.0}
 
 

@@ -8,6 +8,7 @@ import torch
 from hubtune_plugins.generation.chat import IGNORED
 from hubtune_plugins.generation.scores import script_of, text_scores
 from hubtune_plugins.generation.text2text_generation import RewritingOptions, Text2TextGeneration
+from tiny import counts, gold
 
 import hubtune
 from hubtune.hub.origin import local_origin
@@ -40,7 +41,6 @@ def examples_of(task, rows, base):
 def loss(task, model, base, examples):
     batch = task.collate(examples, base, None)
     found = task.loss(task.forward(model, batch), batch)
-    assert task.count(batch) == {"loss": found.count}
     return dataclasses.replace(found, total=found.total.detach())
 
 
@@ -51,12 +51,13 @@ def test_the_loss_is_the_library_s_and_additive(model_type, tiny_model):
     examples = examples_of(task, ROWS, base)
     assert all(example["labels"][-1] == base.processor.eos_token_id for example in examples)
     whole, alone = loss(task, model, base, examples), [loss(task, model, base, [example]) for example in examples]
-    assert whole.count == sum(len(example["labels"]) for example in examples)
+    count = counts(task, base, examples)["loss"]
+    assert count == sum(len(example["labels"]) for example in examples)
     assert torch.allclose(whole.total, sum(part.total for part in alone), rtol=1e-12)
     batch = task.collate(examples, base, None)
     inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
     library = model(**inputs, labels=batch.targets["labels"]).loss.detach()
-    assert torch.allclose(whole.total / whole.count, library, rtol=1e-12)
+    assert torch.allclose(whole.total / count, library, rtol=1e-12)
     judged = task.postprocess(task.forward(model, batch), batch, base)
     assert sum(answer["nll"] for answer in judged) == pytest.approx(float(whole.total), rel=1e-12)
     assert task.num_tokens(examples[0]) == len(examples[0]["input_ids"]) + len(examples[0]["labels"])
@@ -166,7 +167,7 @@ def test_scores_of_texts():
 def test_predictions_are_scored_by_likelihood_and_where_they_are_written_as_texts(tiny_model):
     task = Text2TextGeneration()
     model, base = prepared(task, tiny_model("t5"))
-    gold = [task.gold(row, base) for row in ROWS]
+    gold = [gold(task, row, base) for row in ROWS]
     assert task.score(gold, ROWS, base) == pytest.approx(
         {"loss": 0, "token_accuracy": 1, "chrf": 100, "bleu": 100, "rouge1": 1, "rouge2": 1, "rougeL": 1})
     batch = task.collate(examples_of(task, ROWS, base), base, None)

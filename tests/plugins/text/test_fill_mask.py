@@ -6,6 +6,7 @@ import pytest
 import torch
 from hubtune_plugins.text.fill_mask import FillMask, MaskOptions
 from hubtune_plugins.text.tokens.pieces import IGNORED
+from tiny import counts, gold
 from transformers import pipeline
 
 import hubtune
@@ -55,7 +56,7 @@ def test_what_is_hidden(model_type, tiny_model):
     shown = batch.inputs["input_ids"][hidden]
     assert float((shown == base.processor.mask_token_id).double().mean()) == pytest.approx(0.8, abs=0.02)
     assert float((shown == batch.targets[hidden]).double().mean()) == pytest.approx(0.1, abs=0.02)
-    assert task.count(batch) == {"loss": float(hidden.sum())}
+    assert batch.counts == {"loss": float(hidden.sum())}
 
 
 def test_masks_are_drawn_anew_in_training_and_never_in_evaluation(tiny_model):
@@ -90,7 +91,7 @@ def test_answers_and_losses_do_not_depend_on_the_batch(model_type, tiny_model):
         return task.loss(task.forward(model, batch), batch)
 
     parts, whole = loss([0, 3]) + loss([1, 2, 4]), loss(range(5))
-    assert parts.count == whole.count == sum(found["tokens"] for found in together)
+    assert counts(task, base, examples)["loss"] == sum(found["tokens"] for found in together)
     assert float(parts.total.detach()) == pytest.approx(float(whole.total.detach()), rel=1e-12)
     assert float(whole.total.detach()) == pytest.approx(sum(found["nll"] for found in together), rel=1e-9)
 
@@ -138,7 +139,7 @@ def test_texts_without_masks_show_how_well_they_were_found(tiny_model):
     model, base = opened(tiny_model("bert"), task)
     found = answers(task, model, base, [next(iter(task.encode(ROWS[:1], base)))[0]])
     assert set(task.show(task.merge(found, ROWS[0], base))) == {"loss", "perplexity", "accuracy"}
-    best = task.score([task.gold(row, base) for row in ROWS], ROWS, base)
+    best = task.score([gold(task, row, base) for row in ROWS], ROWS, base)
     assert best == {"loss": 0.0, "perplexity": 1.0, "accuracy": 1.0}
 
 

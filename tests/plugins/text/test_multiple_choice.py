@@ -6,13 +6,13 @@ import pytest
 import torch
 from hubtune_plugins.text.choices import named, texts_of
 from hubtune_plugins.text.multiple_choice import MultipleChoice
-from tiny import answers, losses_add_up, prepared
+from tiny import answers, gold, losses_add_up, prepared, sample
 
 import hubtune
 from hubtune.errors import DataError
 
 TYPES = ["bert", "roberta", "deberta-v2", "modernbert", "xlnet", "distilbert"]
-ROWS = MultipleChoice().sample(9)
+ROWS = sample(MultipleChoice(), 9)
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -75,7 +75,7 @@ def test_a_context_stands_before_the_question_and_is_what_is_cut(tiny_model):
 def test_the_right_answers_score_best(tiny_model):
     task = MultipleChoice()
     model, base, _ = prepared(task, tiny_model("bert"), ROWS)
-    gold = [task.gold(row, base) for row in ROWS]
+    gold = [gold(task, row, base) for row in ROWS]
     assert task.score(gold, ROWS, base) == {"accuracy": 1.0}
     assert task.score([*gold[:-1], {"label": (gold[-1]["label"] + 1) % 3}], ROWS, base) == {"accuracy": 8 / 9}
     assert task.report(gold, ROWS, base)["chance"] == pytest.approx((5 / 3 + 4 / 4) / 9)
@@ -96,7 +96,7 @@ def test_the_snippet_chooses_the_same(tiny_model, tmp_path, capsys):
 
 
 def test_training_learns_to_choose(tiny_model, tmp_path):
-    rows = MultipleChoice().sample(48)
+    rows = sample(MultipleChoice(), 48)
     run = hubtune.train("multiple-choice", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
                         set={"train.epochs": 15.0, "train.learning_rate": 3e-3, "data.validation": 0.25})
     assert run.metrics["accuracy"] > 0.8

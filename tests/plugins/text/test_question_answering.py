@@ -7,14 +7,14 @@ import pytest
 import torch
 from hubtune_plugins.text.question_answering import AnsweringOptions, QuestionAnswering
 from hubtune_plugins.text.tokens.answers import NOTHING, answers_of, squad
-from tiny import answers, losses_add_up, prepared
+from tiny import answers, gold, losses_add_up, prepared, sample
 
 import hubtune
 from hubtune.data import encoding
 from hubtune.errors import DataError
 
 TYPES = ["bert", "roberta", "gpt2", "t5", "bart", "deberta-v2", "modernbert", "xlnet", "distilbert"]
-ROWS = QuestionAnswering().sample(7)
+ROWS = sample(QuestionAnswering(), 7)
 ROWS[2] = {**ROWS[2], "context": "The kettle broke. " * 9 + ROWS[2]["context"], "answers": ROWS[2]["answers"]["text"]}
 
 
@@ -121,7 +121,7 @@ def test_the_right_answers_score_best(tiny_model):
     task = QuestionAnswering(AnsweringOptions(unanswerable=True))
     rows = [*ROWS, {**ROWS[0], "answers": {"text": [], "answer_start": []}}]
     model, base, _ = prepared(task, tiny_model("bert"), rows)
-    gold = [task.gold(row, base) for row in rows]
+    gold = [gold(task, row, base) for row in rows]
     assert task.score(gold, rows, base) == {"exact_match": 1.0, "f1": 1.0}
     assert task.score([*gold[:-1], {"answer": "the sea"}], rows, base) == {"exact_match": 7 / 8, "f1": 7 / 8}
     assert task.score(answers(task, model, base, rows), rows, base)["exact_match"] < 0.5
@@ -155,7 +155,7 @@ def test_the_snippet_gives_the_same_answer(model_type, tiny_model, tmp_path, cap
 
 
 def test_training_learns_to_answer(tiny_model, tmp_path):
-    rows = QuestionAnswering().sample(48)
+    rows = sample(QuestionAnswering(), 48)
     run = hubtune.train("question-answering", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
                         set={"train.epochs": 15.0, "train.learning_rate": 3e-3, "data.validation": 0.25})
     assert run.metrics["f1"] > 0.7

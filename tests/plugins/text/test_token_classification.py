@@ -8,7 +8,7 @@ import torch
 from hubtune_plugins.text.token_classification import TokenClassification, TokenOptions
 from hubtune_plugins.text.tokens.tags import iob2, learnt, span_scores, span_table, spans
 from hubtune_plugins.text.tokens.windows import first_pieces, windows
-from tiny import answers, losses_add_up, prepared
+from tiny import answers, gold, losses_add_up, prepared, sample
 from transformers import pipeline
 
 import hubtune
@@ -116,7 +116,7 @@ def test_every_word_has_one_first_piece(model_type, limit, tiny_model):
 @pytest.mark.parametrize("model_type", TYPES)
 def test_losses_and_answers_do_not_depend_on_the_batch(model_type, tiny_model):
     task = TokenClassification()
-    rows = task.sample(9)
+    rows = sample(task, 9)
     rows[3] = {"tokens": rows[3]["tokens"] * 3, "tags": rows[3]["tags"] * 3}
     model, base, encoded = prepared(task, tiny_model(model_type), rows)
     losses_add_up(task, model, base, encoded.examples)
@@ -129,7 +129,7 @@ def test_losses_and_answers_do_not_depend_on_the_batch(model_type, tiny_model):
 
 def test_a_long_row_is_read_in_windows_and_each_word_where_most_is_around_it(tiny_model):
     task = TokenClassification(TokenOptions(stride=8))
-    [short, *_] = rows = task.sample(2)
+    [short, *_] = rows = sample(task, 2)
     row = {"tokens": short["tokens"] * 20, "tags": short["tags"] * 20}
     model, base, encoded = prepared(task, tiny_model("bert"), [*rows, row], limit=32)
     assert len(encoded.examples_by_row()[2]) > 4
@@ -147,9 +147,9 @@ def test_a_long_row_is_read_in_windows_and_each_word_where_most_is_around_it(tin
 
 def test_the_right_answers_score_best(tiny_model):
     task = TokenClassification()
-    rows = task.sample(12)
+    rows = sample(task, 12)
     model, base, _ = prepared(task, tiny_model("bert"), rows)
-    gold = [task.gold(row, base) for row in rows]
+    gold = [gold(task, row, base) for row in rows]
     assert task.score(gold, rows, base) == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "accuracy": 1.0}
     assert task.report(gold, rows, base)["place"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 12}
     worse = [*gold[:-1], {**gold[-1], "tags": ["O"] * len(gold[-1]["tags"])}]
@@ -179,7 +179,7 @@ def test_a_tokenizer_in_python_is_read_word_by_word(tiny_model):
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "gpt2"])
 def test_what_is_saved_tags_in_a_plain_pipeline(model_type, tiny_model, tmp_path):
     task = TokenClassification()
-    rows = task.sample(6)
+    rows = sample(task, 6)
     model, base, _ = prepared(task, tiny_model(model_type), rows)
     model.to(torch.float32).save_pretrained(tmp_path)
     base.processor.save_pretrained(tmp_path)
@@ -195,7 +195,7 @@ def test_what_is_saved_tags_in_a_plain_pipeline(model_type, tiny_model, tmp_path
 def test_the_snippet_finds_the_spans(tiny_model, tmp_path, capsys):
     task = TokenClassification()
     text = "Ada Lovelace was born in London ."
-    model, base, _ = prepared(task, tiny_model("bert"), task.sample(6))
+    model, base, _ = prepared(task, tiny_model("bert"), sample(task, 6))
     model.to(torch.float32).save_pretrained(tmp_path)
     base.processor.save_pretrained(tmp_path)
     snippet = task.usage(str(tmp_path), base)
@@ -206,7 +206,7 @@ def test_the_snippet_finds_the_spans(tiny_model, tmp_path, capsys):
 
 
 def test_training_learns_the_tags(tiny_model, tmp_path):
-    rows = TokenClassification().sample(48)
+    rows = sample(TokenClassification(), 48)
     run = hubtune.train("token-classification", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
                         set={"train.epochs": 12.0, "train.learning_rate": 3e-3, "data.validation": 0.25})
     assert run.metrics["f1"] > 0.8

@@ -2,7 +2,7 @@
 
 import json
 
-from hubtune import ModelError, ModelSetup, exact
+from hubtune import ModelError, exact
 from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token
 
 POOLED = {  # Python from `hidden` and `mask`, each (texts, length, ...), to (texts, hidden size)
@@ -20,7 +20,7 @@ class Embedding(SeveralTexts):
 
     def model_config(self, dataset_info, base):
         self.pooling = pooling_for(base.config) if self.options.pooling == "auto" else self.options.pooling
-        return ModelSetup(pad_token(base), base.processor)
+        return pad_token(base)
 
     def embed(self, outputs, batch):
         """Unit vectors of an example's texts, (examples, texts, hidden size)."""

@@ -1,6 +1,6 @@
 """Tasks with something to find at some pieces of a text, such as the tag of a word or the piece that was hidden."""
 
-from hubtune import Loss, exact
+from hubtune import Batch, Loss, exact
 from hubtune_plugins.tokenization.texts import TextTask
 
 IGNORED = -100
@@ -14,15 +14,18 @@ class PieceTask(TextTask):
         """(examples, longest, classes); a method with a prompt puts it before them."""
         return outputs.logits[:, -batch.inputs["input_ids"].shape[1]:]
 
-    def count(self, batch):
-        return {"loss": float((batch.targets != IGNORED).sum())}
-
     def loss(self, outputs, batch):
         from torch.nn.functional import cross_entropy
 
         asked = batch.targets != IGNORED  # only these become fp32: a vocabulary is large
         logits = exact(self.logits(outputs, batch)[asked])
-        return Loss(cross_entropy(logits, batch.targets[asked], reduction="sum"), float(asked.sum()))
+        return Loss(cross_entropy(logits, batch.targets[asked], reduction="sum"))
+
+
+def piece_batch(inputs, targets, size):
+    """A batch whose loss counts the pieces that have a target."""
+    counts = {} if targets is None else {"loss": float((targets != IGNORED).sum())}
+    return Batch(inputs, targets, size, counts)
 
 
 def piece_targets(inputs, lists):

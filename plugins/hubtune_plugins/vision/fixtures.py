@@ -1,9 +1,14 @@
-"""Rows for `Task.sample`: made images with coloured rectangles, of several sizes, in which a tiny model can learn.
+"""Test data of the tasks: small rows that a tiny model can learn, and the right answers.
 
-Images and masks are PNG files in bytes, as a data set of the Hub holds them. Rows are the same in every call.
+Every function gives `count` rows by role, the same at every call. Images and masks are PNG files in
+bytes, as a data set of the Hub holds them.
 """
 
+from hubtune.testing import TaskFixture
+from hubtune_plugins.vision.boxes import as_answer, objects_of
 from hubtune_plugins.vision.images import as_png
+from hubtune_plugins.vision.masks import read_ids
+from hubtune_plugins.vision.segmenters import answered
 
 
 def in_one_colour(count):
@@ -48,3 +53,34 @@ def with_masks(count):
             mask.paste(number, box)
         rows.append({"image": {"bytes": as_png(image)}, "mask": {"bytes": as_png(mask)}})
     return rows
+
+
+class ImageLabels(TaskFixture):
+    """Images of one colour, which is the label."""
+
+    def sample(self, task, count):
+        return in_one_colour(count)
+
+    def gold(self, task, row, base):
+        return task.kind.gold(row["label"], task.names, base.config)
+
+
+class Boxes(TaskFixture):
+    """Images with boxes of two colours."""
+
+    def sample(self, task, count):
+        return with_boxes(count)
+
+    def gold(self, task, row, base):
+        return as_answer(objects_of(row["objects"]))
+
+
+class Masks(TaskFixture):
+    """Images with a mask of three classes."""
+
+    def sample(self, task, count):
+        return with_masks(count)
+
+    def gold(self, task, row, base):
+        ids = read_ids(row["mask"], task.ids)
+        return answered(ids.clip(min=0), base.config.label2id, ids)  # a pixel without a class is answered, too

@@ -1,10 +1,15 @@
-"""Small made rows that can be learnt, one function per task: what the conformance kit trains and scores on.
+"""Test data of the tasks: small rows that a tiny model can learn, and the right answers.
 
-Each gives `count` rows by role, the same at every call. Words come round at different paces, so that no row says what
-the next one is.
+Every function gives `count` rows by role, the same at every call. Words come round at different paces, so
+that no row says what the next one is.
 """
 
-from hubtune_plugins.text.tokens.tags import iob2
+from hubtune.testing import TaskFixture
+from hubtune_plugins.text import choices
+from hubtune_plugins.text.passages import graded
+from hubtune_plugins.text.similarity.likeness import KINDS, kind_of
+from hubtune_plugins.text.tokens import answers
+from hubtune_plugins.text.tokens.tags import iob2, listed
 
 
 def labelled(count, kind):
@@ -80,8 +85,79 @@ def ranked(count):
     rows = []
     for index in range(count):
         thing, state = things[index % 5], states[index % 4]
-        graded = [(f"The {thing} is {state}.", 3.0), (f"A {thing} was here.", 1.0), ("Nothing to say.", 0.0),
+        grades = [(f"The {thing} is {state}.", 3.0), (f"A {thing} was here.", 1.0), ("Nothing to say.", 0.0),
                   (f"The {things[(index + 2) % 5]} is far away.", 0.0)]
-        turned = graded[index % 4:] + graded[: index % 4]
+        turned = grades[index % 4:] + grades[: index % 4]
         rows.append({"query": f"Which {thing} is {state}?", "passages": [text for text, _ in turned], "grades": [grade for _, grade in turned]})
     return rows
+
+
+class Ranking(TaskFixture):
+    """Queries with graded passages."""
+
+    def sample(self, task, count):
+        return ranked(count)
+
+    def gold(self, task, row, base):
+        return {"scores": graded.grades_of(row)}
+
+
+class Classification(TaskFixture):
+    """Labels of texts, of the kind that the task asks for."""
+
+    def sample(self, task, count):
+        return labelled(count, task.options.kind if hasattr(task.options, "kind") else "single_label")
+
+    def gold(self, task, row, base):
+        return task.kind.gold(row["label"], task.names, base.config)
+
+
+class TokenTags(TaskFixture):
+    """Tags of words."""
+
+    def sample(self, task, count):
+        return tagged(count)
+
+    def gold(self, task, row, base):
+        tags = task.right(row["tags"], base)
+        return task.answer(listed(row["tokens"]), tags, [1.0] * len(tags))
+
+
+class Answers(TaskFixture):
+    """Questions about a context."""
+
+    def sample(self, task, count):
+        return asked(count)
+
+    def gold(self, task, row, base):
+        return answers.sure(row)
+
+
+class Choices(TaskFixture):
+    """Questions with a few answers to choose from."""
+
+    def sample(self, task, count):
+        return chosen(count)
+
+    def gold(self, task, row, base):
+        return task.merge([choices.sure(row)], row, base)
+
+
+class Similarity(TaskFixture):
+    """Pairs of texts with a score."""
+
+    def sample(self, task, count):
+        return alike(count)
+
+    def gold(self, task, row, base):
+        return KINDS[kind_of([row], task.options.kind)].gold(row)
+
+
+class MaskedTexts(TaskFixture):
+    """Texts whose words can be guessed."""
+
+    def sample(self, task, count):
+        return repeated(count)
+
+    def gold(self, task, row, base):
+        return {"nll": 0.0, "tokens": 1, "hits": 1}

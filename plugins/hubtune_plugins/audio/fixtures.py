@@ -1,7 +1,13 @@
-"""Rows for `Task.sample`: made sounds of a few pitches, which a tiny model can learn. The same in every call."""
+"""Test data of the tasks: small rows that a tiny model can learn, and the right answers.
+
+Every function gives `count` rows by role, the same at every call.
+"""
+
 
 import math
 import random
+
+from hubtune.testing import TaskFixture
 
 
 def labelled(count):
@@ -28,3 +34,23 @@ def tone(draw, pitches, length=0.12, rate=16000):
         samples += [round(value + draw.gauss(0, 0.01), 4) for value in wave]
         samples += [0.0] * (rate // 50)
     return {"array": samples, "sampling_rate": rate}
+
+
+class SoundLabels(TaskFixture):
+    """Sounds of low or high tones, which is the label."""
+
+    def sample(self, task, count):
+        return labelled(count)
+
+    def gold(self, task, row, base):
+        return task.kind.gold(row["label"], task.names, base.config)
+
+
+class Transcripts(TaskFixture):
+    """Sounds that spell their text."""
+
+    def sample(self, task, count):
+        return spelt(count)
+
+    def gold(self, task, row, base):
+        return {"text": task.written(row["text"])}

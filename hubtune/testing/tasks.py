@@ -12,6 +12,7 @@ from hubtune.data.encoding import encode
 from hubtune.data.row_batches import RowBatch
 from hubtune.errors import BrokenPlugin, HubtuneError
 from hubtune.evaluation.inference import batch_for, gap
+from hubtune.models.configuration import open_base
 from hubtune.testing.bench import ROWS, Bench, Failed, ensure, no_grad, same_tensors
 from hubtune.testing.checks import Conformance, Runs, same_weights
 from hubtune.testing.fixtures import TaskFixture, fixture_for
@@ -103,9 +104,11 @@ class TaskConformance(Conformance, TaskFixture):
         ensure(again.base.config.to_json_string() == bench.base.config.to_json_string(),
                "the same facts configure another model.", "`model_config`")
         tuned = self.made()
-        before = tokens_of(again.base.processor)
+        opened = open_base(again.origin, tuned)
+        before = tokens_of(opened.processor)
+        tuned.model_config(bench.dataset_info, opened)
         setup = tuned.model_config({}, again.base)
-        ensure(tokens_of(again.base.processor) == before, "it changes the tokenizer in place.",
+        ensure(tokens_of(opened.processor) == before, "it changes the tokenizer in place.",
                "`model_config`: return ModelSetup(tokenizer={\"pad_token\": ...})")
         changed = [key for key, value in setup.config.items()
                    if json.dumps(value, default=str) != json.dumps(getattr(bench.base.config, key, None), default=str)]
@@ -291,7 +294,8 @@ class TaskConformance(Conformance, TaskFixture):
     def test_it_trains_publishes_and_loads_without_hubtune(self) -> None:
         """A run ends with a folder that transformers loads in a process without hubtune, with the same outputs."""
         import hubtune
-        from hubtune.testing.bench import registered
+        from hubtune.models.configuration import open_base
+from hubtune.testing.bench import registered
 
         run = self.trained()
         ensure(run.record["proof"], "the saved model was not proven.", "the run's record")

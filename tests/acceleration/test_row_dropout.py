@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny import make_context, prepared
+from tiny import make_context, prepared, sample
 from torch.nn import functional
 
 import hubtune
@@ -197,7 +197,7 @@ def step(kind: str, tiny_model: Callable[..., Path], folder: Path) -> Callable[.
     """A function that gives the gradient of a step in fp64 for given micro-batches."""
     name, make_task, config = MODELS[kind]
     task = make_task()
-    rows = (SAME_LENGTH if name == "xlnet" else TEXTS) if task.name == "text-classification" else task.sample(8)
+    rows = (SAME_LENGTH if name == "xlnet" else TEXTS) if task.name == "text-classification" else sample(task, 8)
     model, base, encoded = prepared(task, tiny_model(name, **config), rows)
     context = make_context(folder / "run", task, hubtune.Strategy(), model, encoded, base=base, batch_size=8)
     accelerator = Accelerator(cpu=True)
@@ -236,5 +236,5 @@ def test_activations_that_are_computed_again_drop_the_same(kind: str, tiny_model
 
 def test_a_model_without_dropout_meets_no_draws(tiny_model: Callable[..., Path]) -> None:
     task = generation(True)
-    model, base, encoded = prepared(task, tiny_model("llama"), task.sample(4))
+    model, base, encoded = prepared(task, tiny_model("llama"), sample(task, 4))
     assert row_axes.find(model.train(), task, base, encoded) is None

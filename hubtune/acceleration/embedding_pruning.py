@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Embedding, Module
 
 from hubtune.acceleration.interface import AccelerationContext, Accelerator, Decision
-from hubtune.contract import Base, Strategy
+from hubtune.contract import Base, OptimizerStrategy, StepStrategy
 from hubtune.data.dataset import Examples, MergedExamples
 from hubtune.devices import sharding
 from hubtune.evaluation import equivalence, inference

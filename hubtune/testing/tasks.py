@@ -294,8 +294,7 @@ class TaskConformance(Conformance, TaskFixture):
     def test_it_trains_publishes_and_loads_without_hubtune(self) -> None:
         """A run ends with a folder that transformers loads in a process without hubtune, with the same outputs."""
         import hubtune
-        from hubtune.models.configuration import open_base
-from hubtune.testing.bench import registered
+        from hubtune.testing.bench import registered
 
         run = self.trained()
         ensure(run.record["proof"], "the saved model was not proven.", "the run's record")

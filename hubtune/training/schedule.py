@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hubtune.contract.validation import checked
 from hubtune.contract import Strategy
+from hubtune.contract.validation import checked
 from hubtune.recipe import TrainConfig
 
 if TYPE_CHECKING:

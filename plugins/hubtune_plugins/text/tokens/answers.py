@@ -87,7 +87,7 @@ def likeliest(places, start, end, longest):
     answer, `null`. start, end: log-probabilities of a window's tokens, (length,) each."""
     import torch
 
-    places = [tuple(place) for place in places]  # kept examples have lists
+    places = [place and tuple(place) for place in places]  # kept examples have lists
     null = places.index(NOTHING)
     spans = start[:, None] + end[None, :]
     nothing = float(spans[null, null])

@@ -15,6 +15,7 @@ from benchmarks.peers import LENGTH, Job, Trained
 def hubtune(job: Job, *, strategy: str = "full", options: dict[str, Any] | None = None, **settings: Any) -> Trained:
     """options: of the strategy; settings: of `[train]`."""
     import hubtune
+from hubtune.devices import memory
     from hubtune.runs.stages import finish  # noqa: F401 - what a run imports is imported before the clock runs
 
     steps = Steps()
@@ -28,6 +29,7 @@ def hubtune(job: Job, *, strategy: str = "full", options: dict[str, Any] | None 
     train = {"batch_size": BATCH, "max_steps": job.steps, "learning_rate": job.lr, "seed": job.seed, "max_length": LENGTH, "keep": "last",
              "early_stopping_patience": 0, "verify": False, "evals_per_epoch": 1, "save_minutes": 1e6, **settings}
     out = tempfile.TemporaryDirectory()
+    memory.keep_freed_memory()  # as the command line does
     run = hubtune.train("text-classification", model=job.folder, data={"train": rows, "validation": rows[:32]}, strategy=strategy,
                         out=Path(out.name) / "run", callbacks=Clock(),
                         set={**{f"train.{key}": value for key, value in train.items()},

@@ -55,7 +55,7 @@ class TrainConfig:
         "auto", "the number format of training", choices=("auto", "fp32", "bf16", "fp16", "fp64")
     )
     kernels: str = option("auto", "auto: what is computed faster in the same mathematics, and frozen parts once; plain: torch's own, nothing computed once", choices=("auto", "plain"))
-    plan: str | None = option(None, "compute as another run did, named by its folder, and measure nothing: the same cuts, so the same dropout")
+    plan: str | None = option(None, "compute as another run did, named by its folder, and measure nothing: the same cuts")
     sampler: str | None = option(
         None, "random batches, or batches of rows of similar length; none: length-bucketed, if the loss is a sum over rows",
         choices=("random", "length-bucketed"),

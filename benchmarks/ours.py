@@ -15,7 +15,7 @@ from benchmarks.peers import LENGTH, Job, Trained
 def hubtune(job: Job, *, strategy: str = "full", options: dict[str, Any] | None = None, **settings: Any) -> Trained:
     """options: of the strategy; settings: of `[train]`."""
     import hubtune
-from hubtune.devices import memory
+    from hubtune.devices import memory
     from hubtune.runs.stages import finish  # noqa: F401 - what a run imports is imported before the clock runs
 
     steps = Steps()

@@ -84,7 +84,8 @@ class Task(Plugin[OptionsT]):
         """Yield the examples of each row: one list per row (several examples: windows over it), cut at `base.max_length`.
 
         Rows may lack their targets. Nothing is padded, decoded or moved to a device here. Large data comes some rows at a
-        time; `enumerate_rows` gives their numbers. Examples are kept in flat arrays: a mapping comes back as a dict.
+        time; `enumerate_rows` gives their numbers. Examples are kept in Arrow files: numbers, strings, None, lists, dicts and
+        NumPy arrays come back as they are, tuples as lists; all else stays in memory.
 
         Raises:
             DataError: for a target that the model does not know.

@@ -71,6 +71,19 @@ def encode_for_training(
     }
 
 
+def describe_truncated_rows(lengths: dict[str, Any], numbers: NDArray[np.int64] | None) -> str:
+    """Name the first truncated rows as they are counted in the data, from 1: `row 17 (4,000 tokens)`.
+
+    Args:
+        lengths: what `encode_for_training` returned.
+        numbers: of training rows that were drawn from others, the row in the data of each.
+    """
+    named = [f"row {(row if numbers is None else int(numbers[row])) + 1} ({length:,})" for row, length in
+             ((cut["row"], cut["length"]) for cut in lengths["first_rows_cut"])]
+    more = lengths["rows_cut"] - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
+
+
 class Encoder:
     """Encodes the rows of one split into one store of examples."""
 

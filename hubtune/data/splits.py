@@ -10,7 +10,6 @@ import random
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,34 +17,15 @@ from numpy.typing import NDArray
 
 from hubtune.contract import Column, Rows, Task
 from hubtune.data import sources
+from hubtune.data.formats.paths import SPLITS
 from hubtune.data.labels import row_numbers
 from hubtune.data.row_batches import BatchedRows, column_values
+from hubtune.data.sources import DataSplits
 from hubtune.data.streaming import Stream, in_memory
 from hubtune.errors import DataError, RecipeError, did_you_mean, listing
 from hubtune.recipe import DataConfig
 
 Warn = Callable[[str], None]
-
-
-@dataclass
-class DataSplits:
-    """Rows by split, with only the columns that a task reads, under the names of their roles."""
-
-    splits: dict[str, Any]
-    columns: dict[str, str]
-    name: str
-    fingerprint: str
-    repo: str | None
-    commit: str | None
-    checks: dict[str, Any]
-
-    def described(self) -> dict[str, Any]:
-        """For `run.json`."""
-        return {
-            "name": self.name, "fingerprint": self.fingerprint, "repo": self.repo, "commit": self.commit,
-            "columns": self.columns, "rows": {split: len(rows) for split, rows in self.splits.items()},
-            "checks": self.checks,
-        }
 
 
 def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None) -> DataSplits:
@@ -57,25 +37,30 @@ def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None)
     mapping = find_columns(train.head if isinstance(train, Stream) else train, columns, part.columns)
     labels = [column.role for column in columns if column.kind == "label" and column.role in mapping]
     splits = {split: streamed(rows, mapping, labels) if isinstance(rows, Stream) else by_role(rows, mapping, split)
-              for split, rows in raw.splits.items() if split in sources.SPLITS}
+              for split, rows in raw.splits.items() if split in SPLITS}
     if isinstance(part.validation, str):
         other = sources.load(part.validation)
         splits["validation"] = by_role(next(iter(other.splits.values())), mapping, "validation")
         raw.fingerprint = f"{raw.fingerprint}+{other.fingerprint}"
     for split, rows in splits.items():
         refuse_gaps(rows, columns, split, training=True)
-    return DataSplits(splits, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
+    return dataclasses.replace(raw, splits=splits, columns=mapping)
 
 
 def training_splits(data: DataSplits, part: DataConfig, columns: Sequence[Column], seed: int, warn: Warn) -> DataSplits:
     """Train, validation and (where there is one) test rows; the validation split is cut from train if missing."""
     splits = dict(data.splits)
+    numbers: dict[str, NDArray[np.int64]] = {}
     if part.limit is not None:
-        splits = {split: sample(rows, part.limit, seed) for split, rows in splits.items()}
+        sampled = {split: sample(rows, part.limit, seed) for split, rows in splits.items()}
+        splits = {split: rows for split, (rows, _) in sampled.items()}
+        numbers = {split: drawn for split, (_, drawn) in sampled.items() if drawn is not None}
     checks: dict[str, Any] = {"validation": "given"}
     if "validation" not in splits:
         labelled = next((c.role for c in columns if c.kind == "label" and c.role in data.columns), None)
-        splits["train"], splits["validation"] = cut_validation(splits["train"], part.validation, seed, labelled)
+        splits["train"], splits["validation"], kept_numbers = cut_validation(splits["train"], part.validation, seed, labelled)
+        if kept_numbers is not None:
+            numbers["train"] = numbers["train"][kept_numbers] if "train" in numbers else kept_numbers
         first = isinstance(splits["train"], Stream)
         checks["validation"] = f"the first {len(splits['validation'])} rows of train" if first else (
             f"cut from train ({part.validation:g}, seed {seed})")
@@ -86,8 +71,8 @@ def training_splits(data: DataSplits, part: DataConfig, columns: Sequence[Column
     for pair, count in checks["duplicates"].items():
         if count:
             warn(f"{count} rows of {pair.replace('/', ' stand word for word in ')}: scores there flatter the model.")
-    ordered = {split: splits[split] for split in sources.SPLITS if split in splits}
-    return dataclasses.replace(data, splits=ordered, checks=checks)
+    ordered = {split: splits[split] for split in SPLITS if split in splits}
+    return dataclasses.replace(data, splits=ordered, checks=checks, row_numbers=numbers)
 
 
 def with_added_columns(rows: Any, task: Task[Any]) -> Any:
@@ -115,16 +100,16 @@ def evaluation_split(
     looked for by name again."""
     raw = sources.load(source)
     if split is not None and split not in raw.splits:
-        raise DataError(f"there is no split '{split}'; splits: {'none' if raw.whole else listing(raw.splits)}.", where=raw.name,
-                        hint="Leave --split out: all rows are taken." if raw.whole else None)
+        raise DataError(f"there is no split '{split}'; splits: {'none' if raw.unsplit else listing(raw.splits)}.", where=raw.name,
+                        hint="Leave --split out: all rows are taken." if raw.unsplit else None)
     name = split or next((held for held in HELD_OUT if held in raw.splits), next(iter(raw.splits)))
     kept = {role: column for role, column in chosen.items() if column in raw.splits[name].column_names}
     wanted = [c for c in columns if c.needed == "always" or needs_labels or c.role in kept or c.needed == "never"]
     mapping = find_columns(raw.splits[name], wanted, kept, training=needs_labels)
-    called = raw.name if raw.whole and split is None else name
+    called = raw.name if raw.unsplit and split is None else name
     rows = by_role(raw.splits[name], mapping, called)
     refuse_gaps(rows, wanted, called, training=needs_labels)
-    return DataSplits({called: rows}, mapping, raw.name, raw.fingerprint, raw.repo, raw.commit, {})
+    return dataclasses.replace(raw, splits={called: rows}, columns=mapping)
 
 
 def plain(name: str) -> str:
@@ -230,13 +215,14 @@ def named(feature: Any, value: Any) -> Any:
     return None if value is None or value < 0 else feature.int2str(value)
 
 
-def sample(rows: Any, most: int, seed: int) -> Any:
-    """At most so many rows, drawn by the seed, in their order; of a stream, the first."""
+def sample(rows: Any, most: int, seed: int) -> tuple[Any, NDArray[np.int64] | None]:
+    """Draw at most so many rows by the seed, in their order; of a stream, the first. Returns their numbers too, if drawn."""
     if len(rows) <= most:
-        return rows
+        return rows, None
     if isinstance(rows, Stream):
-        return rows.between(0, most)
-    return rows.select(sorted(random.Random(f"limit/{seed}").sample(range(len(rows)), most)))
+        return rows.between(0, most), None
+    numbers = np.array(sorted(random.Random(f"limit/{seed}").sample(range(len(rows)), most)))
+    return rows.select(numbers), numbers
 
 
 def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: bool) -> None:
@@ -258,8 +244,8 @@ def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: boo
             )
 
 
-def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) -> tuple[Any, Any]:
-    """Train and validation rows, each label in both in proportion where it has at least two rows.
+def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) -> tuple[Any, Any, NDArray[np.int64] | None]:
+    """Train and validation rows, and the numbers of those that stay in train, each label in both in proportion where it has at least two rows.
 
     Our own few lines because the library's stratified split refuses labels that are rarer than the share.
     """
@@ -267,7 +253,7 @@ def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) 
         raise DataError(f"data.validation is a share between 0 and 1, or a source, not {share!r}.")
     if isinstance(rows, Stream):
         wanted = max(1, min(MOST_OF_STREAM, round(share * len(rows))))
-        return rows.between(wanted, len(rows)), in_memory(rows, wanted)
+        return rows.between(wanted, len(rows)), in_memory(rows, wanted), None
     groups: dict[Any, array[int]] = defaultdict(lambda: array("q"))
     for index, value in enumerate(column_values(rows, label)) if label else ():
         groups[value if isinstance(value, str | int | bool) else None].append(index)
@@ -290,7 +276,8 @@ def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) 
     held += left[: max(0, wanted - len(held))]
     chosen = np.zeros(len(rows), bool)
     chosen[np.asarray(held)] = True
-    return rows.select(np.flatnonzero(~chosen)), rows.select(np.flatnonzero(chosen))
+    left_over = np.flatnonzero(~chosen)
+    return rows.select(left_over), rows.select(np.flatnonzero(chosen)), left_over
 
 
 def duplicates(splits: Mapping[str, Rows], roles: Sequence[str]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from hubtune.contract.validation import checked
 from hubtune.data import encoding, splits
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.row_batches import BatchedRows
+from hubtune.data.sources import DataSplits
 from hubtune.data.streaming import Stream, StreamWindows
 from hubtune.devices import device, processes
 from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
@@ -32,7 +33,7 @@ class Prepared:
     task: Task[Any]
     strategy: Strategy[Any]
     plugins: dict[str, Any]
-    data: splits.DataSplits
+    data: DataSplits
     dataset_info: dict[str, Any]
     origin: Origin
     base: Base
@@ -116,7 +117,7 @@ def refuse_settings(train: TrainConfig, strategy: Strategy[Any], before: Mapping
 
 def inspected(
     recipe: Recipe, task: Task[Any], source: Any, before: Mapping[str, Any] | None, noted: RecordingCallbacks
-) -> tuple[splits.DataSplits, dict[str, Any]]:
+) -> tuple[DataSplits, dict[str, Any]]:
     """The rows of all splits, and what the task finds in them; refused where they are others than those the run began with."""
     data = splits.load_splits(recipe.data, task.columns, source)
     if before and data.fingerprint != before["data"]["fingerprint"]:
@@ -162,7 +163,7 @@ def opened(
 
 
 def encode_splits(
-    task: Task[Any], data: splits.DataSplits, base: Base, limit: int | None, train: TrainConfig, noted: RecordingCallbacks, size: int
+    task: Task[Any], data: DataSplits, base: Base, limit: int | None, train: TrainConfig, noted: RecordingCallbacks, size: int
 ) -> tuple[dict[str, EncodedDataset], dict[str, Any], Base]:
     """Examples of every split. Training rows are cut at the training length; others only where they must be.
 
@@ -180,7 +181,8 @@ def encode_splits(
     if lengths["rows_cut"]:
         noted.on_warning(
             f"{lengths['rows_cut']} of {lengths['rows']} rows are truncated at {lengths['max_length']} {unit}: "
-            f"{lengths['tokens_cut']} of {lengths['tokens']} {unit} are lost. Raise it with --set train.max_length=N"
+            f"{lengths['tokens_cut']} of {lengths['tokens']} {unit} are lost. Raise it with --set train.max_length=N. In the data: "
+            f"{encoding.describe_truncated_rows(lengths, data.row_numbers.get('train'))}."
         )
     cut = f"truncated at {lengths['max_length']}" if lengths["rows_cut"] else "no truncation"
     noted.on_info(f"{unit.removesuffix('s')} lengths: median {lengths['median']}, max {lengths['longest']} ({cut})")

@@ -11,7 +11,7 @@ from typing import Any
 from hubtune.callbacks import Callbacks
 from hubtune.contract import registry
 from hubtune.data.dataset import EncodedDataset
-from hubtune.data.splits import DataSplits
+from hubtune.data.sources import DataSplits
 from hubtune.devices import host_lock
 from hubtune.errors import ModelError
 from hubtune.hub.origin import locate
@@ -74,6 +74,6 @@ def take_over(recipe: Recipe, place: Path) -> Prepared | None:
     rows = {split: datasets.load_from_disk(str(place / "rows" / split)) for split in said["splits"] if split != "train"}
     encoded = {split: EncodedDataset.open(place / "examples" / split) for split in said["splits"]}
     return Prepared(
-        recipe, task, strategy, {}, DataSplits(rows, {}, "", "", None, None, {}), said["facts"], origin, replace(base, max_length=said["limit"]),
+        recipe, task, strategy, {}, DataSplits(rows, "", ""), said["facts"], origin, replace(base, max_length=said["limit"]),
         {}, "", encoded, said["lengths"], TrainConfig(**said["settings"]), said["parameters"], warnings=[], shard=said["shard"],
     )

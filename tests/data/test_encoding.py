@@ -11,7 +11,7 @@ import pytest
 from toy import Partial
 
 from hubtune import Base
-from hubtune.data.encoding import encode, encode_for_training
+from hubtune.data.encoding import describe_truncated_rows, encode, encode_for_training
 from hubtune.testing import models as tiny
 from hubtune.testing.models import MODEL_TYPES
 
@@ -151,3 +151,10 @@ def test_a_tiny_model_is_the_same_again_and_leaves_the_caller_s_generator(tmp_pa
     assert (one / "model.safetensors").stat().st_size < 500_000
     with pytest.raises(ValueError, match="no tiny model of type 'berd'; there are: bert, "):
         tiny.tiny_model("berd", tmp_path / "d")
+
+
+def test_truncated_rows_are_named_as_the_data_counts_them() -> None:
+    said = sizes(3, 5, 4, 10, wanted=4)[1]
+    assert describe_truncated_rows(said, None) == "row 2 (5), row 4 (10)"
+    assert describe_truncated_rows(said, np.array([6, 8, 9, 40])) == "row 9 (5), row 41 (10)"
+    assert describe_truncated_rows(sizes(*[9] * 20, wanted=4)[1], None).endswith("row 8 (9) and 12 more")

@@ -208,7 +208,7 @@ def test_a_hash_may_be_a_word_and_a_text_stays_a_text(tmp_path: Path) -> None:
     write(tmp_path, "a.conll", "# O\nParis B-LOC\n# a comment here\n")
     assert list(sources.load(tmp_path / "a.conll").splits["train"]) == [{"tokens": ["#", "Paris"], "tags": ["O", "B-LOC"]}]
     write(tmp_path, "a.txt", "hello there\nand there\n")
-    assert "of no kind that can be read" in refusal(tmp_path / "a.txt").message
+    assert "unsupported file type. Supported: .csv, .tsv" in refusal(tmp_path / "a.txt").message
 
 
 def test_lines_of_other_widths_are_refused_by_their_numbers(tmp_path: Path) -> None:

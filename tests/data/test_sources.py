@@ -146,7 +146,7 @@ def test_hidden_files_are_no_data(tmp_path: Path) -> None:
     ("a.csv", b"text,label\n" + b"plain,a\n" * 30_000 + "café,b\n".encode("latin-1"), "it is not UTF-8"),
     ("a.jsonl", b'{"text": "a"}\n{"text": \n', "cannot be read as json"),
     ("a.parquet", b"PAR1 not really", "cannot be read as parquet"),
-    ("a.txt", b"hello\n", "is of no kind that can be read"),
+    ("a.txt", b"hello\n", "unsupported file type. Supported: .csv"),
 ])
 def test_a_file_that_cannot_be_read_is_refused_by_its_name(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name

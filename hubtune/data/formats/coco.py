@@ -1,17 +1,72 @@
 """Images with boxes from COCO documents: json files with the lists images, annotations and categories.
 
-The format is that of https://cocodataset.org/#format-data. Which document belongs to which split is for `folders`.
+The format is that of https://cocodataset.org/#format-data.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hubtune.contract import DataFormat, FileData
+from hubtune.data.formats.paths import by_relative_path, media_column, split_in_path
 from hubtune.data.labels import row_numbers
 from hubtune.errors import DataError, listing
+
+ANNOTATION_FOLDERS = ("masks", "mask", "labels", "annotations", "segmentations", "labelmaps")
+"""Names of folders that lie beside the folder of images."""
+
+
+class Coco(DataFormat[Any]):
+    """One COCO document; its images lie beside it or beside its folder. Folders are read with `read_folder`."""
+
+    contract = 2
+    name = "coco"
+    summary = "COCO documents: images with boxes"
+    suffixes = (".json",)
+
+    def matches(self, path: Path) -> bool:
+        """A json file with the three lists of a COCO document."""
+        return super().matches(path) and document(path) is not None
+
+    def read(self, paths: Sequence[Path]) -> FileData:
+        """Read one document.
+
+        Raises:
+            DataError: there is more than one, or it contradicts itself.
+        """
+        if len(paths) > 1:
+            raise DataError(f"one split has several COCO documents: {listing(path.name for path in paths)}.")
+        path, found = paths[0], document(paths[0])
+        around = path.parent.parent if path.parent.name.lower() in ANNOTATION_FOLDERS else path.parent
+        images = [other for other in sorted(around.rglob("*")) if media_column(other) == "image"]
+        return FileData({"train": rows(found or {}, path, nearest(images, around, split_in_path(around, path)), "train")}, {path.name: path})
+
+
+def read_folder(folder: Path, files: Sequence[Path]) -> FileData | None:
+    """Read images with boxes: `split/_annotations.coco.json`, or `annotations/instances_train.json`; None without documents."""
+    made: dict[str, Any] = {}
+    media = [path for path in files if media_column(path)]
+    used = list(media)
+    for path in files:
+        likely = re.search(r"coco|annotations|instances", f"{path.parent.name}/{path.name}".lower())
+        found = document(path) if path.suffix.lower() == ".json" and likely else None
+        if found is None:
+            continue
+        split = split_in_path(folder, path)
+        if split in made:
+            raise DataError(f"the {split} split has two COCO documents, the second is {path.name}.", where=folder.name)
+        made[split] = rows(found, path, nearest(media, folder, split), split)
+        used.append(path)
+    return FileData(made, by_relative_path(folder, used)) if made else None
+
+
+def nearest(media: Iterable[Path], folder: Path, split: str) -> list[Path]:
+    """Files in the order in which a name without a folder means them: those of its split first."""
+    return sorted(media, key=lambda path: split_in_path(folder, path) != split)
 
 
 def document(path: Path) -> dict[str, Any] | None:

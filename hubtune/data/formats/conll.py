@@ -4,14 +4,48 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from hubtune.contract import DataFormat, FileData
+from hubtune.data.formats.paths import media_column, split_in_path, visible_files
 from hubtune.errors import DataError
 
 SUFFIXES = (".conll", ".bio", ".iob", ".iob2")
 TAG = re.compile(r"O|[BIESLU]-\S+")
 LOOKED_AT = 200
 """Lines of a .txt file that tell whether its words are tagged."""
+
+
+class Conll(DataFormat[Any]):
+    """Sentences as the columns tokens and tags; a file, or a folder of files that are split by their names."""
+
+    contract = 2
+    name = "conll"
+    summary = "CoNLL files: a word and its tag in each line"
+    suffixes = (*SUFFIXES, ".txt")
+
+    def matches(self, path: Path) -> bool:
+        """A file of tagged words, or a folder that holds one and no images or sounds."""
+        if not path.is_dir():
+            return path.is_file() and is_conll(path)
+        files = visible_files(path)
+        return not any(map(media_column, files)) and any(map(is_conll, files))
+
+    def read(self, paths: Sequence[Path]) -> FileData:
+        """Read files, or all tagged words of a folder."""
+        from datasets import Dataset
+
+        folder = paths[0] if paths[0].is_dir() else None
+        splits = {path: split_in_path(folder, path) for path in visible_files(folder) if is_conll(path)} if folder else dict.fromkeys(paths, "train")
+        made: dict[str, dict[str, list[Any]]] = {}
+        for path, split in splits.items():
+            columns = made.setdefault(split, {"tokens": [], "tags": []})
+            for rows, found in zip(columns.values(), sentences(path), strict=True):
+                rows += found
+        return FileData({split: Dataset.from_dict(columns) for split, columns in made.items()},
+                        {f"{split}/{path.name}": path for path, split in splits.items()})
 
 
 def is_conll(path: Path) -> bool:

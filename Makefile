@@ -4,17 +4,35 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench figures clean
+.PHONY: help demo test test-bounds check docs bench figures clean
 .DELETE_ON_ERROR:
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: $(STAMP) ## Tune, publish and use a model, on this machine alone
 	$(BIN)/python examples/demo.py
 
 test: check ## Check the code, then run all tests
 	$(BIN)/python -m pytest
+
+# Paths that test-bounds runs. torch of the lowest versions brings its GPU libraries: about 3 GB.
+BOUNDS ?= tests/hub tests/models tests/contract/test_registry.py tests/devices/test_number_formats.py \
+	tests/testing/test_loopback_hub.py tests/plugins/text/test_question_answering.py tests/integration/test_hub_to_hub.py
+EXTRAS := --extra peft --extra generation --extra audio --extra testing --extra demo
+
+test-bounds: $(STAMP) ## Run BOUNDS=PATHS with the lowest and with the newest versions of all dependencies
+	$(PYTHON) -m venv .venv-bounds/tools
+	.venv-bounds/tools/bin/pip install --quiet uv
+	for at in lowest-direct highest; do \
+		uv=.venv-bounds/tools/bin/uv; place=.venv-bounds/$$at; \
+		$$uv venv --quiet --clear --python $(PYTHON) $$place && \
+		if [ $$at = highest ]; then pins="-c constraints.txt"; else pins=""; fi && \
+		$$uv pip compile --quiet pyproject.toml $(EXTRAS) --resolution $$at $$pins -o $$place/versions.txt > /dev/null && \
+		$$uv pip install --quiet --python $$place/bin/python -r $$place/versions.txt hatchling editables && \
+		$$uv pip install --quiet --python $$place/bin/python --no-deps --no-build-isolation -e . && \
+		$$place/bin/python -m pytest -rs -W default::DeprecationWarning -W default::FutureWarning $(BOUNDS) || exit 1; \
+	done
 
 check: $(STAMP) ## Lint and check types
 	$(BIN)/ruff check .
@@ -30,7 +48,7 @@ figures: $(STAMP) ## Train every task on real data, and write docs/figures.md; F
 	$(BIN)/python -m benchmarks.tasks $(FIGURES)
 
 clean: ## Delete what make and the tools made; runs stay
-	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache dist build
+	rm -rf .venv .venv-bounds .demo .mypy_cache .ruff_cache .pytest_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

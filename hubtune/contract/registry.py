@@ -280,8 +280,11 @@ def is_own(point: EntryPoint) -> bool:
 
 
 def distribution(point: EntryPoint) -> tuple[str, str]:
-    """Version and name of the distribution behind an entry point."""
-    return (point.dist.version, point.dist.name) if point.dist else ("", point.value)
+    """Return version and name of the distribution behind an entry point; empty where its metadata lack them."""
+    if point.dist is None:
+        return "", point.value
+    metadata = point.dist.metadata  # its `get` does not warn of what is missing, as `dist.version` does from Python 3.14
+    return metadata.get("Version") or "", metadata.get("Name") or point.value
 
 
 def from_module(module: ModuleType, registry: Registry) -> Found:

@@ -394,7 +394,7 @@ def test_repos_are_created_moved_changed_and_deleted(api: HfApi, as_user: Callab
     assert api.model_info("acme/life").gated == "auto"
     with pytest.raises(HfHubHTTPError) as error:
         as_user("thief").move_repo("acme/life", "thief/life")
-    assert status_of(error) == 403
+    assert status_of(error) in (403, 404)  # clients of 1.5 take the refusal of a move for a missing repository
     api.move_repo("acme/life", "tester/life")
     assert api.repo_exists("tester/life")
     assert not api.repo_exists("acme/life")

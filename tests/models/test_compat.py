@@ -1,0 +1,44 @@
+"""Quirks of libraries that models/compat relies on or mends: a failure here says which release changed which."""
+
+import pytest
+import torch
+import transformers
+
+from hubtune.models import compat
+
+
+@pytest.mark.parametrize("auto", ["AutoModelForSequenceClassification", "AutoModelForImageClassification", "AutoModel"])
+def test_auto_classes_have_a_private_table_of_model_classes(auto):
+    table = getattr(getattr(transformers, auto), "_model_mapping", None)
+    assert table is not None, f"{auto} of transformers {transformers.__version__} has no _model_mapping: mend models/compat"
+    assert hasattr(table, "_model_mapping"), "its table has no _model_mapping by model type: mend compat.model_types"
+
+
+def test_model_class_of_a_configuration():
+    config = transformers.BertConfig()
+    assert compat.model_class("AutoModelForSequenceClassification", config) is transformers.BertForSequenceClassification
+    assert compat.model_classes("AutoModelForImageClassification", config) == ()
+    assert compat.model_class("AutoModelForImageClassification", config) is None
+    assert "bert" in compat.model_types("AutoModelForSequenceClassification")
+    assert "bert" not in compat.model_types("AutoModelForImageClassification")
+
+
+def test_configurations_have_a_public_name_or_path():
+    config = transformers.BertConfig()
+    config.name_or_path = "somewhere"
+    assert config.name_or_path == "somewhere"
+
+
+@pytest.mark.parametrize("kind", [torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm])
+def test_batch_norms_are_found(kind):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), kind(2))
+    assert compat.batch_norms(model) == [model[1]]
+
+
+def test_client_errors_derive_from_its_http_library():
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from hubtune.hub.errors import http_error
+
+    assert issubclass(HfHubHTTPError, http_error())
+    assert http_error().__module__.partition(".")[0] in ("httpx", "httpx2")

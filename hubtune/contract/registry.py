@@ -283,8 +283,8 @@ def distribution(point: EntryPoint) -> tuple[str, str]:
     """Return version and name of the distribution behind an entry point; empty where its metadata lack them."""
     if point.dist is None:
         return "", point.value
-    metadata = point.dist.metadata  # its `get` does not warn of what is missing, as `dist.version` does from Python 3.14
-    return metadata.get("Version") or "", metadata.get("Name") or point.value
+    metadata = point.dist.metadata  # from Python 3.14 on, reading a missing key warns
+    return (metadata["Version"] if "Version" in metadata else "", metadata["Name"] if "Name" in metadata else point.value)
 
 
 def from_module(module: ModuleType, registry: Registry) -> Found:

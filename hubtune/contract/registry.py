@@ -284,7 +284,8 @@ def distribution(point: EntryPoint) -> tuple[str, str]:
     if point.dist is None:
         return "", point.value
     metadata = point.dist.metadata  # from Python 3.14 on, reading a missing key warns
-    return (metadata["Version"] if "Version" in metadata else "", metadata["Name"] if "Name" in metadata else point.value)
+    version, name = (metadata[key] if key in metadata else None for key in ("Version", "Name"))
+    return version or "", name or point.value
 
 
 def from_module(module: ModuleType, registry: Registry) -> Found:

@@ -284,7 +284,7 @@ def distribution(point: EntryPoint) -> tuple[str, str]:
     if point.dist is None:
         return "", point.value
     metadata = point.dist.metadata  # from Python 3.14 on, reading a missing key warns
-    version, name = (metadata[key] if key in metadata else None for key in ("Version", "Name"))
+    version, name = (metadata[key] if key in metadata else None for key in ("Version", "Name"))  # noqa: SIM401 - it has no `get` by its type
     return version or "", name or point.value
 
 

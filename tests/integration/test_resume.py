@@ -79,18 +79,6 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(
     assert whole.record["metrics"] == resumed.record["metrics"]
 
 
-def test_blocks_without_padding_go_on_without(tmp_path, tiny_model, reviews):
-    def run(out, more, **named):
-        return hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, out=out, set={
-            **SETTINGS, "train.sampler": "random", **more}, **named)
-
-    whole = run(tmp_path / "whole", {})
-    with pytest.raises(MemoryError):
-        run(tmp_path / "run", {"train.plan": str(whole.folder)}, callbacks=Stop(7))
-    resumed = hubtune.resume(tmp_path / "run")
-    assert same(weights(whole), weights(resumed)) == []
-
-
 def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path, tiny_model, reviews, uninterrupted):
     out = tmp_path / "run"
     with pytest.raises(MemoryError):

@@ -82,7 +82,7 @@ def sample(task, count):
     return fixture_for(task).sample(task, count)
 
 
-def gold(task, row, base):
+def gold_answer(task, row, base):
     """The prediction that a row of the fixture deserves."""
     return fixture_for(task).gold(task, row, base)
 

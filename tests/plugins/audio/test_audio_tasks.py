@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny import gold, sample
+from tiny import gold_answer, sample
 from transformers import Wav2Vec2CTCTokenizer, pipeline
 
 import hubtune
@@ -162,7 +162,7 @@ def test_no_answer_and_no_gradient_depends_on_the_batch(kind, model_type, tiny):
             alone = task.forward(model, inference.batch_for(model, task, examples[index : index + 1], base)).logits[0]
             kept = together[index][: len(alone)] if together.ndim == 3 else together[index]
             assert torch.allclose(alone, kept, rtol=0, atol=1e-9)
-    gold = [gold(task, row, base) for row in rows]
+    gold = [gold_answer(task, row, base) for row in rows]
     best, other = task.score(gold, rows, base), task.score(gold[1:] + gold[:1], rows, base)
     name, sign = task.metric.name, 1 if task.metric.higher_is_better else -1
     assert sign * best[name] > sign * other[name]
@@ -271,7 +271,7 @@ def test_labels_are_strings_and_unknown_ones_are_refused(tiny):
     assert base.config.id2label == {0: "0", 1: "1", 2: "2", 3: "10"}
     with pytest.raises(DataError, match="'7' is none of the model's: '0', '1', '2', '10'"):
         list(task.encode([{"audio": tone, "label": 7}], base))
-    table = task.report([gold(task, row, base) for row in rows], rows, base)
+    table = task.report([gold_answer(task, row, base) for row in rows], rows, base)
     assert table["10"]["support"] == 1
 
 
@@ -285,7 +285,7 @@ def test_a_vocabulary_is_made_of_the_train_split_s_characters(tiny):
     assert base.config.vocab_size == len(tokenizer) == len(letters) + 5
     assert base.config.pad_token_id == tokenizer.pad_token_id == task.blank == 0
     assert tokenizer.decode(examples[0]["ids"], group_tokens=False) == "don't stop now"
-    assert gold(task, rows[1], base) == {"text": "größe"}
+    assert gold_answer(task, rows[1], base) == {"text": "größe"}
     strange = next(iter(task.encode([{**rows[0], "text": "xo"}], base)))[0]["ids"]
     assert strange == [tokenizer.unk_token_id, tokenizer.get_vocab()["o"]]
     upper = SpeechRecognition(SpeechOptions(casing="upper", punctuation="keep"))

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from hubtune_plugins.generation.preference import Preference, PreferenceOptions
-from tiny import counts, gold
+from tiny import counts, gold_answer
 
 import hubtune
 from hubtune import DataError
@@ -133,7 +133,7 @@ def test_scores_with_a_reference_and_without(tiny_model):
     assert set(scores["without"]) == {"accuracy"}
     assert scores["with"]["accuracy"] == scores["without"]["accuracy"] == sum(
         bool(by_hand(model, base, row, "chosen") > by_hand(model, base, row, "rejected")) for row in ROWS) / 3
-    gold = [gold(task, row, base) for row in ROWS]
+    gold = [gold_answer(task, row, base) for row in ROWS]
     assert task.score(gold, ROWS, base) == {"accuracy": 1.0, "reward_accuracy": 1.0, "reward_margin": 100.0}
 
 

@@ -8,7 +8,7 @@ import torch
 from hubtune_plugins.generation.chat import IGNORED
 from hubtune_plugins.generation.scores import script_of, text_scores
 from hubtune_plugins.generation.text2text_generation import RewritingOptions, Text2TextGeneration
-from tiny import counts, gold
+from tiny import counts, gold_answer
 
 import hubtune
 from hubtune.hub.origin import local_origin
@@ -167,7 +167,7 @@ def test_scores_of_texts():
 def test_predictions_are_scored_by_likelihood_and_where_they_are_written_as_texts(tiny_model):
     task = Text2TextGeneration()
     model, base = prepared(task, tiny_model("t5"))
-    gold = [gold(task, row, base) for row in ROWS]
+    gold = [gold_answer(task, row, base) for row in ROWS]
     assert task.score(gold, ROWS, base) == pytest.approx(
         {"loss": 0, "token_accuracy": 1, "chrf": 100, "bleu": 100, "rouge1": 1, "rouge2": 1, "rougeL": 1})
     batch = task.collate(examples_of(task, ROWS, base), base, None)

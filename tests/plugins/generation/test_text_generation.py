@@ -7,7 +7,7 @@ import pytest
 import torch
 from hubtune_plugins.generation import chat, sequences
 from hubtune_plugins.generation.text_generation import GenerationOptions, TextGeneration
-from tiny import counts, gold, sample
+from tiny import counts, gold_answer, sample
 from transformers import AutoTokenizer
 
 import hubtune
@@ -301,7 +301,7 @@ def test_labelled_rows_are_written_for_only_when_asked(tiny_model):
         judged = task.postprocess(task.forward(model, batch), batch, base)
         both = [one | other for one, other in zip(judged, written, strict=True)]
         assert ("exact_match" in task.score(both, ROWS, base)) is generate
-        gold = [gold(task, row, base) for row in ROWS]
+        gold = [gold_answer(task, row, base) for row in ROWS]
         assert task.score(gold, ROWS, base) == {
             "loss": 0.0, "token_accuracy": 1.0, "perplexity": 1.0, "exact_match": 1.0}
     with pytest.raises(DataError, match="no answers to compare with"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hubtune_plugins.text.fill_mask import FillMask, MaskOptions
 from hubtune_plugins.text.tokens.pieces import IGNORED
-from tiny import counts, gold
+from tiny import counts, gold_answer
 from transformers import pipeline
 
 import hubtune
@@ -139,7 +139,7 @@ def test_texts_without_masks_show_how_well_they_were_found(tiny_model):
     model, base = opened(tiny_model("bert"), task)
     found = answers(task, model, base, [next(iter(task.encode(ROWS[:1], base)))[0]])
     assert set(task.show(task.merge(found, ROWS[0], base))) == {"loss", "perplexity", "accuracy"}
-    best = task.score([gold(task, row, base) for row in ROWS], ROWS, base)
+    best = task.score([gold_answer(task, row, base) for row in ROWS], ROWS, base)
     assert best == {"loss": 0.0, "perplexity": 1.0, "accuracy": 1.0}
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hubtune_plugins.text.choices import named, texts_of
 from hubtune_plugins.text.multiple_choice import MultipleChoice
-from tiny import answers, gold, losses_add_up, prepared, sample
+from tiny import answers, gold_answer, losses_add_up, prepared, sample
 
 import hubtune
 from hubtune.errors import DataError
@@ -75,7 +75,7 @@ def test_a_context_stands_before_the_question_and_is_what_is_cut(tiny_model):
 def test_the_right_answers_score_best(tiny_model):
     task = MultipleChoice()
     model, base, _ = prepared(task, tiny_model("bert"), ROWS)
-    gold = [gold(task, row, base) for row in ROWS]
+    gold = [gold_answer(task, row, base) for row in ROWS]
     assert task.score(gold, ROWS, base) == {"accuracy": 1.0}
     assert task.score([*gold[:-1], {"label": (gold[-1]["label"] + 1) % 3}], ROWS, base) == {"accuracy": 8 / 9}
     assert task.report(gold, ROWS, base)["chance"] == pytest.approx((5 / 3 + 4 / 4) / 9)

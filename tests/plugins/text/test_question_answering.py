@@ -7,7 +7,7 @@ import pytest
 import torch
 from hubtune_plugins.text.question_answering import AnsweringOptions, QuestionAnswering
 from hubtune_plugins.text.tokens.answers import NOTHING, answers_of, squad
-from tiny import answers, gold, losses_add_up, prepared, sample
+from tiny import answers, gold_answer, losses_add_up, prepared, sample
 
 import hubtune
 from hubtune.data import encoding
@@ -121,7 +121,7 @@ def test_the_right_answers_score_best(tiny_model):
     task = QuestionAnswering(AnsweringOptions(unanswerable=True))
     rows = [*ROWS, {**ROWS[0], "answers": {"text": [], "answer_start": []}}]
     model, base, _ = prepared(task, tiny_model("bert"), rows)
-    gold = [gold(task, row, base) for row in rows]
+    gold = [gold_answer(task, row, base) for row in rows]
     assert task.score(gold, rows, base) == {"exact_match": 1.0, "f1": 1.0}
     assert task.score([*gold[:-1], {"answer": "the sea"}], rows, base) == {"exact_match": 7 / 8, "f1": 7 / 8}
     assert task.score(answers(task, model, base, rows), rows, base)["exact_match"] < 0.5

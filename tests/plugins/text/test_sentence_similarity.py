@@ -9,7 +9,7 @@ import torch
 from hubtune_plugins.text.sentence_similarity import SentenceSimilarity, SimilarityOptions
 from hubtune_plugins.text.similarity.ranking import ranking_scores
 from sklearn.metrics import ndcg_score
-from tiny import gold
+from tiny import gold_answer
 
 import hubtune
 from hubtune.data import encoding
@@ -209,7 +209,7 @@ def test_resampled_rows_are_resampled_queries_over_the_same_documents(tiny_model
 def test_perfect_answers_score_best_and_the_metric_is_one_of_the_scores(kind, tiny_model):
     task = SentenceSimilarity()
     _, base = opened(tiny_model("bert"), task, task.validate_data({"train": DATA[kind]}))
-    scores = task.score([gold(task, row, base) for row in DATA[kind]], DATA[kind], base)
+    scores = task.score([gold_answer(task, row, base) for row in DATA[kind]], DATA[kind], base)
     assert all(value == pytest.approx(1) for value in scores.values())
     assert task.select_metric(base).name in scores
 

@@ -8,7 +8,7 @@ import torch
 from hubtune_plugins.text.token_classification import TokenClassification, TokenOptions
 from hubtune_plugins.text.tokens.tags import iob2, learnt, span_scores, span_table, spans
 from hubtune_plugins.text.tokens.windows import first_pieces, windows
-from tiny import answers, gold, losses_add_up, prepared, sample
+from tiny import answers, gold_answer, losses_add_up, prepared, sample
 from transformers import pipeline
 
 import hubtune
@@ -149,7 +149,7 @@ def test_the_right_answers_score_best(tiny_model):
     task = TokenClassification()
     rows = sample(task, 12)
     model, base, _ = prepared(task, tiny_model("bert"), rows)
-    gold = [gold(task, row, base) for row in rows]
+    gold = [gold_answer(task, row, base) for row in rows]
     assert task.score(gold, rows, base) == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "accuracy": 1.0}
     assert task.report(gold, rows, base)["place"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 12}
     worse = [*gold[:-1], {**gold[-1], "tags": ["O"] * len(gold[-1]["tags"])}]

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from tiny import gold, sample
+from tiny import gold_answer, sample
 
 import hubtune
 from hubtune.contract.validation import loss_terms
@@ -82,7 +82,7 @@ def test_a_loss_is_additive_and_the_gold_answer_the_best(kind, model_type, tiny)
         assert both.total.item() == pytest.approx(total.total.item(), rel=1e-12)
     sum(term.total / counts[term.name] for term in whole).backward()
     assert sum(p.grad is not None and bool(p.grad.abs().sum()) for p in model.parameters()) > 10
-    gold = task.score([gold(task, row, base) for row in rows], rows, base)
+    gold = task.score([gold_answer(task, row, base) for row in rows], rows, base)
     found = task.score(answers(task, model, base, encoded, range(6)), rows, base)
     assert set(gold.values()) == {1.0}
     assert task.select_metric(base).name in found
@@ -250,7 +250,7 @@ def test_boxes_and_masks_are_mirrored_with_their_images(tiny):
             before, after = plain.inputs["pixel_values"][index], one.inputs["pixel_values"][index]
             assert torch.allclose(before.flip(-1) if back else before, after, atol=0.02)
             if model_type == "rt_detr":
-                x, y = (b.targets["labels"][index]["boxes"] for b in (plain, one))
+                x, y = (b.targets[index]["boxes"] for b in (plain, one))
                 assert torch.allclose(1 - x[:, 0] if back else x[:, 0], y[:, 0])
             if model_type == "segformer":
                 x, y = (b.targets["small"][index] for b in (plain, one))
@@ -327,7 +327,7 @@ def test_masks_in_black_and_white_and_with_pixels_of_no_class(tiny):
     assert base.config.id2label == {0: "0", 1: "1"}
     batch = task.collate(encoded.examples, base, None)
     assert batch.counts["loss"] < batch.targets["small"].numel()
-    assert task.score([gold(task, row, base) for row in some], some, base) == {"mean_iou": 1.0, "pixel_accuracy": 1.0}
+    assert task.score([gold_answer(task, row, base) for row in some], some, base) == {"mean_iou": 1.0, "pixel_accuracy": 1.0}
     assert base.processor.do_reduce_labels is False
 
 

@@ -27,10 +27,14 @@ def silence_transformers() -> None:
 
     library = transformers.logging
     guest.afterwards(functools.partial(library.set_verbosity, library.get_verbosity()))
-    if library.is_progress_bar_enabled():
-        guest.afterwards(library.enable_progress_bar)
     library.set_verbosity_error()
-    library.disable_progress_bar()
+    if library.is_progress_bar_enabled():
+        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+
+        if are_progress_bars_disabled():  # transformers turns those of the Hub on with its own
+            guest.afterwards(disable_progress_bars)
+        guest.afterwards(library.enable_progress_bar)
+        library.disable_progress_bar()
 
 
 def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None) -> Base:

@@ -29,7 +29,7 @@ def silence_transformers() -> None:
     guest.afterwards(functools.partial(library.set_verbosity, library.get_verbosity()))
     library.set_verbosity_error()
     if library.is_progress_bar_enabled():
-        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+        from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 
         if are_progress_bars_disabled():  # transformers turns those of the Hub on with its own
             guest.afterwards(disable_progress_bars)

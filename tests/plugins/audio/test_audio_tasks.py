@@ -130,7 +130,7 @@ def test_long_sounds_are_cut_anywhere_in_training_and_in_the_middle_otherwise(ti
     assert drawn == starts([ExampleRNG(0, 1, 0), ExampleRNG(0, 1, 1)])
     assert len({*drawn, *starts([ExampleRNG(0, 2, 0), ExampleRNG(0, 2, 1)])}) == 4
     whole = AudioClassification(AudioOptions(max_seconds=0.0))
-    assert [whole.size(example) for [example] in whole.encode([{"audio": ramp}] * 2, base)] == [99, 99]
+    assert [whole.num_tokens(example) for [example] in whole.encode([{"audio": ramp}] * 2, base)] == [99, 99]
 
 
 # -------------------------------------------------------------------------------------------------------------- laws

@@ -1,7 +1,4 @@
-"""Rows by role, checked and split, from whatever a source gives: before any model is fetched.
-
-The only place that decides which column is which and which row is in which split.
-"""
+"""Splits: load the rows of a source by role, cut validation rows, and count duplicates between splits."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hubtune.contract import Column, Rows, Task
+from hubtune.contract import Column, Rows
 from hubtune.data import sources
+from hubtune.data.columns import find_columns, refuse_gaps, rename_stream, rename_to_roles
 from hubtune.data.formats.paths import SPLITS
-from hubtune.data.labels import row_numbers
-from hubtune.data.row_batches import BatchedRows, column_values
+from hubtune.data.row_batches import column_values
 from hubtune.data.sources import DataSplits
 from hubtune.data.streaming import Stream, in_memory
-from hubtune.errors import DataError, RecipeError, did_you_mean, listing
+from hubtune.errors import DataError, listing
 from hubtune.recipe import DataConfig
 
 Warn = Callable[[str], None]
@@ -36,11 +33,11 @@ def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None)
     train = raw.splits["train"]
     mapping = find_columns(train.head if isinstance(train, Stream) else train, columns, part.columns)
     labels = [column.role for column in columns if column.kind == "label" and column.role in mapping]
-    splits = {split: streamed(rows, mapping, labels) if isinstance(rows, Stream) else by_role(rows, mapping, split)
+    splits = {split: rename_stream(rows, mapping, labels) if isinstance(rows, Stream) else rename_to_roles(rows, mapping, split)
               for split, rows in raw.splits.items() if split in SPLITS}
     if isinstance(part.validation, str):
         other = sources.load(part.validation)
-        splits["validation"] = by_role(next(iter(other.splits.values())), mapping, "validation")
+        splits["validation"] = rename_to_roles(next(iter(other.splits.values())), mapping, "validation")
         raw.fingerprint = f"{raw.fingerprint}+{other.fingerprint}"
     for split, rows in splits.items():
         refuse_gaps(rows, columns, split, training=True)
@@ -75,18 +72,6 @@ def training_splits(data: DataSplits, part: DataConfig, columns: Sequence[Column
     return dataclasses.replace(data, splits=ordered, checks=checks, row_numbers=numbers)
 
 
-def with_added_columns(rows: Any, task: Task[Any]) -> Any:
-    """Rows of a split with the columns that the task computes from all of them, in place of those of the same role."""
-    if not task.added_columns:
-        return rows
-    if isinstance(rows, Stream):
-        raise RecipeError(f"'{task.name}' computes {listing(task.added_columns)} from all rows, so its data cannot be streamed.",
-                          hint="Leave data.stream out.")
-    for role, values in task.add_columns(BatchedRows(rows)).items():
-        rows = rows.remove_columns([role] if role in rows.column_names else []).add_column(role, list(values))
-    return rows
-
-
 MOST_OF_STREAM = 5_000
 """Rows of a stream that are held out at most: they are kept in memory."""
 HELD_OUT = ("test", "validation")
@@ -107,112 +92,9 @@ def evaluation_split(
     wanted = [c for c in columns if c.needed == "always" or needs_labels or c.role in kept or c.needed == "never"]
     mapping = find_columns(raw.splits[name], wanted, kept, training=needs_labels)
     called = raw.name if raw.unsplit and split is None else name
-    rows = by_role(raw.splits[name], mapping, called)
+    rows = rename_to_roles(raw.splits[name], mapping, called)
     refuse_gaps(rows, wanted, called, training=needs_labels)
     return dataclasses.replace(raw, splits={called: rows}, columns=mapping)
-
-
-def plain(name: str) -> str:
-    """A column name as it is compared."""
-    return name.strip().lower().replace("-", "_").replace(" ", "_")
-
-
-def find_columns(
-    rows: Any, columns: Sequence[Column], chosen: Mapping[str, str], training: bool = True
-) -> dict[str, str]:
-    """Which column has which role: as chosen, else by name, else the only one that looks like it."""
-    names = list(rows.column_names)
-    roles = [column.role for column in columns]
-    mapping: dict[str, str] = {}
-    for role, name in chosen.items():
-        if role not in roles:
-            raise DataError(f"no role '{role}' in this task.{did_you_mean(role, roles)} Roles: {listing(roles)}.")
-        if name not in names:
-            raise DataError(
-                f"there is no column '{name}' (for {role}).{did_you_mean(name, names)} Columns: {listing(names, 30)}.",
-                hint=f"Choose one with: --set data.{role}=COLUMN",
-            )
-        mapping[role] = name
-    by_name = {plain(name): name for name in reversed(names)}
-    for column in columns:
-        if column.role not in mapping:
-            found = next((by_name[n] for n in column.names if n in by_name and by_name[n] not in mapping.values()), None)
-            if found:
-                mapping[column.role] = found
-    for column in columns:
-        needed = column.needed == "always" or (column.needed == "train" and training)
-        if column.role in mapping or not needed:
-            continue
-        left = [name for name in names if name not in mapping.values() and looks_like(rows, name, column.kind)]
-        if len(left) != 1:
-            raise DataError(
-                f"no column for the {column.role}. Columns: {listing(names, 30)}; "
-                f"names that are known: {listing(column.names, 30)}.",
-                hint=f"Say which it is with: --set data.{column.role}=COLUMN",
-            )
-        mapping[column.role] = left[0]
-    return mapping
-
-
-def looks_like(rows: Any, name: str, kind: str) -> bool:
-    """Whether a column's type says what it is: words for a text, a class label for a label."""
-    from datasets import Audio, ClassLabel, Image
-
-    feature = rows.features[name]
-    if kind in ("label", "image", "audio"):
-        return isinstance(feature, {"label": ClassLabel, "image": Image, "audio": Audio}[kind])
-    inner = getattr(feature, "feature", None)  # of a list
-    if kind in ("words", "texts"):
-        return getattr(inner, "dtype", None) in ("string", "large_string")
-    if kind == "any" or getattr(feature, "dtype", None) not in ("string", "large_string"):
-        return False
-    values = [value or "" for value in rows[:100][name]]
-    return sum(len(value.split()) for value in values) >= 2 * len(values)
-
-
-def by_role(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
-    """Only the mapped columns, renamed to their roles; class labels as their names."""
-    missing = [name for name in mapping.values() if name not in rows.column_names]
-    if missing:
-        raise DataError(
-            f"the {split} split has no column {listing(missing)}; its columns: {listing(rows.column_names, 30)}."
-        )
-    rows = rows.select_columns(list(mapping.values())).rename_columns(
-        {name: f"role:{role}" for role, name in mapping.items()}  # through a name that no column has
-    ).rename_columns({f"role:{role}": role for role in mapping})
-    for role in mapping:
-        feature = rows.features[role]
-        if holds_labels(feature):
-            values = [named(feature, value) for value in column_values(rows, role)]
-            rows = rows.remove_columns(role).add_column(role, values)
-    return rows
-
-
-def streamed(rows: Stream, mapping: Mapping[str, str], kept: Sequence[str]) -> Stream:
-    """The same of a stream. kept: roles that are kept as its rows are counted."""
-    features = {role: rows.head.features[name] for role, name in mapping.items()}
-    return rows.made(by_role(rows.head, mapping, "train"), lambda row: {
-        role: named(features[role], row[name]) if holds_labels(features[role]) else row[name] for role, name in mapping.items()}, kept)
-
-
-def holds_labels(feature: Any) -> bool:
-    """Whether there are class labels in a column, at whatever depth."""
-    from datasets import ClassLabel
-
-    inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", None)]
-    return isinstance(feature, ClassLabel) or any(part is not None and holds_labels(part) for part in inner)
-
-
-def named(feature: Any, value: Any) -> Any:
-    """Class labels as their names, in lists and dicts too; -1 is how the Hub writes `no label`."""
-    if isinstance(value, list):
-        return [named(getattr(feature, "feature", feature), item) for item in value]
-    if isinstance(value, dict):  # of a feature of dicts, or of a list of them that is kept as a dict of lists
-        parts = getattr(feature, "feature", feature)
-        return {name: named(parts[name], item) for name, item in value.items()}
-    if not hasattr(feature, "int2str"):
-        return value
-    return None if value is None or value < 0 else feature.int2str(value)
 
 
 def sample(rows: Any, most: int, seed: int) -> tuple[Any, NDArray[np.int64] | None]:
@@ -223,25 +105,6 @@ def sample(rows: Any, most: int, seed: int) -> tuple[Any, NDArray[np.int64] | No
         return rows.between(0, most), None
     numbers = np.array(sorted(random.Random(f"limit/{seed}").sample(range(len(rows)), most)))
     return rows.select(numbers), numbers
-
-
-def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: bool) -> None:
-    """Refuse empty texts and missing labels, with their row numbers."""
-    looked = [column for column in columns if column.role in rows.column_names and not column.gaps  # type: ignore[attr-defined]
-              and (column.needed == "always" or training)]
-    gaps: dict[str, list[int]] = {column.role: [] for column in looked}
-    for number, values in enumerate(column_values(rows, *gaps, make=lambda *values: values)):
-        for column, value in zip(looked, values, strict=True):
-            if value is None or (isinstance(value, str) and not value.strip()) or (
-                    isinstance(value, list) and not value and column.kind != "label"):
-                gaps[column.role].append(number)
-    for column in looked:
-        if found := gaps[column.role]:
-            what = f"a missing {column.role}" if column.kind == "label" else f"an empty {column.role}"
-            raise DataError(
-                f"{len(found)} of {len(rows)} rows have {what}: {row_numbers(found)} of {split}.",
-                hint="Fill them in or take these rows out, and run the same command again.",
-            )
 
 
 def cut_validation(rows: Any, share: float | str, seed: int, label: str | None) -> tuple[Any, Any, NDArray[np.int64] | None]:

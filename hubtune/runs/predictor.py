@@ -13,6 +13,7 @@ from hubtune.callbacks import Callbacks
 from hubtune.contract import Base, GenerativeTask, Prediction, Strategy, Task, registry
 from hubtune.contract.validation import checked
 from hubtune.data import splits
+from hubtune.data.columns import with_added_columns
 from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record, require_safetensors
@@ -154,7 +155,7 @@ class Model:
         start = time.monotonic()
         chosen = {**self._record.get("columns", {}), **(columns or {})}
         found = splits.evaluation_split(data, split, self.task.columns, chosen, needs_labels=True)
-        name, labelled = next((name, splits.with_added_columns(rows, self.task)) for name, rows in found.splits.items())
+        name, labelled = next((name, with_added_columns(rows, self.task)) for name, rows in found.splits.items())
         if callbacks and name in ("train", found.name) and self._record.get("data") == found.fingerprint[:16]:
             callbacks.on_warning("the model was trained on these rows: scores will be optimistic.")
         model, base = self.ready()

@@ -11,6 +11,7 @@ from hubtune.callbacks import Callbacks, RecordingCallbacks
 from hubtune.contract import Base, ContrastiveTask, ReferenceTask, Strategy, Task, registry
 from hubtune.contract.validation import checked
 from hubtune.data import encoding, splits
+from hubtune.data.columns import with_added_columns
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.row_batches import BatchedRows
 from hubtune.data.sources import DataSplits
@@ -129,7 +130,7 @@ def inspected(
     noted.on_info("columns: " + ", ".join(f"{role} <- {name}" for role, name in data.columns.items()))
     dataset_info = checked(task, "validate_data", task.validate_data({split: BatchedRows(found) for split, found in data.splits.items()}))
     data = splits.training_splits(data, recipe.data, task.columns, recipe.train.seed, noted.on_warning)
-    data = replace(data, splits={split: splits.with_added_columns(found, task) for split, found in data.splits.items()})
+    data = replace(data, splits={split: with_added_columns(found, task) for split, found in data.splits.items()})
     noted.on_info("rows: " + ", ".join(f"{len(found)} {split}" for split, found in data.splits.items()))
     return data, dataset_info
 

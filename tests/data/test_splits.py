@@ -11,6 +11,7 @@ import pytest
 from hubtune_plugins.text.text_classification import ClassificationOptions, TextClassification
 
 from hubtune import Column
+from hubtune.data import columns as columns_module
 from hubtune.data import splits
 from hubtune.errors import DataError
 from hubtune.recipe import DataConfig
@@ -380,7 +381,7 @@ def test_data_without_splits_is_called_by_its_name(file: str, called: str, tmp_p
 
 def test_a_column_that_is_never_needed_may_be_missing() -> None:
     columns = (Column("text", ("text",)), Column("pair", ("pair",), needed="never"))
-    assert splits.find_columns(splits.sources.load(balanced()).splits["train"], columns, {}) == {"text": "text"}
+    assert columns_module.find_columns(splits.sources.load(balanced()).splits["train"], columns, {}) == {"text": "text"}
 
 
 def test_the_reviews_that_come_along_are_sound(reviews: Path) -> None:
@@ -397,7 +398,7 @@ def test_class_labels_inside_lists_and_dicts_become_their_names() -> None:
     kinds = ClassLabel(names=["cell", "plate"])
     features = Features({"objects": List({"category": kinds, "area": Value("int64")}), "tags": List(kinds)})
     made = Dataset.from_list([{"objects": [{"category": 1, "area": 3}, {"category": 0, "area": 4}], "tags": [0, -1]}], features)
-    found = splits.by_role(made, {"objects": "objects", "tags": "tags"}, "train")[0]
+    found = columns_module.rename_to_roles(made, {"objects": "objects", "tags": "tags"}, "train")[0]
     assert found == {
         "objects": [{"category": "plate", "area": 3}, {"category": "cell", "area": 4}], "tags": ["cell", None],
     }

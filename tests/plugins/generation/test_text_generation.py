@@ -133,7 +133,7 @@ def test_rows_of_every_form_are_read_alike(tiny_model):
 def test_columns_are_found_by_the_names_of_well_known_sets():
     from datasets import Dataset
 
-    from hubtune.data.splits import find_columns
+    from hubtune.data.columns import find_columns
 
     def found(*names):
         rows = Dataset.from_dict({name: ["some words here"] for name in names})

@@ -207,7 +207,7 @@ def test_negatives_are_found_before_training_and_for_rows_that_are_evaluated(tin
 def test_rows_with_found_negatives_cannot_be_streamed():
     from datasets import Dataset
 
-    from hubtune.data.splits import with_added_columns
+    from hubtune.data.columns import with_added_columns
     from hubtune.data.streaming import Stream
 
     task = Reranking(RerankingOptions(hard_negatives="model"))

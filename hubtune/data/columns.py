@@ -1,0 +1,152 @@
+"""Columns: which one has which role, by name or by type, and the checks of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hubtune.contract import Column, Rows, Task
+from hubtune.data.labels import row_numbers
+from hubtune.data.row_batches import BatchedRows, column_values
+from hubtune.data.streaming import Stream
+from hubtune.errors import DataError, RecipeError, did_you_mean, listing
+
+
+def find_columns(
+    rows: Any, columns: Sequence[Column], chosen: Mapping[str, str], training: bool = True
+) -> dict[str, str]:
+    """Map roles to columns: as chosen, else by name, else the only column of a fitting type.
+
+    Raises DataError for an unknown role, a column that is not there, or a role without a column.
+    """
+    names = list(rows.column_names)
+    roles = [column.role for column in columns]
+    mapping: dict[str, str] = {}
+    for role, name in chosen.items():
+        if role not in roles:
+            raise DataError(f"no role '{role}' in this task.{did_you_mean(role, roles)} Roles: {listing(roles)}.")
+        if name not in names:
+            raise DataError(
+                f"there is no column '{name}' (for {role}).{did_you_mean(name, names)} Columns: {listing(names, 30)}.",
+                hint=f"Choose one with: --set data.{role}=COLUMN",
+            )
+        mapping[role] = name
+    by_name = {normalized_name(name): name for name in reversed(names)}
+    for column in columns:
+        if column.role not in mapping:
+            found = next((by_name[n] for n in column.names if n in by_name and by_name[n] not in mapping.values()), None)
+            if found:
+                mapping[column.role] = found
+    for column in columns:
+        needed = column.needed == "always" or (column.needed == "train" and training)
+        if column.role in mapping or not needed:
+            continue
+        left = [name for name in names if name not in mapping.values() and looks_like(rows, name, column.kind)]
+        if len(left) != 1:
+            raise DataError(
+                f"no column for the {column.role}. Columns: {listing(names, 30)}; "
+                f"names that are known: {listing(column.names, 30)}.",
+                hint=f"Say which it is with: --set data.{column.role}=COLUMN",
+            )
+        mapping[column.role] = left[0]
+    return mapping
+
+
+def normalized_name(name: str) -> str:
+    """Normalize a column name for comparison: lower case, underscores."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def looks_like(rows: Any, name: str, kind: str) -> bool:
+    """Tell whether the type of a column fits a kind, such as a class label for `label`."""
+    from datasets import Audio, ClassLabel, Image
+
+    feature = rows.features[name]
+    if kind in ("label", "image", "audio"):
+        return isinstance(feature, {"label": ClassLabel, "image": Image, "audio": Audio}[kind])
+    inner = getattr(feature, "feature", None)  # of a list
+    if kind in ("words", "texts"):
+        return getattr(inner, "dtype", None) in ("string", "large_string")
+    if kind == "any" or getattr(feature, "dtype", None) not in ("string", "large_string"):
+        return False
+    values = [value or "" for value in rows[:100][name]]
+    return sum(len(value.split()) for value in values) >= 2 * len(values)
+
+
+def rename_to_roles(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
+    """Select the mapped columns and rename them to their roles; class labels become their names.
+
+    Raises DataError where a split lacks a mapped column.
+    """
+    missing = [name for name in mapping.values() if name not in rows.column_names]
+    if missing:
+        raise DataError(
+            f"the {split} split has no column {listing(missing)}; its columns: {listing(rows.column_names, 30)}."
+        )
+    rows = rows.select_columns(list(mapping.values())).rename_columns(
+        {name: f"role:{role}" for role, name in mapping.items()}  # through a name that no column has
+    ).rename_columns({f"role:{role}": role for role in mapping})
+    for role in mapping:
+        feature = rows.features[role]
+        if holds_labels(feature):
+            values = [label_names(feature, value) for value in column_values(rows, role)]
+            rows = rows.remove_columns(role).add_column(role, values)
+    return rows
+
+
+def rename_stream(rows: Stream, mapping: Mapping[str, str], kept: Sequence[str]) -> Stream:
+    """Rename the columns of a stream as `rename_to_roles` does. kept: roles kept in memory."""
+    features = {role: rows.head.features[name] for role, name in mapping.items()}
+    return rows.made(rename_to_roles(rows.head, mapping, "train"), lambda row: {
+        role: label_names(features[role], row[name]) if holds_labels(features[role]) else row[name] for role, name in mapping.items()}, kept)
+
+
+def holds_labels(feature: Any) -> bool:
+    """Tell whether a feature holds class labels at any depth."""
+    from datasets import ClassLabel
+
+    inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", None)]
+    return isinstance(feature, ClassLabel) or any(part is not None and holds_labels(part) for part in inner)
+
+
+def label_names(feature: Any, value: Any) -> Any:
+    """Replace class labels by their names, in lists and dicts too; -1 means no label on the Hub."""
+    if isinstance(value, list):
+        return [label_names(getattr(feature, "feature", feature), item) for item in value]
+    if isinstance(value, dict):  # of a feature of dicts, or of a list of them that is kept as a dict of lists
+        parts = getattr(feature, "feature", feature)
+        return {name: label_names(parts[name], item) for name, item in value.items()}
+    if not hasattr(feature, "int2str"):
+        return value
+    return None if value is None or value < 0 else feature.int2str(value)
+
+
+def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: bool) -> None:
+    """Refuse empty texts and missing labels, with their row numbers."""
+    looked = [column for column in columns if column.role in rows.column_names and not column.gaps  # type: ignore[attr-defined]
+              and (column.needed == "always" or training)]
+    gaps: dict[str, list[int]] = {column.role: [] for column in looked}
+    for number, values in enumerate(column_values(rows, *gaps, make=lambda *values: values)):
+        for column, value in zip(looked, values, strict=True):
+            if value is None or (isinstance(value, str) and not value.strip()) or (
+                    isinstance(value, list) and not value and column.kind != "label"):
+                gaps[column.role].append(number)
+    for column in looked:
+        if found := gaps[column.role]:
+            what = f"a missing {column.role}" if column.kind == "label" else f"an empty {column.role}"
+            raise DataError(
+                f"{len(found)} of {len(rows)} rows have {what}: {row_numbers(found)} of {split}.",
+                hint="Fill them in or take these rows out, and run the same command again.",
+            )
+
+
+def with_added_columns(rows: Any, task: Task[Any]) -> Any:
+    """Add the columns that a task computes from all rows, replacing those of the same role."""
+    if not task.added_columns:
+        return rows
+    if isinstance(rows, Stream):
+        raise RecipeError(f"'{task.name}' computes {listing(task.added_columns)} from all rows, so its data cannot be streamed.",
+                          hint="Leave data.stream out.")
+    for role, values in task.add_columns(BatchedRows(rows)).items():
+        rows = rows.remove_columns([role] if role in rows.column_names else []).add_column(role, list(values))
+    return rows

@@ -73,7 +73,7 @@ def test_a_pair_passes_fails_or_does_not_apply(
 
 
 def test_a_task_that_cannot_be_set_up_fails_with_every_strategy(plugins: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins.tasks["text-classification"], "sample", raising)
+    monkeypatch.setattr("hubtune_plugins.text.fixtures.Classification.sample", raising)
     found = matrix.check(plugins, names=["full", "refuses"])
     assert [(cell["result"], cell["reason"]) for cell in found["cells"]] == [("fail", "KeyError: 'encoder'")] * 2
 

@@ -190,7 +190,7 @@ def test_a_label_that_the_model_does_not_know_is_refused_by_evaluate(tiny_model,
 
 def test_who_evaluates_on_the_training_rows_is_warned(tiny_model, rows, tmp_path):
     run = hubtune.train("text-classification", model=tiny_model("bert"), data=rows, set=FAST, out=tmp_path / "run")
-    for data, warned in ((rows, ["the model was trained on these rows: scores here flatter it."]), (rows[:8], [])):
+    for data, warned in ((rows, ["the model was trained on these rows: scores will be optimistic."]), (rows[:8], [])):
         run.evaluate(data, callbacks=(told := RecordingCallbacks(hubtune.Callbacks())))
         assert told.warnings == warned
 

@@ -74,7 +74,7 @@ def batch_norms(model: Module) -> list[Any]:
 def correct_batch_norm_gradients(model: Module) -> None:
     """Give batch norms their output's gradient as contiguous memory.
 
-    torch (2.8 to 2.13, CPU) returns a wrong gradient for a batch of one whose output gradient comes transposed, as where
+    torch (2.13, CPU) returns a wrong gradient for a batch of one whose output gradient comes transposed, as where
     CvT and LeViT make tokens of an image; it raises nothing.
     """
     import torch

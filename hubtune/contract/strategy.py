@@ -23,7 +23,8 @@ class Strategy(Plugin[OptionsT]):
     """Where the method was published."""
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Values that suit the method for keys that a recipe leaves open: `{"train.learning_rate": 2e-4}`, the rate for 110 M
-    parameters; also `train.epochs`, `steps`, `batch_size`, `weight_decay`, `order`, `max_length` and `validations`."""
+    parameters; also `train.epochs`, `max_steps`, `batch_size`,
+    `weight_decay`, `sampler`, `max_length` and `evals_per_epoch`."""
     loads_with: ClassVar[LoadsWith] = "transformers"
 
     def refuse(self, task: Task[Any], config: Any) -> str | None:

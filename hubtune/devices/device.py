@@ -63,7 +63,7 @@ def choose(precision: str, kernels: str = "auto", allowed: Sequence[str] = HALVE
     refuse_unknown(precision, device)
     found = number_formats.choose(precision, device, kernels, allowed)
     # A rule on the kind of device, since the cut must not follow a time; figures in docs/decisions.md.
-    overhead, limit = (256, 8192) if device == "cpu" else (4096, 16384)
+    overhead, limit = (64, 8192) if device == "cpu" else (4096, 16384)
     return Compute(device, found.precision, processor.threads() if device == "cpu" else 0, overhead, limit, onednn=found.onednn, why=found.why,
                    kernels=KERNELS.get(device, ()) if kernels == "auto" else ())
 

@@ -16,6 +16,7 @@ from hubtune_plugins.layers.stacks import blocks
 
 import hubtune
 from hubtune import ModelError, Plan
+from hubtune.training.optimizers import make_optimizer
 
 TYPES = ["bert", "distilbert", "roberta", "deberta-v2", "xlnet", "bart", "t5", "modernbert", "gpt2", "llama"]
 WITHOUT_BIASES = ("t5", "modernbert", "llama")
@@ -70,7 +71,7 @@ def moved(model, strategy, newly_initialized, steps=2):
         assert sorted(listed) == sorted(id(p) for p in model.parameters() if p.requires_grad)
         assert all(group["params"] for group in groups)
         before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        optimizer = strategy.optimizer(groups, 1e-2)
+        optimizer = make_optimizer("adamw", strategy, groups, 1e-2)
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits

@@ -19,6 +19,7 @@ from hubtune.data import encoding
 from hubtune.evaluation import verification
 from hubtune.hub.origin import local_origin
 from hubtune.models import configuration, loading, saving
+from hubtune.training.optimizers import make_optimizer
 
 TEXT = ("bert", "distilbert", "deberta-v2", "xlnet", "bart", "t5", "modernbert", "gpt2", "llama")
 ROWS = [{"text": f"the {thing} is {word}", "label": label} for thing in ("food", "room", "film", "phone")
@@ -31,7 +32,7 @@ def trained(strategy, model, newly_initialized, task, inputs, targets):
     head = {name: p for name, p in wrapped.named_parameters() if "modules_to_save.default" in name}
     before = {name: p.detach().clone() for name, p in head.items()}
     assert len(before) == len(newly_initialized)
-    optimizer = strategy.optimizer(strategy.param_groups(wrapped, 0.01), 1e-2)
+    optimizer = make_optimizer("adamw", strategy, strategy.param_groups(wrapped, 0.01), 1e-2)
     wrapped.train()
     for _ in range(6):
         torch.nn.functional.cross_entropy(wrapped(**inputs).logits, targets).backward()

@@ -23,6 +23,7 @@ from hubtune.data import encoding
 from hubtune.evaluation import verification
 from hubtune.hub.origin import local_origin
 from hubtune.models import configuration, loading, saving
+from hubtune.training.optimizers import make_optimizer
 
 ROWS = [{"text": f"the {thing} is {word}", "label": label} for thing in ("food", "room", "film", "phone")
         for word, label in (("good", "positive"), ("bad and slow", "negative"))]
@@ -62,7 +63,7 @@ def trained(kind, folder, place):
     model = strategy.prepare(loaded.model, loaded.newly_initialized, task, Plan(STEPS, 1.0, 8))
     learning = {name: (p, p.detach().clone()) for name, p in model.named_parameters() if p.requires_grad}
     groups = strategy.param_groups(model, 0.01)
-    optimizer = strategy.optimizer(groups, 1e-2)
+    optimizer = make_optimizer("adamw", strategy, groups, 1e-2)
     model.train()
     for number in range(STEPS):
         step(strategy, model, optimizer, task, batch, number)
@@ -181,7 +182,7 @@ def test_adalora_s_ranks_fall_to_the_budget(tiny_model):
     _, base, loaded = loaded_for(tiny_model("bert"), task, strategy)
     model = strategy.prepare(loaded.model, loaded.newly_initialized, task, Plan(20, 1.0, 8))
     batch = task.collate(encoding.encode(task, ROWS, base, 60).examples, base, None)
-    optimizer = strategy.optimizer(strategy.param_groups(model, 0.0), 1e-2)
+    optimizer = make_optimizer("adamw", strategy, strategy.param_groups(model, 0.0), 1e-2)
     ranks = []
     for number in range(20):
         step(strategy, model, optimizer, task, batch, number, 20)

@@ -18,7 +18,7 @@ from tiny import skip_where_versions_disagree
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 import hubtune
-from hubtune import ModelError, Plan
+from hubtune import ModelError, Plan, StepStrategy
 from hubtune.data import encoding
 from hubtune.evaluation import verification
 from hubtune.hub.origin import local_origin
@@ -45,11 +45,12 @@ def loaded_for(folder, task, strategy):
 
 def step(strategy, model, optimizer, task, batch, number, steps=STEPS):
     loss = task.loss(task.forward(model, batch), batch)
-    objective = loss.total / loss.count
-    penalty = strategy.regularization(model)
+    objective = loss.total / batch.counts[loss.name]
+    penalty = strategy.regularization(model) if isinstance(strategy, StepStrategy) else None
     (objective if penalty is None else objective + penalty).backward()
     optimizer.step()
-    strategy.after_step(model, number, steps)
+    if isinstance(strategy, StepStrategy):
+        strategy.after_step(model, number, steps)
     optimizer.zero_grad()
 
 

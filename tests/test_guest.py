@@ -115,6 +115,7 @@ def test_an_exception_in_the_middle_leaves_the_process_as_it_was(
 def test_the_callers_accelerator_may_have_other_settings_afterwards(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     from accelerate import Accelerator
 
+    vars(Accelerator(cpu=True).state).clear()  # of tests that ran before in this process
     hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, out=tmp_path / "run", set=SET)
     environment = dict(os.environ)
     own = Accelerator(cpu=True, mixed_precision="bf16")

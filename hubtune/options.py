@@ -21,11 +21,11 @@ class NoOptions:
 def option(default: Any, help: str, *, choices: Sequence[Any] | None = None) -> Any:
     """A field of an `Options` dataclass: its default, one line of help, and the values it may take.
 
-    Options are JSON values: str, int, float, bool, None, or lists of these.
+    Options are JSON values: str, int, float, bool, None, lists and tables of these, or a dataclass of them.
     """
     metadata = {"help": help, "choices": tuple(choices) if choices is not None else None}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -43,7 +43,7 @@ def fill(kind: type[PartT], values: Mapping[str, Any], table: str, where: str | 
         choices = fields[name].metadata.get("choices")
         fitted = "none" if value is None and choices and "none" in choices else fit(value, hints[name])
         if fitted is MISFIT or (choices and fitted is not None and fitted not in choices):
-            right = f"one of {listing(choices, 20)}" if choices else describe(hints[name])
+            right = f"one of {listing(choices, 60)}" if choices else describe(hints[name])
             raise RecipeError(f"{table}.{name} is {right}, not {value!r}{value_advice(f'{table}.{name}', value)}.", where=where)
         filled[name] = fitted
     return kind(**filled)
@@ -62,9 +62,14 @@ def fit(value: Any, hint: Any) -> Any:
         return value
     if hint is type(None) or value is None:
         return None if hint is type(None) and value is None else MISFIT
-    if origin is list:
-        inner = [fit(item, typing.get_args(hint)[0]) for item in value] if isinstance(value, list | tuple) else [MISFIT]
-        return MISFIT if MISFIT in inner else inner
+    if origin is typing.Literal:
+        return next((item for item in typing.get_args(hint) if item == value and type(item) is type(value)), MISFIT)
+    if origin in (list, tuple):
+        return fit_items(value, origin, typing.get_args(hint))
+    if origin is dict:
+        return fit_table(value, *typing.get_args(hint))
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return fit_part(value, hint)
     if isinstance(value, bool) and hint is not bool:
         return MISFIT
     if hint is float and isinstance(value, int | float):
@@ -72,9 +77,41 @@ def fit(value: Any, hint: Any) -> Any:
     return value if isinstance(value, origin or hint) else MISFIT
 
 
+def fit_items(value: Any, origin: Any, hints: tuple[Any, ...]) -> Any:
+    """A list or tuple with every item as hinted, or MISFIT."""
+    if not isinstance(value, list | tuple) or (origin is tuple and Ellipsis not in hints and len(value) != len(hints)):
+        return MISFIT
+    every = hints if origin is tuple and Ellipsis not in hints else hints[:1] * len(value)
+    inner = [fit(item, hint) for item, hint in zip(value, every, strict=True)]
+    return MISFIT if MISFIT in inner else origin(inner)
+
+
+def fit_table(value: Any, key: Any, hint: Any) -> Any:
+    """A table with every key and value as hinted, or MISFIT."""
+    if not isinstance(value, Mapping):
+        return MISFIT
+    inner = {fit(name, key): fit(item, hint) for name, item in value.items()}
+    return MISFIT if MISFIT in inner or MISFIT in inner.values() else inner
+
+
+def fit_part(value: Mapping[str, Any], hint: Any) -> Any:
+    """A dataclass from a table of its fields, or MISFIT."""
+    hints = typing.get_type_hints(hint)
+    if not set(value) <= {item.name for item in dataclasses.fields(hint) if item.init}:
+        return MISFIT
+    inner = {name: fit(item, hints[name]) for name, item in value.items()}
+    return MISFIT if MISFIT in inner.values() else hint(**inner)
+
+
 def describe(hint: Any) -> str:
     """A type in words: `a number or none`."""
     names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "none"}
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(part) for part in typing.get_args(hint))
-    return names.get(hint, "a list" if typing.get_origin(hint) is list else str(hint))
+    if origin is typing.Literal:
+        return listing(map(str, typing.get_args(hint)), 20)
+    if dataclasses.is_dataclass(hint):
+        return f"a table of {listing((item.name for item in dataclasses.fields(hint) if item.init), 20)}"
+    kinds = {list: "a list", tuple: "a list", dict: "a table"}
+    return names.get(hint) or kinds.get(origin or hint) or str(hint)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, TypeVar
 
 from hubtune.options import NoOptions
 
@@ -26,6 +27,20 @@ class Plugin(ABC, Generic[OptionsT]):
     """What to install when one is missing, such as `hubtune[peft]`; none: the packages themselves."""
 
     options: OptionsT
+
+    @classmethod
+    def for_options(cls, values: Mapping[str, Any]) -> type[Plugin[Any]]:
+        """The class to make with these options. Default: this one.
+
+        A family of methods behind one name returns a subclass here, with the `Options` of the method that is chosen.
+
+        Args:
+            values: Options by name as the recipe gives them, not checked yet.
+
+        Raises:
+            RecipeError: An option that chooses the method has no such value.
+        """
+        return cls
 
     def __init__(self, options: OptionsT | None = None) -> None:
         self.options = self.Options() if options is None else options

@@ -137,8 +137,8 @@ class Registry:
         self._origin[kind] = Found(kind.__module__, "", kind.__module__)
 
     def origin(self, kind: type) -> Found:
-        """The plugin that a class came from."""
-        return self._origin[kind]
+        """The plugin that a class, or the class that it specialises, came from."""
+        return next(self._origin[made] for made in kind.__mro__ if made in self._origin)
 
     def set_apart(self) -> list[Found]:
         """The plugins that somebody wants and nobody can use."""
@@ -169,7 +169,8 @@ class Registry:
         reason = unavailable(plugin)
         if reason:
             raise MissingExtra(f"the {kind} '{chosen.name}' cannot run here: {reason}")
-        return plugin(fill(plugin.Options, chosen.options, kind))
+        made = plugin.for_options(chosen.options)
+        return cast(PluginT, made(fill(made.Options, chosen.options, kind)))
 
     def _gone(self, what: str, came: Mapping[str, str]) -> tuple[str, list[str]]:
         """What to say of a plugin that was here when a record was written, and how to get it back."""

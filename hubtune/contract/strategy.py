@@ -27,6 +27,11 @@ class Strategy(Plugin[OptionsT]):
     `weight_decay`, `sampler`, `max_length` and `evals_per_epoch`."""
     loads_with: ClassVar[LoadsWith] = "transformers"
 
+    @classmethod
+    def variants(cls) -> Mapping[str, Mapping[str, Any]]:
+        """Options to check as cells of their own in `hubtune plugins --check`, by a name for each. Default: none."""
+        return {}
+
     def refuse(self, task: Task[Any], config: Any) -> str | None:
         """Why this cannot apply, from the configuration alone and before weights are downloaded; or None."""
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -153,11 +153,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a strategy may know of the run ahead: optimizer steps in all, epochs, rows a step."""
+    """The run ahead, as far as a strategy may know it.
+
+    steps: optimizer steps in all. epochs: passes over the training data. batch_size: rows in a step. batches: makes a
+    few batches of training rows without augmentation, on the model's device and the same in every process, for methods
+    that look at data before the first step.
+    """
 
     steps: int
     epochs: float
     batch_size: int
+    batches: Callable[[], Iterable[Batch]] = tuple
 
 
 @dataclass(frozen=True)

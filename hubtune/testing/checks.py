@@ -204,7 +204,8 @@ class Conformance:
     @classmethod
     def made(cls) -> Any:
         """An instance of the plugin with the options of the class."""
-        return cls.plugin(fill(cls.plugin.Options, cls.options, "options"))
+        kind = cls.plugin.for_options(cls.options)
+        return kind(fill(kind.Options, cls.options, "options"))
 
     def test_it_is_documented(self) -> None:
         """The class, its summary and every option say what they are."""

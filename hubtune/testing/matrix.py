@@ -51,8 +51,8 @@ def check(plugins: Registry, callbacks: Callbacks | None = None, names: Iterable
     """The document that `hubtune plugins --check --json` prints. names: only cells with one of these tasks or strategies."""
     wanted, callbacks = set(names), callbacks or Callbacks()
     cells = [
-        Cell(task, strategy) for task in sorted(plugins.tasks) for strategy in sorted(plugins.strategies)
-        if not wanted or {task, strategy} & wanted
+        Cell(task, label) for task in sorted(plugins.tasks) for label in labels(plugins)
+        if not wanted or {task, label, chosen(plugins, label).name} & wanted
     ]
     callbacks.on_progress_start("checking", len(cells))
     with tempfile.TemporaryDirectory(prefix="hubtune-check-") as temporary, calm():
@@ -70,6 +70,21 @@ def check(plugins: Registry, callbacks: Callbacks | None = None, names: Iterable
     return {"contract": CONTRACT, "cells": [asdict(cell) for cell in cells], "counts": {r: counts[r] for r in RESULTS}}
 
 
+def labels(plugins: Registry) -> list[str]:
+    """Every strategy by name; one with variants once for each of them, as `peft[oft]`."""
+    found = []
+    for name, kind in sorted(plugins.strategies.items()):
+        variants = {} if unavailable(kind) else kind.variants()
+        found += [f"{name}[{variant}]" for variant in variants] or [name]
+    return found
+
+
+def chosen(plugins: Registry, label: str) -> PluginChoice:
+    """The strategy of a label, with the options of its variant."""
+    name, _, variant = label.rstrip("]").partition("[")
+    return PluginChoice(name, plugins.strategies[name].variants()[variant] if variant else {})
+
+
 def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, callbacks: Callbacks) -> list[tuple[Cell, Any]]:
     """One task with all its strategies; what was saved, to be proven."""
     saved = []
@@ -77,8 +92,8 @@ def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, callbacks:
     for cell in cells:
         begun = time.monotonic()
         try:
-            kind = plugins.strategies[cell.strategy]
-            reason = unavailable(plugins.tasks[cell.task]) or unavailable(kind)
+            choice = chosen(plugins, cell.strategy)
+            reason = unavailable(plugins.tasks[cell.task]) or unavailable(plugins.strategies[choice.name])
             if reason:
                 cell.set("not-applicable", reason)
                 continue
@@ -87,7 +102,7 @@ def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, callbacks:
                 cell.set("not-applicable" if isinstance(bench, DataError) else "fail", bench)
                 continue
             cell.model = bench.base.config.model_type
-            strategy = plugins.strategy(PluginChoice(cell.strategy))
+            strategy = plugins.strategy(choice)
             reason = strategy.refuse(bench.task, bench.base.config)
             if reason is not None:
                 cell.set("not-applicable", reason)

@@ -118,8 +118,9 @@ class StrategyConformance(Conformance):
         batch = inference.batch_for(learnt.outcome.model, bench.task, bench.examples[:4], bench.base)
         with inference.evaluating(learnt.outcome.model) as model:
             before = clean_process.compared(model(**batch.inputs))
-        made = checked(learnt.watched.strategy, "export", learnt.watched.strategy.export(learnt.outcome.model))
-        ensure(made.loads_with == self.plugin.loads_with, f"the class says loads_with={self.plugin.loads_with!r}, its export "
+        strategy = learnt.watched.strategy
+        made = checked(strategy, "export", strategy.export(learnt.outcome.model))
+        ensure(made.loads_with == strategy.loads_with, f"the class says loads_with={strategy.loads_with!r}, its export "
                f"{made.loads_with!r}.", "`loads_with` and `export`")
         ensure(hasattr(made.root, "save_pretrained"), f"the root is a {type(made.root).__name__} without save_pretrained.", "`export`")
         with inference.evaluating(made.root) as root:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,11 @@ import torch
 from accelerate.utils import broadcast
 
 from hubtune.acceleration.interface import Accelerators
-from hubtune.contract import Plan, StepStrategy
+from hubtune.contract import Batch, Plan, StepStrategy
 from hubtune.contract.validation import checked
 from hubtune.devices import fp64, processes, sharding
 from hubtune.errors import ResumeError, TrainingError
+from hubtune.evaluation import inference
 from hubtune.training import checkpoint, fsdp, optimizers
 from hubtune.training.context import TrainingContext
 from hubtune.training.schedule import Phases
@@ -21,6 +23,13 @@ from hubtune.training.schedule import Phases
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.nn import Module
+
+
+def first_batches(context: TrainingContext, rows: int = 64) -> Iterator[Batch]:
+    """The first training rows in batches of at most 32, for methods that look at data before the first step."""
+    for start in range(0, min(rows, len(context.train.examples)), 32):
+        examples = [context.train.examples[i] for i in range(start, min(start + 32, rows, len(context.train.examples)))]
+        yield inference.batch_for(context.model, context.task, examples, context.base)
 
 
 def prepare_module(context: TrainingContext, plan: Plan) -> Module:
@@ -38,7 +47,7 @@ class TrainingState:
 
     def __init__(self, context: TrainingContext, accelerator: Accelerator, steps: int, epochs: float) -> None:
         self.context, self.accelerator, self.steps = context, accelerator, steps
-        self.plan = Plan(steps, epochs, context.settings.batch_size or 0)
+        self.plan = Plan(steps, epochs, context.settings.batch_size or 0, partial(first_batches, context))
         self.module = prepare_module(context, self.plan)
         self.phases = Phases(context.strategy, self.module, context.settings, steps)
         parameters = dict(self.module.named_parameters())

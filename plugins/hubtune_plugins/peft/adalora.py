@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from hubtune import StepStrategy, hookimpl, option
-from hubtune_plugins.peft.merging import Merged
-from hubtune_plugins.peft.ranks import allocate, orthogonality, ranks_of, remember
+from hubtune_plugins.peft.layer_method import LayerMethod
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class AdaLoraOptions:
     targets: list[str] = option([], "only layers whose name ends in one of these; empty: all linear ones")
 
 
-class AdaLora(Merged, StepStrategy):
+class AdaLora(LayerMethod, StepStrategy):
     """Low-rank updates with a shared budget of ranks, with the head trained whole; published as plain weights."""
 
     name = "adalora"
@@ -27,6 +26,7 @@ class AdaLora(Merged, StepStrategy):
     paper = "Zhang et al., Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, arXiv:2303.10512"
     Options = AdaLoraOptions
     defaults = {"train.learning_rate": 3e-3}
+    method = "adalora"
 
     def prepare(self, model, newly_initialized, task, plan):
         wrapped = super().prepare(model, newly_initialized, task, plan)
@@ -34,16 +34,13 @@ class AdaLora(Merged, StepStrategy):
         self.adapter = wrapped.peft_config["default"]
         return wrapped
 
-    def config(self, plan, **where):
-        from peft import AdaLoraConfig
-
+    def settings(self):
         options = self.options
-        settle = min(max(1, round(options.settle * plan.steps)), plan.steps - 1)
-        return AdaLoraConfig(
-            init_r=options.start_rank, target_r=min(options.rank, options.start_rank), lora_alpha=options.alpha,
-            lora_dropout=options.dropout, orth_reg_weight=options.orthogonality, total_step=plan.steps, tfinal=settle,
-            tinit=min(round(options.warmup * plan.steps), plan.steps - settle - 1), **where,
-        )
+        return {"init_r": options.start_rank, "target_r": min(options.rank, options.start_rank),
+                "lora_alpha": options.alpha, "lora_dropout": options.dropout, "orth_reg_weight": options.orthogonality}
+
+    def derived(self, config, plan):
+        return schedule(plan.steps, getattr(self.options, "warmup", 0.1), getattr(self.options, "settle", 0.3))
 
     def regularization(self, model):
         return self.adapter.orth_reg_weight * orthogonality(model)
@@ -60,6 +57,72 @@ class AdaLora(Merged, StepStrategy):
     def export(self, model):
         self.adapter.rank_pattern = ranks_of(model)  # of the weights published, which may be from before the last cut
         return super().export(model)
+
+
+def schedule(steps, warmup, settle):
+    """PEFT's schedule of the budget for a run of some steps, from the shares of its start and its end."""
+    final = min(max(1, round(settle * steps)), steps - 1)
+    return {"total_step": steps, "tfinal": final, "tinit": min(round(warmup * steps), steps - final - 1)}
+
+
+KEPT = ("exp_avg_ipt", "exp_avg_unc")
+"""What PEFT's allocator remembers of every weight, in dicts that no checkpoint sees: kept here in buffers."""
+
+
+def adapted(model):
+    """Every vector and matrix of the updates: PEFT's name, the parameter, its layer, and a key such as `importance_A`."""
+    inner = model.base_model.model
+    for name, parameter in inner.named_parameters():
+        if "lora_" in name and ".default" in name:
+            place, _, rest = name.rpartition(".lora_")
+            yield name, parameter, inner.get_submodule(place), f"importance_{rest.partition('.')[0]}"
+
+
+def remember(model):
+    """Give every layer the buffers for what the allocator remembers, at zero."""
+    import torch
+
+    for _, parameter, owner, key in adapted(model):
+        for kind in KEPT:
+            owner.register_buffer(f"{key}_{kind}", torch.zeros_like(parameter))
+
+
+def allocate(model, step):
+    """Score every weight by its gradient and cut ranks to the budget of a step, with memories in buffers."""
+    import torch
+
+    allocator = model.base_model.rankallocator
+    known = list(adapted(model))
+    for name, parameter, owner, key in known:
+        if parameter.grad is None:  # a layer that this step did not use
+            parameter.grad = torch.zeros_like(parameter)
+        allocator.ipt[name] = parameter
+        for kind in KEPT:
+            getattr(allocator, kind)[name] = getattr(owner, f"{key}_{kind}")
+    model.base_model.update_and_allocate(step)
+    for name, _, owner, key in known:
+        for kind in KEPT:
+            if name in getattr(allocator, kind):
+                getattr(owner, f"{key}_{kind}").copy_(getattr(allocator, kind)[name])
+
+
+def orthogonality(model):
+    """How far an update's vectors are from orthogonal: the mean over all A and B of the Frobenius norm of A A' - I
+    (B' B - I)."""
+    import torch
+
+    total, count = 0.0, 0
+    for _, parameter, _, key in adapted(model):
+        if not key.endswith("E"):
+            square = parameter @ parameter.T if key.endswith("A") else parameter.T @ parameter
+            total = total + torch.linalg.norm(square - torch.eye(len(square)).to(square))
+            count += 1
+    return total / count
+
+
+def ranks_of(model):
+    """Which ranks of every update are in use, as PEFT's configuration says it: {name of its vector E: [bool]}."""
+    return {name: (parameter != 0).view(-1).tolist() for name, parameter, _, key in adapted(model) if key.endswith("E")}
 
 
 @hookimpl

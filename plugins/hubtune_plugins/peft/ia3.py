@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hubtune import hookimpl, option
-from hubtune_plugins.peft.merging import Merged
+from hubtune_plugins.peft.layer_method import LayerMethod
 from hubtune_plugins.peft.structure import keys_and_values, narrows
 
 
@@ -12,7 +12,7 @@ class Ia3Options:
     targets: list[str] = option([], "only layers whose name ends in one of these; empty: keys, values, feed-forward")
 
 
-class Ia3(Merged):
+class Ia3(LayerMethod):
     """Vectors that scale keys, values and feed-forward activations, with the head trained whole; published merged."""
 
     name = "ia3"
@@ -20,6 +20,7 @@ class Ia3(Merged):
     paper = "Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper, arXiv:2205.05638"
     Options = Ia3Options
     defaults = {"train.learning_rate": 1e-2, "train.weight_decay": 0.0}
+    method = "ia3"
 
     def where(self, layers):
         """Keys and values are scaled at the output of their layers, feed-forward activations at the input of theirs.
@@ -31,10 +32,8 @@ class Ia3(Merged):
         targets = outputs + inputs or list(layers)
         return {**super().where(layers), "target_modules": targets, "feedforward_modules": inputs}
 
-    def config(self, plan, **where):
-        from peft import IA3Config
-
-        return IA3Config(**where)
+    def settings(self):
+        return {}
 
 
 @hookimpl

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from hubtune import hookimpl, option
-from hubtune_plugins.peft.forms import takes
+from hubtune_plugins.peft.methods import fields_of
+from hubtune_plugins.peft.prompt_trial import cache_shape, takes
 from hubtune_plugins.peft.prompts import Prompted
-from hubtune_plugins.peft.trial import cache_shape
 
 GENERATING = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 """Forms in which PEFT hands the prefix on without looking for the name of the argument."""
@@ -26,6 +26,7 @@ class PrefixTuning(Prompted):
     paper = "Li and Liang, Prefix-Tuning: Optimizing Continuous Prompts for Generation, arXiv:2101.00190"
     Options = PrefixOptions
     defaults = {"train.learning_rate": 5e-3, "train.weight_decay": 0.0}
+    method = "prefix_tuning"
     submodules = {"SEQ_2_SEQ_LM": 2}
 
     def unfit(self, model, body, form, config):
@@ -43,12 +44,13 @@ class PrefixTuning(Prompted):
             return f"'{config.model_type}' models have layers that keep a running state in the place of keys and values."
         return None
 
-    def config(self, model, form, **common):
-        from peft import PrefixTuningConfig
+    def settings(self):
+        return {"num_virtual_tokens": self.options.tokens, "prefix_projection": self.options.projection}
 
+    def sizes(self, model, form):
         layers, heads, width = cache_shape(model, form)
-        return PrefixTuningConfig(num_layers=layers, num_attention_heads=heads, token_dim=heads * width,
-                                  encoder_hidden_size=heads * width, prefix_projection=self.options.projection, **common)
+        hidden = {"encoder_hidden_size": heads * width} if "encoder_hidden_size" in fields_of(self.method) else {}
+        return {"num_layers": layers, "num_attention_heads": heads, "token_dim": heads * width, **hidden}
 
 
 @hookimpl

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from hubtune import hookimpl, option
-from hubtune_plugins.peft.forms import FORMS, counts_words, takes
-from hubtune_plugins.peft.prompts import Prompted
-from hubtune_plugins.peft.trial import same_words
+from hubtune_plugins.peft.prompt_trial import same_words, takes
+from hubtune_plugins.peft.prompts import FORMS, Prompted, counts_words
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,7 @@ class PromptTuning(Prompted):
     summary = "learnt word vectors before the text"
     paper = "Lester et al., The Power of Scale for Parameter-Efficient Prompt Tuning, arXiv:2104.08691"
     Options = PromptOptions
+    method = "prompt_tuning"
     defaults = {"train.learning_rate": 1e-2, "train.weight_decay": 0.0}
 
     def unfit(self, model, body, form, config):
@@ -33,17 +33,17 @@ class PromptTuning(Prompted):
                     "have. Prefix tuning does not have this fault: --strategy prefix-tuning")
         return None
 
-    def config(self, model, form, **common):
-        from peft import PromptTuningConfig
+    def settings(self):
+        return {"num_virtual_tokens": self.options.tokens, "prompt_tuning_init": "SAMPLE_VOCAB"}
 
-        return PromptTuningConfig(token_dim=model.get_input_embeddings().weight.shape[1], num_layers=1,
-                                  num_attention_heads=1, prompt_tuning_init="SAMPLE_VOCAB", **common)
+    def sizes(self, model, form):
+        return {"token_dim": model.get_input_embeddings().weight.shape[1], "num_layers": 1, "num_attention_heads": 1}
 
     def prepare(self, model, newly_initialized, task, plan):
         wrapped = super().prepare(model, newly_initialized, task, plan)
         form = FORMS[task.model]
         same_words(wrapped.get_base_model(), form, vectors=wrapped.word_embeddings)
-        return answering_for_words(wrapped, self.options.tokens) if form == "CAUSAL_LM" else wrapped
+        return answering_for_words(wrapped, self.num_virtual_tokens()) if form == "CAUSAL_LM" else wrapped
 
     def export(self, model):
         model.__dict__.pop("forward", None)

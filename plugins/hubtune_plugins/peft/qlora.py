@@ -1,7 +1,8 @@
 """QLoRA: LoRA on a base whose weights are held in 4 bits while it trains; published merged, in plain weights."""
 
+import math
+
 from hubtune import hookimpl
-from hubtune_plugins.peft.four_bits import add_updates, plain_again, renew
 from hubtune_plugins.peft.lora import Lora
 
 
@@ -40,6 +41,61 @@ class QLora(Lora):
         export = super().export(model)
         plain_again(export.root)
         return export
+
+
+def quantised(model):
+    """The layers in 4 bits, by name."""
+    return [(name, part) for name, part in model.named_modules() if type(part).__name__ == "Linear4bit"]
+
+
+def renew(model, newly_initialized):
+    """Make the layers of a new head plain ones, with weights drawn anew, so that they learn whole and in fp32."""
+    for name, layer in quantised(model):
+        if any(f"{name}.{part}" in newly_initialized for part, _ in layer.named_parameters()):
+            replace(model, name, plain(layer, start=True))
+
+
+def add_updates(model):
+    """Add PEFT's updates to the layers in 4 bits, which become plain: PEFT's own merge would round to 4 bits again."""
+    from peft.tuners.lora import LoraLayer
+
+    for _, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer) and type(layer.base_layer).__name__ == "Linear4bit":
+            base = plain(layer.base_layer)
+            base.weight.data += layer.get_delta_weight("default").to(base.weight)
+            layer.base_layer, layer.merged_adapters = base, ["default"]
+
+
+def plain_again(model):
+    """Make a model forget that any of its weights were in 4 bits; those that still are become plain."""
+    for name, layer in quantised(model):
+        replace(model, name, plain(layer))
+    del model.config.quantization_config
+    model.is_quantized = model.is_loaded_in_4bit = False
+    model.hf_quantizer = None
+
+
+def plain(layer, start=False):
+    """A 4-bit layer as a plain one, with its weights dequantised; `start`: with weights drawn anew."""
+    import torch
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight = layer.weight
+    made = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device=weight.device)
+    with torch.no_grad():
+        if start:
+            made.weight.normal_(std=min(0.02, 1 / math.sqrt(layer.in_features)))
+        else:
+            made.weight.copy_(dequantize_4bit(weight.data, weight.quant_state))
+        if layer.bias is not None:
+            made.bias.copy_(layer.bias)
+    return made
+
+
+def replace(model, name, layer):
+    """Put a layer in the place of another."""
+    owner, _, last = name.rpartition(".")
+    setattr(model.get_submodule(owner), last, layer)
 
 
 @hookimpl

@@ -20,8 +20,14 @@ class Head:
     their name. Parameters that no module holds alone are therefore bare: no adapter of PEFT's can hold them.
     """
 
-    def __init__(self, model, newly_initialized, parents=()):
-        """parents: what PEFT saves whole by itself, so that nothing inside them may be named."""
+    def __init__(self, model, newly_initialized, parents=(), whole=True):
+        """
+        Args:
+            model: The model before PEFT wraps it.
+            newly_initialized: Names of the new parameters.
+            parents: Modules that PEFT saves whole by itself, so that nothing inside them may be named.
+            whole: Whether the method can save modules whole; else every parameter is trained where it is.
+        """
         every = dict(model.named_parameters(remove_duplicate=False))
         modules = [name for name, _ in model.named_modules(remove_duplicate=False)]
 
@@ -31,7 +37,7 @@ class Head:
             return inside <= newly_initialized and not {id(every[n]) for n in inside} & {id(every[n]) for n in set(every) - inside}
 
         owners = {name: self.owner(name, parents) for name in newly_initialized}
-        whole = {o for o in set(owners.values()) - {""} if all(alone(m) for m in modules if m.endswith(o))}
+        whole = {o for o in set(owners.values()) - {""} if whole and all(alone(m) for m in modules if m.endswith(o))}
         self.modules = sorted(o for o in whole if not any(o.startswith(f"{other}.") for other in whole))
         self.bare = sorted(name for name, owner in owners.items() if owner not in whole)
         self.parameters = [every[name] for name in self.bare]
@@ -88,6 +94,35 @@ def linear_layers(model, head, endings=()):
     return chosen
 
 
+def norms(model, head, endings=()):
+    """The norms outside the head that have a weight, by full name: LayerNorm, RMSNorm and their kin."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    found = {
+        name: part for name, part in model.named_modules()
+        if "norm" in type(part).__name__.lower() and not isinstance(part, _BatchNorm) and not head.inside(name)
+        and getattr(getattr(part, "weight", None), "ndim", 0) == 1 and not any(part.children())
+        and (not endings or name.endswith(tuple(endings)))
+    }
+    if not found:
+        raise ModelError("it has no norms with weights for the method to adapt.", hint="Use another strategy: --strategy lora")
+    return found
+
+
+def embeddings(model, head, endings=()):
+    """The input embedding, by full name."""
+    from torch.nn import Embedding
+
+    try:
+        words = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # a model that is not for text
+        words = None
+    found = {name: part for name, part in model.named_modules() if part is words and isinstance(part, Embedding)}
+    if not found:
+        raise ModelError("it has no embedding of tokens for the method to adapt.", hint="Use another strategy: --strategy lora")
+    return found
+
+
 def convolutions(wrapped):
     """PEFT's layers around convolutions."""
     from torch.nn import Conv2d
@@ -99,7 +134,7 @@ def transposed(layers):
     """Whether their weights are stored (in, out), as GPT-2's Conv1D does."""
     from transformers.pytorch_utils import Conv1D
 
-    return all(isinstance(layer, Conv1D) for layer in layers.values())
+    return bool(layers) and all(isinstance(layer, Conv1D) for layer in layers.values())
 
 
 def keys_and_values(layers):

@@ -1,7 +1,16 @@
 """What a model says when it is tried on a few words, which shows whether learnt tokens suit it."""
 
+import inspect
+
 from hubtune import ModelError
-from hubtune_plugins.peft.forms import takes
+
+
+def takes(kind, argument):
+    """Whether a class' forward names the argument; "on": whether it passes unknown ones on."""
+    parameters = inspect.signature(kind.forward).parameters if kind is not None else {}
+    if argument == "on":
+        return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return argument in parameters
 
 
 def answers(model, form, vectors=None):

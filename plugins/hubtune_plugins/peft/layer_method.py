@@ -1,0 +1,226 @@
+"""The base of the methods that adapt layers: which ones, how they are wrapped, merged and published."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hubtune import Base, Export, ModelError, Plan, Strategy, Task
+from hubtune_plugins.peft.layer_trial import FAULTS, quiet, reason, tried
+from hubtune_plugins.peft.methods import config_class, fields_of
+from hubtune_plugins.peft.prompts import adapter_usage
+from hubtune_plugins.peft.structure import Head, convolutions, embeddings, linear_layers, norms, transposed
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+FINDERS = {"ln_tuning": norms, "trainable_tokens": embeddings}
+"""Which layers a method adapts, where it is not the linear ones."""
+OWN_TARGETS = {"adaption_prompt", "shadow"}
+"""Methods that adapt whole blocks, which PEFT finds by itself."""
+UNFIT = {"xlora": "it mixes adapters that are trained already, and learns none"}
+"""Methods that cannot be trained here for a reason that PEFT does not give."""
+
+
+class LayerMethod(Strategy[Any]):
+    """A method that adapts layers, with the head trained whole; published as plain weights where PEFT can merge it."""
+
+    contract = 2
+    requires = ("peft",)
+    extra = "hubtune[peft]"
+    method: ClassVar[str]
+    """PEFT's name of the method."""
+    head: Head
+    changed: bool = False
+    """Whether the method changed the pretrained weights as it started, so that its adapter does not fit them."""
+
+    def settings(self) -> dict[str, Any]:
+        """The user's options, as arguments of PEFT's configuration."""
+        raise NotImplementedError
+
+    def derived(self, config: Any, plan: Plan) -> dict[str, Any]:
+        """Arguments of PEFT's configuration that follow from the model's configuration or the run."""
+        if self.method == "adaption_prompt":
+            return {"adapter_len": 10, "adapter_layers": config.get_text_config().num_hidden_layers}
+        return {}
+
+    def where(self, layers: Mapping[str, Module]) -> dict[str, Any]:
+        """What is adapted, as arguments of PEFT's configuration. layers: by full name."""
+        return {"target_modules": list(layers) or None, "fan_in_fan_out": transposed(layers)}
+
+    def config(self, model: Module, plan: Plan, layers: Mapping[str, Module], head: Head | None = None) -> Any:
+        """PEFT's configuration of the method for some layers and a head."""
+        saved = {"modules_to_save": head.modules or None} if head else {}
+        every = {**self.where(layers), **self.derived(model.config, plan), **saved, **self.settings()}
+        known = fields_of(self.method)
+        return config_class(self.method)(**{name: value for name, value in every.items() if name in known})
+
+    def trial_config(self, model: Module, plan: Plan, layers: Mapping[str, Module]) -> Any:
+        """PEFT's configuration to try layers with."""
+        return self.config(model, plan, layers)
+
+    def refuse(self, task: Task[Any], config: Any) -> str | None:
+        if self.method in UNFIT:
+            return f"PEFT's {self.method} has nothing to train: {UNFIT[self.method]}."
+        try:
+            config_class(self.method)(**{**self.derived(config, Plan(10, 1.0, 8)), **self.settings()})
+        except FAULTS as error:
+            return f"PEFT refuses these options of {self.method}: {reason(error)}"
+        return None
+
+    def prepare(self, model: Module, newly_initialized: frozenset[str], task: Task[Any], plan: Plan) -> Module:
+        self.head = Head(model, newly_initialized, whole="modules_to_save" in fields_of(self.method))
+        layers = {} if self.method in OWN_TARGETS else self.layers(model)
+        named = keeps_names(model, self.config(model, plan, layers)) if layers else True
+        with contextlib.nullcontext() if named else nameless(model):
+            taken = self.tried(model, plan, layers) if layers else {}
+            before = {name: fingerprint(layer) for name, layer in taken.items()}
+            wrapped = self.wrap(model, self.config(model, plan, taken, self.head), task, plan)
+        restarted = [layer for name, layer in taken.items() if fingerprint(layer) != before[name]]
+        self.changed = bool(restarted)
+        for layer in restarted:
+            own_weights(layer)
+        if not hasattr(wrapped.base_model, "merge_and_unload"):
+            self.publish_adapter(wrapped, "PEFT has no merge for it")
+        return wrapped
+
+    def layers(self, model: Module) -> dict[str, Module]:
+        """The layers to adapt, by full name."""
+        return FINDERS.get(self.method, linear_layers)(model, self.head, self.options.targets)
+
+    def tried(self, model: Module, plan: Plan, layers: dict[str, Module]) -> dict[str, Module]:
+        """The layers that PEFT takes, found by trying one of each kind."""
+        trial = tried(model.config, layers, lambda some: self.trial_config(model, plan, some))
+        if not trial.taken:
+            name, said = next(iter(trial.refused.items()))
+            raise ModelError(f"PEFT's {self.method} takes none of its layers; of {name} it says: {said}",
+                             hint="Set the option that it names, or use another strategy: --strategy lora")
+        if trial.unmerged:
+            self.publish_adapter(model, trial.unmerged)
+        return trial.taken
+
+    def publish_adapter(self, model: Module, unmerged: str) -> None:
+        """Publish an adapter beside the base model instead of merged weights, or say why PEFT's format cannot hold it."""
+        self.loads_with = "peft"  # type: ignore[misc]  of this run, whatever the class says
+        if self.head.bare:
+            raise ModelError(f"its adapter cannot be merged ({unmerged}), and PEFT's format cannot hold the new weights "
+                             f"{', '.join(self.head.bare[:3])}.", hint="Use a method that is merged: --strategy lora")
+
+    def wrap(self, model: Module, config: Any, task: Task[Any], plan: Plan) -> Any:
+        """The model with PEFT's layers around its own, and the head learning."""
+        from peft import get_peft_model
+
+        quiet()
+        try:
+            wrapped = get_peft_model(model, config)
+        except FAULTS as error:
+            raise ModelError(f"PEFT's {self.method} cannot adapt it: {reason(error)}",
+                             hint="Use another strategy: --strategy lora") from error
+        for layer in convolutions(wrapped):  # which some models ask for their shape, to pad by it
+            for name in ("stride", "kernel_size", "dilation", "padding"):
+                setattr(layer, name, getattr(layer.base_layer, name))
+        self.head.learn()
+        return wrapped
+
+    def export(self, model: Any) -> Export:
+        if self.loads_with == "peft":
+            model.peft_config["default"].modules_to_save = self.head.modules or None
+            return Export(root=model, loads_with="peft")
+        return merged(model, self.head, beside=not self.changed)
+
+    def usage(self, task: Task[Any], repo: str, base: Base) -> str:
+        return adapter_usage(task, repo, base) if self.loads_with == "peft" else super().usage(task, repo, base)
+
+
+def fingerprint(layer: Module) -> tuple[float, ...]:
+    """Sums of the values of a layer's own parameters, adapters left out."""
+    layer = getattr(layer, "base_layer", layer)
+    return tuple(float(parameter.detach().double().sum()) for parameter in layer.parameters(recurse=False))
+
+
+def own_weights(layer: Module) -> None:
+    """Give a layer parameters of its own, with the values at which the method starts."""
+    from torch.nn import Parameter
+
+    for name, parameter in list(layer.named_parameters(recurse=False)):
+        setattr(layer, name, Parameter(parameter.detach().clone(), parameter.requires_grad))
+
+
+def keeps_names(model: Module, config: Any) -> bool:
+    """Whether PEFT adapts the layers of these names. In some mixtures of experts it takes `gate_proj` for a name of
+    transformers 4, and adapts the experts' joined weights in the place of that layer."""
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+    except ImportError:  # a PEFT that leaves all names alone
+        return True
+    found = copy.deepcopy(config)
+    try:
+        convert_peft_config_for_transformers(found, model, None)
+    except ValueError:  # it would need other layers as well
+        return False
+    return set(found.target_modules or ()) == set(config.target_modules or ())
+
+
+@contextlib.contextmanager
+def nameless(model: Any) -> Iterator[None]:
+    """A model of no type that PEFT knows, for a while."""
+    model.config.model_type = ""
+    try:
+        yield
+    finally:
+        del model.config.model_type
+
+
+def merged(model: Any, head: Head, beside: bool) -> Export:
+    """The trained model with its adapter merged; beside it the adapter, where PEFT alone can load it.
+
+    Args:
+        model: PEFT's model.
+        head: The new parameters.
+        beside: Whether the adapter fits the pretrained weights.
+    """
+    tied = getattr(model.config, "tie_word_embeddings", None)
+    config = model.peft_config["default"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about ranks of zero and ties, which are as they should be
+        alone = beside and not head.bare and not convolutions(model) and keeps_names(model, config)
+        adapters = {"adapter": Adapter(model)} if alone else {}  # the merge leaves nothing of it
+        root = unwrapped(model.merge_and_unload())
+    if tied is not None:
+        root.config.tie_word_embeddings = tied  # PEFT unties decoders whose input is not the encoder's
+    return Export(root=root, beside=adapters)
+
+
+def unwrapped(root: Module) -> Any:
+    """The merged model without the wrappers that some methods leave around the head."""
+    from peft.utils import AuxiliaryTrainingWrapper
+
+    for name, module in list(root.named_modules()):
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            owner, _, last = name.rpartition(".")
+            plain = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+            setattr(root.get_submodule(owner), last, plain)
+    return root
+
+
+class Adapter:
+    """The adapter alone, in PEFT's format, for those who load the base model themselves."""
+
+    def __init__(self, model: Any) -> None:
+        from peft import get_peft_model_state_dict
+
+        self.config = model.peft_config["default"]
+        tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+        self.tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the adapter's configuration and tensors into a folder."""
+        from safetensors.torch import save_file
+
+        self.config.inference_mode = True
+        self.config.save_pretrained(folder)
+        save_file(self.tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -1,0 +1,128 @@
+"""Tries PEFT on one layer of each kind, to learn which layers of a model a method takes and whether it can merge them."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+FAULTS = (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError, KeyError, IndexError, AssertionError,
+          ImportError, ZeroDivisionError)
+"""What PEFT raises where a layer, a model or an option does not suit a method."""
+
+
+@dataclass
+class Trial:
+    """Result of trying a method on the layers of a model.
+
+    taken: the layers that PEFT adapts, by full name. refused: PEFT's reason by layer. unmerged: why it cannot merge
+    what it adapts, or None.
+    """
+
+    taken: dict[str, Module] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    unmerged: str | None = None
+
+
+def skeleton(config: Any, name: str, layer: Module) -> Module:
+    """A model that has one layer, at the place and with the configuration that it has in the whole one."""
+    from torch.nn import Module
+
+    class Skeleton(Module):
+        def forward(self, *inputs: Any) -> Any:
+            return self.get_submodule(name)(*inputs)
+
+    model = Skeleton()
+    model.config = config
+    owner: Module = model
+    *path, last = name.split(".")
+    for part in path:
+        owner.add_module(part, Module())
+        owner = owner.get_submodule(part)
+    owner.add_module(last, layer)
+    return model
+
+
+def tried(config: Any, layers: Mapping[str, Module], adapter: Callable[[dict[str, Module]], Any]) -> Trial:
+    """Try a method on one layer of each kind.
+
+    Args:
+        config: The model's transformers configuration, which PEFT looks at as well.
+        layers: The layers to adapt, by full name.
+        adapter: Makes PEFT's configuration for some of the layers.
+    """
+    trial, known = Trial(), dict[Any, tuple[str | None, str | None]]()
+    for name, layer in layers.items():
+        kind = (type(layer), name.rpartition(".")[2], *shapes(layer))
+        if kind not in known:
+            known[kind] = verdict(config, name, layer, adapter)
+        refused, unmerged = known[kind]
+        if refused is None:
+            trial.taken[name] = layer
+            trial.unmerged = trial.unmerged or unmerged
+        else:
+            trial.refused[name] = refused
+    return trial
+
+
+def shapes(layer: Module) -> Iterable[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a layer's parameters."""
+    return ((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters())
+
+
+def verdict(
+    config: Any, name: str, layer: Module, adapter: Callable[[dict[str, Module]], Any]
+) -> tuple[str | None, str | None]:
+    """PEFT's reasons not to adapt a layer, and not to merge what it adapted; None: it does."""
+    import torch
+    from peft import get_peft_model
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            own = copy.deepcopy(layer)
+            wrapped = get_peft_model(skeleton(config, name, own), adapter({name: own})).eval()
+            wrapped(sample(layer))
+        except FAULTS as error:
+            return reason(error), None
+        return None, unmergeable(wrapped)
+
+
+def unmergeable(wrapped: Any) -> str | None:
+    """PEFT's reason not to merge an adapter into the weights below it; None: it does."""
+    if not hasattr(wrapped.base_model, "merge_and_unload"):
+        return "PEFT has no merge for it"
+    try:
+        wrapped.merge_and_unload()
+    except FAULTS as error:
+        return reason(error)
+    return None
+
+
+def sample(layer: Module) -> Tensor:
+    """An input that fits a layer: token ids, an image or vectors."""
+    import torch
+
+    weight = next(layer.parameters())
+    if isinstance(layer, torch.nn.Embedding):
+        return torch.zeros(1, 2, dtype=torch.long, device=weight.device)
+    if isinstance(layer, torch.nn.Conv2d):
+        return torch.zeros(1, layer.in_channels, *(2 * side for side in layer.kernel_size), device=weight.device)
+    size = getattr(layer, "in_features", None) or getattr(layer, "nx", None) or weight.shape[-1]
+    return torch.zeros(1, 2, size, device=weight.device)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library raised."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def quiet() -> None:
+    """PEFT asks transformers for an attribute by its old name: nothing that a user could mend."""
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")

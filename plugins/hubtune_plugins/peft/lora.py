@@ -82,7 +82,7 @@ def start_from_gradients(model, config, task, plan):
     def step():
         for batch in plan.batches():
             losses = task.loss(task.forward(model, batch), batch)
-            sum(loss.total * loss.weight / loss.count for loss in (losses if isinstance(losses, list) else [losses])).backward()
+            sum(loss.total * loss.weight / batch.counts[loss.name] for loss in (losses if isinstance(losses, list) else [losses])).backward()
 
     preprocess_loraga(model, config, step)
 

@@ -113,9 +113,11 @@ def sample(layer: Module) -> Tensor:
     if isinstance(layer, torch.nn.Embedding):
         return torch.zeros(1, 2, dtype=torch.long, device=weight.device)
     if isinstance(layer, torch.nn.Conv2d):
-        return torch.zeros(1, layer.in_channels, *(2 * side for side in layer.kernel_size), device=weight.device)
-    size = getattr(layer, "in_features", None) or getattr(layer, "nx", None) or weight.shape[-1]
-    return torch.zeros(1, 2, size, device=weight.device)
+        shape = (1, layer.in_channels, *(2 * side for side in layer.kernel_size))
+    else:
+        shape = (1, 2, getattr(layer, "in_features", None) or getattr(layer, "nx", None) or weight.shape[-1])
+    # Weights of quantized layers hold codes: such a layer takes vectors of the default type.
+    return torch.zeros(shape, device=weight.device, dtype=weight.dtype if weight.is_floating_point() else None)
 
 
 def reason(error: BaseException) -> str:

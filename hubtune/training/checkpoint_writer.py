@@ -60,6 +60,11 @@ class Saver:
                 hint=f"Then go on from the one before it: hubtune train --resume {self.folder.parent}",
             ) from error
 
+    def free(self) -> None:
+        """Wait until all is on the disk, and free the buffers."""
+        self.wait()
+        self.buffers.clear()
+
     def close(self) -> None:
         """Let what is being written become whole, and end the thread; raises nothing."""
         self.thread.shutdown()

@@ -131,7 +131,6 @@ class Loop:
                 if must_stop:
                     self.saver.wait()
                     raise self.interrupted()
-        self.saver.wait()
         return self.outcome()
 
     def one_step(self) -> None:
@@ -279,9 +278,11 @@ class Loop:
         }
 
     def outcome(self) -> Outcome:
-        """Load the weights of the result into the model, and say how the run went."""
+        """Free what only training needs, load the weights of the result, and say how the run went."""
         keeps_best, step, report = self.context.settings.keep == "best", self.progress.step, self.accelerators.report()
-        self.accelerators.release(self.state.optimizer and self.state.optimizer.optimizer)
+        self.saver.free()
+        self.state.end_phase()
+        self.accelerators.release()
         if keeps_best:
             self.state.load_weights(self.checkpoints / "best")
         return Outcome(

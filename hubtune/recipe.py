@@ -30,7 +30,7 @@ class DataConfig:
     """`[data]`: where rows come from. Any further key is a role: `text = "body"` maps a column."""
 
     source: str = option("", "a file, a folder with train/validation/test files, or a Hub data set org/name[:config]")
-    validation: float | str = option(0.1, "the share cut from train when there is no validation split, or a source")
+    validation: float | str = option(0.1, "the share of train held out when there is no validation split, or a source")
     limit: int | None = option(None, "use at most this many rows of each split")
     columns: Mapping[str, str] = field(default_factory=dict)
     stream: bool = option(False, "read the train split of a Hub data set while training, and keep no more than a buffer of it")

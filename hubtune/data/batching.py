@@ -1,7 +1,7 @@
-"""Which rows make a step, and how a step is cut into micro-batches: pure functions of their arguments.
+"""Batching: divide an epoch into optimization steps, and a step into micro-batches. Pure functions.
 
-A step is `batch_size` rows, whatever the machine. Devices and memory decide only how it is cut, so that a
-run goes on elsewhere with the same steps. Nothing here knows of tensors.
+A step is `batch_size` rows on every machine. Devices and memory decide only how it is divided into
+micro-batches, so that a run can be resumed elsewhere with the same steps. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ ORDERS = ("random", "length-bucketed")
 def steps_of_epoch(
     sizes: Sequence[int] | NDArray[np.int64], batch_size: int, order: str, seed: int, epoch: int
 ) -> list[NDArray[np.int64]]:
-    """Rows of every step of an epoch; each row exactly once.
+    """Draw the rows of every step of an epoch; each row occurs exactly once.
 
-    random: a permutation cut every `batch_size` rows, whose gradient is the textbook's.
-    length-bucketed: rows of similar size meet (sizes jittered by up to 10% so that neighbours change between epochs),
-    and the steps come in random order.
+    Args:
+        order: `random` is a permutation divided every `batch_size` rows. `length-bucketed` groups
+            rows of similar size (jittered by up to 10% so that neighbours change between epochs)
+            and shuffles the steps.
     """
     draw = np.random.default_rng([seed, epoch])
     rows = draw.permutation(len(sizes))
@@ -30,7 +31,7 @@ def steps_of_epoch(
         rows = rows[np.argsort(jittered, kind="stable")]
     steps = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     if order == "length-bucketed":
-        # The short last step holds the longest rows; wherever it comes, each row keeps the weight of its step.
+        # The short last step holds the longest rows; each row keeps the weight of its step.
         steps = [steps[index] for index in draw.permutation(len(steps))]
     return steps
 
@@ -38,12 +39,16 @@ def steps_of_epoch(
 def micro_batches(
     items: Sequence[int], sizes: Sequence[int], overhead: int, limit: int, uniform: bool = False
 ) -> list[list[int]]:
-    """Cut a step into micro-batches of the least cost, longest first.
+    """Divide a step into micro-batches of minimal cost, longest first.
 
-    items: the examples of the step; sizes: the size of each of them. A micro-batch costs its padded tokens plus
-    `overhead`, and holds at most `limit` padded tokens (always at least one example).
-    uniform: only examples of one size meet, for models whose answers change with padding.
-    The best cut of a sorted sequence is found by dynamic programming over its prefixes.
+    The best division of a sorted sequence is found by dynamic programming over its prefixes.
+
+    Args:
+        items: the examples of the step.
+        sizes: the size of each of them.
+        overhead: cost of a micro-batch beyond its padded tokens, in tokens.
+        limit: maximum number of padded tokens per micro-batch; one example is always allowed.
+        uniform: group only examples of one size, for models whose outputs change with padding.
     """
     order = sorted(range(len(items)), key=lambda index: (-sizes[index], index))
     if not order:
@@ -53,25 +58,31 @@ def micro_batches(
     for end in range(1, len(order) + 1):
         for start in range(end - 1, -1, -1):
             longest = max(1, sizes[order[start]])
-            taken = (end - start) * longest
-            if end - start > 1 and (taken > limit or (uniform and sizes[order[start]] != sizes[order[end - 1]])):
+            padded = (end - start) * longest
+            mixed = uniform and sizes[order[start]] != sizes[order[end - 1]]
+            if end - start > 1 and (padded > limit or mixed):
                 break
-            cost = best[start] + taken + overhead
+            cost = best[start] + padded + overhead
             if cost < best[end]:
                 best[end], start_of[end] = cost, start
-    cuts: list[list[int]] = []
+    batches: list[list[int]] = []
     end = len(order)
     while end:
         start = start_of[end]
-        cuts.append([items[index] for index in order[start:end]])
+        batches.append([items[index] for index in order[start:end]])
         end = start
-    return cuts[::-1]
+    return batches[::-1]
 
 
-def evaluation_batches(sizes: Sequence[int] | NDArray[np.int64], limit: int, most: int, uniform: bool = False) -> list[list[int]]:
-    """All examples, longest first, in batches of at most `most` examples and `limit` padded tokens.
+def evaluation_batches(
+    sizes: Sequence[int] | NDArray[np.int64], limit: int, most: int, uniform: bool = False
+) -> list[list[int]]:
+    """Batch all examples, longest first.
 
-    uniform: only examples of one size meet.
+    Args:
+        limit: maximum number of padded tokens per batch.
+        most: maximum number of examples per batch.
+        uniform: group only examples of one size.
     """
     falling = -np.asarray(sizes, np.int64)
     order = np.argsort(falling, kind="stable")
@@ -88,8 +99,13 @@ def evaluation_batches(sizes: Sequence[int] | NDArray[np.int64], limit: int, mos
     return batches
 
 
-def batches_of_rank(batches: Sequence[list[int]], world: int, rank: int) -> list[tuple[int, list[int]]]:
-    """This rank's batches with their index in the step. Every rank gets the same number: some of them empty."""
+def batches_of_rank(
+    batches: Sequence[list[int]], world: int, rank: int
+) -> list[tuple[int, list[int]]]:
+    """Return this rank's batches with their index in the step; some may be empty.
+
+    All ranks get the same number of batches, since they take part in collective operations.
+    """
     most = -(-len(batches) // world)
     indices = range(rank, most * world, world)
     return [(index, list(batches[index]) if index < len(batches) else []) for index in indices]

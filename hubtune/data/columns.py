@@ -1,4 +1,4 @@
-"""Columns: which one has which role, by name or by type, and the checks of their values."""
+"""Columns: map a task's roles to the columns of the data, and check their values."""
 
 from __future__ import annotations
 
@@ -17,36 +17,41 @@ def find_columns(
 ) -> dict[str, str]:
     """Map roles to columns: as chosen, else by name, else the only column of a fitting type.
 
-    Raises DataError for an unknown role, a column that is not there, or a role without a column.
+    Raises:
+        DataError: unknown role, missing column, or a role without a column.
     """
     names = list(rows.column_names)
     roles = [column.role for column in columns]
     mapping: dict[str, str] = {}
     for role, name in chosen.items():
         if role not in roles:
-            raise DataError(f"no role '{role}' in this task.{did_you_mean(role, roles)} Roles: {listing(roles)}.")
+            near = did_you_mean(role, roles)
+            raise DataError(f"no role '{role}' in this task.{near} Roles: {listing(roles)}.")
         if name not in names:
             raise DataError(
-                f"there is no column '{name}' (for {role}).{did_you_mean(name, names)} Columns: {listing(names, 30)}.",
+                f"there is no column '{name}' (for {role}).{did_you_mean(name, names)} "
+                f"Columns: {listing(names, 30)}.",
                 hint=f"Choose one with: --set data.{role}=COLUMN",
             )
         mapping[role] = name
     by_name = {normalized_name(name): name for name in reversed(names)}
     for column in columns:
         if column.role not in mapping:
-            found = next((by_name[n] for n in column.names if n in by_name and by_name[n] not in mapping.values()), None)
+            free = (by_name[name] for name in column.names if name in by_name)
+            found = next((name for name in free if name not in mapping.values()), None)
             if found:
                 mapping[column.role] = found
     for column in columns:
         needed = column.needed == "always" or (column.needed == "train" and training)
         if column.role in mapping or not needed:
             continue
-        left = [name for name in names if name not in mapping.values() and looks_like(rows, name, column.kind)]
+        left = [name for name in names
+                if name not in mapping.values() and looks_like(rows, name, column.kind)]
         if len(left) != 1:
             raise DataError(
                 f"no column for the {column.role}. Columns: {listing(names, 30)}; "
-                f"names that are known: {listing(column.names, 30)}.",
-                hint=f"Say which it is with: --set data.{column.role}=COLUMN",
+                f"recognized names: {listing(column.names, 30)}.",
+                hint=f"Choose it with: --set data.{column.role}=COLUMN",
             )
         mapping[column.role] = left[0]
     return mapping
@@ -76,15 +81,18 @@ def looks_like(rows: Any, name: str, kind: str) -> bool:
 def rename_to_roles(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     """Select the mapped columns and rename them to their roles; class labels become their names.
 
-    Raises DataError where a split lacks a mapped column.
+    Raises:
+        DataError: a split lacks a mapped column.
     """
     missing = [name for name in mapping.values() if name not in rows.column_names]
     if missing:
         raise DataError(
-            f"the {split} split has no column {listing(missing)}; its columns: {listing(rows.column_names, 30)}."
+            f"the {split} split has no column {listing(missing)}; "
+            f"its columns: {listing(rows.column_names, 30)}."
         )
     rows = rows.select_columns(list(mapping.values())).rename_columns(
-        {name: f"role:{role}" for role, name in mapping.items()}  # through a name that no column has
+        # Via temporary names, since a role may be the name of another column.
+        {name: f"role:{role}" for role, name in mapping.items()}
     ).rename_columns({f"role:{role}": role for role in mapping})
     for role in mapping:
         feature = rows.features[role]
@@ -97,8 +105,13 @@ def rename_to_roles(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
 def rename_stream(rows: Stream, mapping: Mapping[str, str], kept: Sequence[str]) -> Stream:
     """Rename the columns of a stream as `rename_to_roles` does. kept: roles kept in memory."""
     features = {role: rows.head.features[name] for role, name in mapping.items()}
-    return rows.made(rename_to_roles(rows.head, mapping, "train"), lambda row: {
-        role: label_names(features[role], row[name]) if holds_labels(features[role]) else row[name] for role, name in mapping.items()}, kept)
+
+    def rename(row: Any) -> dict[str, Any]:
+        values = {role: (features[role], row[name]) for role, name in mapping.items()}
+        return {role: label_names(feature, value) if holds_labels(feature) else value
+                for role, (feature, value) in values.items()}
+
+    return rows.map(rename_to_roles(rows.head, mapping, "train"), rename, kept)
 
 
 def holds_labels(feature: Any) -> bool:
@@ -106,14 +119,15 @@ def holds_labels(feature: Any) -> bool:
     from datasets import ClassLabel
 
     inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", None)]
-    return isinstance(feature, ClassLabel) or any(part is not None and holds_labels(part) for part in inner)
+    return isinstance(feature, ClassLabel) or any(
+        part is not None and holds_labels(part) for part in inner)
 
 
 def label_names(feature: Any, value: Any) -> Any:
-    """Replace class labels by their names, in lists and dicts too; -1 means no label on the Hub."""
+    """Replace class labels by their names, also in lists and dicts; -1 means no label."""
     if isinstance(value, list):
         return [label_names(getattr(feature, "feature", feature), item) for item in value]
-    if isinstance(value, dict):  # of a feature of dicts, or of a list of them that is kept as a dict of lists
+    if isinstance(value, dict):  # a feature of dicts, or a list of dicts kept as a dict of lists
         parts = getattr(feature, "feature", feature)
         return {name: label_names(parts[name], item) for name, item in value.items()}
     if not hasattr(feature, "int2str"):
@@ -123,7 +137,8 @@ def label_names(feature: Any, value: Any) -> Any:
 
 def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: bool) -> None:
     """Refuse empty texts and missing labels, with their row numbers."""
-    looked = [column for column in columns if column.role in rows.column_names and not column.gaps  # type: ignore[attr-defined]
+    looked = [column for column in columns
+              if column.role in rows.column_names and not column.gaps  # type: ignore[attr-defined]
               and (column.needed == "always" or training)]
     gaps: dict[str, list[int]] = {column.role: [] for column in looked}
     for number, values in enumerate(column_values(rows, *gaps, make=lambda *values: values)):
@@ -133,10 +148,11 @@ def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: boo
                 gaps[column.role].append(number)
     for column in looked:
         if found := gaps[column.role]:
-            what = f"a missing {column.role}" if column.kind == "label" else f"an empty {column.role}"
+            labelled = column.kind == "label"
+            what = f"a missing {column.role}" if labelled else f"an empty {column.role}"
             raise DataError(
                 f"{len(found)} of {len(rows)} rows have {what}: {row_numbers(found)} of {split}.",
-                hint="Fill them in or take these rows out, and run the same command again.",
+                hint="Fill them in or remove these rows, and run the same command again.",
             )
 
 
@@ -145,8 +161,11 @@ def with_added_columns(rows: Any, task: Task[Any]) -> Any:
     if not task.added_columns:
         return rows
     if isinstance(rows, Stream):
-        raise RecipeError(f"'{task.name}' computes {listing(task.added_columns)} from all rows, so its data cannot be streamed.",
-                          hint="Leave data.stream out.")
+        raise RecipeError(
+            f"'{task.name}' computes {listing(task.added_columns)} from all rows, "
+            "so its data cannot be streamed.", hint="Remove data.stream from the recipe.")
     for role, values in task.add_columns(BatchedRows(rows)).items():
-        rows = rows.remove_columns([role] if role in rows.column_names else []).add_column(role, list(values))
+        if role in rows.column_names:
+            rows = rows.remove_columns(role)
+        rows = rows.add_column(role, list(values))
     return rows

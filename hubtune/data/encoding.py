@@ -1,4 +1,4 @@
-"""From rows to examples: `Task.encode` makes examples of rows, and rows that are too long are truncated.
+"""Encoding: turn rows into examples with `Task.encode`, and truncate examples that are too long.
 
 Rows are encoded in batches, so that neither all rows nor all examples have to fit in memory.
 """
@@ -21,31 +21,36 @@ from hubtune.data.row_batches import row_batches
 from hubtune.errors import BrokenPlugin
 
 OUTLIER = 2.0
-"""Without a length from the user, only rows longer than this many times the 99th percentile are truncated."""
+"""Without a length from the user, rows longer than this times the 99th percentile are truncated."""
 NAMED = 8
-"""Truncated rows that are named in a warning and in `run.json`."""
+"""Number of truncated rows listed in a warning and in `run.json`."""
 Progress = Callable[[int], None]
 """Called with the number of rows that have been encoded since the last call."""
 
 
 def encode(
-    task: Task[Any], rows: Rows, base: Base, max_length: int | None, progress: Progress = lambda rows: None
+    task: Task[Any], rows: Rows, base: Base, max_length: int | None,
+    progress: Progress = lambda rows: None,
 ) -> EncodedDataset:
-    """Encode all rows, and truncate those that are longer than `max_length` (in the task's unit; None: none)."""
+    """Encode all rows, truncated to `max_length` (in the task's unit; None: not truncated)."""
     encoder = Encoder(task, rows, base, progress)
     whole = encoder.encode_rows(None)
-    return encoder.finish(whole if max_length is None else encoder.truncate_long_rows(whole, max_length))
+    if max_length is not None:
+        whole = encoder.truncate_long_rows(whole, max_length)
+    return encoder.finish(whole)
 
 
 def encode_for_training(
-    task: Task[Any], rows: Rows, base: Base, wanted: int | None, limit: int | None, progress: Progress = lambda rows: None
+    task: Task[Any], rows: Rows, base: Base, wanted: int | None, limit: int | None,
+    progress: Progress = lambda rows: None,
 ) -> tuple[EncodedDataset, dict[str, Any]]:
-    """Encode the training rows, choose the maximum length, and count what truncation loses.
+    """Encode the training rows, choose the maximum length, and count the truncated tokens.
 
     Args:
-        wanted: the length that the user chose. Without one, rows keep their length up to the model's limit, except
-            for outliers, each of which would cost the memory and time of many others.
-        limit: the most that the model takes.
+        wanted: the length that the user chose. Without one, rows keep their length up to the
+            model's limit, except for outliers, each of which would cost the memory and time of many
+            others.
+        limit: the maximum length of the model.
 
     Returns:
         The dataset, and the lengths for `run.json` (in the task's unit).
@@ -59,69 +64,83 @@ def encode_for_training(
         max_length = min(int(lengths.max()), usual)
     if limit is not None:
         max_length = min(max_length or limit, limit)
-    encoded = encoder.finish(whole if max_length is None else encoder.truncate_long_rows(whole, max_length))
-    # Counted by row: what a task keeps in further windows over a row is not lost.
+    if max_length is None:
+        encoded = encoder.finish(whole)
+    else:
+        encoded = encoder.finish(encoder.truncate_long_rows(whole, max_length))
+    # Counted by row: tokens that a task keeps in further windows over a row are not lost.
     before = whole.row_sizes()
     lost = np.maximum(before - encoded.row_sizes(), 0)
     truncated = np.flatnonzero(lost)
     return encoded, {
-        "max_length": max_length, "limit": limit, "longest": int(lengths.max()), "median": int(np.median(lengths)),
-        "rows": whole.rows, "rows_cut": len(truncated), "tokens": int(before.sum()), "tokens_cut": int(lost.sum()),
-        "first_rows_cut": [{"row": int(row), "length": int(before[row])} for row in truncated[:NAMED]],
+        "max_length": max_length, "limit": limit,
+        "longest": int(lengths.max()), "median": int(np.median(lengths)),
+        "rows": whole.rows, "rows_cut": len(truncated),
+        "tokens": int(before.sum()), "tokens_cut": int(lost.sum()),
+        "first_rows_cut": [
+            {"row": int(row), "length": int(before[row])} for row in truncated[:NAMED]],
     }
 
 
 def describe_truncated_rows(lengths: dict[str, Any], numbers: NDArray[np.int64] | None) -> str:
-    """Name the first truncated rows as they are counted in the data, from 1: `row 17 (4,000 tokens)`.
+    """List the first truncated rows, numbered from 1 as in the data: `row 17 (4,000 tokens)`.
 
     Args:
-        lengths: what `encode_for_training` returned.
-        numbers: of training rows that were drawn from others, the row in the data of each.
+        lengths: returned by `encode_for_training`.
+        numbers: the row in the data of each training row, if these were sampled.
     """
-    named = [f"row {(row if numbers is None else int(numbers[row])) + 1} ({length:,})" for row, length in
-             ((cut["row"], cut["length"]) for cut in lengths["first_rows_cut"])]
+    named = []
+    for truncated in lengths["first_rows_cut"]:
+        row = truncated["row"] if numbers is None else int(numbers[truncated["row"]])
+        named.append(f"row {row + 1} ({truncated['length']:,})")
     more = lengths["rows_cut"] - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
 
 
 class Encoder:
-    """Encodes the rows of one split into one store of examples."""
+    """Encode the rows of one split into one store of examples."""
 
     def __init__(self, task: Task[Any], rows: Rows, base: Base, progress: Progress) -> None:
         self.task, self.rows, self.base, self.progress = task, rows, base, progress
         self.store = ExampleStore()
         self.has_groups = isinstance(task, SamplingTask)
 
-    def encode_rows(self, max_length: int | None, numbers: NDArray[np.int64] | None = None) -> EncodedDataset:
-        """Append the examples of all rows, or of some, to the store. Only `finish` makes them readable."""
+    def encode_rows(
+        self, max_length: int | None, numbers: NDArray[np.int64] | None = None
+    ) -> EncodedDataset:
+        """Append the examples of all rows, or of some, to the store; `finish` closes it."""
         base, first = replace(self.base, max_length=max_length), len(self.store)
         tables = [self.append([], [])]
-        gc.freeze()  # otherwise the collector walks through all modules and models again and again: a third of the time
+        # Otherwise each collection traverses all modules and models: a third of the time.
+        gc.freeze()
         try:
             for batch in row_batches(self.rows, None if numbers is None else numbers.tolist()):
                 lists = encoded_rows(self.task, batch, base)
-                tables.append(self.append([example for examples in lists for example in examples], list(map(len, lists))))
+                examples = [example for of_row in lists for example in of_row]
+                tables.append(self.append(examples, list(map(len, lists))))
                 self.progress(len(batch))
         finally:
             gc.unfreeze()
-        counts, sizes, lengths, groups = (np.concatenate(column) for column in zip(*tables, strict=True))
+        counts, sizes, lengths, groups = map(np.concatenate, zip(*tables, strict=True))
         order = np.arange(first, len(self.store)) if first else None
-        return EncodedDataset(
-            Examples(self.store, order), np.repeat(np.arange(len(counts)), counts), sizes, len(counts),
-            lengths, groups if self.has_groups else None)
+        owner = np.repeat(np.arange(len(counts)), counts)
+        return EncodedDataset(Examples(self.store, order), owner, sizes, len(counts), lengths,
+                              groups if self.has_groups else None)
 
     def append(self, examples: list[Example], counts: list[int]) -> list[NDArray[np.int64]]:
-        """Store examples; returns the columns of the dataset: counts by row; sizes, lengths and groups by example."""
+        """Store examples; return counts per row, and sizes, lengths and groups per example."""
         self.store.extend(examples)
         task = self.task
         sizes = [checked(task, "num_tokens", task.num_tokens(example)) for example in examples]
         lengths = [checked(task, "length", task.length(example)) for example in examples]
-        groups = [task.sampling_key(example) for example in examples] if isinstance(task, SamplingTask) else []
+        groups: list[int | None] = []
+        if isinstance(task, SamplingTask):
+            groups = [task.sampling_key(example) for example in examples]
         columns = (counts, sizes, lengths, [-1 if group is None else group for group in groups])
         return [np.array(column, np.int64) for column in columns]
 
     def truncate_long_rows(self, whole: EncodedDataset, max_length: int) -> EncodedDataset:
-        """Encode the rows with an example that is longer than `max_length` again, with `base.max_length` set.
+        """Encode rows with an example longer than `max_length` again, with `base.max_length` set.
 
         Raises:
             BrokenPlugin: the task's `encode` does not truncate.
@@ -134,21 +153,25 @@ class Encoder:
         assert new.lengths is not None
         if self.task.unit == "tokens" and new.lengths.max() > max_length:
             raise BrokenPlugin(
-                f"`encode` of the task '{self.task.name}' made an example of {new.lengths.max()} tokens, "
-                f"and base.max_length was {max_length}.",
-                hint="`encode` has to truncate, as a processor does with truncation=True, max_length=base.max_length.",
+                f"`encode` of the task '{self.task.name}' made an example of {new.lengths.max()} "
+                f"tokens, but base.max_length was {max_length}.",
+                hint="`encode` has to truncate, as a processor does with truncation=True, "
+                "max_length=base.max_length.",
             )
         kept = np.flatnonzero(~np.isin(whole.owner, long))
-        items = np.append(kept, len(whole.owner) + np.arange(len(new.owner)))  # as they lie in the store
+        # Positions in the store.
+        items = np.append(kept, len(whole.owner) + np.arange(len(new.owner)))
         owner = np.append(whole.owner[kept], long[new.owner])
         order = owner.argsort(kind="stable")
-        both = [None if one is None or other is None else np.append(one, other) for one, other in
-                ((whole.sizes, new.sizes), (whole.lengths, new.lengths), (whole.groups, new.groups))]
+        pairs = ((whole.sizes, new.sizes), (whole.lengths, new.lengths), (whole.groups, new.groups))
+        both = [None if one is None or other is None else np.append(one, other)
+                for one, other in pairs]
         sizes, lengths, groups = (None if array is None else array[items[order]] for array in both)
         assert sizes is not None
-        return EncodedDataset(Examples(self.store, items[order]), owner[order], sizes, whole.rows, lengths, groups)
+        return EncodedDataset(
+            Examples(self.store, items[order]), owner[order], sizes, whole.rows, lengths, groups)
 
     def finish(self, encoded: EncodedDataset) -> EncodedDataset:
-        """Close the store, after which examples are read."""
+        """Close the store, after which examples can be read."""
         self.store.close()
         return encoded

@@ -1,6 +1,6 @@
-"""Where rows come from: files, folders of them, Hub data sets and plain Python; always as `datasets` splits.
+"""Data sources: files, folders, Hub data sets and Python objects, loaded as `datasets` splits.
 
-Knows no task: columns keep the names that the data gives them.
+Sources are independent of the task: columns keep the names that they have in the data.
 """
 
 from __future__ import annotations
@@ -23,17 +23,23 @@ from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, did_you_mean, listing
 from hubtune.files import of_files, of_rows
 
-HUB_ID = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?$")
+HUB_ID = re.compile(
+    r"^(?P<repo>[\w.-]+/[\w.-]+?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?$")
 
 
 @dataclass
 class DataSplits:
-    """Rows by split, and where they came from.
+    """Rows by split, and their origin.
 
-    splits: each a `datasets.Dataset`, or a `Stream`; under the data's own column names as `load` returns them, and under
-    the roles of the task's columns once they are selected. name: without a path. fingerprint: a hash of all contents.
-    repo, commit: of a Hub data set. unsplit: nothing in the data names splits, so `train` holds all rows. columns: the
-    column of each role. row_numbers: of a split that was drawn from another, the row in the data of each of its rows.
+    Attributes:
+        splits: each a `datasets.Dataset` or a `Stream`; under the data's own column names as `load`
+            returns them, and under the roles of the task's columns once these are selected.
+        name: without a path.
+        fingerprint: hash of all contents.
+        repo, commit: of a Hub data set.
+        unsplit: the data names no splits, so `train` holds all rows.
+        columns: the column of each role.
+        row_numbers: for a split sampled from another, the row in the data of each of its rows.
     """
 
     splits: dict[str, Any]
@@ -46,23 +52,29 @@ class DataSplits:
     checks: dict[str, Any] = field(default_factory=dict)
     row_numbers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
-    def described(self) -> dict[str, Any]:
-        """For `run.json`."""
+    def as_record(self) -> dict[str, Any]:
+        """Return the entry for `run.json`."""
         return {
-            "name": self.name, "fingerprint": self.fingerprint, "repo": self.repo, "commit": self.commit,
-            "columns": self.columns, "rows": {split: len(rows) for split, rows in self.splits.items()},
+            "name": self.name, "fingerprint": self.fingerprint, "repo": self.repo,
+            "commit": self.commit, "columns": self.columns,
+            "rows": {split: len(rows) for split, rows in self.splits.items()},
             "checks": self.checks,
         }
 
 
 def load(source: Any, stream: bool = False) -> DataSplits:
-    """The splits of a file, a folder, a Hub data set `org/name[:config][@revision]`, or of Python rows. stream: the train split of
-    a Hub data set is only read as it is gone through."""
+    """Load the splits of a file, a folder, a Hub data set or Python rows.
+
+    Args:
+        source: a path, `org/name[:config][@revision]`, or Python objects.
+        stream: read the train split of a Hub data set lazily.
+    """
     if not isinstance(source, str | Path):
         refuse_stream(stream, "rows in memory")
         return from_memory(source)
     if not str(source):
-        raise DataError("no data: name a file, a folder or a Hub data set.", hint="With --data SOURCE.")
+        raise DataError("no data: --data is empty.",
+                        hint="Give a file, a folder or a Hub data set with: --data SOURCE")
     path = Path(source).expanduser()
     if path.is_dir() or path.is_file():
         refuse_stream(stream, path.name)
@@ -70,93 +82,106 @@ def load(source: Any, stream: bool = False) -> DataSplits:
     match = HUB_ID.match(str(source))
     if match and path.suffix not in Tables.suffixes and not str(source).startswith("."):
         return from_hub(match["repo"], match["config"], match["revision"], stream)
-    near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
+    near = ""
+    if path.parent.is_dir():
+        near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()])
     raise DataError(
-        f"there is no file or folder '{source}', and it is not a Hub data set of the form org/name.{near}",
-        hint="Give --data a csv, tsv, json, jsonl or parquet file, a folder of them or of images or sounds, "
-        "or org/name[:config][@revision].",
+        f"there is no file or folder '{source}', and it is not a Hub data set of the form "
+        f"org/name.{near}",
+        hint="Give --data a csv, tsv, json, jsonl or parquet file, a folder of them or of images "
+        "or sounds, or org/name[:config][@revision].",
     )
 
 
 def from_disk(path: Path) -> DataSplits:
     """Read a file or a folder."""
     name = path.resolve().name
-    found = lookup.find(path) if path.is_dir() else None
+    found = lookup.find_format(path) if path.is_dir() else None
     if found:
         data = found.read([path])
         splits, files = data.splits, dict(data.files)
     else:
         splits, files = read_files(files_by_split(path) if path.is_dir() else {"train": [path]})
-    inside = [file.relative_to(path) if path.is_dir() else Path(file.name) for file in files.values()]
-    unsplit = set(splits) == {"train"} and not any(split_of(part) for file in inside for part in file.parts)
-    return DataSplits({split: as_dataset(rows, name) for split, rows in splits.items()}, name, of_files(files), unsplit=unsplit)
+    inside = [
+        file.relative_to(path) if path.is_dir() else Path(file.name) for file in files.values()
+    ]
+    split_names = any(split_of(part) for file in inside for part in file.parts)
+    datasets = {split: as_dataset(rows, name) for split, rows in splits.items()}
+    return DataSplits(datasets, name, of_files(files),
+                      unsplit=set(splits) == {"train"} and not split_names)
 
 
-def read_files(paths_by_split: Mapping[str, list[Path]]) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Read the files of every split; returns the rows by split, and all files by name.
+def read_files(
+    paths_by_split: Mapping[str, list[Path]],
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Read the files of every split; return the rows by split, and all files by name.
 
-    A file that holds several splits, as a workbook does, gives them their names, unless the file names one itself.
+    A file with several splits, such as a workbook, names them itself, unless the file's name does.
     """
     splits: dict[str, Any] = {}
     files: dict[str, Path] = {}
     for split, paths in paths_by_split.items():
-        data = lookup.format_of_split(paths).read(paths)
+        data = lookup.split_format(paths).read(paths)
         files |= data.files or {f"{split}/{path.name}": path for path in paths}
         for inner, rows in data.splits.items():
             name = split if inner == "train" else split_of(inner) or inner
             if name in splits:
-                raise DataError(f"there are two {name} splits.", where=listing(path.name for path in paths))
+                raise DataError(f"there are two {name} splits.",
+                                where=listing(path.name for path in paths))
             splits[name] = rows
     return splits, files
 
 
 def as_dataset(rows: Any, where: str) -> Any:
-    """Rows of a format as a `datasets.Dataset`."""
+    """Convert the rows of a format to a `datasets.Dataset`."""
     from datasets import Dataset
 
     if isinstance(rows, Dataset):
-        return as_stored(rows)
+        return disable_decoding(rows)
     if not rows:
         raise DataError("there are no rows in it.", where=where)
     return Dataset.from_list([dict(row) for row in rows])
 
 
 def from_memory(source: Any) -> DataSplits:
-    """Rows that are already here: a `datasets` object, a list of dicts, or either by split."""
+    """Load Python rows: a `datasets` object, a list of dicts, or a mapping of splits to either."""
     from datasets import Dataset
 
     splits = source if isinstance(source, Mapping) else {"train": source}
     made = {}
     for split, rows in splits.items():
         try:
-            table = rows if isinstance(rows, Dataset) else Dataset.from_list([dict(row) for row in rows])
-            made[str(split)] = as_stored(table)
+            dataset = isinstance(rows, Dataset)
+            table = rows if dataset else Dataset.from_list([dict(row) for row in rows])
+            made[str(split)] = disable_decoding(table)
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"rows from Python are dicts, not {type(source).__name__}: {' '.join(str(error).split())[:200]}",
+                f"rows from Python must be dicts, not {type(source).__name__}: "
+                f"{' '.join(str(error).split())[:200]}",
                 hint='For example: data=[{"text": "What a lovely day", "label": "positive"}, ...]',
             ) from error
-    return DataSplits(made, "rows in memory", of_rows({split: BatchedRows(rows) for split, rows in made.items()}),
-                      unsplit=not isinstance(source, Mapping))
+    fingerprint = of_rows({split: BatchedRows(rows) for split, rows in made.items()})
+    return DataSplits(made, "rows in memory", fingerprint, unsplit=not isinstance(source, Mapping))
 
 
-def as_stored(rows: Any) -> Any:
-    """Rows whose images and sounds stay the bytes or paths that they are stored as: decoding is for tasks."""
+def disable_decoding(rows: Any) -> Any:
+    """Keep images and sounds as the stored bytes or paths; tasks decode them."""
     from datasets import Audio, Image
 
-    for column, feature in (rows.features or {}).items():  # of a stream of text files, they are not known
+    for column, feature in (rows.features or {}).items():  # None for a stream of text files
         if isinstance(feature, Image | Audio):
             rows = rows.cast_column(column, type(feature)(decode=False))
     return rows
 
 
 def files_by_split(folder: Path) -> dict[str, list[Path]]:
-    """The data files of a folder by split: by the word that their name, or their folder's, begins with."""
+    """Group the data files of a folder by split: by the first word of a file or folder name."""
     found: dict[str, list[Path]] = {}
     rest = []
-    files = [path for path in visible_files(folder) if lookup.find(path)]
+    files = [path for path in visible_files(folder) if lookup.find_format(path)]
     for path in files:
-        split = split_of(path.stem) or next((s for p in path.relative_to(folder).parts[:-1] if (s := split_of(p))), None)
+        outer = path.relative_to(folder).parts[:-1]
+        split = split_of(path.stem) or next(filter(None, map(split_of, outer)), None)
         if split:
             found.setdefault(split, []).append(path)
         else:
@@ -165,21 +190,25 @@ def files_by_split(folder: Path) -> dict[str, list[Path]]:
         return {"train": rest}
     if not found:
         raise DataError(
-            f"the folder '{folder.name}' has no train file. Data files in it: {listing(p.name for p in rest) or 'none'}.",
-            hint="Name them train.csv, validation.csv and test.csv, or with the suffix of another supported type.",
+            f"the folder '{folder.name}' has no train file. "
+            f"Data files in it: {listing(p.name for p in rest) or 'none'}.",
+            hint="Name them train.csv, validation.csv and test.csv, "
+            "or with the suffix of another supported type.",
         )
     return found
 
 
 def refuse_stream(stream: bool, name: str) -> None:
-    """Refuse to stream what is here."""
+    """Refuse to stream local data."""
     if stream:
-        raise DataError("only a data set of the Hub is streamed: what is here is read a piece at a time as it is.", where=name,
-                        hint="Leave data.stream out.")
+        raise DataError(
+            "data.stream applies to data sets of the Hub only; local data is read in batches "
+            "anyway.",
+            where=name, hint="Remove data.stream from the recipe.")
 
 
 def from_hub(repo: str, config: str | None, revision: str | None, stream: bool) -> DataSplits:
-    """A data set of the Hub at one commit, read by `datasets`."""
+    """Load a Hub data set at one commit with `datasets`."""
     pinned = hub.resolve(repo, revision, kind="dataset")
     import datasets
 
@@ -187,10 +216,15 @@ def from_hub(repo: str, config: str | None, revision: str | None, stream: bool) 
     try:
         made = datasets.load_dataset(repo, config, revision=pinned.commit, streaming=stream)
     except ValueError as error:
-        raise DataError(' '.join(str(error).split())[:400], where=repo, hint="Choose with: --data org/name:config") from error
-    splits = {split_of(str(split)) or str(split): as_stored(rows) for split, rows in made.items()}
+        raise DataError(' '.join(str(error).split())[:400], where=repo,
+                        hint="Choose with: --data org/name:config") from error
+    splits = {
+        split_of(str(split)) or str(split): disable_decoding(rows)
+        for split, rows in made.items()
+    }
     if stream:
-        splits = {split: streaming.of(rows) if split == "train" else streaming.in_memory(rows) for split, rows in splits.items()
-                  if split in SPLITS}
+        splits = {
+            split: streaming.open_stream(rows) if split == "train" else streaming.to_dataset(rows)
+            for split, rows in splits.items() if split in SPLITS}
     name = f"{repo}:{config}" if config else repo
     return DataSplits(splits, name, pinned.commit, repo=repo, commit=pinned.commit)

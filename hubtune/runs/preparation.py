@@ -60,7 +60,7 @@ class Prepared:
             "strategy": {
                 "name": self.strategy.name, "summary": self.strategy.summary, "paper": self.strategy.paper,
             },
-            "plugins": self.plugins, "base": self.origin.as_record(), "data": self.data.described(),
+            "plugins": self.plugins, "base": self.origin.as_record(), "data": self.data.as_record(),
             "facts": self.dataset_info, "config": self.config, "usage": self.usage, "settings": dict(vars(self.settings)), "lengths": self.lengths,
             "plan": {"steps_an_epoch": an_epoch, "steps": steps}, "parameters": {"total": self.parameters},
             "warnings": self.warnings,
@@ -175,7 +175,7 @@ def encode_splits(
         noted.on_warning(f"train.max_length={train.max_length} is above the model's limit of {limit} tokens; {limit} is used.")
     wanted = min(train.max_length, limit) if train.max_length and limit else train.max_length
     learnt = data.splits["train"]
-    learnt = learnt.part(0, size) if isinstance(learnt, Stream) else learnt
+    learnt = learnt.read_range(0, size) if isinstance(learnt, Stream) else learnt
     noted.on_progress_start("encoding train", len(learnt))
     first, lengths = encoding.encode_for_training(task, learnt, base, wanted, limit, noted.on_progress)
     unit = task.unit

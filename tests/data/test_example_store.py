@@ -191,7 +191,7 @@ def test_another_process_opens_what_was_saved(tmp_path: Path) -> None:
 def test_examples_in_memory_alone_cannot_be_saved(tmp_path: Path) -> None:
     for examples in (Examples(stored([{"image": Path("a.png")}], 10**9)), [{"input_ids": [1]}]):
         encoded = EncodedDataset(examples, np.zeros(1, np.int64), np.ones(1, np.int64), 1)
-        with pytest.raises(ValueError, match=r"memory alone|no type"):
+        with pytest.raises(ValueError, match=r"no Arrow type"):
             encoded.save(tmp_path)
         assert not (tmp_path / "dataset.json").exists()
 

@@ -76,7 +76,7 @@ def test_one_image_is_a_row(tmp_path: Path) -> None:
 
 def test_files_outside_of_labels_and_of_several_kinds_are_refused(tmp_path: Path) -> None:
     put(tmp_path, "x/train/cat/a.png", "x/train/stray.png", "y/a/a.png", "y/a/b.png", "y/b/c.wav")
-    assert "1 of 2 files of train lie in no label's folder: stray.png" in refusal(tmp_path / "x").message
+    assert "1 of 2 files of train are outside of label folders: stray.png" in refusal(tmp_path / "x").message
     assert "several kinds" in refusal(tmp_path / "y").message
     assert "c.wav" in refusal(tmp_path / "y").message
 
@@ -100,11 +100,11 @@ def test_metadata_beside_the_files_and_over_the_splits(tmp_path: Path) -> None:
     }
 
 
-def test_metadata_that_names_what_is_not_there(tmp_path: Path) -> None:
+def test_metadata_with_missing_files_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "train/a.png")
     write(tmp_path, "train/metadata.csv", "file_name,label\na.png,x\nb.png,y\n,z\n")
     error = refusal(tmp_path)
-    assert "2 of 3 rows name a file that is not there: 'b.png' in rows 2, 3" in error.message
+    assert "2 of 3 rows name a missing file: 'b.png' in rows 2, 3" in error.message
     assert error.where == "train/metadata.csv"
     assert "a.png" in str(error.hint)
 
@@ -179,7 +179,7 @@ def test_coco_documents(tmp_path: Path, names: list[str], where: str) -> None:
     ({"categories": [{"id": 3, "name": "cell"}]}, "2 annotations name an unknown category: category_id 5 in annotation 2"),
     ({"images": [{"id": 8, "file_name": "b.jpg"}]}, "name an unknown image: image_id 7 in annotation 1"),
     ({"images": [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "c.jpg"}]},
-     "1 of 2 images are not there, such as 'c.jpg': row 2 of train"),
+     "1 of 2 images are missing, such as 'c.jpg': row 2 of train"),
 ])
 def test_coco_documents_that_contradict_themselves(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     put(tmp_path, "train/a.jpg", "train/b.jpg")
@@ -214,7 +214,7 @@ def test_a_hash_may_be_a_word_and_a_text_stays_a_text(tmp_path: Path) -> None:
 def test_lines_of_other_widths_are_refused_by_their_numbers(tmp_path: Path) -> None:
     write(tmp_path, "a.conll", "Paris B-LOC\nis O\nbroken\n")
     error = refusal(tmp_path / "a.conll")
-    assert "line 3 has 1 columns, and the others 2: 'broken'" in error.message
+    assert "line 3 has 1 columns instead of 2: 'broken'" in error.message
     assert error.where == "a.conll"
     write(tmp_path, "b.conll", "\n\n")
     assert "no rows" in refusal(tmp_path / "b.conll").message

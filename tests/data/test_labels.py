@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from hubtune import label_space, row_numbers
-from hubtune.data.labels import natural, spelling
+from hubtune.data.labels import natural_sort_key, normalize_spelling
 from hubtune.errors import DataError
 
 
@@ -26,7 +26,7 @@ def test_labels_are_in_natural_order_whatever_order_the_rows_have(ordered: list[
         shuffled = ordered * 2
         random.Random(seed).shuffle(shuffled)
         assert space(shuffled) == ordered
-    assert sorted(ordered, key=natural) == ordered
+    assert sorted(ordered, key=natural_sort_key) == ordered
 
 
 def test_the_order_is_the_same_in_every_process() -> None:
@@ -45,7 +45,7 @@ def test_two_spellings_of_a_label_are_refused_with_their_counts(twins: tuple[str
         space([twins[0], twins[1], twins[1], "other"])
     assert f"'{twins[0]}' (1 rows)" in caught.value.message
     assert f"'{twins[1]}' (2 rows)" in caught.value.message
-    assert spelling(twins[0]) == spelling(twins[1])
+    assert normalize_spelling(twins[0]) == normalize_spelling(twins[1])
 
 
 def test_two_spellings_in_different_splits_are_refused_too() -> None:
@@ -57,7 +57,7 @@ def test_a_label_that_only_the_test_split_has_is_refused_with_its_rows() -> None
     with pytest.raises(DataError) as caught:
         space(["a", "b"], validation=["a"], test=["a", "c", "b", "d", "c"])
     assert caught.value.message == (
-        "the test split has labels that the train split never shows: 'c', 'd' in rows 2, 4, 5 of test."
+        "the test split has labels that do not occur in the train split: 'c', 'd' in rows 2, 4, 5 of test."
     )
 
 
@@ -67,7 +67,7 @@ def test_a_label_that_only_train_has_is_fine() -> None:
 
 @pytest.mark.parametrize("train", [["same", "same"], []])
 def test_fewer_than_two_labels_are_refused(train: list[str]) -> None:
-    with pytest.raises(DataError, match="there is only one label") as caught:
+    with pytest.raises(DataError, match="classification needs at least two labels") as caught:
         space(train)
     assert "data.label=COLUMN" in str(caught.value.hint)
 

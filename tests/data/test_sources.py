@@ -139,7 +139,7 @@ def test_hidden_files_are_no_data(tmp_path: Path) -> None:
     ("a.csv", b"", "the file is empty"),
     ("a.jsonl", b"", "the file is empty"),
     ("a.csv", b"\n\n", "there is no header line"),
-    ("a.csv", b"text,text\na,b\n", "the header names text twice"),
+    ("a.csv", b"text,text\na,b\n", "the header repeats text"),
     ("a.csv", b"text,label\na,b\nc,d,e,f\n", "cannot be read as csv"),
     ("a.csv", b'text,label\n"never closed,a\nb,c\n', "cannot be read as csv"),
     ("a.csv", "text,label\ncafé,a\n".encode("latin-1"), "it is not UTF-8"),
@@ -192,10 +192,10 @@ def test_a_row_shorter_than_the_header_has_missing_cells(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("source", "message"), [
-    ("", "no data: name a file"), ("./nowhere", "there is no file or folder './nowhere'"),
+    ("", "no data: --data is empty"), ("./nowhere", "there is no file or folder './nowhere'"),
     ("reviews.cvs.csv", "there is no file or folder"), ("a b c", "not a Hub data set of the form org/name"),
 ])
-def test_a_source_that_is_nothing_is_refused(source: str, message: str) -> None:
+def test_invalid_sources_are_refused(source: str, message: str) -> None:
     assert message in refusal(source).message
 
 

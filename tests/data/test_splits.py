@@ -87,7 +87,7 @@ def test_a_role_that_the_task_has_not_is_answered_with_the_near_one() -> None:
 def test_data_without_a_text_or_label_column_is_refused_with_its_columns() -> None:
     error = refusal([{"text": row["text"], "other": "words that go on"} for row in balanced()])
     assert error.message.startswith("no column for the label. Columns: text, other;")
-    assert error.hint == "Say which it is with: --set data.label=COLUMN"
+    assert error.hint == "Choose it with: --set data.label=COLUMN"
     ambiguous = refusal([{"one thing": "some words", "two thing": "more words", "label": "a"}] * 8)
     assert ambiguous.message.startswith("no column for the text.")
 
@@ -196,8 +196,8 @@ def test_a_given_validation_split_is_kept() -> None:
     assert list(data.splits) == ["train", "validation"]
 
 
-def test_the_cut_is_said() -> None:
-    assert train_rows(balanced(), seed=7).checks["validation"] == "cut from train (0.1, seed 7)"
+def test_held_out_rows_are_recorded() -> None:
+    assert train_rows(balanced(), seed=7).checks["validation"] == "held out from train (0.1, seed 7)"
 
 
 def test_validation_rows_may_come_from_another_source(tmp_path: Path) -> None:
@@ -216,11 +216,11 @@ def test_validation_rows_from_another_source_are_part_of_the_fingerprint(tmp_pat
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 1.5, -0.1, float("nan")])
 def test_a_share_is_between_none_and_all(share: float) -> None:
-    assert "data.validation is a share between 0 and 1" in refusal(balanced(), validation=share).message
+    assert "data.validation must be a share between 0 and 1" in refusal(balanced(), validation=share).message
 
 
 def test_too_few_rows_are_refused() -> None:
-    assert refusal(balanced(3)).message == "3 rows are too few to train on and to validate with."
+    assert refusal(balanced(3)).message == "3 rows are too few for training and validation; at least 4 are needed."
 
 
 @pytest.mark.parametrize("written", [str, float])
@@ -244,14 +244,14 @@ def test_a_limit_draws_rows_by_the_seed_in_their_order() -> None:
     assert data.splits["test"]["text"][:] != train_rows(source, seed=1, limit=20).splits["test"]["text"][:]
 
 
-def test_rows_that_stand_in_two_splits_are_counted_and_told() -> None:
+def test_duplicates_between_splits_are_counted_and_warned_of() -> None:
     train = balanced()
     source = {"train": train, "validation": [*train[:3], {"text": "new words", "label": "a"}],
               "test": [{**train[5], "label": "b"}, {"text": "new words", "label": "b"}]}
     warnings: list[str] = []
     data = train_rows(source, warnings=warnings)
     assert data.checks["duplicates"] == {"validation/train": 3, "test/train": 1, "test/validation": 1}
-    assert warnings[0] == "3 rows of validation stand word for word in train: scores there flatter the model."
+    assert warnings[0] == "3 rows of validation also appear in train (leakage): scores will be optimistic."
     assert len(warnings) == 3
 
 
@@ -311,7 +311,7 @@ def test_a_number_that_is_none_has_the_row_that_the_file_has() -> None:
 
 def test_a_label_that_only_the_test_split_has_is_refused_with_its_rows() -> None:
     test = [{"text": "words one", "label": "a"}, {"text": "words two", "label": "new"}, {"text": "words 3", "label": "new"}]
-    with pytest.raises(DataError, match=r"labels that the train split never shows: 'new' in rows 2, 3 of test"):
+    with pytest.raises(DataError, match=r"labels that do not occur in the train split: 'new' in rows 2, 3 of test"):
         inspected({"train": balanced(), "test": test})
 
 
@@ -320,8 +320,8 @@ def test_labels_in_two_spellings_are_refused() -> None:
         inspected([{**row, "label": row["label"].upper() if index % 3 else row["label"]} for index, row in enumerate(balanced())])
 
 
-def test_one_label_is_nothing_to_tell_apart() -> None:
-    with pytest.raises(DataError, match="there is only one label, 'a'"):
+def test_a_single_label_is_refused() -> None:
+    with pytest.raises(DataError, match="classification needs at least two labels; found 'a'"):
         inspected(balanced(labels="a"))
 
 
@@ -364,7 +364,7 @@ def test_the_test_split_is_taken_first_and_a_wrong_split_is_refused() -> None:
 @pytest.mark.parametrize(("file", "called"), [
     ("more.csv", "more.csv"), ("folder/more.csv", "folder"), ("folder/train.csv", "train"), ("train.csv", "train"), ("folder/test.csv", "test"),
 ])
-def test_data_without_splits_is_called_by_its_name(file: str, called: str, tmp_path: Path) -> None:
+def test_data_without_splits_keeps_its_name(file: str, called: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / file).write_text("text,label\ngood film,a\n,b\n", encoding="utf-8")
     source = (tmp_path / file).parent if "folder" in file else tmp_path / file
@@ -374,7 +374,7 @@ def test_data_without_splits_is_called_by_its_name(file: str, called: str, tmp_p
     assert list(splits.evaluation_split(source, None, COLUMNS, {}, True).splits) == [called]
     with pytest.raises(DataError, match="there is no split 'dev'") as caught:
         splits.evaluation_split(source, "dev", COLUMNS, {}, True)
-    assert (caught.value.hint == "Leave --split out: all rows are taken.") is (called in ("more.csv", "folder"))
+    assert (caught.value.hint == "Leave --split out to use all rows.") is (called in ("more.csv", "folder"))
     assert list(splits.evaluation_split(source, None if called == "test" else "train", COLUMNS, {}, True).splits) == [
         "test" if called == "test" else "train"]  # who names it has his way
 

@@ -69,11 +69,11 @@ def test_a_stream_has_the_rows_of_the_data_set(kind: str, data: dict[str, str]) 
     train = found.splits["train"]
     assert list(train) == expected
     assert (len(train), train[0], train[3]) == (COUNT, expected[0], expected[3])
-    assert [train.part(start, 7) for start in (0, 7, 50, 3)] == [expected[start : start + 7] for start in (0, 7, 50, 3)]
+    assert [train.read_range(start, 7) for start in (0, 7, 50, 3)] == [expected[start : start + 7] for start in (0, 7, 50, 3)]
     held, rest = list(split.splits["validation"]), split.splits["train"]
     assert [*held, *rest] == expected
     assert len(held) == round(0.1 * COUNT)
-    assert rest.part(2, 4) == expected[len(held) + 2 : len(held) + 6]
+    assert rest.read_range(2, 4) == expected[len(held) + 2 : len(held) + 6]
     assert split.checks["validation"] == "the first 11 rows of train"
 
 
@@ -92,7 +92,7 @@ def test_gaps_are_found_in_the_stream(data: dict[str, str]) -> None:
 
 def test_what_is_not_on_the_hub_is_not_streamed(reviews: Path) -> None:
     for source in (reviews, ROWS):
-        with pytest.raises(DataError, match="only a data set of the Hub is streamed"):
+        with pytest.raises(DataError, match="data.stream applies to data sets of the Hub only"):
             hubtune.check("text-classification", model="tiny/bert", data=source, set={"data.stream": True})
 
 
@@ -100,12 +100,12 @@ def test_a_place_is_found_again(data: dict[str, str]) -> None:
     """From what a checkpoint holds, which is JSON, without reading what came before."""
     _, one = streamed(data["shards"])
     _, other = streamed(data["shards"])
-    one.splits["train"].part(60, 10)
+    one.splits["train"].read_range(60, 10)
     mark = json.loads(json.dumps(one.splits["train"].marked))
     assert mark["at"] == 71  # eleven rows are held out
     other.splits["train"].restore(mark)
     assert other.splits["train"].reader.at == 71
-    assert other.splits["train"].part(60, 10) == one.splits["train"].part(60, 10)
+    assert other.splits["train"].read_range(60, 10) == one.splits["train"].read_range(60, 10)
 
 
 class Stopped(Exception):
@@ -145,7 +145,7 @@ def test_a_run_goes_through_the_stream_and_goes_on_where_it_was(
         whole = hubtune.train("text-classification", out=tmp_path / "whole", **arguments)
     assert whole.record["steps"] == 20
     assert whole.record["data"]["rows"] == {"train": 99, "validation": 11}
-    assert "30 rows that follow each other" in whole.record["data"]["checks"]["stream"]
+    assert "30 consecutive rows" in whole.record["data"]["checks"]["stream"]
     assert whole.record["acceleration"]["feature_cache"]["used"] is False
     for epoch in (seen.rows[:10], seen.rows[10:]):
         assert sorted(row for rows in epoch for row in rows) == list(range(99))
@@ -177,7 +177,7 @@ def test_windows_have_the_examples_of_all_rows(data: dict[str, str], tiny_model:
     base = configuration.open_base(origin, task)
     base = configuration.apply_setup(base, task.model_config(task.validate_data(found.splits), base))
     train = split.splits["train"]
-    windows = StreamWindows(task, train, base, 8, 40, (0, encode(task, train.part(0, 40), base, 8)))
+    windows = StreamWindows(task, train, base, 8, 40, (0, encode(task, train.read_range(0, 40), base, 8)))
     whole = encode(task, list(train), base, 8)
     parts = [windows.open(number) for number in range(3)]
     assert [example for part in parts for example in part.examples] == list(whole.examples)

@@ -1,4 +1,4 @@
-"""Tagged words from CoNLL files: a line holds a word and, last, its tag; a blank line ends a sentence."""
+"""CoNLL files: each line holds a word and, last, its tag; a blank line ends a sentence."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hubtune.errors import DataError
 SUFFIXES = (".conll", ".bio", ".iob", ".iob2")
 TAG = re.compile(r"O|[BIESLU]-\S+")
 LOOKED_AT = 200
-"""Lines of a .txt file that tell whether its words are tagged."""
+"""Number of lines of a .txt file that are checked for tagged words."""
 
 
 class Conll(DataFormat[Any]):
-    """Sentences as the columns tokens and tags; a file, or a folder of files that are split by their names."""
+    """Sentences as the columns tokens and tags: a file, or a folder of files named by split."""
 
     contract = 2
     name = "conll"
@@ -27,18 +27,21 @@ class Conll(DataFormat[Any]):
     suffixes = (*SUFFIXES, ".txt")
 
     def matches(self, path: Path) -> bool:
-        """A file of tagged words, or a folder that holds one and no images or sounds."""
+        """Match a file of tagged words, or a folder with one and without images or sounds."""
         if not path.is_dir():
             return path.is_file() and is_conll(path)
         files = visible_files(path)
         return not any(map(media_column, files)) and any(map(is_conll, files))
 
     def read(self, paths: Sequence[Path]) -> FileData:
-        """Read files, or all tagged words of a folder."""
+        """Read files, or all CoNLL files of a folder."""
         from datasets import Dataset
 
         folder = paths[0] if paths[0].is_dir() else None
-        splits = {path: split_in_path(folder, path) for path in visible_files(folder) if is_conll(path)} if folder else dict.fromkeys(paths, "train")
+        splits = dict.fromkeys(paths, "train")
+        if folder:
+            splits = {path: split_in_path(folder, path)
+                      for path in visible_files(folder) if is_conll(path)}
         made: dict[str, dict[str, list[Any]]] = {}
         for path, split in splits.items():
             columns = made.setdefault(split, {"tokens": [], "tags": []})
@@ -49,25 +52,30 @@ class Conll(DataFormat[Any]):
 
 
 def is_conll(path: Path) -> bool:
-    """Whether a file holds a word and its tag in every line: by its name, or a .txt by its first lines."""
+    """Tell whether a file holds tagged words: by suffix, or by the first lines of a .txt."""
     if path.suffix.lower() in SUFFIXES:
         return True
     if path.suffix.lower() != ".txt":
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
         lines = [line.split() for _, line in zip(range(LOOKED_AT), file) if line.strip()]
-    return len(lines) > 1 and len({len(cells) for cells in lines}) == 1 and all(
-        len(cells) > 1 and (TAG.fullmatch(cells[-1]) or cells[0] == "-DOCSTART-") for cells in lines)
+    if len(lines) < 2 or len({len(cells) for cells in lines}) > 1:
+        return False
+    return all(len(cells) > 1 and (TAG.fullmatch(cells[-1]) or cells[0] == "-DOCSTART-")
+               for cells in lines)
 
 
 def sentences(path: Path) -> tuple[list[list[str]], list[list[str]]]:
-    """The words and the tags of every sentence of a CoNLL file."""
+    """Read the words and the tags of every sentence."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"it is not UTF-8 ({error.reason}).", where=path.name,
-                        hint=f"Convert it with: iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}") from None
-    separator = "\t" if sum("\t" in line for line in lines) > sum(bool(line.strip()) for line in lines) / 2 else None
+        raise DataError(
+            f"it is not UTF-8 ({error.reason}).", where=path.name,
+            hint=f"Convert it with: iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}"
+        ) from None
+    tabs = sum("\t" in line for line in lines)
+    separator = "\t" if tabs > sum(bool(line.strip()) for line in lines) / 2 else None
     cells = [line.rstrip("\r\n").split(separator) if line.strip() else [] for line in lines]
     usual = Counter(len(line) for line in cells if line).most_common(1)
     width = usual[0][0] if usual else 0
@@ -81,8 +89,11 @@ def sentences(path: Path) -> tuple[list[list[str]], list[list[str]]]:
             tokens[-1].append(line[0])
             tags[-1].append(line[-1])
         elif not line[0].startswith("#"):  # a comment
-            raise DataError(f"line {number} has {len(line)} columns, and the others {width}: {' '.join(line)[:60]!r}.",
-                            where=path.name, hint="A line holds a word and, last, its tag; a blank line ends a sentence.")
+            raise DataError(
+                f"line {number} has {len(line)} columns instead of {width}: "
+                f"{' '.join(line)[:60]!r}.",
+                where=path.name,
+                hint="Each line holds a word and, last, its tag; a blank line ends a sentence.")
     kept = [index for index, words in enumerate(tokens) if words]
     if not kept:
         raise DataError("there are no rows in it.", where=path.name)

@@ -1,4 +1,4 @@
-"""Finds the data format of a file or a folder: hubtune's own first, then those of plugins."""
+"""Look up the data format of a file or a folder: built-in formats first, then those of plugins."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from hubtune.data.formats.tables import Tables
 from hubtune.errors import DataError, MissingExtra, listing
 
 BUILT_IN: tuple[type[DataFormat[Any]], ...] = (Coco, Conll, Media, Tables)
-"""In the order in which they are asked: a COCO document is a json file too."""
+"""Built-in formats in the order of their `matches`: a COCO document is a json file too."""
 
 
 def all_formats() -> Iterator[type[DataFormat[Any]]]:
-    """Every format there is. Plugins are loaded only where no built-in format matches."""
+    """Yield all formats. Plugins are loaded only where no built-in format matches."""
     yield from BUILT_IN
     yield from registry.load().formats.values()
 
 
-def find(path: Path) -> DataFormat[Any] | None:
-    """The format of a file or a folder; None where it has none, as a folder of tables has.
+def find_format(path: Path) -> DataFormat[Any] | None:
+    """Return the format of a file or a folder; None without one, such as for a folder of tables.
 
     Raises:
         MissingExtra: the format needs a package that is not installed.
@@ -32,24 +32,27 @@ def find(path: Path) -> DataFormat[Any] | None:
     for kind in all_formats():
         if (found := kind()).matches(path):
             if reason := registry.unavailable(kind):
-                raise MissingExtra(f"'{path.name}' is read by the data format '{kind.name}', which cannot run here: {reason}")
+                raise MissingExtra(
+                    f"'{path.name}' needs the unavailable data format '{kind.name}': {reason}")
             return found
     return None
 
 
-def format_of_split(paths: list[Path]) -> DataFormat[Any]:
-    """The one format of all files of a split.
+def split_format(paths: list[Path]) -> DataFormat[Any]:
+    """Return the format of all files of a split.
 
     Raises:
-        DataError: a file has none, or they have several.
+        DataError: unsupported file type, or several formats.
     """
     formats: dict[str, DataFormat[Any]] = {}
     for path in paths:
-        found = find(path)
+        found = find_format(path)
         if found is None:
             raise DataError(
-                f"'{path.name}': unsupported file type. Supported: {listing(supported_suffixes(), 40)}.",
-                hint="To read another type, add a data format: a plugin (docs/plugins.md, Data formats) or a module in data/formats/.",
+                f"'{path.name}': unsupported file type. Supported: "
+                f"{listing(supported_suffixes(), 40)}.",
+                hint="To read another type, add a data format: a plugin "
+                "(docs/plugins.md, Data formats) or a module in data/formats/.",
             )
         formats.setdefault(found.name, found)
     if len(formats) > 1:
@@ -58,6 +61,6 @@ def format_of_split(paths: list[Path]) -> DataFormat[Any]:
 
 
 def supported_suffixes() -> list[str]:
-    """The suffixes of all formats, those of tables first."""
+    """Return the suffixes of all formats, those of tables first."""
     kinds: list[type[DataFormat[Any]]] = [Tables, *all_formats()]
     return list(dict.fromkeys(suffix for kind in kinds for suffix in kind.suffixes))

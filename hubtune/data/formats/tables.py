@@ -16,7 +16,7 @@ FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".pa
 
 
 class Tables(DataFormat[Any]):
-    """Tables with a header. Every cell of a csv file stays the text that it is."""
+    """Tables with a header. All cells of a csv file are kept as text."""
 
     contract = 2
     name = "tables"
@@ -32,7 +32,7 @@ class Tables(DataFormat[Any]):
 
 
 def with_media_paths(rows: Any, paths: Sequence[Path]) -> Any:
-    """Replace columns that name images or sounds, relative to the table, by their paths."""
+    """Replace columns with names of images or sounds, relative to the table, by their paths."""
     folder = paths[0].parent
     for column in rows.column_names:
         first = rows[0][column]
@@ -55,28 +55,31 @@ def read_split(paths: Sequence[Path]) -> Any:
 
     quiet(datasets)
     try:
-        made = datasets.load_dataset(kind, data_files=[str(path) for path in paths], split="train", **more)
+        names = [str(path) for path in paths]
+        made = datasets.load_dataset(kind, data_files=names, split="train", **more)
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
         cause = error.__cause__ or error
         if "corresponds to no data" in str(cause):
-            raise DataError("there are no rows in it.", where=listing(path.name for path in paths)) from error
+            raise DataError("there are no rows in it.",
+                            where=listing(path.name for path in paths)) from error
         raise DataError(
-            f"cannot be read as {kind}: {' '.join(str(cause).split())[:300]}", where=listing(path.name for path in paths)
-        ) from error
+            f"cannot be read as {kind}: {' '.join(str(cause).split())[:300]}",
+            where=listing(path.name for path in paths)) from error
     if not len(made):
         raise DataError("there are no rows in it.", where=listing(path.name for path in paths))
     return made
 
 
 def csv_arguments(paths: Sequence[Path]) -> dict[str, Any]:
-    """Every column as text, so that `NA`, `null` and `007` stay what they are; types are told apart later."""
+    """Read every column as text, so that `NA`, `null` and `007` are preserved."""
     from datasets import Features, Value
 
     headers = {path: header(path) for path in paths}
     names, delimiter = headers[paths[0]]
     for path, (others, _) in headers.items():
         if others != names:
-            raise DataError(f"its columns {others} differ from those of {paths[0].name}: {names}.", where=path.name)
+            raise DataError(f"its columns {others} differ from those of {paths[0].name}: {names}.",
+                            where=path.name)
     return {
         "features": Features({name: Value("string") for name in names}),
         "keep_default_na": False, "delimiter": delimiter, "encoding": "utf-8-sig",
@@ -84,7 +87,7 @@ def csv_arguments(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def refuse_encoding(path: Path, kind: str) -> None:
-    """Refuse text that is not UTF-8, before a library fails in the middle of it."""
+    """Refuse text that is not UTF-8, before a library fails while reading it."""
     if kind == "parquet":
         return
     try:
@@ -99,8 +102,8 @@ def refuse_encoding(path: Path, kind: str) -> None:
 
 
 def header(path: Path) -> tuple[list[str], str]:
-    """The column names of a table and what separates them."""
-    csv.field_size_limit(2**31 - 1)  # the reader's own limit is a text of 131072 characters
+    """Return the column names of a table, and its delimiter."""
+    csv.field_size_limit(2**31 - 1)  # the default limit is 131,072 characters per cell
     with path.open(encoding="utf-8-sig", newline="") as file:
         line = file.readline()
         delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=line.count)
@@ -108,15 +111,17 @@ def header(path: Path) -> tuple[list[str], str]:
     names = next(csv.reader([line], delimiter=delimiter), [])
     twice = {name for name in names if names.count(name) > 1}
     if twice or not any(name.strip() for name in names):
-        what = f"the header names {listing(sorted(twice))} twice" if twice else "there is no header line"
+        repeated = f"the header repeats {listing(sorted(twice))}"
+        what = repeated if twice else "there is no header line"
         raise DataError(f"{what}: {names}.", where=path.name)
-    if len(first) > len(names):  # pandas would take the first column for an index and shift all others
-        raise DataError(f"its first row has {len(first)} cells, and its header {len(names)}.", where=path.name)
+    if len(first) > len(names):  # pandas would use the first column as an index
+        raise DataError(f"its first row has {len(first)} cells, but its header has {len(names)}.",
+                        where=path.name)
     return names, delimiter
 
 
 def quiet(datasets: Any) -> None:
-    """Turn off the progress bars of `datasets`, until the call of our API ends."""
+    """Disable the progress bars of `datasets` until the current API call ends."""
     if datasets.are_progress_bars_disabled():
         return
     datasets.disable_progress_bars()

@@ -92,7 +92,7 @@ def test_gaps_are_found_in_the_stream(data: dict[str, str]) -> None:
 
 def test_what_is_not_on_the_hub_is_not_streamed(reviews: Path) -> None:
     for source in (reviews, ROWS):
-        with pytest.raises(DataError, match="data.stream applies to data sets of the Hub only"):
+        with pytest.raises(DataError, match=r"data\.stream applies to data sets of the Hub only"):
             hubtune.check("text-classification", model="tiny/bert", data=source, set={"data.stream": True})
 
 

@@ -13,7 +13,7 @@ from hubtune.callbacks import Callbacks
 from hubtune.data import encoding
 from hubtune.data.dataset import EncodedDataset
 from hubtune.devices.device import Compute
-from hubtune.evaluation import inference
+from hubtune.evaluation.inference import Predictor
 from hubtune.hub.origin import local_origin
 from hubtune.models import configuration, loading
 from hubtune.recipe import TrainConfig
@@ -100,7 +100,7 @@ def losses_add_up(task, model, base, examples):
 
 def answers(task, model, base, rows, limit=60):
     """The merged predictions of rows."""
-    return inference.answer(model, task, base, rows, encoding.encode(task, rows, base, limit)).predictions
+    return Predictor(model, task, base).predict(rows, encoding.encode(task, rows, base, limit))
 
 
 def skip_where_versions_disagree(reason):

@@ -19,7 +19,8 @@ from hubtune.acceleration.interface import AccelerationContext, Accelerator, Dec
 from hubtune.contract import Base, OptimizerStrategy, StepStrategy
 from hubtune.data.dataset import Examples, MergedExamples
 from hubtune.devices import sharding
-from hubtune.evaluation import equivalence, inference
+from hubtune.evaluation import equivalence
+from hubtune.evaluation.batches import evaluation_mode
 
 SMALLEST = 2_000_000
 """Weights of an embedding below which nothing is gained."""
@@ -210,15 +211,15 @@ def has_same_loss(pruning: EmbeddingPruning, context: AccelerationContext) -> bo
     shortest = train.sizes.argsort()[:2].tolist()
 
     def terms() -> list[float]:
-        return [float(term) for term in equivalence.losses(task, base, train, model, shortest)]
+        return [float(term) for term in equivalence.mean_losses(task, base, train, model, shortest)]
 
-    with inference.evaluating(model):
+    with evaluation_mode(model):
         try:
             small = terms()
         except (UnknownToken, RuntimeError, ValueError, IndexError):
             return False
         with pruning.full_weights():
-            return inference.gap(terms(), small) < 1e-6
+            return equivalence.relative_difference(terms(), small) < 1e-6
 
 
 def special_ids(base: Base) -> set[int]:

@@ -29,7 +29,8 @@ from hubtune.contract.validation import loss_terms
 from hubtune.data.dataset import EncodedDataset
 from hubtune.devices import processes
 from hubtune.errors import ResumeError
-from hubtune.evaluation import inference
+from hubtune.evaluation import equivalence
+from hubtune.evaluation.batches import batch_indices, evaluation_mode, make_batch
 from hubtune.files import of_rows
 from hubtune.record import versions
 
@@ -92,7 +93,7 @@ class FeatureCache(Accelerator):
         frozen_backbone.refuse_drawn(self.context, items)
         shortest = items[int(self.context.train.sizes[items].argmin())]
         tries = [(some, self.collate(self.context.train, some)) for some in (items, [shortest])]  # with padding and without
-        with inference.evaluating(self.model):
+        with evaluation_mode(self.model):
             frozen_backbone.refuse_led(self.context.task, self.model, self.backbone, tries[1][1])
             real = [self.looked_at(tries[0][1])]
             with self.backbone.answering(None) as seen:
@@ -104,12 +105,14 @@ class FeatureCache(Accelerator):
                 self.reopened()
             for expected, (some, batch) in zip(real, tries, strict=True):
                 with self.answering("train", some, batch):
-                    if not inference.gap(expected, attempt(self.outcome, batch)) < CLOSE:
+                    found = attempt(self.outcome, batch)
+                    if not equivalence.relative_difference(expected, found) < CLOSE:
                         raise Refused("on kept outputs the head does not answer as on the real ones")
 
     def collate(self, encoded: EncodedDataset, items: Sequence[int]) -> Batch:
         """Examples of a split, as evaluation has them."""
-        return inference.batch_for(self.model, self.context.task, [encoded.examples[item] for item in items], self.context.base)
+        examples = [encoded.examples[item] for item in items]
+        return make_batch(self.model, self.context.task, examples, self.context.base)
 
     def outcome(self, batch: Batch) -> list[Any]:
         """The loss of a batch, and its answers."""
@@ -144,7 +147,7 @@ class FeatureCache(Accelerator):
 
     def computed(self, encoded: EncodedDataset) -> Iterator[tuple[list[int], list[int], dict[str, Tensor]]]:
         """Batches by size: their examples, the tokens of each, and the tensors that are kept."""
-        for items in inference.batches_of(self.model, encoded.sizes, self.context.compute.uniform):
+        for items in batch_indices(self.model, encoded.sizes, self.context.compute.uniform):
             batch = self.collate(encoded, items)
             with self.backbone.answering(None) as seen:
                 self.context.task.forward(self.model, batch)

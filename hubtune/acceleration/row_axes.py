@@ -15,7 +15,7 @@ from torch.nn import Module
 
 from hubtune.acceleration import kernels
 from hubtune.acceleration.row_dropout import Axes, Packed, RowDraws
-from hubtune.evaluation import inference
+from hubtune.evaluation.batches import make_batch
 
 if TYPE_CHECKING:
     from hubtune.acceleration.interface import AccelerationContext
@@ -78,7 +78,7 @@ def shapes_of(model: Module, task: Task[Any], base: Base, train: EncodedDataset,
     """The shapes of the dropout calls of a forward pass."""
     recorder = ShapeRecorder()
     draws = [train.example_rng(0, 0, item) for item in items]
-    batch = inference.batch_for(model, task, [train.examples[item] for item in items], base, draws)
+    batch = make_batch(model, task, [train.examples[item] for item in items], base, draws)
     with torch.no_grad(), kernels.applied(model, (), recorder):
         task.forward(model, batch)
     return recorder.shapes

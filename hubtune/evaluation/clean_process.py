@@ -1,7 +1,8 @@
-"""Run saved models on saved inputs without hubtune: the other side of the proof.
+"""Run saved models on recorded inputs without hubtune: the clean process of `verification`.
 
-Started as a script in a fresh process, where hubtune cannot be imported: `python -I replay.py JOBS`, a JSON list of
-{folder, model, loads_with, base, config, inputs, outputs}. Writes `outputs`, or `outputs.error` with what was raised.
+Started as a script in a process that cannot import hubtune: `python -I clean_process.py JOBS`, with
+a JSON list of {folder, model, loads_with, base, config, inputs, outputs}. Writes `outputs`, or the
+error to `outputs.error`.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ from typing import Any
 Job = dict[str, Any]
 
 COMPARED = ("logits", "pred_boxes", "start_logits", "end_logits", "last_hidden_state")
-"""What of a model's output is compared, where it is there."""
+"""Fields of a model's output that are compared, where it has them."""
 
 
-def compared(made: Any) -> dict[str, Any]:
-    """The tensors of a model's output that a proof compares, by name, in fp32."""
-    found = {name: getattr(made, name, None) for name in COMPARED}
-    return {name: value.detach().float().cpu().contiguous() for name, value in found.items() if value is not None}
+def compared_outputs(outputs: Any) -> dict[str, Any]:
+    """Return the tensors of a model's output that are compared, by name, in fp32 on the CPU."""
+    found = {name: getattr(outputs, name, None) for name in COMPARED}
+    return {
+        name: value.detach().float().cpu().contiguous()
+        for name, value in found.items()
+        if value is not None
+    }
 
 
 def load(job: Job, dtype: Any) -> Any:
-    """The model as its card says: by transformers alone, by PEFT over its base, or with the code beside it."""
+    """Load a model as its card says: by transformers alone, PEFT over its base, or its code."""
     import transformers
 
     auto = getattr(transformers, job["model"])
@@ -34,17 +39,23 @@ def load(job: Job, dtype: Any) -> Any:
 
         config = transformers.AutoConfig.from_pretrained(job["base"], local_files_only=True)
         for name, value in job["config"].items():
-            value = {int(key): label for key, label in value.items()} if name == "id2label" else value
+            value = (
+                {int(key): label for key, label in value.items()} if name == "id2label" else value
+            )
             for part in (config, config.get_text_config()):
                 if part is config or hasattr(part, name):
                     setattr(part, name, value)
-        base = auto.from_pretrained(job["base"], config=config, ignore_mismatched_sizes=True, **local)
+        base = auto.from_pretrained(
+            job["base"], config=config, ignore_mismatched_sizes=True, **local
+        )
         return PeftModel.from_pretrained(base, job["folder"])
-    return auto.from_pretrained(job["folder"], trust_remote_code=job["loads_with"] == "code", **local)
+    return auto.from_pretrained(
+        job["folder"], trust_remote_code=job["loads_with"] == "code", **local
+    )
 
 
 def run(job: Job) -> None:
-    """Read batches named `0.input_ids`, and write what the model makes of them as `0.logits`."""
+    """Read batches named `0.input_ids`, and write the model's outputs as `0.logits`."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -56,15 +67,18 @@ def run(job: Job) -> None:
     for name, value in tensors.items():
         number, _, key = name.partition(".")
         batches.setdefault(number, {})[key] = value
-    made: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
     with torch.no_grad():
         for number, batch in batches.items():
-            made |= {f"{number}.{name}": value for name, value in compared(model(**batch)).items()}
-    save_file(made, job["outputs"])
+            outputs |= {
+                f"{number}.{name}": value
+                for name, value in compared_outputs(model(**batch)).items()
+            }
+    save_file(outputs, job["outputs"])
 
 
 def main(jobs: str) -> None:
-    """Run every job; one that fails leaves its reason and does not stop the others."""
+    """Run every job; one that fails writes its error and does not stop the others."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -73,7 +87,9 @@ def main(jobs: str) -> None:
         try:
             run(job)
         except Exception as error:
-            Path(f"{job['outputs']}.error").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+            Path(f"{job['outputs']}.error").write_text(
+                f"{type(error).__name__}: {error}", encoding="utf-8"
+            )
 
 
 if __name__ == "__main__":

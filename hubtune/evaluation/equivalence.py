@@ -1,17 +1,17 @@
-"""What a few training examples give, loss and gradient: to tell whether another way to compute gives the same."""
+"""Compare two ways to compute the same: losses of a few examples, differences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hubtune.contract import Base, Task
 from hubtune.contract.validation import loss_terms
-from hubtune.evaluation import inference
+from hubtune.evaluation.batches import make_batch
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -19,30 +19,43 @@ if TYPE_CHECKING:
     from hubtune.data.dataset import EncodedDataset
 
 
-def spread(train: EncodedDataset, count: int) -> list[int]:
-    """A few examples, from the shortest to the longest."""
-    order = train.sizes.argsort(kind="stable")
-    return sorted({int(order[place]) for place in np.linspace(0, len(order) - 1, count).astype(int)})
+def spread_by_size(encoded: EncodedDataset, count: int) -> list[int]:
+    """Choose up to `count` examples: the shortest, the longest and others evenly between."""
+    order = encoded.sizes.argsort(kind="stable")
+    places = np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)
+    return [int(item) for item in order[places]]
 
 
-def losses(task: Task[Any], base: Base, train: EncodedDataset, model: Module, items: Sequence[int]) -> list[Tensor]:
-    """The terms of the mean loss of examples in one batch, drawn as in training: some losses need what is drawn."""
+def mean_losses(
+    task: Task[Any], base: Base, train: EncodedDataset, model: Module, items: Sequence[int]
+) -> list[Tensor]:
+    """Compute the mean loss terms of examples in one batch, with random numbers as in training."""
     rngs = [train.example_rng(0, 0, item) for item in items]
-    batch = inference.batch_for(model, task, [train.examples[item] for item in items], base, rngs)
+    batch = make_batch(model, task, [train.examples[item] for item in items], base, rngs)
     terms = loss_terms(task, task.forward(model, batch), batch)
     return [term.weight * term.total / (batch.counts[term.name] or 1.0) for term in terms]
 
 
-def learnt(task: Task[Any], base: Base, train: EncodedDataset, model: Module, items: Sequence[int]) -> list[Tensor]:
-    """The loss of examples without dropout, and its gradient by each weight that learns."""
-    with inference.evaluating(model), torch.enable_grad():
-        loss = torch.stack(losses(task, base, train, model, items)).sum()
-        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return [loss.detach(), *torch.autograd.grad(loss, learning, allow_unused=True, materialize_grads=True)]
+def relative_difference(one: Any, other: Any) -> float:
+    """Compare two JSON values: the largest difference of their numbers, relative to those above 1.
 
-
-def off(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
-    """How far some numbers are from others that they should be, relative to these."""
-    apart = sum(float((one - other).double().square().sum()) for one, other in zip(ours, theirs, strict=True)) ** 0.5
-    found: float = apart / max(1e-6, sum(float(other.double().square().sum()) for other in theirs) ** 0.5)
-    return found
+    Infinite where they differ in kind or in keys, or where only one of two numbers is NaN.
+    """
+    if isinstance(one, bool) or isinstance(other, bool) or not isinstance(one, int | float):
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            if one.keys() != other.keys():
+                return math.inf
+            return max((relative_difference(one[key], other[key]) for key in one), default=0.0)
+        if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+            return (
+                max(map(relative_difference, one, other), default=0.0)
+                if len(one) == len(other)
+                else math.inf
+            )
+        return 0.0 if one == other else math.inf
+    if not isinstance(other, int | float):
+        return math.inf
+    if one == other or (math.isnan(one) and math.isnan(other)):
+        return 0.0
+    difference = abs(one - other) / max(1.0, abs(one))
+    return math.inf if math.isnan(difference) else difference

@@ -1,5 +1,4 @@
-"""The proof that what was saved is what was trained: the saved files, loaded in a fresh process without
-hubtune, give the outputs that the trained model gave, in fp32."""
+"""Verify that a saved model gives the trained one's outputs, in a clean process without hubtune."""
 
 from __future__ import annotations
 
@@ -19,101 +18,157 @@ from hubtune import temporary
 from hubtune.contract import Base, Task
 from hubtune.data.dataset import EncodedDataset
 from hubtune.errors import ProofError
-from hubtune.evaluation.clean_process import compared
-from hubtune.evaluation.inference import batch_for, batches_of, evaluating
+from hubtune.evaluation.batches import batch_indices, evaluation_mode, make_batch
+from hubtune.evaluation.clean_process import compared_outputs
+from hubtune.evaluation.equivalence import spread_by_size
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 SCRIPT = Path(__file__).with_name("clean_process.py")
 EXAMPLES = 64
-"""Examples in the proof: the shortest, the longest and others evenly between."""
+"""The most examples that are compared: the shortest, the longest and others evenly between."""
+EXAMPLES_PER_BATCH = 16
 TOLERANCE = 1e-4
-"""The largest difference of an output, relative to the largest output; merged LoRA weights round at 1e-6."""
+"""The largest difference, relative to the largest output; merged LoRA weights round at 1e-6."""
+EXPORT_HINT = "This is a fault of the strategy's export: please report it."
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A saved model and how it loads. model: the transformers class. base, config: for PEFT, the folder of the base model
-    and what its configuration needs, such as the labels. witness: what the trained model gave."""
+class SavedModel:
+    """A saved model, how it loads, and the outputs that it has to give.
+
+    model_class: of transformers. recorded: a file of `record_outputs`. base, config: with
+    loads_with="peft", the folder of the base model, and configuration such as the labels.
+    """
 
     folder: Path
-    model: str
+    model_class: str
     loads_with: str
-    witness: Path
+    recorded: Path
     base: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def witness(model: Module, task: Task[Any], base: Base, encoded: EncodedDataset, path: Path, uniform: bool) -> None:
-    """Ask the trained model, and write down inputs and outputs in a file beside the run."""
-    order = encoded.sizes.argsort(kind="stable").tolist()
-    chosen = [order[round(k * (len(order) - 1) / max(1, min(EXAMPLES, len(order)) - 1))] for k in
-              range(min(EXAMPLES, len(order)))]
+def record_outputs(
+    model: Module, task: Task[Any], base: Base, encoded: EncodedDataset, path: Path, uniform: bool
+) -> None:
+    """Write inputs and outputs of the trained model: `in.0.input_ids`, `out.0.logits`."""
+    chosen = spread_by_size(encoded, EXAMPLES)
+    sizes = [int(encoded.sizes[item]) for item in chosen]
     tensors: dict[str, torch.Tensor] = {}
-    with evaluating(model):
-        sizes = [int(encoded.sizes[index]) for index in chosen]
-        for number, items in enumerate(batches_of(model, sizes, uniform, most=16)):
-            batch = batch_for(model, task, [encoded.examples[chosen[i]] for i in items], base)
-            inputs = {name: value for name, value in batch.inputs.items() if isinstance(value, torch.Tensor)}
+    with evaluation_mode(model):
+        for number, places in enumerate(
+            batch_indices(model, sizes, uniform, max_examples=EXAMPLES_PER_BATCH)
+        ):
+            batch = make_batch(
+                model, task, [encoded.examples[chosen[place]] for place in places], base
+            )
+            inputs = {
+                name: value
+                for name, value in batch.inputs.items()
+                if isinstance(value, torch.Tensor)
+            }
+            outputs = compared_outputs(model(**inputs))
             tensors |= {f"in.{number}.{name}": value.cpu() for name, value in inputs.items()}
-            tensors |= {f"out.{number}.{name}": value for name, value in compared(model(**inputs)).items()}
+            tensors |= {f"out.{number}.{name}": value for name, value in outputs.items()}
     save_file({name: value.contiguous().clone() for name, value in tensors.items()}, path)
 
 
-def check(saved: Saved) -> dict[str, Any]:
-    """Load the folder in a fresh process and compare; raises ProofError where the outputs differ."""
-    (found,) = check_all([saved])
-    if isinstance(found, ProofError):
-        raise found
-    return found
+def verify_model(saved: SavedModel) -> dict[str, Any]:
+    """Load a saved model in a clean process, and compare its outputs with those recorded.
+
+    Raises:
+        ProofError: the outputs differ.
+    """
+    (result,) = verify_models([saved])
+    if isinstance(result, ProofError):
+        raise result
+    return result
 
 
-def check_all(models: Sequence[Saved]) -> list[dict[str, Any] | ProofError]:
-    """Load many saved models in one fresh process: of each, how near its outputs came, or what is wrong."""
-    with temporary.Folder() as place:
-        jobs = []
-        for number, saved in enumerate(models):
-            inputs = place / f"{number}.in.safetensors"
-            tensors = load_file(saved.witness)
-            save_file({name[3:]: value for name, value in tensors.items() if name.startswith("in.")}, inputs)
-            jobs.append({
-                "folder": str(saved.folder), "model": saved.model, "loads_with": saved.loads_with,
-                "base": str(saved.base) if saved.base else None, "config": dict(saved.config),
-                "inputs": str(inputs), "outputs": str(place / f"{number}.out.safetensors"),
-            })
-        (place / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+def verify_models(models: Sequence[SavedModel]) -> list[dict[str, Any] | ProofError]:
+    """Verify many saved models in one clean process; returns differences or an error."""
+    with temporary.Folder() as folder:
+        jobs = [write_job(saved, folder, number) for number, saved in enumerate(models)]
+        (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-I", str(SCRIPT), str(place / "jobs.json")], capture_output=True, text=True, check=False,
+            [sys.executable, "-I", str(SCRIPT), str(folder / "jobs.json")],
+            capture_output=True,
+            text=True,
+            check=False,
             env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         )
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        return [compare(saved, place / f"{number}.out.safetensors", said) for number, saved in enumerate(models)]
+        last_line = (done.stderr.strip().splitlines() or ["it wrote no message"])[-1]
+        return [
+            compare(saved, Path(job["outputs"]), last_line)
+            for saved, job in zip(models, jobs, strict=True)
+        ]
 
 
-def compare(saved: Saved, outputs: Path, said: str) -> dict[str, Any] | ProofError:
-    """How far a replay's outputs are from the trained model's."""
-    hint = "This is a fault of the strategy's export: please report it."
-    if not outputs.exists():
-        reason = outputs.with_name(f"{outputs.name}.error")
-        said = reason.read_text(encoding="utf-8").strip().splitlines()[0] if reason.exists() else said
-        return ProofError(f"the saved model does not load with {saved.loads_with} alone: {said}", hint=hint)
-    again = load_file(outputs)
-    expected = {name[4:]: value for name, value in load_file(saved.witness).items() if name.startswith("out.")}
-    strange = [name for name, value in expected.items() if name not in again or last(again[name], value).shape != value.shape]
-    if strange:
-        return ProofError(f"the saved model's outputs have another shape or are not there: {strange[0]}.", hint=hint)
-    # Logits of learnt tokens stand before those of the text; only a method's own module leaves them out.
-    worst = max(float((last(again[name], value) - value).abs().max()) for name, value in expected.items())
-    largest = max(float(value.abs().max()) for value in expected.values())
-    if not worst <= TOLERANCE * max(1.0, largest):
-        return ProofError(f"the saved model differs from the trained one by {worst:.2e} in its outputs.", hint=hint)
-    rows = {name.partition(".")[0]: len(value) for name, value in expected.items()}
+def write_job(saved: SavedModel, folder: Path, number: int) -> dict[str, Any]:
+    """Write the recorded inputs for the clean process, and return its job."""
+    inputs = folder / f"{number}.in.safetensors"
+    recorded = load_file(saved.recorded)
+    save_file(
+        {name[3:]: value for name, value in recorded.items() if name.startswith("in.")}, inputs
+    )
     return {
-        "examples": sum(rows.values()), "largest_difference": worst, "largest_output": largest, "tolerance": TOLERANCE,
+        "folder": str(saved.folder),
+        "model": saved.model_class,
+        "loads_with": saved.loads_with,
+        "base": str(saved.base) if saved.base else None,
+        "config": dict(saved.config),
+        "inputs": str(inputs),
+        "outputs": str(folder / f"{number}.out.safetensors"),
     }
 
 
-def last(found: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """As many of the last places as there were tokens."""
-    return found[:, -like.shape[1]:] if found.ndim > 2 and found.shape[1] > like.shape[1] else found
+def compare(saved: SavedModel, outputs: Path, last_line: str) -> dict[str, Any] | ProofError:
+    """Compare outputs with those recorded. last_line: of stderr, if there are none."""
+    if not outputs.exists():
+        error = outputs.with_name(f"{outputs.name}.error")
+        reason = (
+            error.read_text(encoding="utf-8").strip().splitlines()[0]
+            if error.exists()
+            else last_line
+        )
+        return ProofError(
+            f"the saved model does not load with {saved.loads_with} alone: {reason}",
+            hint=EXPORT_HINT,
+        )
+    found, recorded = load_file(outputs), load_file(saved.recorded)
+    expected = {name[4:]: value for name, value in recorded.items() if name.startswith("out.")}
+    different = [
+        name
+        for name, value in expected.items()
+        if name not in found or last_positions(found[name], value).shape != value.shape
+    ]
+    if different:
+        return ProofError(
+            f"the saved model's output '{different[0]}' is missing or has another shape.",
+            hint=EXPORT_HINT,
+        )
+    largest = max(float(value.abs().max()) for value in expected.values())
+    difference = max(
+        float((last_positions(found[name], value) - value).abs().max())
+        for name, value in expected.items()
+    )
+    if not difference <= TOLERANCE * max(1.0, largest):
+        return ProofError(
+            f"the saved model differs from the trained one by {difference:.2e} in its outputs.",
+            hint=EXPORT_HINT,
+        )
+    rows = {name.partition(".")[0]: len(value) for name, value in expected.items()}
+    return {
+        "examples": sum(rows.values()),
+        "largest_difference": difference,
+        "largest_output": largest,
+        "tolerance": TOLERANCE,
+    }
+
+
+def last_positions(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """Drop leading positions that `expected` lacks: those of virtual tokens."""
+    has_more = found.ndim > 2 and found.shape[1] > expected.shape[1]
+    return found[:, -expected.shape[1] :] if has_more else found

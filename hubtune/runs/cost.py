@@ -8,7 +8,8 @@ from typing import Any
 from hubtune import guest, temporary
 from hubtune.callbacks import Callbacks
 from hubtune.devices import device, memory
-from hubtune.evaluation import inference
+from hubtune.evaluation.batches import MAX_EXAMPLES
+from hubtune.evaluation.inference import Predictor
 from hubtune.models import saving
 from hubtune.runs import stages
 from hubtune.runs.preparation import Prepared
@@ -87,11 +88,12 @@ def answers(prepared: Prepared, loop: Loop) -> float:
     """Seconds of a validation, from some of its rows, the longest among them."""
     encoded, rows = prepared.encoded["validation"], prepared.data.splits["validation"]
     order = encoded.row_sizes().argsort()[::-1]
-    chosen = [int(row) for row in order[:: max(1, len(order) // inference.MOST)]]
+    chosen = [int(row) for row in order[:: max(1, len(order) // MAX_EXAMPLES)]]
     part = encoded.select_rows(chosen)
     with loop.accelerators.full_weights():
         begun = time.perf_counter()
-        inference.answer(loop.state.module, prepared.task, prepared.base, [rows[row] for row in chosen], part, real=False,
-                        losses=True, uniform=loop.context.compute.uniform, limit=loop.context.compute.evaluation)
+        compute = loop.context.compute
+        Predictor(loop.state.module, prepared.task, prepared.base, compute.uniform, compute.evaluation).validate(
+            [rows[row] for row in chosen], part)
         seconds = time.perf_counter() - begun
     return seconds * float(encoded.sizes.sum()) / max(1.0, float(part.sizes.sum()))

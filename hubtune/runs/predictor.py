@@ -129,20 +129,23 @@ class Model:
         from hubtune.acceleration import kernels
         from hubtune.data import encoding
         from hubtune.devices import device
-        from hubtune.evaluation import inference
+        from hubtune.evaluation.batches import MAX_EXAMPLES
+        from hubtune.evaluation.inference import Predictor
+        from hubtune.evaluation.model_checks import depends_on_padding
 
         encoded = encoding.encode(self.task, found, base, base.max_length)
         callbacks = callbacks or Callbacks()
         callbacks.on_progress_start(what, len(encoded.examples))
-        uniform = len(encoded.examples) > 1 and inference.padding_matters(model, self.task, base, encoded)
-        few = len(encoded.examples) <= inference.MOST  # looking at the device would take longer than they do
+        uniform = len(encoded.examples) > 1 and depends_on_padding(model, self.task, base, encoded)
+        few = len(encoded.examples) <= MAX_EXAMPLES  # looking at the device would take longer than they do
         compute = device.plain(precision) if few and precision != "auto" else device.choose(precision, allowed=("bf16",))
         if compute.precision != "fp32":
             callbacks.on_info(f"{what} in {compute.precision}")
         with device.computing(compute), kernels.applied(model, compute.kernels), device.autocast(compute):
-            answers = inference.answer(model, self.task, base, found, encoded, advance=callbacks.on_progress, uniform=uniform)
+            predictor = Predictor(model, self.task, base, uniform, on_progress=callbacks.on_progress)
+            predictions = predictor.predict(found, encoded)
         callbacks.on_progress_end()
-        return answers.predictions
+        return predictions
 
     @guest.leaves_no_trace
     def evaluate(
@@ -150,7 +153,7 @@ class Model:
         callbacks: Callbacks | None = None,
     ) -> dict[str, Any]:
         """Metrics with 95% intervals and a report, on the labelled rows of a source."""
-        from hubtune.evaluation import inference
+        from hubtune.evaluation import metrics
 
         start = time.monotonic()
         chosen = {**self._record.get("columns", {}), **(columns or {})}
@@ -163,9 +166,8 @@ class Model:
         listed = list(BatchedRows(labelled))
         return {
             "model": self.name, "task": self.task.name, "split": name, "rows": len(listed),
-            "metric": self.task.select_metric(base).name, "metrics": checked(self.task, "score", self.task.score(predictions, listed, base)),
-            "intervals": inference.intervals(self.task, predictions, listed, base),
-            "report": self.task.report(predictions, listed, base), "seconds": round(time.monotonic() - start, 3),
+            "metric": self.task.select_metric(base).name, **metrics.evaluate(self.task, predictions, listed, base),
+            "seconds": round(time.monotonic() - start, 3),
         }
 
 

@@ -145,7 +145,7 @@ class Run(Model):
             callbacks.on_info("Verifying the published model: downloaded again, loaded in a clean process")
             back = hub.download_to(place / "back", pushed.repo, pushed.commit)
             try:
-                again = verification.check(self.saved(back))
+                again = verification.verify_model(self.saved(back))
             except ProofError as error:
                 raise ProofError(error.message, where=f"{pushed.repo} at {pushed.commit}",
                                  hint=f"The commit is there ({pushed.url}); do not use it.") from error
@@ -154,12 +154,12 @@ class Run(Model):
         write_record(self.folder, self.record)
         return {**done, "dry_run": False, "files": files}
 
-    def saved(self, folder: Path) -> verification.Saved:
+    def saved(self, folder: Path) -> verification.SavedModel:
         """The files in a folder as a proof loads them."""
         from hubtune.evaluation import verification
 
         over = self.from_base()
-        return verification.Saved(
+        return verification.SavedModel(
             folder, self.record["task"]["model"], self.record["loads_with"], self.folder / "proof.safetensors",
             base=fetch(over, [*over.small, *over.weights]) if over else None, config=self.record["config"],
         )

@@ -17,7 +17,8 @@ from hubtune.contract import CONTRACT, ReferenceTask
 from hubtune.contract.validation import checked
 from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import device, fp64, host_lock, memory, processes, sharding
-from hubtune.evaluation import inference, loss_checks, model_checks, verification
+from hubtune.evaluation import inference, loss_checks, metrics, model_checks, verification
+from hubtune.evaluation.inference import Predictor
 from hubtune.hub import card
 from hubtune.hub.origin import fetch
 from hubtune.models import loading, saving
@@ -124,18 +125,18 @@ def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bo
     found = loading.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
     if not resume:
         alone = dataclasses.replace(compute, device="cpu") if prepared.shard else compute  # whole weights may not fit elsewhere
-        seen = model_checks.looked_at(found.model, prepared.task, prepared.base, prepared.encoded["train"], alone,
-                                 free=prepared.settings.precision == "auto")
+        seen = model_checks.check_model(found.model, prepared.task, prepared.base, prepared.encoded["train"], alone,
+                                 may_fall_back=prepared.settings.precision == "auto")
         compute = dataclasses.replace(seen, device=compute.device)
     elif compute.precision == "fp64":
         fp64.model(found.model)
     if isinstance(prepared.task, ReferenceTask):
         prepared = dataclasses.replace(prepared, encoded={
-            split: inference.annotated(found.model, prepared.task, prepared.base, encoded, compute.uniform)
+            split: inference.add_reference_outputs(found.model, prepared.task, prepared.base, encoded, compute.uniform)
             for split, encoded in prepared.encoded.items()
         })
     if not resume:
-        loss_checks.refuse_mean(found.model, prepared.task, prepared.base, prepared.encoded["train"])
+        loss_checks.check_loss_is_sum(found.model, prepared.task, prepared.base, prepared.encoded["train"])
     return prepared, TrainingContext(
         prepared.task, prepared.strategy, prepared.base, found.model, found.newly_initialized, prepared.encoded["train"],
         prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,
@@ -152,12 +153,12 @@ def scored(prepared: Prepared, model: Module, compute: device.Compute, callbacks
             continue
         callbacks.on_progress_start(f"evaluating {split}", len(encoded.examples))
         listed = list(BatchedRows(prepared.data.splits[split]))
-        answers = inference.answer(model, task, base, listed, encoded, accelerator=processes.state(), advance=callbacks.on_progress,
-                                  uniform=compute.uniform, limit=compute.evaluation)
+        predictor = Predictor(model, task, base, compute.uniform, compute.evaluation, processes.state(), callbacks.on_progress)
+        predictions = predictor.predict(listed, encoded)
         callbacks.on_progress_end()
-        found["metrics"][split] = checked(task, "score", task.score(answers.predictions, listed, base))
-        found["intervals"][split] = inference.intervals(task, answers.predictions, listed, base)
-        found["reports"][split] = checked(task, "report", task.report(answers.predictions, listed, base))
+        result = metrics.evaluate(task, predictions, listed, base)
+        for name, key in (("metrics", "metrics"), ("intervals", "intervals"), ("reports", "report")):
+            found[name][split] = result[key]
     return found
 
 
@@ -167,7 +168,7 @@ def saved_and_proven(
 ) -> dict[str, Any]:
     """Write the plain model for the Hub, and compare it in a fresh process with the one that was trained."""
     seen = folder / "proof.safetensors"
-    verification.witness(
+    verification.record_outputs(
         outcome.model, prepared.task, prepared.base, prepared.encoded["validation"], seen, compute.uniform
     )
     export = checked(prepared.strategy, "export", prepared.strategy.export(outcome.model))
@@ -186,7 +187,7 @@ def saved_and_proven(
         alone = "transformers and PEFT" if export.loads_with == "peft" else "transformers"
         callbacks.on_info(f"Verifying the saved model in a clean process ({alone} only)")
         origin = prepared.origin
-        found = verification.check(verification.Saved(
+        found = verification.verify_model(verification.SavedModel(
             place, prepared.task.model, export.loads_with, seen, fetch(origin, [*origin.small, *origin.weights]),
             record["config"],
         ))

@@ -30,7 +30,9 @@ from hubtune.contract.validation import checked, loss_terms
 from hubtune.data import encoding
 from hubtune.data.dataset import EncodedDataset
 from hubtune.errors import ModelError
-from hubtune.evaluation import inference
+from hubtune.evaluation import model_checks
+from hubtune.evaluation.batches import make_batch
+from hubtune.evaluation.inference import Predictor, add_reference_outputs
 from hubtune.hub.origin import local_origin
 from hubtune.models import configuration, loading
 
@@ -133,11 +135,9 @@ class Bench:
     @cached_property
     def annotated(self) -> EncodedDataset:
         """The examples of all rows, with what a frozen reference says of them where the task wants one."""
-        from hubtune.evaluation import inference
-
         if not isinstance(self.task, ReferenceTask):
             return self.encoded
-        return inference.annotated(self.plain, self.task, self.base, self.encoded, uniform=True)
+        return add_reference_outputs(self.plain, self.task, self.base, self.encoded, uniform=True)
 
     @property
     def examples(self) -> list[Example]:
@@ -147,9 +147,7 @@ class Bench:
     @cached_property
     def uniform(self) -> bool:
         """Whether only examples of one size may meet, since the model's answers change with padding."""
-        from hubtune.evaluation import inference
-
-        return inference.padding_matters(self.plain, self.task, self.base, self.annotated)
+        return model_checks.depends_on_padding(self.plain, self.task, self.base, self.annotated)
 
     def part(self, rows: int) -> EncodedDataset:
         """The examples of the first rows."""
@@ -171,7 +169,8 @@ class Bench:
     def batch(self, items: Sequence[int], model: Module | None = None, rngs: bool = False) -> Batch:
         """The examples of these numbers as a batch for a model."""
         chosen = [self.examples[item] for item in items]
-        return inference.batch_for(model or self.model, self.task, chosen, self.base, self.rngs(items) if rngs else None)
+        drawn = self.rngs(items) if rngs else None
+        return make_batch(model or self.model, self.task, chosen, self.base, drawn)
 
     def losses(self, model: Module, items: Sequence[int], rngs: bool = True) -> dict[str, Loss]:
         """The loss terms of examples, by name."""
@@ -198,12 +197,11 @@ class Bench:
         return isinstance(self.task, GenerativeTask)
 
     def answers(self, real: bool = True) -> list[Prediction]:
-        """One merged prediction per row of the untrained model, as the evaluation makes it."""
-        from hubtune.evaluation import inference
-
-        return inference.answer(
-            self.plain, self.task, self.base, self.rows, self.annotated, real=real, uniform=True
-        ).predictions
+        """Predict every row with the untrained model. real: also by generation."""
+        predictor = Predictor(self.plain, self.task, self.base, uniform=True)
+        if real:
+            return predictor.predict(self.rows, self.annotated)
+        return predictor.validate(self.rows, self.annotated).predictions
 
 
 def no_grad() -> Any:

@@ -144,13 +144,16 @@ def trained(bench: Bench, strategy: Strategy[Any], place: Path) -> Any:
     learnt = learn(bench, strategy, max(STEPS, len(strategy.phases())), place / "run", rows=4)
     learnt.watched.check()
     seen = place / "proof.safetensors"
-    verification.witness(learnt.outcome.model, bench.task, bench.base, bench.part(4), seen, bench.uniform)
+    model = learnt.outcome.model
+    verification.record_outputs(model, bench.task, bench.base, bench.part(4), seen, bench.uniform)
     export = strategy.export(learnt.outcome.model)
     ensure(export.loads_with == strategy.loads_with,
            f"the class says loads_with={strategy.loads_with!r}, its export {export.loads_with!r}.", "`loads_with`, `export`")
     saving.save(export, bench.own, place / "model", bench.origin, bench.task.files(bench.own))
     setup = bench.task.model_config(bench.dataset_info, bench.own)
-    return verification.Saved(place / "model", bench.task.model, export.loads_with, seen, bench.folder, dict(setup.config))
+    return verification.SavedModel(
+        place / "model", bench.task.model, export.loads_with, seen, bench.folder, dict(setup.config)
+    )
 
 
 def prove(saved: Sequence[tuple[Cell, Any]]) -> None:
@@ -158,7 +161,7 @@ def prove(saved: Sequence[tuple[Cell, Any]]) -> None:
     from hubtune.evaluation import verification
 
     try:
-        found = verification.check_all([model for _, model in saved])
+        found = verification.verify_models([model for _, model in saved])
     except Exception as error:  # outputs that cannot be compared: looked for by halves, in further processes
         if len(saved) == 1:
             saved[0][0].set("fail", error)

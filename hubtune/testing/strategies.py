@@ -112,19 +112,20 @@ class StrategyConformance(Conformance):
 
     def test_the_export_predicts_as_the_trained_model(self) -> None:
         """`export` changes no output, and says truly what loads it."""
-        from hubtune.evaluation import clean_process, inference
+        from hubtune.evaluation import clean_process
+        from hubtune.evaluation.batches import evaluation_mode, make_batch
 
         learnt, bench = self.learnt(), self.bench()
-        batch = inference.batch_for(learnt.outcome.model, bench.task, bench.examples[:4], bench.base)
-        with inference.evaluating(learnt.outcome.model) as model:
-            before = clean_process.compared(model(**batch.inputs))
+        batch = make_batch(learnt.outcome.model, bench.task, bench.examples[:4], bench.base)
+        with evaluation_mode(learnt.outcome.model) as model:
+            before = clean_process.compared_outputs(model(**batch.inputs))
         strategy = learnt.watched.strategy
         made = checked(strategy, "export", strategy.export(learnt.outcome.model))
         ensure(made.loads_with == strategy.loads_with, f"the class says loads_with={strategy.loads_with!r}, its export "
                f"{made.loads_with!r}.", "`loads_with` and `export`")
         ensure(hasattr(made.root, "save_pretrained"), f"the root is a {type(made.root).__name__} without save_pretrained.", "`export`")
-        with inference.evaluating(made.root) as root:
-            after = clean_process.compared(root(**batch.inputs))
+        with evaluation_mode(made.root) as root:
+            after = clean_process.compared_outputs(root(**batch.inputs))
         for name, value in before.items():
             worst = float((after[name] - value).abs().max())
             ensure(worst <= verification.TOLERANCE * max(1.0, float(value.abs().max())), f"{name} differs by {worst:.1e} after export.",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hubtune.contract import ContrastiveTask
-from hubtune.evaluation.inference import gap
-from hubtune.evaluation.loss_checks import refuse_mean
+from hubtune.evaluation.equivalence import relative_difference
+from hubtune.evaluation.loss_checks import check_loss_is_sum
 from hubtune.testing.bench import Bench, ensure, no_grad
 
 
@@ -22,12 +22,13 @@ def sums(bench: Bench, uniform: bool, atol: float = 1e-5) -> None:
         whole, first, second = (bench.losses(bench.model, part) for part in (items, items[:middle], items[middle:]))
         for name, term in whole.items():
             parts = float(first[name].total) + float(second[name].total)
-            ensure(gap(float(term.total), parts) <= rounding(bench, atol),
+            ensure(relative_difference(float(term.total), parts) <= rounding(bench, atol),
                    f"the loss {name!r} of {len(items)} examples is {float(term.total):.8g}, and {parts:.8g} in two halves.",
                    "`loss`: sum over targets, with `reduction=\"sum\"`, never a mean; padding must not count")
             counts = [bench.batch(part, rngs=True).counts[name] for part in (items, items[:middle], items[middle:])]
-            ensure(gap(counts[0], counts[1] + counts[2]) <= 1e-9, "counts do not add up.", "`collate`: `Batch.counts`")
-    refuse_mean(bench.model, bench.task, bench.base, bench.annotated)
+            ensure(relative_difference(counts[0], counts[1] + counts[2]) <= 1e-9,
+                   "counts do not add up.", "`collate`: `Batch.counts`")
+    check_loss_is_sum(bench.model, bench.task, bench.base, bench.annotated)
 
 
 def whole_loss(bench: Bench, task: ContrastiveTask[Any], atol: float) -> None:
@@ -42,7 +43,7 @@ def whole_loss(bench: Bench, task: ContrastiveTask[Any], atol: float) -> None:
         whole = task.contrastive_loss(made[0], batches[:1])
         cut = task.contrastive_loss(torch.cat(made[1:]), batches[1:])
     ensure(len(made[0]) == len(items), f"{len(items)} examples have {len(made[0])} representations.", "`embed`")
-    ensure(gap(float(whole.total), float(cut.total)) <= rounding(bench, atol),
+    ensure(relative_difference(float(whole.total), float(cut.total)) <= rounding(bench, atol),
            f"the loss of a step is {float(whole.total):.8g}, and {float(cut.total):.8g} when it is cut in two.",
            "`contrastive_loss`: representations come in the order of the batches")
 

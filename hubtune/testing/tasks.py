@@ -11,7 +11,8 @@ from hubtune.contract.validation import checked, loss_terms
 from hubtune.data.encoding import encode
 from hubtune.data.row_batches import RowBatch
 from hubtune.errors import BrokenPlugin, HubtuneError
-from hubtune.evaluation.inference import batch_for, gap
+from hubtune.evaluation.batches import make_batch
+from hubtune.evaluation.equivalence import relative_difference
 from hubtune.models.configuration import open_base
 from hubtune.testing.bench import ROWS, Bench, Failed, ensure, no_grad, same_tensors
 from hubtune.testing.checks import Conformance, Runs, same_weights
@@ -98,7 +99,8 @@ class TaskConformance(Conformance, TaskFixture):
     def test_its_facts_are_json_and_configure_the_same_model_again(self) -> None:
         """`validate_data` gives JSON; `model_config` writes the same from these facts, and keeps a tuned model as it is."""
         bench = self.bench()
-        ensure(gap(bench.dataset_info, self.made().validate_data({"train": bench.rows, "validation": bench.rows})) == 0,
+        again = self.made().validate_data({"train": bench.rows, "validation": bench.rows})
+        ensure(relative_difference(bench.dataset_info, again) == 0,
                "two calls of inspect differ, or facts change on their way through JSON (keys become text).", "`validate_data`")
         again = Bench(self.made(), bench.folder, bench.rows)
         ensure(again.base.config.to_json_string() == bench.base.config.to_json_string(),
@@ -144,7 +146,7 @@ class TaskConformance(Conformance, TaskFixture):
         rows = [{role: value for role, value in row.items() if role not in hidden} for row in bench.rows]
         lists = [list(found) for found in bench.task.encode(rows, bench.base)]
         ensure(len(lists) == len(rows) and all(lists), "rows without targets are not all encoded.", "`encode`")
-        batch = batch_for(bench.model, bench.task, lists[0], bench.base)
+        batch = make_batch(bench.model, bench.task, lists[0], bench.base)
         ensure(not needed or batch.targets is None, "a batch of rows without targets has targets.", "`collate`")
         with no_grad():
             answers = (bench.task.predict(bench.model, batch, bench.base) if isinstance(bench.task, GenerativeTask)
@@ -246,11 +248,11 @@ class TaskConformance(Conformance, TaskFixture):
         for answer in ways:
             for items in [bench.order()] if not self.uniform else one_size(bench):
                 together, backward = answer(items), answer(items[::-1])[::-1]
-                worst = gap(together, backward)
+                worst = relative_difference(together, backward)
                 ensure(worst <= self.tolerance(bench), f"answers differ by {worst:.1e} when the order of a batch does.",
                        f"`{NAMES[answer.__name__]}`: one answer per example, in their order")
                 for place in {0, len(items) // 2}:
-                    worst = gap(answer([items[place]])[0], together[place])
+                    worst = relative_difference(answer([items[place]])[0], together[place])
                     ensure(worst <= self.tolerance(bench), f"an answer changes by {worst:.1e} beside longer rows.",
                            "`collate`: the attention mask; `postprocess`: does it read padding? (uniform = True: there is no mask)")
 
@@ -304,7 +306,8 @@ class TaskConformance(Conformance, TaskFixture):
         with registered(self.plugin):
             hidden = {column.role for column in self.plugin.columns if column.target}
             rows = [{k: v for k, v in row.items() if k not in hidden} for row in self.bench().rows[:4]]
-            worst = gap(run.predict(rows), hubtune.load(run.folder / "model").predict(rows))
+            loaded = hubtune.load(run.folder / "model")
+            worst = relative_difference(run.predict(rows), loaded.predict(rows))
         ensure(worst <= 1e-6, f"the loaded model's answers differ by {worst:.1e}.", "state of the task that `model_config` has to set")
 
     def test_a_resumed_run_is_the_uninterrupted_one(self) -> None:

@@ -19,7 +19,8 @@ from hubtune.contract.validation import checked, loss_terms
 from hubtune.data.batching import batches_of_rank
 from hubtune.devices import device, processes
 from hubtune.errors import TrainingError
-from hubtune.evaluation import inference, model_checks
+from hubtune.evaluation import model_checks
+from hubtune.evaluation.batches import make_batch, to_device
 from hubtune.models import compat
 from hubtune.training.steps import StepCutter
 
@@ -87,7 +88,7 @@ class Accumulation:
 
     def reduce_memory(self, model: Module, cuts: list[list[int]], error: Exception) -> None:
         """Cut steps smaller from now on; where a micro-batch holds one example, recompute activations in the backward pass."""
-        if not model_checks.out_of_memory(error) or self.context.shard:
+        if not model_checks.is_out_of_memory(error) or self.context.shard:
             raise error
         if self.cutter.halve(cuts) or (self.context.may_recompute and self.recompute(model)):
             return
@@ -152,7 +153,7 @@ class Accumulation:
         try:
             yield
         except Exception as error:
-            if alone or not model_checks.out_of_memory(error):
+            if alone or not model_checks.is_out_of_memory(error):
                 raise
             failed = error
         if not alone and processes.any_of(failed is not None)[0]:
@@ -167,7 +168,7 @@ class Accumulation:
             items = items or cuts[0][:1]
             rngs = [context.train.example_rng(context.settings.seed, epoch, item) for item in items]
             examples = [context.train.examples[item] for item in items]
-            batch = inference.batch_for(model, context.task, examples, context.base, rngs)
+            batch = make_batch(model, context.task, examples, context.base, rngs)
             found.append(MicroBatch(index, weight, items, batch))
         return found
 
@@ -230,9 +231,11 @@ class Accumulation:
         if self.accelerator.num_processes == 1:
             return own
         place = self.accelerator.device
-        every = gather_object([(index, found.cpu(), replace(batch, inputs={}, targets=inference.moved(batch.targets, "cpu", False)))
-                               for index, found, batch in own])
-        return [(index, found.to(place), replace(batch, targets=inference.moved(batch.targets, place, False)))
+        every = gather_object([
+            (index, found.cpu(), replace(batch, inputs={}, targets=to_device(batch.targets, "cpu")))
+            for index, found, batch in own
+        ])
+        return [(index, found.to(place), replace(batch, targets=to_device(batch.targets, place)))
                 for index, found, batch in sorted(every, key=lambda entry: int(entry[0]))]
 
     def through_cache(self, model: Module, step: int, part: MicroBatch, gradient: Tensor, task: ContrastiveTask[Any]) -> Any:
@@ -255,7 +258,7 @@ class Accumulation:
     def placed(self, step: int, batch: Batch) -> Any:
         """What a plugin or a model raises says where it happened."""
         try:
-            with model_checks.naming(self.context.task, self.context.base):
+            with model_checks.model_errors(self.context.task, self.context.base):
                 yield
         except Exception as error:
             context = self.context

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from hubtune.devices import processes, sharding
 from hubtune.errors import TrainingError
-from hubtune.evaluation import equivalence, inference
+from hubtune.evaluation import equivalence
+from hubtune.evaluation.batches import evaluation_mode
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -23,7 +24,8 @@ def share_out(context: TrainingContext, module: Module, still: Collection[Module
         try:
             sharding.shard(module, context.compute.device)
             found = loss_of_one(context, module)
-            reason = None if inference.gap(loss, found) < 1e-3 else f"its loss would be {found} in the place of {loss}"
+            if not equivalence.relative_difference(loss, found) < 1e-3:
+                reason = f"its loss would be {found} instead of {loss}"
         except Exception as error:  # a model may look at its weights in any way
             reason = f"it failed with {type(error).__name__}: {error}"
     if reason is None and learning() != before:
@@ -35,8 +37,10 @@ def share_out(context: TrainingContext, module: Module, still: Collection[Module
 
 def loss_of_one(context: TrainingContext, module: Module) -> list[float]:
     """The loss of the shortest training example, without dropout."""
-    with inference.evaluating(module):
-        found = equivalence.losses(context.task, context.base, context.train, module, equivalence.spread(context.train, 1))
+    with evaluation_mode(module):
+        shortest = equivalence.spread_by_size(context.train, 1)
+        found = equivalence.mean_losses(
+            context.task, context.base, context.train, module, shortest)
     if any(map(sharding.is_part, found)):
         raise ValueError("the model looks at weights beside the forward pass of their block")
     return [float(total) for total in found]

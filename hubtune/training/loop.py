@@ -22,12 +22,12 @@ from hubtune.acceleration import composition
 from hubtune.acceleration.interface import BatchRows
 from hubtune.callbacks import Callbacks
 from hubtune.contract import Plan
-from hubtune.contract.validation import checked
 from hubtune.data.labels import row_numbers
 from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import processes, sharding
 from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
-from hubtune.evaluation import inference
+from hubtune.evaluation import metrics
+from hubtune.evaluation.inference import Predictor
 from hubtune.record import migrate_checkpoint
 from hubtune.training import checkpoint
 from hubtune.training.accumulation import Accumulation, StepResult
@@ -164,16 +164,16 @@ class Loop:
         """Score the validation rows; returns the scores if these weights are the best so far."""
         context, progress = self.context, self.progress
         with self.accelerators.full_weights():
-            answers = inference.answer(
-                self.state.module, context.task, context.base, context.validation_rows, context.validation,
-                accelerator=self.accelerator, real=False, losses=True, uniform=context.compute.uniform,
-                limit=context.compute.evaluation,
-                known=lambda items, batch: self.accelerators.batch(BatchRows("validation", items, batch)),
-            )
-        scores = checked(context.task, "score", context.task.score(answers.predictions, list(BatchedRows(context.validation_rows)), context.base))
+            found = Predictor(
+                self.state.module, context.task, context.base, context.compute.uniform,
+                context.compute.evaluation, self.accelerator, batch_context=lambda items, batch:
+                self.accelerators.batch(BatchRows("validation", items, batch)),
+            ).validate(context.validation_rows, context.validation)
+        rows = list(BatchedRows(context.validation_rows))
+        scores = metrics.score(context.task, found.predictions, rows, context.base)
         metric = context.task.select_metric(context.base)
         sign = 1.0 if metric.higher_is_better else -1.0
-        rank = [sign * scores[metric.name], -sum(answers.losses.values())]  # a tie goes to the lower loss
+        rank = [sign * scores[metric.name], -sum(found.losses.values())]  # a tie goes to the lower loss
         is_better = progress.best is None or rank > progress.best
         if is_better:
             progress.best, progress.best_step, progress.waited = rank, progress.step, 0
@@ -184,7 +184,7 @@ class Loop:
                                 and self.state.phases.is_last(self.state.phase))
         record = {
             "step": progress.step, "epoch": round(progress.step / self.epoch_steps, 4), "split": "validation",
-            **{f"validation_{name}": value for name, value in {**answers.losses, **scores}.items()}, "best": is_better,
+            **{f"validation_{name}": value for name, value in {**found.losses, **scores}.items()}, "best": is_better,
             "tokens_per_second": self.throughput()["tokens_per_second"],
         }
         self.record(record)

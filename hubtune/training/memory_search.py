@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from hubtune.acceleration.interface import BatchRows
 from hubtune.contract.validation import loss_terms
 from hubtune.devices import memory, processes
-from hubtune.evaluation import inference
-from hubtune.evaluation.model_checks import out_of_memory
+from hubtune.evaluation.batches import MAX_EXAMPLES, evaluation_mode, make_batch, max_tokens_on
+from hubtune.evaluation.model_checks import is_out_of_memory
 
 if TYPE_CHECKING:
     from hubtune.training.accumulation import Accumulation
@@ -120,7 +120,8 @@ class MemorySearch:
 
     def evaluation_limit(self, limit: int) -> int:
         """The limit of batches that are evaluated."""
-        rungs = ladder(self.context.validation.sizes, min(limit, inference.limit_on(self.device)), inference.MOST)
+        most = min(limit, max_tokens_on(self.device))
+        rungs = ladder(self.context.validation.sizes, most, MAX_EXAMPLES)
         with self.state.accelerators.full_weights():
             largest, _ = self.climb(rungs, self.evaluate)
         count, size = largest or (1, rungs[0][1])
@@ -139,7 +140,7 @@ class MemorySearch:
         try:
             compute(rung)
         except Exception as error:
-            if not out_of_memory(error) or self.context.shard:
+            if not is_out_of_memory(error) or self.context.shard:
                 raise
             has_fit = False
         if not has_fit:  # the error is gone, and with it the memory that it held
@@ -156,7 +157,7 @@ class MemorySearch:
         try:
             self.accumulation.gradient(self.state.model, 0, 0, cuts)
         except Exception as error:
-            if out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             self.state.optimizer.zero_grad(set_to_none=True)
             with self.state.accelerators.full_weights():  # a pruned embedding may lack a token that was drawn
@@ -169,8 +170,9 @@ class MemorySearch:
         context = self.context
         count, size = rung
         items = [int(np.abs(context.validation.sizes - size).argmin())] * count
-        with inference.evaluating(self.state.module) as model:
-            batch = inference.batch_for(model, context.task, [context.validation.examples[item] for item in items], context.base)
+        with evaluation_mode(self.state.module) as model:
+            examples = [context.validation.examples[item] for item in items]
+            batch = make_batch(model, context.task, examples, context.base)
             with self.state.accelerators.batch(BatchRows("validation", items, batch)):
                 outputs = context.task.forward(model, batch)
             context.task.postprocess(outputs, batch, context.base)

@@ -15,7 +15,7 @@ from hubtune.contract import Batch, Plan, StepStrategy
 from hubtune.contract.validation import checked
 from hubtune.devices import fp64, processes, sharding
 from hubtune.errors import ResumeError, TrainingError
-from hubtune.evaluation import inference
+from hubtune.evaluation.batches import make_batch
 from hubtune.training import checkpoint, fsdp, optimizers
 from hubtune.training.context import TrainingContext
 from hubtune.training.schedule import Phases
@@ -29,7 +29,7 @@ def first_batches(context: TrainingContext, rows: int = 64) -> Iterator[Batch]:
     """The first training rows in batches of at most 32, for methods that look at data before the first step."""
     for start in range(0, min(rows, len(context.train.examples)), 32):
         examples = [context.train.examples[i] for i in range(start, min(start + 32, rows, len(context.train.examples)))]
-        yield inference.batch_for(context.model, context.task, examples, context.base)
+        yield make_batch(context.model, context.task, examples, context.base)
 
 
 def prepare_module(context: TrainingContext, plan: Plan) -> Module:

@@ -36,13 +36,13 @@ class OneOfAll(Numbers):
 
 def asked(task: Any, folder: Path) -> None:
     made = make_context(folder, task)
-    loss_checks.refuse_mean(made.model, task, made.base, made.train)
+    loss_checks.check_loss_is_sum(made.model, task, made.base, made.train)
     assert made.model.training  # as it was
 
 
 def test_a_training_refuses_a_loss_that_was_averaged(tiny_model: Any, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"model": str(tiny_model("bert")), "data": ROWS, "set": ["train.epochs=1", "train.verify=false"]}
-    with registered(Averaged), pytest.raises(BrokenPlugin, match="the task 'averaged' gives a loss that is no sum: the total") as caught:
+    with registered(Averaged), pytest.raises(BrokenPlugin, match="the loss of the task 'averaged' is not a sum: the total") as caught:
         hubtune.train("averaged", out=str(tmp_path / "averaged"), **arguments)
     assert "reduction=\"sum\"" in str(caught.value.hint)
     assert not (tmp_path / "averaged" / "log.jsonl").exists()

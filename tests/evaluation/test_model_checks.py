@@ -23,7 +23,7 @@ from hubtune.contract import registry
 from hubtune.data.dataset import EncodedDataset
 from hubtune.devices import device, fp64
 from hubtune.errors import ModelError
-from hubtune.evaluation import inference, model_checks
+from hubtune.evaluation import equivalence, model_checks
 from hubtune.models import compat, loading
 from hubtune.recipe import PluginChoice, build
 from hubtune.runs import preparation, stages
@@ -80,7 +80,7 @@ def test_a_model_that_needs_other_inputs_is_refused_in_one_block(made: Any, tmp_
 
 @pytest.mark.parametrize("error", [KeyError("x"), ModelError("no"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_what_a_plugin_raises_stays_as_it_is(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, model_checks.naming(SimpleNamespace(name="a"), SimpleNamespace(repo="b")):  # type: ignore[arg-type]
+    with pytest.raises(type(error)) as caught, model_checks.model_errors(SimpleNamespace(name="a"), SimpleNamespace(repo="b")):  # type: ignore[arg-type]
         raise error
     assert caught.value is error
 
@@ -131,12 +131,12 @@ class Window:
 def test_texts_of_all_lengths_are_asked_whether_padding_matters(sizes: list[int], matters: bool) -> None:
     """Where a model's attention is narrow, only those longer than that show it."""
     encoded = EncodedDataset(sizes, np.arange(len(sizes)), np.array(sizes), len(sizes))
-    assert inference.padding_matters(torch.nn.Linear(1, 1), Window(), None, encoded) is matters  # type: ignore[arg-type]
+    assert model_checks.depends_on_padding(torch.nn.Linear(1, 1), Window(), None, encoded) is matters  # type: ignore[arg-type]
 
 
 def test_an_answer_that_is_no_number_is_another_answer() -> None:
-    assert inference.gap([1.0, math.nan], [1.0, 2.0]) == math.inf
-    assert inference.gap([1.0, math.nan], [1.0, math.nan]) == 0.0
+    assert equivalence.relative_difference([1.0, math.nan], [1.0, 2.0]) == math.inf
+    assert equivalence.relative_difference([1.0, math.nan], [1.0, math.nan]) == 0.0
 
 
 def test_a_backbone_that_a_class_calls_otherwise_keeps_its_weights(tiny_model: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hubtune import Export, Loss, ModelSetup, OptimizerStrategy, Phase, StepStra
 from hubtune.contract import scaffold
 from hubtune.contract.validation import checked
 from hubtune.errors import BrokenPlugin, ModelError
-from hubtune.evaluation.inference import gap
+from hubtune.evaluation.equivalence import relative_difference
 from hubtune.testing import StrategyConformance, TaskConformance
 from hubtune.testing.bench import Failed, registered
 from hubtune.testing.checks import cheap, same_weights
@@ -371,8 +371,8 @@ def test_a_standard_test_is_skipped_with_a_reason_and_never_replaced(task: Calla
     ({"a": [1.0, "x"]}, {"a": [1.0, "x"]}, 0.0), ({"a": 200.0}, {"a": 201.0}, 0.005), ("a", "b", float("inf")),
     ([1], [1, 2], float("inf")), ({"a": 1}, {"b": 1}, float("inf")), (True, 1.0, 0.0), (None, 0.0, float("inf")),
 ])
-def test_the_gap_of_two_answers(one: Any, other: Any, expected: float) -> None:
-    assert gap(one, other) == pytest.approx(expected)
+def test_the_relative_difference_of_two_predictions(one: Any, other: Any, expected: float) -> None:
+    assert relative_difference(one, other) == pytest.approx(expected)
 
 
 def test_a_wrapped_parameter_is_known_again() -> None:

@@ -226,9 +226,9 @@ def test_a_model_that_overflows_in_fp16_is_computed_in_fp32(tiny_model: Any, tmp
     assert fine["precision"] == "fp16"
     t5 = hubtune.train("text-classification", model=tiny_model("t5"), out=tmp_path / "t5", **asked).record["compute"]
     assert (t5["precision"], t5["why"]) == ("fp32", "not fp16: transformers keeps wo of this family out of fp16")
-    monkeypatch.setattr("hubtune.evaluation.inference.finite", lambda *given: False)
+    monkeypatch.setattr("hubtune.evaluation.model_checks.has_finite_loss", lambda *given: False)
     found = hubtune.train("text-classification", model=tiny_model("bert"), out=tmp_path / "broken", **asked).record["compute"]
-    assert (found["precision"], found["why"]) == ("fp32", "not fp16: its loss in fp16 is no number")
+    assert (found["precision"], found["why"]) == ("fp32", "not fp16: its loss in fp16 is not finite")
 
 
 # ------------------------------------------------------------------------------------------------- the search itself

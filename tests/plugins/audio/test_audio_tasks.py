@@ -13,7 +13,8 @@ import hubtune
 from hubtune.contract import ExampleRNG
 from hubtune.data import encoding
 from hubtune.errors import DataError
-from hubtune.evaluation import inference
+from hubtune.evaluation import model_checks
+from hubtune.evaluation.batches import make_batch
 from hubtune.hub.origin import local_origin
 from hubtune.models import configuration, loading
 from hubtune.testing.sound import MODEL_TYPES, tiny_sound
@@ -138,7 +139,7 @@ def test_long_sounds_are_cut_anywhere_in_training_and_in_the_middle_otherwise(ti
 
 def gradient(task, model, base, examples, cuts):
     model.zero_grad()
-    batches = [inference.batch_for(model, task, [examples[i] for i in part], base, [ExampleRNG(0, 0, i) for i in part]) for part in cuts]
+    batches = [make_batch(model, task, [examples[i] for i in part], base, [ExampleRNG(0, 0, i) for i in part]) for part in cuts]
     count = sum(batch.counts["loss"] for batch in batches)
     for batch in batches:
         loss = task.loss(task.forward(model, batch), batch)
@@ -157,9 +158,9 @@ def test_no_answer_and_no_gradient_depends_on_the_batch(kind, model_type, tiny):
     assert torch.linalg.norm(parts - whole) <= 1e-9 * torch.linalg.norm(whole)
     model.eval()
     with torch.no_grad():
-        together = task.forward(model, inference.batch_for(model, task, examples, base)).logits
+        together = task.forward(model, make_batch(model, task, examples, base)).logits
         for index in (0, 1):
-            alone = task.forward(model, inference.batch_for(model, task, examples[index : index + 1], base)).logits[0]
+            alone = task.forward(model, make_batch(model, task, examples[index : index + 1], base)).logits[0]
             kept = together[index][: len(alone)] if together.ndim == 3 else together[index]
             assert torch.allclose(alone, kept, rtol=0, atol=1e-9)
     gold = [gold_answer(task, row, base) for row in rows]
@@ -325,4 +326,4 @@ def test_nothing_depends_on_length_in_a_real_evaluation(tiny):
     rows = sample(task, 6)
     model, base, _ = prepared(task, tiny("wav2vec2"), rows, torch.float32)
     encoded = encoding.encode(task, rows, base, None)
-    assert not inference.padding_matters(model, task, base, encoded)
+    assert not model_checks.depends_on_padding(model, task, base, encoded)

@@ -59,7 +59,7 @@ def of_text(folder, place):
     wrapped = trained(strategy, loaded.model, loaded.newly_initialized, task, batch.inputs, batch.targets)
     witness = seen(wrapped, batch.inputs, place / "seen.safetensors")
     saving.save(strategy.export(wrapped), base, place / "model", origin, {})
-    return verification.Saved(place / "model", task.model, "transformers", witness)
+    return verification.SavedModel(place / "model", task.model, "transformers", witness)
 
 
 def of_images(folder, place):
@@ -73,7 +73,7 @@ def of_images(folder, place):
                       torch.tensor([0, 1, 2, 0, 1, 2]))
     witness = seen(wrapped, inputs, place / "seen.safetensors")
     strategy.export(wrapped).root.save_pretrained(place / "model")
-    return verification.Saved(place / "model", "AutoModelForImageClassification", "transformers", witness)
+    return verification.SavedModel(place / "model", "AutoModelForImageClassification", "transformers", witness)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def reloaded(tiny_model, tmp_path_factory):
     for name in (*TEXT, "vit"):
         place = tmp_path_factory.mktemp(name)
         saved[name] = (of_images if name == "vit" else of_text)(tiny_model(name), place)
-    return dict(zip(saved, verification.check_all(list(saved.values())), strict=True))
+    return dict(zip(saved, verification.verify_models(list(saved.values())), strict=True))
 
 
 @pytest.mark.parametrize("model_type", [*TEXT, "vit"])

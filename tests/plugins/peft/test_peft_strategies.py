@@ -81,7 +81,7 @@ def trained(kind, folder, place):
     saving.save(export, base, place / "model", origin, {})
     names = ("id2label", "label2id", "problem_type", "pad_token_id")
     config = {name: getattr(base.config, name, None) for name in names}
-    seen.saved = verification.Saved(place / "model", task.model, export.loads_with, place / "seen.safetensors", folder, config)
+    seen.saved = verification.SavedModel(place / "model", task.model, export.loads_with, place / "seen.safetensors", folder, config)
     return seen
 
 
@@ -97,7 +97,7 @@ def made(tiny_model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def reloaded(made):
     """What one fresh process says of every saved model."""
-    return dict(zip(made, verification.check_all([seen.saved for seen in made.values()]), strict=True))
+    return dict(zip(made, verification.verify_models([seen.saved for seen in made.values()]), strict=True))
 
 
 @pytest.mark.parametrize("case", CASES, ids=title)

@@ -16,7 +16,8 @@ from hubtune.contract import registry
 from hubtune.data import encoding
 from hubtune.data.batching import micro_batches
 from hubtune.errors import DataError
-from hubtune.evaluation import inference
+from hubtune.evaluation import model_checks
+from hubtune.evaluation.inference import Predictor
 from hubtune.hub.origin import local_origin
 from hubtune.models import configuration, loading
 from hubtune.recipe import PluginChoice
@@ -93,14 +94,14 @@ def test_law_1_a_loss_is_additive(tiny_model, rows):
 def test_answers_do_not_depend_on_the_batch(model_type, tiny_model, rows):
     task = TextClassification()
     model, base, encoded = prepared(task, tiny_model(model_type), rows)
-    whole = inference.answer(model, task, base, rows, encoded)
+    whole = Predictor(model, task, base).predict(rows, encoded)
     for index in (0, 7, 21):
         one = encoding.encode(task, rows[index : index + 1], base, 60)
-        alone = inference.answer(model, task, base, rows[index : index + 1], one).predictions[0]
-        together = whole.predictions[index]
+        alone = Predictor(model, task, base).predict(rows[index : index + 1], one)[0]
+        together = whole[index]
         assert alone["label"] == together["label"]
         assert all(abs(alone["probabilities"][k] - v) < 1e-9 for k, v in together["probabilities"].items())
-    assert not inference.padding_matters(model, task, base, encoded)
+    assert not model_checks.depends_on_padding(model, task, base, encoded)
 
 
 @pytest.mark.parametrize("strategy", ["full", "head", "lora"])
@@ -256,11 +257,11 @@ def test_a_model_that_padding_changes_only_sees_rows_of_one_length(tiny_model, r
 
     task = Maskless()
     model, base, encoded = prepared(task, tiny_model("bert"), rows)
-    assert inference.padding_matters(model, task, base, encoded)
-    together = inference.answer(model, task, base, rows, encoded, uniform=True).predictions
+    assert model_checks.depends_on_padding(model, task, base, encoded)
+    together = Predictor(model, task, base, uniform=True).predict(rows, encoded)
     for index in (0, 7, 21):
         one = encoding.encode(task, rows[index : index + 1], base, 60)
-        alone = inference.answer(model, task, base, rows[index : index + 1], one).predictions[0]
+        alone = Predictor(model, task, base).predict(rows[index : index + 1], one)[0]
         assert alone["probabilities"] == pytest.approx(together[index]["probabilities"], abs=1e-9)
 
 

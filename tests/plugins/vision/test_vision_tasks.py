@@ -12,7 +12,7 @@ import hubtune
 from hubtune.contract.validation import loss_terms
 from hubtune.data import encoding
 from hubtune.errors import DataError
-from hubtune.evaluation import inference
+from hubtune.evaluation.batches import make_batch
 from hubtune.hub.origin import local_origin
 from hubtune.models import configuration, loading
 from hubtune.testing.vision import MODEL_TYPES, tiny_vision
@@ -55,12 +55,12 @@ def prepared(task, folder, rows, dtype=torch.float64):
 
 
 def terms(task, model, base, encoded, items):
-    batch = inference.batch_for(model, task, [encoded.examples[i] for i in items], base)
+    batch = make_batch(model, task, [encoded.examples[i] for i in items], base)
     return loss_terms(task, task.forward(model, batch), batch), batch.counts
 
 
 def answers(task, model, base, encoded, items):
-    batch = inference.batch_for(model, task, [encoded.examples[i] for i in items], base)
+    batch = make_batch(model, task, [encoded.examples[i] for i in items], base)
     with torch.no_grad():
         return task.postprocess(task.forward(model, batch), batch, base)
 

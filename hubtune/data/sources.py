@@ -178,7 +178,7 @@ def files_by_split(folder: Path) -> dict[str, list[Path]]:
     """Group the data files of a folder by split: by the first word of a file or folder name."""
     found: dict[str, list[Path]] = {}
     rest = []
-    files = [path for path in visible_files(folder) if lookup.find_format(path)]
+    files = lookup.with_format(visible_files(folder))
     for path in files:
         outer = path.relative_to(folder).parts[:-1]
         split = split_of(path.stem) or next(filter(None, map(split_of, outer)), None)

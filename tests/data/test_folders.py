@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hubtune.data import sources
+from hubtune.data.formats import lookup
 from hubtune.errors import DataError
 
 
@@ -246,3 +247,20 @@ def test_real_folders(shared: Path) -> None:
     assert counts["nuclei_segmentation"] == ({"train": 60, "test": 20}, ["image", "mask"])
     assert counts["spoken_digits"][0] == {"train": 420, "test": 120}
     assert {"audio", "label", "transcription"} <= set(counts["spoken_digits"][1])
+
+
+def test_plugins_are_loaded_once_for_a_folder_with_many_files_of_no_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        (tmp_path / f"notes-{number}.unknown").write_text("notes", encoding="utf-8")
+    (tmp_path / "train.csv").write_text("text,label\ngood,1\n", encoding="utf-8")
+    loads: list[None] = []
+
+    def plugin_formats() -> list[Any]:
+        loads.append(None)
+        return []
+
+    monkeypatch.setattr(lookup, "plugin_formats", plugin_formats)
+    assert sources.files_by_split(tmp_path) == {"train": [tmp_path / "train.csv"]}
+    assert len(loads) == 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,42 @@ BUILT_IN: tuple[type[DataFormat[Any]], ...] = (Coco, Conll, Media, Tables)
 """Built-in formats in the order of their `matches`: a COCO document is a json file too."""
 
 
-def all_formats() -> Iterator[type[DataFormat[Any]]]:
-    """Yield all formats. Plugins are loaded only where no built-in format matches."""
-    yield from BUILT_IN
-    yield from registry.load().formats.values()
+def plugin_formats() -> list[type[DataFormat[Any]]]:
+    """Load the data formats of plugins."""
+    return list(registry.load().formats.values())
 
 
-def find_format(path: Path) -> DataFormat[Any] | None:
+def find_format(
+    path: Path, plugins: Callable[[], list[type[DataFormat[Any]]]] = plugin_formats
+) -> DataFormat[Any] | None:
     """Return the format of a file or a folder; None without one, such as for a folder of tables.
+
+    Args:
+        path: The file or folder.
+        plugins: Gives the formats of plugins; called only where no built-in format matches.
 
     Raises:
         MissingExtra: the format needs a package that is not installed.
     """
-    for kind in all_formats():
-        if (found := kind()).matches(path):
-            if reason := registry.unavailable(kind):
-                raise MissingExtra(
-                    f"'{path.name}' needs the unavailable data format '{kind.name}': {reason}")
-            return found
-    return None
+    found = first_match(BUILT_IN, path) or first_match(plugins(), path)
+    if found and (reason := registry.unavailable(type(found))):
+        raise MissingExtra(
+            f"'{path.name}' is read by the data format '{found.name}', "
+            f"which cannot run here: {reason}")
+    return found
+
+
+def first_match(
+    kinds: Iterable[type[DataFormat[Any]]], path: Path
+) -> DataFormat[Any] | None:
+    """Return the first of some formats that reads a path."""
+    return next((made for kind in kinds if (made := kind()).matches(path)), None)
+
+
+def with_format(paths: Iterable[Path]) -> list[Path]:
+    """Select the files that have a format; plugins are loaded once for all of them."""
+    plugins = cache(plugin_formats)
+    return [path for path in paths if find_format(path, plugins)]
 
 
 def split_format(paths: list[Path]) -> DataFormat[Any]:
@@ -45,8 +63,9 @@ def split_format(paths: list[Path]) -> DataFormat[Any]:
         DataError: unsupported file type, or several formats.
     """
     formats: dict[str, DataFormat[Any]] = {}
+    plugins = cache(plugin_formats)
     for path in paths:
-        found = find_format(path)
+        found = find_format(path, plugins)
         if found is None:
             raise DataError(
                 f"'{path.name}': unsupported file type. Supported: "
@@ -62,5 +81,5 @@ def split_format(paths: list[Path]) -> DataFormat[Any]:
 
 def supported_suffixes() -> list[str]:
     """Return the suffixes of all formats, those of tables first."""
-    kinds: list[type[DataFormat[Any]]] = [Tables, *all_formats()]
+    kinds: list[type[DataFormat[Any]]] = [Tables, *BUILT_IN, *plugin_formats()]
     return list(dict.fromkeys(suffix for kind in kinds for suffix in kind.suffixes))

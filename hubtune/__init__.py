@@ -3,6 +3,7 @@
 Everything that a user or a plugin may import is here; torch and transformers are imported only when they work.
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from hubtune.callbacks import Callbacks
@@ -65,6 +66,8 @@ from hubtune.errors import (
     Unsafe,
 )
 from hubtune.options import option
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the user logs
 
 if TYPE_CHECKING:
     from hubtune.api import check, load, plan, resume, search, show, train

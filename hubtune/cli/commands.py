@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -264,6 +265,8 @@ def main(arguments: list[str] | None = None) -> int:
     if "--debug" not in given:
         warnings.simplefilter("ignore", FutureWarning)  # meant for the libraries' authors, not for our users
     memory.keep_freed_memory()
+    if logging.lastResort:  # writes warnings, such as of requests that are repeated, to stderr
+        logging.getLogger("hubtune").addHandler(logging.lastResort)
     try:
         app(given, standalone_mode=True)
     except SystemExit as done:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from hubtune import errors
+from hubtune.errors import HubError
 from hubtune.files import git_sha1_of, sha256_of
 from hubtune.hub.errors import Kind, client, offline, translate_errors
+from hubtune.hub.retries import is_unreachable, retry
 
+log = logging.getLogger(__name__)
 REPO_ID = re.compile(r"^(?P<repo>[\w][\w.-]*(/[\w][\w.-]*)?)(@(?P<revision>[\w./-]+))?$")
 
 
@@ -59,15 +63,29 @@ def split_id(text: str) -> tuple[str, str | None]:
 def resolve(repo: str, revision: str | None = None, kind: Kind = "model") -> PinnedRepo:
     """Resolve a revision to its commit and list the files there, after checking that they may be read.
 
-    In offline mode the client's cache answers.
+    In offline mode the client's cache answers; also where no connection is made and the cache has the repository.
     """
     if offline():
         return resolve_from_cache(repo, revision, kind)
+
+    def from_cache(error: Exception) -> PinnedRepo | None:
+        if not is_unreachable(error):
+            return None
+        try:
+            found = resolve_from_cache(repo, revision, kind)
+        except HubError:
+            return None
+        log.warning("the Hub cannot be reached, so it was not asked for a newer %s; the cached commit %s is used.",
+                    repo, found.commit)
+        return found
+
+    get_info = client().model_info if kind == "model" else client().dataset_info
     with translate_errors(repo, revision, kind):
-        get_info = client().model_info if kind == "model" else client().dataset_info
-        info: Any = get_info(repo, revision=revision, files_metadata=True)
+        info: Any = retry(lambda: get_info(repo, revision=revision, files_metadata=True), f"asking for {repo}", from_cache)
+        if isinstance(info, PinnedRepo):
+            return info
         if info.gated:
-            client().auth_check(repo, repo_type=kind)
+            retry(lambda: client().auth_check(repo, repo_type=kind), f"asking for access to {repo}")
     remember_revision(repo, revision, kind, info.sha)
     files = tuple(
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, None if s.lfs else s.blob_id)
@@ -107,14 +125,20 @@ def resolve_from_cache(repo: str, revision: str | None, kind: Kind) -> PinnedRep
         folder = Path(snapshot_download(
             repo, revision=revision, repo_type=kind, allow_patterns=["config.json"], local_files_only=True
         ))
-    files = tuple(
-        RemoteFile(str(path.relative_to(folder)), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
-    )
+    files = tuple(cached_file(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
     readme = folder / "README.md"
     card = ModelCard.load(readme).data.to_dict() if readme.exists() else {}
     return PinnedRepo(
         repo, folder.name, kind, files, card=card, pipeline_tag=card.get("pipeline_tag"), cached=True
     )
+
+
+def cached_file(path: Path, folder: Path) -> RemoteFile:
+    """Describe a file of the client's cache, with the hash that the name of its blob holds."""
+    name = path.resolve().name
+    known = {64: "sha256", 40: "sha1"} if path.is_symlink() and re.fullmatch("[0-9a-f]+", name) else {}
+    hashes = {known[len(name)]: name} if len(name) in known else {}
+    return RemoteFile(str(path.relative_to(folder)), path.stat().st_size, **hashes)
 
 
 def download(pinned: PinnedRepo, patterns: Sequence[str]) -> Path:
@@ -127,6 +151,11 @@ def download(pinned: PinnedRepo, patterns: Sequence[str]) -> Path:
     """
     folder = download_snapshot(pinned, patterns)
     damaged = damaged_files(pinned, folder, patterns)
+    if damaged and pinned.cached:
+        raise errors.Corrupt(
+            f"{', '.join(damaged)} in the cache differs from the hash that the Hub listed for it.", where=pinned.repo,
+            hint=f"Fetch it again while online with: hf download {pinned.repo} --revision {pinned.commit} --force-download",
+        )
     if damaged:
         for name in damaged:
             (folder / name).resolve().unlink()
@@ -146,10 +175,10 @@ def download_snapshot(pinned: PinnedRepo, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     with translate_errors(pinned.repo, pinned.commit, pinned.kind), progress_on_terminals():
-        return Path(snapshot_download(
+        return Path(retry(lambda: snapshot_download(
             pinned.repo, revision=pinned.commit, repo_type=pinned.kind, allow_patterns=list(patterns),
             local_files_only=pinned.cached,
-        ))
+        ), f"downloading {pinned.repo}"))
 
 
 def damaged_files(pinned: PinnedRepo, folder: Path, patterns: Sequence[str]) -> list[str]:
@@ -169,7 +198,8 @@ def search(words: str, pipeline_tag: str | None = None, limit: int = 20) -> list
     if offline():
         raise errors.Offline("offline mode is on, so the Hub cannot be searched.", hint="Unset HF_HUB_OFFLINE.")
     with translate_errors(words):
-        models = list(client().list_models(search=words, pipeline_tag=pipeline_tag, sort="downloads", limit=limit))
+        models = retry(lambda: list(client().list_models(
+            search=words, pipeline_tag=pipeline_tag, sort="downloads", limit=limit)), "searching the Hub")
     return [{"id": m.id, "pipeline_tag": m.pipeline_tag, "downloads": m.downloads, "likes": m.likes} for m in models]
 
 
@@ -178,7 +208,8 @@ def download_to(folder: Path, repo: str, commit: str) -> Path:
     from huggingface_hub import snapshot_download
 
     with translate_errors(repo, commit), without_progress():
-        snapshot_download(repo, revision=commit, local_dir=folder, cache_dir=folder.with_name("cache"))
+        retry(lambda: snapshot_download(
+            repo, revision=commit, local_dir=folder, cache_dir=folder.with_name("cache")), f"downloading {repo}")
     return folder
 
 

@@ -80,6 +80,13 @@ def translate_errors(
         raise errors.NotFound(f"'{repo}' is no repository id: {error}", hint="It has the form org/name.") from error
     except (http_error(), ConnectionError, TimeoutError) as error:
         raise unreachable_error(repo, error) from error
+    except OSError as error:
+        if not str(error).startswith("Consistency check failed"):
+            raise
+        raise errors.Corrupt(
+            f"a download ended early, several times: {str(error).splitlines()[0].removesuffix('.')}.", where=repo,
+            hint="Run the same command again; if it ends early again, try another network.",
+        ) from error
     except RuntimeError as error:
         if not str(error).startswith("Error while uploading"):
             raise

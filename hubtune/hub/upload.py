@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtune import errors
+from hubtune.errors import HubError
 from hubtune.files import git_sha1_of, sha256_of
 from hubtune.hub.download import without_progress
-from hubtune.hub.errors import LOGIN, client, describe_token, http_error, offline, page_url, translate_errors
+from hubtune.hub.errors import LOGIN, client, describe_token, offline, page_url, translate_errors
+from hubtune.hub.retries import retry
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, Discussion
 
 STALE = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "adapter/*", "tokenizer*", "vocab*")
 """Files of an earlier model that would be loaded beside or instead of the new one; anything else stays."""
@@ -36,7 +39,7 @@ def full_repo_id(repo: str) -> str:
     if "/" in repo:
         return repo
     with translate_errors(repo):
-        return f"{client().whoami()['name']}/{repo}"
+        return f"{retry(client().whoami, 'asking who the token belongs to')['name']}/{repo}"
 
 
 def check_push(repo: str, pr: bool = False) -> str:
@@ -56,7 +59,7 @@ def check_push(repo: str, pr: bool = False) -> str:
 
     repo = full_repo_id(repo)
     with translate_errors(repo, writing=True):
-        me = client().whoami()
+        me = retry(client().whoami, "asking who the token belongs to")
         role = me.get("auth", {}).get("accessToken", {}).get("role", "write")
         if role == "read":
             raise errors.Forbidden(
@@ -64,7 +67,7 @@ def check_push(repo: str, pr: bool = False) -> str:
                 hint="Make a token with the role 'write' in the Hub's settings, then: hf auth login",
             )
         try:
-            client().auth_check(repo, write=not pr)
+            retry(lambda: client().auth_check(repo, write=not pr), f"asking for access to {repo}")
         except RepositoryNotFoundError:
             mine = [me["name"], *(org["name"] for org in me.get("orgs", ()))]
             if repo.split("/")[0] not in mine:
@@ -78,6 +81,9 @@ def check_push(repo: str, pr: bool = False) -> str:
 def push(folder: Path, repo: str, *, message: str, public: bool = False, pr: bool = False) -> PushResult:
     """Publish a folder as one commit on the head of main, or as a pull request; then check the files that arrived.
 
+    A pull request of this user with the same title that is still open is updated, so that a repeated command opens no
+    second one.
+
     Raises:
         HubError: the Hub refused the commit, or lists other bytes than were sent.
     """
@@ -87,8 +93,10 @@ def push(folder: Path, repo: str, *, message: str, public: bool = False, pr: boo
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     with translate_errors(repo, writing=True):
         if not pr:
-            client().create_repo(repo, private=not public, exist_ok=True)
-        head = client().model_info(repo)
+            retry(lambda: client().create_repo(repo, private=not public, exist_ok=True), f"creating {repo}")
+        target = find_pull_request(repo, message) if pr else None
+        revision = target.git_reference if target else None
+        head = retry(lambda: client().model_info(repo, revision=revision), f"asking for {repo}")
         existing = [sibling.rfilename for sibling in head.siblings or ()]
         stale = [name for name in existing
                  if name not in names and any(fnmatch.fnmatch(name, pattern) for pattern in STALE)]
@@ -97,32 +105,67 @@ def push(folder: Path, repo: str, *, message: str, public: bool = False, pr: boo
         ]
         operations += [CommitOperationDelete(name) for name in stale]
         with without_progress():
-            commit, pr_url = create_commit(repo, operations, message, head.sha, pr)
-    check_upload(folder, names, repo, commit)
-    return PushResult(repo, commit, head.sha, pr_url or f"{page_url(repo)}/commit/{commit}", pr_url)
+            commit, pr_url = create_commit(repo, operations, message, head.sha, pr, target)
+    result = PushResult(repo, commit, head.sha, pr_url or f"{page_url(repo)}/commit/{commit}", pr_url)
+    with after_commit(result.url):
+        check_upload(folder, names, repo, commit)
+    return result
 
 
 def create_commit(
-    repo: str, operations: list[CommitOperationAdd | CommitOperationDelete], message: str, parent: str | None, pr: bool
+    repo: str, operations: list[CommitOperationAdd | CommitOperationDelete], message: str, parent: str | None, pr: bool,
+    target: Discussion | None,
 ) -> tuple[str, str | None]:
-    """Create one commit with a parent. After a lost response, look whether it landed before failing.
+    """Create one commit with a parent. After a lost response, look whether it landed before trying again.
+
+    Args:
+        repo: Where to.
+        operations: Files to write and to delete.
+        message: Title of the commit, and of a new pull request.
+        parent: Commit that it is made on.
+        pr: Commit to a pull request.
+        target: The pull request to update; None opens one.
 
     Returns:
         Commit and, for a pull request, its address.
     """
-    from huggingface_hub.errors import HfHubHTTPError
+    revision = target.git_reference if target else None
 
+    def send() -> tuple[str, str | None]:
+        info = client().create_commit(
+            repo, operations, commit_message=message, parent_commit=parent, create_pr=pr and not target, revision=revision)
+        return info.oid, target.url if target else info.pr_url
+
+    def find_landed(error: Exception) -> tuple[str, str | None] | None:
+        opened = find_pull_request(repo, message) if pr else None
+        if pr and opened is None:
+            return None
+        at = opened.git_reference if opened else None
+        history = retry(lambda: client().list_repo_commits(repo, revision=at), f"looking whether the commit is in {repo}")
+        newest = history[0]
+        landed = newest.title == message and newest.commit_id != parent and [
+            one.commit_id for one in history[1:2]] == ([parent] if parent else [])
+        return (newest.commit_id, opened.url if opened else None) if landed else None
+
+    return retry(send, f"the commit to {repo}", instead=find_landed)
+
+
+def find_pull_request(repo: str, title: str) -> Discussion | None:
+    """Return this user's newest open pull request of a title; None where there is none."""
+    me = retry(client().whoami, "asking who the token belongs to")["name"]
+    found = retry(lambda: list(client().get_repo_discussions(
+        repo, author=me, discussion_type="pull_request", discussion_status="open")), f"asking for pull requests of {repo}")
+    return next((one for one in found if one.is_pull_request and one.title == title), None)
+
+
+@contextlib.contextmanager
+def after_commit(url: str) -> Iterator[None]:
+    """Say in errors of the Hub that the commit has landed, and where."""
     try:
-        info = client().create_commit(repo, operations, commit_message=message, parent_commit=parent, create_pr=pr)
-        return info.oid, info.pr_url
-    except (http_error(), ConnectionError) as error:
-        if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code < 500:
-            raise
-        if not pr:
-            history = client().list_repo_commits(repo)
-            if len(history) > 1 and history[1].commit_id == parent and history[0].title == message:
-                return history[0].commit_id, None
-        raise
+        yield
+    except HubError as error:
+        raise type(error)(error.message, where=error.where, hint="\n".join(filter(None, [
+            f"The commit has landed: {url}", error.hint]))) from error
 
 
 def check_upload(folder: Path, names: Sequence[str], repo: str, revision: str) -> None:
@@ -132,7 +175,7 @@ def check_upload(folder: Path, names: Sequence[str], repo: str, revision: str) -
         Corrupt: a file differs.
     """
     with translate_errors(repo, revision):
-        info = client().model_info(repo, revision=revision, files_metadata=True)
+        info = retry(lambda: client().model_info(repo, revision=revision, files_metadata=True), f"asking for {repo}")
     listed = {s.rfilename: (s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or ()}
     for name in names:
         sha256, sha1 = listed.get(name, (None, None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def make_recipe(
             tables.setdefault(table, {})[name] = value
     else:
         tables = recipe.override(tables, set)
-    return recipe.build(tables), source
+    made = recipe.build(tables)
+    return replace(made, model=hub.repository_id(made.model)), source
 
 
 @guest.trains

@@ -79,8 +79,9 @@ def load(source: Any, stream: bool = False) -> DataSplits:
     if path.is_dir() or path.is_file():
         refuse_stream(stream, path.name)
         return from_disk(path)
-    match = HUB_ID.match(str(source))
-    if match and path.suffix not in Tables.suffixes and not str(source).startswith("."):
+    source = hub.repository_id(str(source), "dataset")
+    match = HUB_ID.match(source)
+    if match and path.suffix not in Tables.suffixes and not source.startswith("."):
         return from_hub(match["repo"], match["config"], match["revision"], stream)
     near = ""
     if path.parent.is_dir():

@@ -4,11 +4,12 @@ Every failure is raised as one of our errors, with the command that mends it. `h
 functions: it reads its environment at import, and takes time that `--help` should not spend.
 """
 
+from hubtune.hub.addresses import repository_id
 from hubtune.hub.download import PinnedRepo, RemoteFile, download, download_to, resolve, search, split_id
 from hubtune.hub.errors import not_cached_error
 from hubtune.hub.upload import PushResult, check_push, push
 
 __all__ = [
     "PinnedRepo", "PushResult", "RemoteFile", "check_push", "download", "download_to", "not_cached_error", "push",
-    "resolve", "search", "split_id",
+    "repository_id", "resolve", "search", "split_id",
 ]

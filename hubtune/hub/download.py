@@ -15,6 +15,7 @@ from typing import Any
 from hubtune import errors
 from hubtune.errors import HubError
 from hubtune.files import git_sha1_of, sha256_of
+from hubtune.hub.addresses import repository_id
 from hubtune.hub.errors import Kind, client, offline, translate_errors
 from hubtune.hub.retries import is_unreachable, retry
 
@@ -49,12 +50,12 @@ class PinnedRepo:
 
 
 def split_id(text: str) -> tuple[str, str | None]:
-    """Split `org/name@revision` into repository id and revision.
+    """Split `org/name@revision`, or an address of the Hub, into repository id and revision.
 
     Raises:
         NotFound: the text has another form.
     """
-    match = REPO_ID.match(text)
+    match = REPO_ID.match(repository_id(text))
     if match is None:
         raise errors.NotFound(f"'{text}' is neither a folder nor a repository id of the form org/name[@revision].")
     return match["repo"], match["revision"]

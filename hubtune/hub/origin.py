@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,9 @@ def locate(model: str, commit: str | None = None) -> Origin:
     path = Path(model).expanduser()
     if path.is_dir():
         return local_origin(path)
+    if path.is_file():
+        raise ModelError(f"'{model}' is a file; a model is the folder that holds it, with its config.json and tokenizer.",
+                         hint=f"Give the folder: --model {shlex.quote(str(Path(model).parent))}")
     if path.is_absolute() or model.startswith((".", "~")):
         raise ModelError(f"there is no folder '{model}'.", hint="Give --model a folder, or a Hub id such as org/name.")
     repo, revision = split_id(model)

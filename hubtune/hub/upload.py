@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hubtune import errors
 from hubtune.errors import HubError
 from hubtune.files import git_sha1_of, sha256_of
+from hubtune.hub.addresses import repository_id
 from hubtune.hub.download import without_progress
 from hubtune.hub.errors import LOGIN, client, describe_token, offline, page_url, translate_errors
 from hubtune.hub.retries import retry
@@ -35,7 +36,8 @@ class PushResult:
 
 
 def full_repo_id(repo: str) -> str:
-    """Return `me/name` for `name`: the namespace of the token where none is given."""
+    """Return `me/name` for `name`: the namespace of the token where none is given; and the id for an address."""
+    repo = repository_id(repo)
     if "/" in repo:
         return repo
     with translate_errors(repo):

@@ -175,9 +175,9 @@ def test_predictions_in_two_threads_take_turns() -> None:
 
 def test_the_run_of_another_process_says_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hubtune.errors import ResumeError
-    from hubtune.runs.run import RunElsewhere
+    from hubtune.runs.run import FollowerRun
 
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ResumeError, match="process 1 of 2 has no run"):
-        RunElsewhere(tmp_path).metrics  # noqa: B018
+        FollowerRun(tmp_path).metrics  # noqa: B018

@@ -6,7 +6,7 @@ Rows are encoded in batches, so that neither all rows nor all examples have to f
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -82,17 +82,25 @@ def encode_for_training(
     }
 
 
-def describe_truncated_rows(lengths: dict[str, Any], numbers: NDArray[np.int64] | None) -> str:
-    """List the first truncated rows, numbered from 1 as in the data: `row 17 (4,000 tokens)`.
+def number_truncated_rows(
+    lengths: dict[str, Any], numbers: Sequence[int] | NDArray[np.int64]
+) -> dict[str, Any]:
+    """Number the first truncated rows as the data does, from 1, for `run.json` and messages.
 
     Args:
         lengths: returned by `encode_for_training`.
-        numbers: the row in the data of each training row, if these were sampled.
+        numbers: the row in the data, from 0, of each training row.
     """
-    named = []
-    for truncated in lengths["first_rows_cut"]:
-        row = truncated["row"] if numbers is None else int(numbers[truncated["row"]])
-        named.append(f"row {row + 1} ({truncated['length']:,})")
+    renumbered = [
+        {**truncated, "row": int(numbers[truncated["row"]]) + 1}
+        for truncated in lengths["first_rows_cut"]
+    ]
+    return {**lengths, "first_rows_cut": renumbered}
+
+
+def describe_truncated_rows(lengths: dict[str, Any]) -> str:
+    """List the first truncated rows: `row 17 (4,000 tokens)`. lengths: numbered as in the data."""
+    named = [f"row {row['row']} ({row['length']:,})" for row in lengths["first_rows_cut"]]
     more = lengths["rows_cut"] - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
 

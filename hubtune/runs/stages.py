@@ -1,4 +1,4 @@
-"""The stages that cost compute: train, score, save, and prove what was saved."""
+"""The stages of a run that cost compute: load the model, train, evaluate, save and verify."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune import guest
 from hubtune.callbacks import Callbacks
-from hubtune.contract import CONTRACT, ReferenceTask
+from hubtune.contract import CONTRACT, Export, ReferenceTask
 from hubtune.contract.validation import checked
 from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import device, fp64, host_lock, memory, processes, sharding
-from hubtune.evaluation import inference, loss_checks, metrics, model_checks, verification
-from hubtune.evaluation.inference import Predictor
+from hubtune.devices.device import Compute
+from hubtune.evaluation import metrics, verification
+from hubtune.evaluation.inference import Predictor, add_reference_outputs
+from hubtune.evaluation.loss_checks import check_loss_is_sum
+from hubtune.evaluation.model_checks import check_model
 from hubtune.hub import card
 from hubtune.hub.origin import fetch
 from hubtune.models import loading, saving
@@ -32,166 +35,243 @@ from hubtune.training.state import prepare_module
 if TYPE_CHECKING:
     from torch.nn import Module
 
+Record = dict[str, Any]
+"""The contents of a run's `run.json`, which each stage completes."""
 
-def finish(folder: Path, prepared: Prepared, record: dict[str, Any], callbacks: Callbacks, *, resume: bool) -> None:
-    """Train, score, save and prove; the folder is then a finished run. Of several processes, the first writes."""
+
+def run_stages(
+    folder: Path, prepared: Prepared, record: Record, callbacks: Callbacks, *, resume: bool
+) -> None:
+    """Run all stages; the folder is then a finished run.
+
+    Every process loads, trains and evaluates; the first one alone writes.
+    """
     guest.keep_libraries()
     processes.join(device.kind())
     host_lock.clear()
     try:
-        compute = processes.together(planned(prepared, record, resume) if processes.is_first() else None)
-        assert compute is not None
+        compute = choose_compute(prepared, record, resume)
         with device.computing(compute):
-            outcome, compute = trained(folder, prepared, record, compute, callbacks, resume=resume)
+            prepared, context = load_model(folder, prepared, compute, resume)
+            outcome = train(context, record, callbacks)
+            record |= describe_training(prepared, context, outcome)
+            record |= evaluate(prepared, context.compute, outcome.model, callbacks)
+            model = gather_weights(prepared, context, outcome) if prepared.shard else outcome.model
             if not processes.is_first():
                 return
-            record |= saved_and_proven(folder, prepared, outcome, record, compute, callbacks)
+            record |= save_and_verify(folder, prepared, context.compute, model, record, callbacks)
     finally:
         processes.leave()
-    record["peak_memory_bytes"] = memory.peak(compute.device)
-    record["state"] = "trained"
+    record |= {"peak_memory_bytes": memory.peak(compute.device), "state": "trained"}
     write_record(folder, record)
     (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
-    for made in ("checkpoints", "features"):
-        shutil.rmtree(folder / made, ignore_errors=True)  # the result is in model/, and these are many times its size
+    for name in ("checkpoints", "features"):  # many times the size of the result
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def planned(prepared: Prepared, record: Mapping[str, Any], resume: bool) -> device.Compute:
-    """How steps are computed: as the run began, as another run did, or as is measured now; what only a model can tell is open."""
-    if resume:
-        known = {item.name for item in dataclasses.fields(device.Compute)}  # another version may have written others
-        return device.Compute(**{name: value for name, value in record["compute"].items() if name in known})
-    if prepared.settings.plan:
-        return device.plan_of(prepared.settings.plan, prepared.settings.precision)
-    compute = device.choose(prepared.settings.precision, prepared.settings.kernels)
-    return dataclasses.replace(compute, recompute=prepared.settings.gradient_checkpointing == "on")
+def choose_compute(prepared: Prepared, record: Mapping[str, Any], resume: bool) -> Compute:
+    """Choose how steps are computed, in the first process for all.
 
-
-def trained(
-    folder: Path, prepared: Prepared, record: dict[str, Any], compute: device.Compute, callbacks: Callbacks, *, resume: bool
-) -> tuple[Outcome, device.Compute]:
-    """Train and score, in every process; what was found goes into the record."""
-    prepared, context = loaded(folder, prepared, compute, resume)
-    with contextlib.closing(Loop(context, callbacks)) as loop:
-        if not resume:
-            begun(folder, prepared, record, loop)
-        outcome = loop.run()
-    compute = context.compute
-    record |= {
-        "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
-        "stopped_early": outcome.stopped_early, "acceleration": outcome.acceleration, "seconds": round(outcome.seconds, 3),
-        "parameters": {"total": prepared.parameters, "trainable": outcome.num_trainable},
-        "happened": {**outcome.throughput, "peak_memory_bytes": memory.peak(compute.device)},
-        "processes": {"count": processes.world(), "shard": "full" if prepared.shard else "none"},
-        **scored(prepared, outcome.model, compute, callbacks),
-    }
-    if prepared.shard:
-        outcome = dataclasses.replace(outcome, model=in_one(prepared, context, outcome))
-    return outcome, compute
-
-
-def begun(folder: Path, prepared: Prepared, record: dict[str, Any], loop: Loop) -> None:
-    """Before step 0: find out what memory suffices for, unless another run's plan says so, and record how steps are computed."""
-    context, callbacks = loop.context, loop.callbacks
-    if not prepared.settings.plan:
-        record["expected"] = {"peak_memory_bytes": memory_search.search(loop.state, loop.accumulation)}
-    record["compute"] = context.compute.as_dict()
-    if context.compute.uniform:
-        callbacks.on_warning("this model's outputs change with padding, so batches hold rows of equal length.")
-    if context.compute.recompute and prepared.settings.gradient_checkpointing == "auto":
-        callbacks.on_info("Gradient checkpointing is on: memory is short (steps take about a third longer).")
-    if processes.is_first():
-        write_record(folder, record)
-
-
-def in_one(prepared: Prepared, context: TrainingContext, outcome: Outcome) -> Module:
-    """The trained module with whole weights, in the first process: what was learnt, in the base as it is loaded.
-
-    FSDP knows no way back from parts; a strategy makes of the same base what it made before.
+    A resumed run computes as it began, `train.plan` as another run did. Model and memory may
+    change the choice (`load_model`, `fit_to_memory`).
     """
-    learnt = {name: sharding.whole(value.detach()).cpu() for name, value in checkpoint.moving(outcome.model, outcome.trainable).items()}
+    compute = None
+    if processes.is_first():
+        settings = prepared.settings
+        if resume:
+            known = {field.name for field in dataclasses.fields(Compute)}  # 0.1 wrote others
+            found = record["compute"].items()
+            compute = Compute(**{name: value for name, value in found if name in known})
+        elif settings.plan:
+            compute = device.plan_of(settings.plan, settings.precision)
+        else:
+            compute = device.choose(settings.precision, settings.kernels)
+            recompute = settings.gradient_checkpointing == "on"
+            compute = dataclasses.replace(compute, recompute=recompute)
+    compute = processes.together(compute)
+    assert compute is not None
+    return compute
+
+
+# -------------------------------------------------------------------------------------- load
+
+
+def load_model(
+    folder: Path, prepared: Prepared, compute: Compute, resume: bool
+) -> tuple[Prepared, TrainingContext]:
+    """Load the weights, and check model and loss; returns all that training needs.
+
+    Examples of a task with a reference model get its outputs.
+    """
+    task, base, data = prepared.task, prepared.base, prepared.data
+    loaded = loading.load(prepared.origin, base, task, prepared.strategy, prepared.settings.seed)
+    train = data.encoded["train"]
+    if not resume:
+        # Before they are sharded, whole weights may not fit the device.
+        place = "cpu" if prepared.shard else compute.device
+        checked_on = dataclasses.replace(compute, device=place)
+        found = check_model(loaded.model, task, base, train, checked_on,
+                            may_fall_back=prepared.settings.precision == "auto")
+        compute = dataclasses.replace(found, device=compute.device)
+    elif compute.precision == "fp64":
+        fp64.model(loaded.model)
+    if isinstance(task, ReferenceTask):
+        data = dataclasses.replace(data, encoded={
+            split: add_reference_outputs(loaded.model, task, base, encoded, compute.uniform)
+            for split, encoded in data.encoded.items()
+        })
+        prepared = dataclasses.replace(prepared, data=data)
+    if not resume:
+        check_loss_is_sum(loaded.model, task, base, data.encoded["train"])
+    return prepared, TrainingContext(
+        task, prepared.strategy, base, loaded.model, loaded.newly_initialized,
+        data.encoded["train"], data.encoded["validation"], data.rows["validation"],
+        prepared.settings, compute, folder, resume, data.windows, prepared.shard, data.row_numbers,
+    )
+
+
+# ------------------------------------------------------------------------------------- train
+
+
+def train(context: TrainingContext, record: Record, callbacks: Callbacks) -> Outcome:
+    """Train from step 0, or on from the newest checkpoint."""
+    with contextlib.closing(Loop(context, callbacks)) as loop:
+        if not context.resume:
+            fit_to_memory(loop, record)
+            report_compute(context, callbacks)
+            record["compute"] = context.compute.as_dict()
+            if processes.is_first():
+                write_record(context.folder, record)
+        return loop.run()
+
+
+def fit_to_memory(loop: Loop, record: Record) -> None:
+    """Search the largest micro-batch that fits in memory, unless another run's plan gives it."""
+    if not loop.context.settings.plan:
+        peak = memory_search.search(loop.state, loop.accumulation)
+        record["expected"] = {"peak_memory_bytes": peak}
+
+
+def report_compute(context: TrainingContext, callbacks: Callbacks) -> None:
+    """Report what the model and the memory make slower than usual."""
+    if context.compute.uniform:
+        callbacks.on_warning("this model's outputs change with padding, so batches hold rows of "
+                             "equal length.")
+    if context.compute.recompute and context.settings.gradient_checkpointing == "auto":
+        callbacks.on_info("Gradient checkpointing is on: memory is short (steps take about a "
+                          "third longer).")
+
+
+def describe_training(
+    prepared: Prepared, context: TrainingContext, outcome: Outcome
+) -> dict[str, Any]:
+    """Describe the training for `run.json`."""
+    peak = memory.peak(context.compute.device)
+    return {
+        "steps": outcome.steps, "epochs": round(outcome.epochs, 4), "best_step": outcome.best_step,
+        "stopped_early": outcome.stopped_early, "acceleration": outcome.acceleration,
+        "seconds": round(outcome.seconds, 3),
+        "parameters": {"total": prepared.num_parameters, "trainable": outcome.num_trainable},
+        "happened": {**outcome.throughput, "peak_memory_bytes": peak},
+        "processes": {
+            "count": processes.world(), "shard": "full" if prepared.shard else "none",
+        },
+    }
+
+
+def gather_weights(prepared: Prepared, context: TrainingContext, outcome: Outcome) -> Module:
+    """Return the trained module with whole weights in the first process; sharded in the others.
+
+    FSDP cannot unshard a module in place, so the trained weights are put into one that the strategy
+    prepares from the base model again.
+    """
+    trained = checkpoint.moving(outcome.model, outcome.trainable)
+    weights = {name: sharding.whole(value.detach()).cpu() for name, value in trained.items()}
     if not processes.is_first():
         return outcome.model
-    found = loading.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
-    state = prepared.strategy.state()
-    module = prepare_module(dataclasses.replace(context, model=found.model, newly_initialized=found.newly_initialized), outcome.plan)
-    prepared.strategy.restore(state)
-    checkpoint.put_back(module, learnt, outcome.trainable)
+    strategy = prepared.strategy
+    loaded = loading.load(
+        prepared.origin, prepared.base, prepared.task, strategy, prepared.settings.seed)
+    state = strategy.state()
+    whole = dataclasses.replace(
+        context, model=loaded.model, newly_initialized=loaded.newly_initialized)
+    module = prepare_module(whole, outcome.plan)
+    strategy.restore(state)
+    checkpoint.put_back(module, weights, outcome.trainable)
     return module
 
 
-def loaded(folder: Path, prepared: Prepared, compute: device.Compute, resume: bool) -> tuple[Prepared, TrainingContext]:
-    """The model with its weights, and all that the loop needs; examples with what the model as it is says of them."""
-    found = loading.load(prepared.origin, prepared.base, prepared.task, prepared.strategy, prepared.settings.seed)
-    if not resume:
-        alone = dataclasses.replace(compute, device="cpu") if prepared.shard else compute  # whole weights may not fit elsewhere
-        seen = model_checks.check_model(found.model, prepared.task, prepared.base, prepared.encoded["train"], alone,
-                                 may_fall_back=prepared.settings.precision == "auto")
-        compute = dataclasses.replace(seen, device=compute.device)
-    elif compute.precision == "fp64":
-        fp64.model(found.model)
-    if isinstance(prepared.task, ReferenceTask):
-        prepared = dataclasses.replace(prepared, encoded={
-            split: inference.add_reference_outputs(found.model, prepared.task, prepared.base, encoded, compute.uniform)
-            for split, encoded in prepared.encoded.items()
-        })
-    if not resume:
-        loss_checks.check_loss_is_sum(found.model, prepared.task, prepared.base, prepared.encoded["train"])
-    return prepared, TrainingContext(
-        prepared.task, prepared.strategy, prepared.base, found.model, found.newly_initialized, prepared.encoded["train"],
-        prepared.encoded["validation"], prepared.data.splits["validation"], prepared.settings, compute, folder, resume, prepared.windows,
-        prepared.shard,
-    )
+# ---------------------------------------------------------------------------------- evaluate
 
 
-def scored(prepared: Prepared, model: Module, compute: device.Compute, callbacks: Callbacks) -> dict[str, Any]:
-    """Metrics, intervals and reports on every split but train."""
-    task, base = prepared.task, prepared.base
-    found: dict[str, dict[str, Any]] = {"metrics": {}, "intervals": {}, "reports": {}}
-    for split, encoded in prepared.encoded.items():
-        if split == "train":
-            continue
+def evaluate(
+    prepared: Prepared, compute: Compute, model: Module, callbacks: Callbacks
+) -> dict[str, Any]:
+    """Compute metrics, confidence intervals and reports on every split but train."""
+    record: dict[str, dict[str, Any]] = {"metrics": {}, "intervals": {}, "reports": {}}
+    predictor = Predictor(
+        model, prepared.task, prepared.base, compute.uniform, compute.evaluation,
+        processes.state(), callbacks.on_progress)
+    for split, split_rows in prepared.data.rows.items():
+        encoded, rows = prepared.data.encoded[split], list(BatchedRows(split_rows))
         callbacks.on_progress_start(f"evaluating {split}", len(encoded.examples))
-        listed = list(BatchedRows(prepared.data.splits[split]))
-        predictor = Predictor(model, task, base, compute.uniform, compute.evaluation, processes.state(), callbacks.on_progress)
-        predictions = predictor.predict(listed, encoded)
+        predictions = predictor.predict(rows, encoded)
         callbacks.on_progress_end()
-        result = metrics.evaluate(task, predictions, listed, base)
-        for name, key in (("metrics", "metrics"), ("intervals", "intervals"), ("reports", "report")):
-            found[name][split] = result[key]
-    return found
+        result = metrics.evaluate(prepared.task, predictions, rows, prepared.base)
+        record["metrics"][split] = result["metrics"]
+        record["intervals"][split] = result["intervals"]
+        record["reports"][split] = result["report"]
+    return record
 
 
-def saved_and_proven(
-    folder: Path, prepared: Prepared, outcome: Outcome, record: Mapping[str, Any], compute: device.Compute,
+# --------------------------------------------------------------------------- save and verify
+
+
+def save_and_verify(
+    folder: Path, prepared: Prepared, compute: Compute, model: Module, record: Mapping[str, Any],
     callbacks: Callbacks,
 ) -> dict[str, Any]:
-    """Write the plain model for the Hub, and compare it in a fresh process with the one that was trained."""
-    seen = folder / "proof.safetensors"
+    """Save the model for the Hub, and verify in a clean process that it is the trained one."""
+    recorded = folder / "proof.safetensors"
+    validation = prepared.data.encoded["validation"]
     verification.record_outputs(
-        outcome.model, prepared.task, prepared.base, prepared.encoded["validation"], seen, compute.uniform
-    )
-    export = checked(prepared.strategy, "export", prepared.strategy.export(outcome.model))
-    place = folder / "model"
-    shutil.rmtree(place, ignore_errors=True)
-    saving.save(export, prepared.base, place, prepared.origin, prepared.task.files(prepared.base))
-    (place / RECORD).write_text(json.dumps({
-        "hubtune": version("hubtune"), "contract": CONTRACT,
-        "task": {"name": prepared.task.name, "options": dict(prepared.recipe.task.options), "plugin": record["plugins"]["task"]},
-        "strategy": {"name": prepared.strategy.name, "options": dict(prepared.recipe.strategy.options)},
-        "facts": record["facts"], "columns": record["data"]["columns"], "data": record["data"]["fingerprint"][:16],
-        "loads_with": export.loads_with, "limit": record["lengths"]["limit"], "base": {name: record["base"][name] for name in ("repo", "commit", "local")},
-    }, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    found = None
+        model, prepared.task, prepared.base, validation, recorded, compute.uniform)
+    export = save_model(folder / "model", prepared, model, record)
+    proof = None
     if prepared.settings.verify:
-        alone = "transformers and PEFT" if export.loads_with == "peft" else "transformers"
-        callbacks.on_info(f"Verifying the saved model in a clean process ({alone} only)")
+        libraries = "transformers and PEFT" if export.loads_with == "peft" else "transformers"
+        callbacks.on_info(f"Verifying the saved model in a clean process ({libraries} only)")
         origin = prepared.origin
-        found = verification.verify_model(verification.SavedModel(
-            place, prepared.task.model, export.loads_with, seen, fetch(origin, [*origin.small, *origin.weights]),
-            record["config"],
+        proof = verification.verify_model(verification.SavedModel(
+            folder / "model", prepared.task.model, export.loads_with, recorded,
+            fetch(origin, [*origin.small, *origin.weights]), record["config"],
         ))
     return {
-        "proof": found, "loads_with": export.loads_with,
+        "proof": proof, "loads_with": export.loads_with,
         "base_model_relation": "adapter" if export.loads_with == "peft" else "finetune",
     }
+
+
+def save_model(
+    folder: Path, prepared: Prepared, model: Module, record: Mapping[str, Any]
+) -> Export:
+    """Save the exported model, and beside it what hubtune needs to predict with it."""
+    task, strategy, base = prepared.task, prepared.strategy, prepared.base
+    export: Export = checked(strategy, "export", strategy.export(model))
+    shutil.rmtree(folder, ignore_errors=True)
+    saving.save(export, base, folder, prepared.origin, task.files(base))
+    recipe = record["recipe"]
+    options = {kind: {name: value for name, value in recipe[kind].items() if name != "name"}
+               for kind in ("task", "strategy")}
+    (folder / RECORD).write_text(json.dumps({
+        "hubtune": version("hubtune"), "contract": CONTRACT,
+        "task": {
+            "name": task.name, "options": options["task"], "plugin": record["plugins"]["task"],
+        },
+        "strategy": {"name": strategy.name, "options": options["strategy"]},
+        "facts": record["facts"], "columns": record["data"]["columns"],
+        "data": record["data"]["fingerprint"][:16], "loads_with": export.loads_with,
+        "limit": record["lengths"]["limit"],
+        "base": {name: record["base"][name] for name in ("repo", "commit", "local")},
+    }, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return export

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hubtune.callbacks import Callbacks
 from hubtune.contract import Base, Rows, Strategy, Task
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 class TrainingContext:
     """Task, strategy, model, data and settings of a training, and how it is computed.
 
-    windows: of streamed data, those that `train` is one of. shard: each process holds a part of the weights.
+    windows: of streamed data, those that `train` is one of. shard: each process holds a part of the
+    weights. row_numbers: the row in the data, from 0, of each row of train; None: the same.
     """
 
     task: Task[Any]
@@ -41,6 +45,7 @@ class TrainingContext:
     resume: bool = False
     windows: StreamWindows | None = None
     shard: bool = False
+    row_numbers: Sequence[int] | NDArray[np.int64] | None = None
 
     @property
     def may_recompute(self) -> bool:

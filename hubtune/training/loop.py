@@ -309,9 +309,12 @@ class Loop:
 
     def non_finite(self, step: int, rows: Any, result: StepResult) -> BaseException:
         """The error of a loss that is not finite."""
-        numbers = row_numbers(sorted(self.context.train.first + int(row) for row in rows))
+        found = sorted(self.context.train.first + int(row) for row in rows)
+        if self.context.row_numbers is not None:
+            found = [int(self.context.row_numbers[row]) for row in found]
         return processes.once(NonFiniteLoss(
-            f"the loss of step {step} is {sum(result.losses.values())}; its rows in train: {numbers}.",
+            f"the loss of step {step} is {sum(result.losses.values())}; its rows: "
+            f"{row_numbers(found)} of train.",
             hint="Try a lower train.learning_rate, or train.precision=fp32. The last good state: "
             f"hubtune train --resume {self.context.folder}",
         ))

@@ -11,7 +11,12 @@ import pytest
 from toy import Partial
 
 from hubtune import Base
-from hubtune.data.encoding import describe_truncated_rows, encode, encode_for_training
+from hubtune.data.encoding import (
+    describe_truncated_rows,
+    encode,
+    encode_for_training,
+    number_truncated_rows,
+)
 from hubtune.testing import models as tiny
 from hubtune.testing.models import MODEL_TYPES
 
@@ -155,6 +160,10 @@ def test_a_tiny_model_is_the_same_again_and_leaves_the_caller_s_generator(tmp_pa
 
 def test_truncated_rows_are_named_as_the_data_counts_them() -> None:
     said = sizes(3, 5, 4, 10, wanted=4)[1]
-    assert describe_truncated_rows(said, None) == "row 2 (5), row 4 (10)"
-    assert describe_truncated_rows(said, np.array([6, 8, 9, 40])) == "row 9 (5), row 41 (10)"
-    assert describe_truncated_rows(sizes(*[9] * 20, wanted=4)[1], None).endswith("row 8 (9) and 12 more")
+    numbered = number_truncated_rows(said, range(4))
+    assert [row["row"] for row in numbered["first_rows_cut"]] == [2, 4]
+    assert describe_truncated_rows(numbered) == "row 2 (5), row 4 (10)"
+    sampled = number_truncated_rows(said, np.array([6, 8, 9, 40]))
+    assert describe_truncated_rows(sampled) == "row 9 (5), row 41 (10)"
+    many = number_truncated_rows(sizes(*[9] * 20, wanted=4)[1], range(20))
+    assert describe_truncated_rows(many).endswith("row 8 (9) and 12 more")

@@ -92,8 +92,8 @@ def test_what_a_plugin_raises_stays_as_it_is(error: Exception) -> None:
 def test_in_fp64_a_step_has_one_gradient_however_it_is_cut(name: str, sizes: dict[str, Any], made: Any, tmp_path: Path) -> None:
     recipe = build({"task": {"name": "text-classification"}, "model": {"id": str(made(name, "llama", "ForCausalLM", **DECODER, **sizes))},
                     "train": {"precision": "fp64", "batch_size": 8}, "data": {}, "strategy": {}, "publish": {}})
-    prepared = preparation.prepare(recipe, Callbacks(), {"train": ROWS, "validation": ROWS})
-    _, work = stages.loaded(tmp_path, prepared, device.choose("fp64"), resume=False)
+    prepared, _ = preparation.prepare(recipe, Callbacks(), {"train": ROWS, "validation": ROWS})
+    _, work = stages.load_model(tmp_path, prepared, device.choose("fp64"), resume=False)
     assert not work.compute.uniform
     means, whole = gradients(work, [[*range(8)]])
     work.model.zero_grad()
@@ -145,7 +145,7 @@ def test_a_backbone_that_a_class_calls_otherwise_keeps_its_weights(tiny_model: A
     found = hubtune.train("question-answering", model=tiny_model("llama"), data={"train": rows, "validation": rows}, out=tmp_path / "run",
                           set={"train.max_steps": 1, "train.learning_rate": 1e-30})
     assert found.record["proof"]["largest_difference"] == 0.0
-    trained = dict(found.ready()[0].named_parameters())
+    trained = dict(found.load_weights()[0].named_parameters())
     for name, value in transformers.AutoModel.from_pretrained(tiny_model("llama")).named_parameters():
         assert torch.equal(trained[f"transformer.{name}"], value), name
 

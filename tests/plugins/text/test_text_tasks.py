@@ -132,7 +132,7 @@ def test_law_3_frozen_weights_stay_and_fresh_ones_train(strategy, tiny_model, ro
     run = hubtune.train("sentiment", model=tiny_model("bert"), data=rows, strategy=strategy, out=tmp_path / "run",
                         set={**FAST, "train.keep": "last", "train.weight_decay": 0.0})
     monkeypatch.undo()
-    after = loading.load(local_origin(run.folder / "model"), run.ready()[1], run.task, hubtune.Strategy(), 0).model
+    after = loading.load(local_origin(run.folder / "model"), run.load_weights()[1], run.task, hubtune.Strategy(), 0).model
     moved = {name for name, p in after.named_parameters() if not torch.equal(p, seen["before"][name])}
     newly_initialized = seen["fresh"]
     assert newly_initialized
@@ -206,7 +206,7 @@ def test_two_runs_of_one_recipe_are_one_and_the_same(tiny_model, rows, tmp_path)
 
 
 def test_a_loss_that_is_no_number_stops_and_names_its_step_and_rows(tiny_model, rows, tmp_path):
-    with pytest.raises(hubtune.HubtuneError, match=r"the loss of step \d+ is (nan|inf).*rows in train: rows") as stopped:
+    with pytest.raises(hubtune.HubtuneError, match=r"the loss of step \d+ is (nan|inf).*; its rows: rows .* of train") as stopped:
         hubtune.train("sentiment", model=tiny_model("bert"), data=rows, out=tmp_path / "run",
                       set={**FAST, "train.learning_rate": 1e30, "train.epochs": 4.0, "train.max_grad_norm": 0.0})
     assert stopped.value.kind == "non-finite-loss"
@@ -241,7 +241,7 @@ def test_the_head_learns_faster_where_everything_learns(tiny_model, rows, tmp_pa
     base = configuration.open_base(origin, task)
     base = configuration.apply_setup(base, task.model_config(run.record["facts"], base))
     start = dict(loading.load(origin, base, task, hubtune.Strategy(), seed=0).model.named_parameters())
-    moved = {name for name, p in run.ready()[0].named_parameters() if not torch.equal(p, start[name])}
+    moved = {name for name, p in run.load_weights()[0].named_parameters() if not torch.equal(p, start[name])}
     assert "bert.encoder.layer.0.output.dense.weight" in moved
     assert "classifier.weight" not in moved  # a rate of 0
 

@@ -1,4 +1,4 @@
-"""Data is prepared once on a host: the others take it over, and end with the first process when that fails."""
+"""Data is prepared once on a host: the other processes load it, and end with the first one when that fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hubtune.callbacks import Callbacks
 from hubtune.cli import commands
 from hubtune.devices import host_lock
 from hubtune.errors import DataError
-from hubtune.runs import preparation, shared_preparation
+from hubtune.runs import main_process_first, preparation
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a lock of this kind is not known to this system")
 
@@ -32,23 +32,35 @@ def rows() -> list[dict[str, str]]:
     return [{"text": f"{'good' if n % 2 else 'bad'} film {n}" + " and so on" * (n % 5), "label": "yes" if n % 2 else "no"} for n in range(24)]
 
 
-def described(prepared: preparation.Prepared) -> dict[str, Any]:
-    """All that training asks a preparation for."""
+def as_values(prepared: preparation.Prepared) -> dict[str, Any]:
+    """All that training needs, as values that compare."""
+    base, data = prepared.base, prepared.data
+    assert data.windows is None
     return {
-        "examples": {split: list(encoded.examples) for split, encoded in prepared.encoded.items()},
-        "sizes": {split: encoded.sizes.tolist() for split, encoded in prepared.encoded.items()},
-        "rows": {split: list(prepared.data.splits[split]) for split in prepared.encoded if split != "train"},
-        "base": [prepared.base.max_length, prepared.base.commit, prepared.base.config.to_dict()], "facts": prepared.dataset_info,
-        "settings": vars(prepared.settings), "parameters": prepared.parameters, "lengths": prepared.lengths, "shard": prepared.shard,
+        "examples": {split: list(encoded.examples) for split, encoded in data.encoded.items()},
+        "sizes": {split: encoded.sizes.tolist() for split, encoded in data.encoded.items()},
+        "rows": {split: list(rows) for split, rows in data.rows.items()},
+        "row_numbers": [int(number) for number in data.row_numbers],
+        "base": [base.max_length, base.commit, base.config.to_dict()],
+        "task": [prepared.task.name, vars(prepared.task.options)],
+        "strategy": [prepared.strategy.name, vars(prepared.strategy.options)],
+        "origin": [prepared.origin.commit, dict(prepared.origin.files)],
+        "settings": vars(prepared.settings), "num_parameters": prepared.num_parameters,
+        "shard": prepared.shard,
     }
 
 
-def taken(place: Path, model: Path) -> dict[str, Any]:
-    """What a process of several has prepared, after the first has cleared away what it handed over."""
+def prepare_in_each(place: Path, model: Path) -> dict[str, Any]:
+    """Prepare in one of several processes; the first has deleted what it saved before they return."""
     first = host_lock.is_first()
     if not first:
         preparation.prepare = None  # type: ignore[assignment]  # the others read and encode nothing
-    prepared = shared_preparation.prepare(made(model, fsdp="on"), Callbacks(), rows())
+    recipe = made(model, fsdp="on")
+    if first:
+        prepared, record = main_process_first.prepare(recipe, Callbacks(), rows())
+        assert record["lengths"]["rows"] == prepared.data.encoded["train"].rows
+    else:
+        prepared = main_process_first.follow(recipe, rows())
     while first and not (place.parent / "opened").exists():
         time.sleep(0.01)
     host_lock.clear()
@@ -56,26 +68,26 @@ def taken(place: Path, model: Path) -> dict[str, Any]:
         (place.parent / "opened").touch()
         while host_lock.folder().exists():
             time.sleep(0.01)
-        assert isinstance(prepared.encoded["train"].owner.base, np.memmap)
-    return described(prepared)
+        assert isinstance(prepared.data.encoded["train"].owner.base, np.memmap)
+    return as_values(prepared)
 
 
 @forks
-def test_the_others_take_over_what_the_first_has_prepared(tiny_model: Any, tmp_path: Path) -> None:
-    first, other = in_processes(2, tmp_path / "many", tiny_model("bert"), work=taken)
+def test_the_other_processes_load_what_the_first_has_prepared(tiny_model: Any, tmp_path: Path) -> None:
+    first, other = in_processes(2, tmp_path / "many", tiny_model("bert"), work=prepare_in_each)
     assert first == other
     assert first["examples"]["train"]
 
 
 def test_rows_without_a_flat_form_are_prepared_by_everyone(tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared = preparation.prepare(made(tiny_model("bert")), Callbacks(), rows())
+    prepared, record = preparation.prepare(made(tiny_model("bert")), Callbacks(), rows())
 
     def refuse(self: Any, folder: Path) -> None:
         raise ValueError("an open image")
 
-    monkeypatch.setattr(type(prepared.encoded["train"]), "save", refuse)
-    shared_preparation.hand_over(prepared, tmp_path)
-    assert shared_preparation.take_over(made(tiny_model("bert")), tmp_path) is None
+    monkeypatch.setattr(type(prepared.data.encoded["train"]), "save", refuse)
+    main_process_first.save(prepared, record["facts"], tmp_path)
+    assert main_process_first.load(made(tiny_model("bert")), tmp_path) is None
 
 
 def following() -> str:

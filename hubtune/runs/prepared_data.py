@@ -1,0 +1,150 @@
+"""Load the rows of a run, check them, and encode them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hubtune.callbacks import Callbacks
+from hubtune.contract import Base, ReferenceTask, Rows, Task
+from hubtune.contract.validation import checked
+from hubtune.data import encoding, splits
+from hubtune.data.columns import with_added_columns
+from hubtune.data.dataset import EncodedDataset
+from hubtune.data.row_batches import BatchedRows
+from hubtune.data.sources import DataSplits
+from hubtune.data.streaming import Stream, StreamWindows
+from hubtune.errors import RecipeError, ResumeError
+from hubtune.models import configuration
+from hubtune.recipe import Recipe, TrainConfig
+
+Record = Mapping[str, Any]
+"""The contents of a `run.json`."""
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Encoded examples by split, and the rows that are scored.
+
+    rows: of every split but train. row_numbers: the row in the data, from 0, of each row of train.
+    windows: of streamed data, those that the train examples are the first of.
+    """
+
+    encoded: Mapping[str, EncodedDataset]
+    rows: Mapping[str, Rows]
+    row_numbers: Sequence[int] | NDArray[np.int64]
+    windows: StreamWindows | None = None
+
+
+
+def load_data(
+    recipe: Recipe, task: Task[Any], source: Any, resumed: Record | None, callbacks: Callbacks
+) -> tuple[DataSplits, dict[str, Any]]:
+    """Load the rows of all splits, and what the task needs to know about them.
+
+    Raises:
+        ResumeError: the rows are not those that the resumed run began with.
+    """
+    data = splits.load_splits(recipe.data, task.columns, source)
+    if resumed and data.fingerprint != resumed["data"]["fingerprint"]:
+        raise ResumeError(
+            "the data has changed since the run began: "
+            f"{data.fingerprint[:12]} instead of {resumed['data']['fingerprint'][:12]}.",
+            hint="Put the old data back to go on, or train anew with --overwrite.",
+        )
+    columns = ", ".join(f"{role} <- {name}" for role, name in data.columns.items())
+    callbacks.on_info(f"columns: {columns}")
+    rows = {split: BatchedRows(found) for split, found in data.splits.items()}
+    dataset_info = checked(task, "validate_data", task.validate_data(rows))
+    data = splits.training_splits(
+        data, recipe.data, task.columns, recipe.train.seed, callbacks.on_warning)
+    data = replace(data, splits={
+        split: with_added_columns(found, task) for split, found in data.splits.items()})
+    counts = ", ".join(f"{len(found)} {split}" for split, found in data.splits.items())
+    callbacks.on_info(f"rows: {counts}")
+    return data, dataset_info
+
+
+def encode_splits(
+    task: Task[Any], data: DataSplits, base: Base, recipe: Recipe, settings: TrainConfig,
+    callbacks: Callbacks,
+) -> tuple[PreparedData, dict[str, Any]]:
+    """Encode all splits; returns the examples, and the lengths for `run.json`.
+
+    Only training rows are truncated at `train.max_length`: predictions read the text up to the
+    model's limit, as pipelines do. Of a stream, the first window of train is encoded.
+    """
+    configuration.set_length_limit(base, base.max_length)
+    train, window = data.splits["train"], 0
+    if isinstance(train, Stream):
+        window = window_size(recipe.data.buffer, settings.batch_size or 1, task, callbacks)
+    numbers = row_numbers(data)
+    first, lengths = encode_train(task, train, base, recipe.train.max_length, window, callbacks)
+    lengths = encoding.number_truncated_rows(lengths, numbers)
+    report_lengths(lengths, task.unit, callbacks)
+    encoded = {"train": first}
+    for split in [name for name in data.splits if name != "train"]:
+        callbacks.on_progress_start(f"encoding {split}", len(data.splits[split]))
+        encoded[split] = encoding.encode(
+            task, data.splits[split], base, base.max_length, callbacks.on_progress)
+    callbacks.on_progress_end()
+    windows = None
+    if isinstance(train, Stream):
+        windows = StreamWindows(task, train, base, lengths["max_length"], window, (0, first))
+    rows = {split: found for split, found in data.splits.items() if split != "train"}
+    return PreparedData(encoded, rows, numbers, windows), lengths
+
+
+def encode_train(
+    task: Task[Any], rows: Any, base: Base, wanted: int | None, window: int, callbacks: Callbacks
+) -> tuple[EncodedDataset, dict[str, Any]]:
+    """Encode the training rows, truncated at `wanted` or at a length that the rows suggest.
+
+    window: of a stream, the number of rows that are encoded.
+    """
+    limit = base.max_length
+    if wanted is not None and limit is not None and wanted > limit:
+        callbacks.on_warning(f"train.max_length={wanted} is above the model's limit of {limit} "
+                             f"tokens; {limit} is used.")
+        wanted = limit
+    rows = rows.read_range(0, window) if isinstance(rows, Stream) else rows
+    callbacks.on_progress_start("encoding train", len(rows))
+    return encoding.encode_for_training(task, rows, base, wanted, limit, callbacks.on_progress)
+
+
+def report_lengths(lengths: dict[str, Any], unit: str, callbacks: Callbacks) -> None:
+    """Report the lengths of the training rows, and warn about those that are truncated."""
+    truncation = "no truncation"
+    if lengths["rows_cut"]:
+        truncation = f"truncated at {lengths['max_length']}"
+        callbacks.on_warning(
+            f"{lengths['rows_cut']} of {lengths['rows']} rows are {truncation} {unit}: "
+            f"{lengths['tokens_cut']} of {lengths['tokens']} {unit} are lost. Raise it with --set "
+            f"train.max_length=N. In the data: {encoding.describe_truncated_rows(lengths)}."
+        )
+    callbacks.on_info(f"{unit.removesuffix('s')} lengths: median {lengths['median']}, "
+                      f"max {lengths['longest']} ({truncation})")
+
+
+def row_numbers(data: DataSplits) -> Sequence[int] | NDArray[np.int64]:
+    """Return the row in the data, from 0, of each row of train."""
+    train = data.splits["train"]
+    if "train" in data.row_numbers:
+        return data.row_numbers["train"]
+    first = train.first if isinstance(train, Stream) else 0
+    return range(first, first + len(train))
+
+
+def window_size(buffer: int, batch_size: int, task: Task[Any], callbacks: Callbacks) -> int:
+    """Return how many rows of a stream are shuffled together: a whole number of steps."""
+    if isinstance(task, ReferenceTask):
+        raise RecipeError(
+            f"'{task.name}' computes outputs of the untrained model for every row before step 0, "
+            "so its data cannot be streamed.", hint="Leave data.stream out.")
+    callbacks.on_warning(f"streaming: only a buffer of {buffer} rows is shuffled (data.buffer), "
+                         "so rows sorted by label stay nearly sorted.")
+    return max(1, buffer // batch_size) * batch_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -170,17 +171,37 @@ def run(found: dict[str, Any]) -> None:
     if compute:
         again = ", gradient checkpointing" if compute["recompute"] else ""
         out(f"compute   {compute['precision']} on {compute['device']} ({compute['why']}), micro-batches of at most {compute['limit']} tokens{again}")
-    expected, happened = found["expected"] or {}, found["happened"] or {}
-    out()
-    table(["", "expected", "measured"], [
-        ["seconds per epoch", *(figures.get("seconds_an_epoch") for figures in (expected, happened))],
-        ["peak memory", *(f"{figures['peak_memory_bytes'] / 1e9:.2f} GB" if figures.get("peak_memory_bytes") else None for figures in (expected, happened))],
-        ["tokens/s", None, happened.get("tokens_per_second")],
-        ["padding", None, f"{happened['padding']:.1%}" if happened else None],
-    ])
+    figures = run_figures(found["expected"] or {}, found["happened"] or {})
+    if figures:
+        out()
+    for name, text in figures.items():
+        out(f"{name:18} {text}")
     if found["metrics"]:
         out()
         metrics(found["metrics"], {})
+
+
+FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("seconds per epoch", "seconds_an_epoch", str), ("tokens/s", "tokens_per_second", str),
+    ("padding", "padding", "{:.1%}".format),
+    ("peak memory", "peak_memory_bytes", lambda number: f"{number / 1e9:.2f} GB"),
+)
+"""Figures of a run: name, key in `run.json`, format."""
+
+
+def run_figures(expected: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, str]:
+    """Describe the figures that are known of a run, measured and expected before step 0.
+
+    Only memory is estimated before step 0; records of 0.1 hold an estimate of the time too.
+    """
+    figures = {}
+    for name, key, text in FIGURES:
+        parts = [text(measured[key])] if measured.get(key) is not None else []
+        if expected.get(key) is not None:
+            parts.append(f"(expected {text(expected[key])})")
+        if parts:
+            figures[name] = " ".join(parts)
+    return figures
 
 
 def model(found: dict[str, Any]) -> None:

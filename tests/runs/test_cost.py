@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import hubtune
-from hubtune.cli import commands
+from hubtune.cli import commands, console
 
 ROWS = [{"text": "good " * (1 + n % 9) if n % 2 else "bad " * (2 + n % 7), "label": "yes" if n % 2 else "no"} for n in range(48)]
 SET = {"train.epochs": 2.0, "train.batch_size": 8, "train.precision": "fp32", "train.verify": False}
@@ -65,8 +65,20 @@ def test_a_run_says_what_it_expected_and_what_happened(tiny_model: Any, tmp_path
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(found))
     assert commands.main(["show", run]) == 0
     said = capsys.readouterr().out
-    for name in ("seconds per epoch", "peak memory", "tokens/s", "padding", "compute   fp32 on cpu"):
+    for name in ("seconds per epoch", "tokens/s", "padding", "compute   fp32 on cpu"):
         assert name in said
+    peak = happened["peak_memory_bytes"] / 1e9
+    expected = found["expected"]["peak_memory_bytes"] / 1e9
+    assert f"\npeak memory        {peak:.2f} GB (expected {expected:.2f} GB)\n" in said
+    assert said.count("(expected ") == 1  # of the time there is no estimate
+
+
+def test_only_known_figures_of_a_run_are_shown() -> None:
+    estimate = {"seconds_an_epoch": 0.027, "peak_memory_bytes": 640_000_000}
+    assert console.run_figures(estimate, {}) == {
+        "seconds per epoch": "(expected 0.027)", "peak memory": "(expected 0.64 GB)"}
+    assert console.run_figures({"peak_memory_bytes": None}, {"padding": 0.0}) == {"padding": "0.0%"}
+    assert console.run_figures({}, {}) == {}
 
 
 def test_a_plan_is_computed_as_another_run_was(tiny_model: Any, tmp_path: Path) -> None:

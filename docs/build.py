@@ -73,6 +73,7 @@ def commands() -> str:
     from hubtune.cli.commands import app
 
     program: Any = typer.main.get_command(app)
+    program.list_commands(None)  # adds those of plugins
     said = [f"`hubtune --version`: {next(p.help for p in program.params if '--version' in p.opts)}"]
     for name, command in program.commands.items():
         arguments = [p for p in command.params if p.param_type_name == "argument"]
@@ -127,6 +128,8 @@ def recipe_keys() -> str:
     parts = [
         ("[task]", [("`task.name`", "a task (see: hubtune tasks)", "text", "needed")]),
         ("[strategy]", [("`strategy.name`", "a strategy (see: hubtune strategies)", "text", code("full"))]),
+        ("[loss]", [("`loss.name`", "a loss in place of the task's own, for classification tasks (see: hubtune losses)", "text", ""),
+                    ("`loss.OPTION`", "an option of that loss, such as `loss.gamma`", "", "")]),
         ("[model]", [("`model.id`", "a Hub id `org/name[@revision]`, or a folder", "text", "needed")]),
         ("[data]", [*options_rows(DataConfig, "data"),
                     ("`data.ROLE`", "the column of a role of the task, such as `data.text` and `data.label`", "text",
@@ -162,6 +165,26 @@ def strategy_list() -> str:
                  f"{values or 'none'}.{needs}", f"After: {kind.paper}." if kind.paper else "",
                  plugin_options(kind, "strategy")]
     return "\n\n".join(filter(None, said))
+
+
+def loss_list() -> str:
+    """Every loss that comes with hubtune: its paper and options."""
+    from hubtune.contract import registry
+
+    said = []
+    for name, kind in sorted(registry.load().losses.items()):
+        said += [f"#### {name}", f"{kind.summary[0].upper()}{kind.summary[1:]}. For {' and '.join(kind.kinds)} labels.",
+                 f"After: {kind.paper}." if kind.paper else "", plugin_options(kind, "loss")]
+    return "\n\n".join(filter(None, said))
+
+
+def metric_list() -> str:
+    """Every metric that comes with hubtune."""
+    from hubtune.contract import registry
+
+    return table(("name", "what it is", "labels", "best"), (
+        (f"`{name}`", kind.summary, ", ".join(kind.kinds), "highest" if kind.higher_is_better else "lowest")
+        for name, kind in sorted(registry.load().metrics.items())))
 
 
 def plugin_options(kind: Any, prefix: str) -> str:
@@ -211,9 +234,10 @@ def contract(wanted: Callable[[ast.stmt], bool]) -> str:
 
 
 def contract_bodies() -> list[list[ast.stmt]]:
-    """What stands in the two modules that make the contract."""
+    """What stands in the modules that make the contract."""
     core = HERE.parent / "hubtune"
-    return [ast.parse((core / name).read_text(encoding="utf-8")).body for name in ("options.py", "contract/types.py", "contract/plugin.py", "contract/task.py", "contract/strategy.py", "contract/data_format.py", "contract/hooks.py")]
+    return [ast.parse((core / name).read_text(encoding="utf-8")).body for name in ("options.py", "contract/types.py", "contract/plugin.py", "contract/functions.py", "contract/task.py",
+                                                                           "contract/strategy.py", "contract/data_format.py", "contract/command.py", "contract/hooks.py")]
 
 
 def definition(node: Any, level: int) -> str:
@@ -252,9 +276,10 @@ def attributes_of(node: ast.ClassDef) -> Iterable[tuple[str, str]]:
 def kit() -> str:
     """What a test class of the conformance kit may say."""
     rows = []
-    for module, who in (("checks", "both"), ("tasks", "tasks"), ("strategies", "strategies")):
+    for module, name, who in (("checks", "Conformance", "all"), ("tasks", "TaskConformance", "tasks"),
+                              ("strategies", "StrategyConformance", "strategies")):
         body = ast.parse((HERE.parent / "hubtune" / "testing" / f"{module}.py").read_text(encoding="utf-8")).body
-        node = next(n for n in body if isinstance(n, ast.ClassDef) and n.name.endswith("Conformance"))
+        node = next(n for n in body if isinstance(n, ast.ClassDef) and n.name == name)
         for line, note in attributes_of(node):
             name, _, default = line.partition(" = ")
             if note:
@@ -269,7 +294,8 @@ def named(*names: str) -> Callable[[ast.stmt], bool]:
 
 def values(node: ast.stmt) -> bool:
     """Whether a definition is one of the plain values: neither a plugin class nor a hook, nor a helper of these."""
-    return isinstance(node, ast.ClassDef) and node.name not in ("Plugin", "Task", "Strategy", "DataFormat", "FileData", "NoOptions")
+    return isinstance(node, ast.ClassDef) and node.name not in (
+        "Plugin", "Task", "Strategy", "DataFormat", "FileData", "NoOptions", "LossFunction", "MetricFunction", "Command", "Table")
 
 
 def aliases() -> str:
@@ -286,7 +312,9 @@ def aliases() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands, "recipe-keys": recipe_keys, "task-list": task_list, "strategy-list": strategy_list,
     "kit": kit, "defaults-table": defaults_table, "error-kinds": error_kinds, "aliases": aliases,
-    "plugin": lambda: contract(named("Plugin", "option")), "task": lambda: contract(named("Task", "ContrastiveTask", "SamplingTask", "ReferenceTask", "GenerativeTask")),
+    "plugin": lambda: contract(named("Plugin", "option")), "task": lambda: contract(named("Task", "ClassificationTask", "ContrastiveTask", "SamplingTask", "ReferenceTask", "GenerativeTask")),
+    "functions": lambda: contract(named("LossFunction", "MetricFunction")), "command": lambda: contract(named("Command", "Table")),
+    "loss-list": loss_list, "metric-list": metric_list,
     "strategy": lambda: contract(named("Strategy", "StepStrategy", "OptimizerStrategy")), "format": lambda: contract(named("DataFormat", "FileData")), "values": lambda: contract(values),
     "hooks": lambda: contract(lambda node: isinstance(node, ast.FunctionDef) and node.name.startswith("hubtune_")),
 }

@@ -64,6 +64,9 @@ class TrainConfig:
     batch_norm: str = option(
         "frozen", "the running statistics of pretrained batch norms stay, or follow the data", choices=("frozen", "train")
     )
+    metrics: list[str] = option([], "further metrics, by name, for classification tasks (list: hubtune metrics)")
+    metric_for_best_model: str | None = option(
+        None, "the metric that decides which weights are best, one of train.metrics; none: the task's")
     keep: str = option("best", "which weights are the result", choices=("best", "last"))
     early_stopping_patience: int = option(3, "stop after this many validations without improvement; 0: never")
     evals_per_epoch: int | None = option(None, "validations per epoch; none: one")
@@ -98,6 +101,7 @@ class Recipe:
     model: str
     data: DataConfig = DataConfig()
     strategy: PluginChoice = PluginChoice("full")
+    loss: PluginChoice | None = None
     train: TrainConfig = TrainConfig()
     publish: PublishConfig = PublishConfig()
 
@@ -108,6 +112,7 @@ class Recipe:
         return {
             "task": {"name": self.task.name, **self.task.options},
             "strategy": {"name": self.strategy.name, **self.strategy.options},
+            **({"loss": {"name": self.loss.name, **self.loss.options}} if self.loss else {}),
             "model": {"id": self.model},
             "data": {**data, **columns},
             "train": as_table(self.train),
@@ -121,7 +126,7 @@ class Recipe:
         return tomlkit.dumps(without_none(self.as_dict()))
 
 
-TABLES = ("task", "strategy", "model", "data", "train", "publish")
+TABLES = ("task", "strategy", "loss", "model", "data", "train", "publish")
 
 
 def without_none(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -188,6 +193,10 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
     task = dict(tables.get("task", {}))
     strategy = dict(tables.get("strategy", {}))
     model = dict(tables.get("model", {}))
+    loss = dict(tables.get("loss", {}))
+    if loss and not isinstance(loss.get("name"), str):
+        raise RecipeError("no loss: [loss] needs a name beside its options.", where=where,
+                          hint="See which there are: hubtune losses\nFor example: --set loss.name=focal")
     if "name" not in task:
         raise RecipeError("no task: [task] needs a name.", hint="See which there are: hubtune tasks", where=where)
     if "id" not in model:
@@ -208,6 +217,7 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
     return Recipe(
         task=PluginChoice(str(task.pop("name")), task),
         strategy=PluginChoice(str(strategy.pop("name", "full")), strategy),
+        loss=PluginChoice(str(loss.pop("name")), loss) if loss else None,
         model=str(model["id"]),
         data=dataclasses.replace(fill(DataConfig, data, "data", where), columns=columns),
         train=checked(fill(TrainConfig, dict(tables.get("train", {})), "train", where), where),

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from hubtune.cli import plugin_commands
+from hubtune.cli import extra_commands, plugin_commands
 from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, screen, show_json
 from hubtune.devices import host_lock, memory, processes
 from hubtune.errors import HubtuneError, PluginError, RecipeError
 
 app = typer.Typer(
-    name="hubtune", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
+    name="hubtune", cls=extra_commands.Group, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Fine-tune models of the Hugging Face Hub on your data, verify, publish.",
     epilog="Example: hubtune train sentiment --model ORG/NAME --data reviews.csv",
@@ -237,7 +237,8 @@ def search(
                   [[m["id"], m["pipeline_tag"], m["downloads"], m["likes"]] for m in found])
 
 
-for command in (plugin_commands.tasks, plugin_commands.strategies, plugin_commands.plugins, plugin_commands.plugin, plugin_commands.recipe):
+for command in (plugin_commands.tasks, plugin_commands.strategies, plugin_commands.losses, plugin_commands.metrics,
+                plugin_commands.plugins, plugin_commands.plugin, plugin_commands.recipe):
     app.command()(command)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hubtune.callbacks import Callbacks
-from hubtune.contract import CONTRACT, Plugin, Task, registry
+from hubtune.contract import CONTRACT, ClassificationTask, Plugin, Task, registry
 from hubtune.errors import MissingExtra, UnknownPlugin, did_you_mean
 from hubtune.options import describe
 from hubtune.recipe import DataConfig, PluginChoice, PublishConfig, TrainConfig
@@ -30,7 +30,7 @@ def options_of(kind: type[Any]) -> dict[str, dict[str, Any]]:
 
 
 def common(kind: type[Plugin[Any]], plugins: registry.Registry) -> dict[str, Any]:
-    """What tasks and strategies both say of themselves."""
+    """What plugins of all kinds that have options say of themselves."""
     reason = registry.unavailable(kind)
     return {
         "name": kind.name, "summary": kind.summary, "plugin": plugins.origin(kind).name,
@@ -60,11 +60,25 @@ def strategies() -> dict[str, Any]:
     ]}
 
 
+def losses() -> dict[str, Any]:
+    """The losses there are."""
+    plugins = registry.load()
+    return {"losses": [{**common(kind, plugins), "paper": kind.paper, "kinds": list(kind.kinds)}
+                       for _, kind in sorted(plugins.losses.items())]}
+
+
+def metrics() -> dict[str, Any]:
+    """The metrics there are, beside those of tasks."""
+    plugins = registry.load()
+    return {"metrics": [{**common(kind, plugins), "higher_is_better": kind.higher_is_better, "kinds": list(kind.kinds)}
+                        for _, kind in sorted(plugins.metrics.items())]}
+
+
 def plugins() -> dict[str, Any]:
     """The plugins there are, and what became of each."""
-    names = ("name", "version", "source", "status", "reason", "tasks", "strategies", "formats")
+    names = ("name", "version", "source", "status", "reason")
     return {"contract": CONTRACT, "plugins": [
-        {name: getattr(found, name) for name in names} for found in registry.load().plugins
+        {**{name: getattr(found, name) for name in names}, **found.brings} for found in registry.load().plugins
     ]}
 
 
@@ -87,6 +101,8 @@ def show(items: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
 
     def cell(item: Mapping[str, Any], column: str) -> object:
         value = item[column]
+        if isinstance(value, list):
+            return ", ".join(value)
         return value["name"] if isinstance(value, dict) else value
 
     console.table(columns, [[cell(item, column) for column in columns] for item in items])
@@ -125,6 +141,7 @@ def commented_recipe(task: str, model: str = "", data: str = "", strategy: str =
     chosen, way = plugins.tasks[task], plugins.strategies[strategy]
     document = tomlkit.document()
     document.add(tomlkit.comment("A recipe: everything a run is. Train with: hubtune train recipe.toml"))
+    loss = tomlkit.comment('[loss]: a loss of a classification task in place of its own (list: hubtune losses); name = "focal"')
     tables: list[tuple[str, dict[str, Any], type[Any]]] = [
         ("task", {"name": task}, chosen.Options), ("strategy", {"name": strategy}, way.Options),
         ("model", {"id": model or "org/name"}, object), ("data", {"source": data or "data.csv"}, DataConfig),
@@ -146,6 +163,8 @@ def commented_recipe(task: str, model: str = "", data: str = "", strategy: str =
         if name == "data":
             _column_comments(table, chosen)
         document.add(name, table)
+        if name == "strategy" and issubclass(chosen, ClassificationTask):
+            document.add(loss)
     return tomlkit.dumps(document)
 
 

@@ -28,8 +28,12 @@ PluginFiles = Annotated[list[str] | None, typer.Option(
 class PluginKind(enum.StrEnum):
     """The kind of a plugin."""
 
-    task = "task"
-    strategy = "strategy"
+    TASK = "task"
+    STRATEGY = "strategy"
+    LOSS = "loss"
+    METRIC = "metric"
+    FORMAT = "format"
+    COMMAND = "command"
 
 
 class Action(enum.StrEnum):
@@ -68,6 +72,24 @@ def strategies(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug
     tell_of_set_apart()
 
 
+def losses(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the losses to choose for classification tasks."""
+    from hubtune.cli import listings
+
+    found = listings.losses()
+    show_json(found) if as_json else listings.show(found["losses"], ["name", "summary", "kinds", "paper", "reason"])
+    tell_of_set_apart()
+
+
+def metrics(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the metrics to choose for classification tasks."""
+    from hubtune.cli import listings
+
+    found = listings.metrics()
+    show_json(found) if as_json else listings.show(found["metrics"], ["name", "summary", "kinds", "plugin", "reason"])
+    tell_of_set_apart()
+
+
 def tell_of_set_apart() -> None:
     """On stderr, the plugins that a list lacks since they cannot be used."""
     from hubtune.contract import registry
@@ -100,14 +122,14 @@ def plugins(
 def plugin(
     action: Annotated[Action, typer.Argument(help="new: write a package with a plugin and its tests.")],
     name: Annotated[str, typer.Argument(help="The name, such as toxic-spans.")],
-    kind: Annotated[PluginKind, typer.Option(help="The kind of plugin.")] = PluginKind.task,
+    kind: Annotated[PluginKind, typer.Option(help="The kind of plugin.")] = PluginKind.TASK,
     out: Annotated[str | None, typer.Option(help="The folder to write  [default: hubtune-NAME]")] = None,
     as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Start a plugin package: module, tests, packaging, CI."""
-    from hubtune.contract import scaffold
+    from hubtune.contract.scaffold import distribution
 
-    made = scaffold.new(name, kind.value, out)
+    made = distribution.new(name, kind.value, out)
     if as_json:
         show_json(made)
         return

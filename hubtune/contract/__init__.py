@@ -1,13 +1,22 @@
-"""The contract between the core and its plugins: all that a task or a strategy may import.
+"""The contract between the core and its plugins: all that a plugin may import.
 
 Nothing heavy is imported here, so that listing plugins stays cheap. Shapes and units are in the docstrings.
 """
 
+from hubtune.contract.command import Command, Table
 from hubtune.contract.data_format import DataFormat, FileData
+from hubtune.contract.functions import LossFunction, MetricFunction
 from hubtune.contract.hooks import hookimpl, hookspec
 from hubtune.contract.plugin import CONTRACT, Plugin
 from hubtune.contract.strategy import OptimizerStrategy, StepStrategy, Strategy
-from hubtune.contract.task import ContrastiveTask, GenerativeTask, ReferenceTask, SamplingTask, Task
+from hubtune.contract.task import (
+    ClassificationTask,
+    ContrastiveTask,
+    GenerativeTask,
+    ReferenceTask,
+    SamplingTask,
+    Task,
+)
 from hubtune.contract.types import (
     Base,
     Batch,
@@ -15,6 +24,7 @@ from hubtune.contract.types import (
     Example,
     ExampleRNG,
     Export,
+    LabelKind,
     LoadsWith,
     Loss,
     Metric,
@@ -30,7 +40,9 @@ __all__ = [
     "CONTRACT",
     "Base",
     "Batch",
+    "ClassificationTask",
     "Column",
+    "Command",
     "ContrastiveTask",
     "DataFormat",
     "Example",
@@ -38,9 +50,12 @@ __all__ = [
     "Export",
     "FileData",
     "GenerativeTask",
+    "LabelKind",
     "LoadsWith",
     "Loss",
+    "LossFunction",
     "Metric",
+    "MetricFunction",
     "ModelSetup",
     "OptimizerStrategy",
     "Phase",
@@ -53,6 +68,7 @@ __all__ = [
     "SamplingTask",
     "StepStrategy",
     "Strategy",
+    "Table",
     "Task",
     "hookimpl",
     "hookspec",

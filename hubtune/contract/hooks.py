@@ -7,7 +7,9 @@ from typing import Any
 
 import pluggy
 
+from hubtune.contract.command import Command
 from hubtune.contract.data_format import DataFormat
+from hubtune.contract.functions import LossFunction, MetricFunction
 from hubtune.contract.strategy import Strategy
 from hubtune.contract.task import Task
 
@@ -26,5 +28,20 @@ def hubtune_strategies() -> Iterable[type[Strategy[Any]]]:  # type: ignore[empty
 
 
 @hookspec
+def hubtune_losses() -> Iterable[type[LossFunction[Any]]]:  # type: ignore[empty-body]
+    """The loss classes of this plugin module."""
+
+
+@hookspec
+def hubtune_metrics() -> Iterable[type[MetricFunction[Any]]]:  # type: ignore[empty-body]
+    """The metric classes of this plugin module."""
+
+
+@hookspec
 def hubtune_formats() -> Iterable[type[DataFormat[Any]]]:  # type: ignore[empty-body]
     """The data format classes of this plugin module."""
+
+
+@hookspec
+def hubtune_commands() -> Iterable[type[Command[Any]]]:  # type: ignore[empty-body]
+    """The subcommand classes of this plugin module."""

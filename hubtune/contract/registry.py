@@ -6,26 +6,26 @@ Plugins come through the entry points of the group `hubtune`, one module each; t
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import pluggy
 
 from hubtune.contract import hooks, local_files, migration
+from hubtune.contract.class_checks import KINDS, WORDS, check_class, kind_of
+from hubtune.contract.command import Command
 from hubtune.contract.data_format import DataFormat
-from hubtune.contract.plugin import CONTRACT, Plugin
-from hubtune.contract.strategy import OptimizerStrategy, StepStrategy, Strategy
-from hubtune.contract.task import ContrastiveTask, GenerativeTask, ReferenceTask, SamplingTask, Task
-from hubtune.contract.types import Column, Metric
-from hubtune.defaults import OPEN
+from hubtune.contract.functions import LossFunction, MetricFunction
+from hubtune.contract.plugin import Plugin
+from hubtune.contract.strategy import Strategy
+from hubtune.contract.task import Task
 from hubtune.errors import (
     BrokenPlugin,
     ContractMismatch,
@@ -40,10 +40,6 @@ from hubtune.options import fill
 from hubtune.recipe import PluginChoice
 
 GROUP = "hubtune"
-KINDS: dict[str, type[Plugin[Any]]] = {"tasks": Task, "strategies": Strategy, "formats": DataFormat}
-"""Kinds of plugin classes: each has a hook `hubtune_KIND`."""
-CAPABILITIES = (ContrastiveTask, SamplingTask, ReferenceTask, GenerativeTask, StepStrategy, OptimizerStrategy)
-"""Base classes for what a plugin can do beyond its kind."""
 PluginT = TypeVar("PluginT", bound=Plugin[Any])
 
 
@@ -57,9 +53,8 @@ class Found:
     status: str = "ok"
     reason: str | None = None
     error: Exception | None = None
-    tasks: list[str] = field(default_factory=list)
-    strategies: list[str] = field(default_factory=list)
-    formats: list[str] = field(default_factory=list)
+    brings: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    """Names of its classes, by kind."""
 
     def set_apart(self, status: str, error: Exception) -> None:
         """Keep the plugin out of everything, with the reason."""
@@ -76,13 +71,16 @@ class Found:
 
 
 class Registry:
-    """Tasks, strategies and data formats by name, and the plugins that they come from."""
+    """Plugin classes by kind and name, and the modules that they come from."""
 
     def __init__(self) -> None:
         self.plugins: list[Found] = []
         self.tasks: dict[str, type[Task[Any]]] = {}
         self.strategies: dict[str, type[Strategy[Any]]] = {}
+        self.losses: dict[str, type[LossFunction[Any]]] = {}
+        self.metrics: dict[str, type[MetricFunction[Any]]] = {}
         self.formats: dict[str, type[DataFormat[Any]]] = {}
+        self.commands: dict[str, type[Command[Any]]] = {}
         self._origin: dict[type, Found] = {}
 
     def add(self, name: str, load: Callable[[], object], *, version: str = "", source: str = "") -> Found:
@@ -101,7 +99,7 @@ class Registry:
                     check_class(item, KINDS[kind])
                 self._refuse_taken(classes, getattr(self, kind))
             if not any(given.values()):
-                raise BrokenPlugin(f"'{name}' gives no {listing(KINDS)}: is a hook missing @hookimpl?")
+                raise BrokenPlugin(f"'{name}' gives no {listing(WORDS.values())}: is a hook missing @hookimpl?")
         except PluginError as error:
             found.set_apart("refused", error)
             return found
@@ -114,7 +112,7 @@ class Registry:
             return found
         for kind, classes in given.items():
             getattr(self, kind).update({item.name: item for item in classes})
-            setattr(found, kind, [item.name for item in classes])
+            found.brings[kind] = [item.name for item in classes]
             self._origin |= dict.fromkeys(classes, found)
         return found
 
@@ -131,7 +129,7 @@ class Registry:
         """Take a class in place of any other of its name, as tests do with what is not installed."""
         if kind in self._origin:
             return
-        name = next(name for name, parent in KINDS.items() if issubclass(kind, parent))
+        name = kind_of(kind)
         check_class(kind, KINDS[name])
         getattr(self, name)[kind.name] = kind
         self._origin[kind] = Found(kind.__module__, "", kind.__module__)
@@ -140,6 +138,11 @@ class Registry:
         """The plugin that a class, or the class that it specialises, came from."""
         return next(self._origin[made] for made in kind.__mro__ if made in self._origin)
 
+    def came_from(self, kind: type[Plugin[Any]]) -> dict[str, str]:
+        """Where a class came from, for a record: a resume without it says what to install."""
+        found = self.origin(kind)
+        return {"plugin": found.name, "distribution": found.source, "version": found.version}
+
     def set_apart(self) -> list[Found]:
         """The plugins that somebody wants and nobody can use."""
         return [found for found in self.plugins if found.error is not None]
@@ -147,30 +150,44 @@ class Registry:
     def task(self, chosen: PluginChoice, came: Mapping[str, str] | None = None) -> Task[Any]:
         """The task with its options, or an error that says what is wrong and what there is. came: of a run or a model, where its
         record says that the plugin came from."""
-        return self._make(self.tasks, chosen, "task", "tasks", came)
+        return self._make(self.tasks, chosen, came)
 
     def strategy(self, chosen: PluginChoice, came: Mapping[str, str] | None = None) -> Strategy[Any]:
         """The strategy, likewise."""
-        return self._make(self.strategies, chosen, "strategy", "strategies", came)
+        return self._make(self.strategies, chosen, came)
 
-    def _make(self, table: dict[str, type[PluginT]], chosen: PluginChoice, kind: str, kinds: str, came: Mapping[str, str] | None) -> PluginT:
+    def loss(self, chosen: PluginChoice, came: Mapping[str, str] | None = None) -> LossFunction[Any]:
+        """The loss, likewise."""
+        return self._make(self.losses, chosen, came)
+
+    def metric(self, name: str, came: Mapping[str, str] | None = None) -> MetricFunction[Any]:
+        """The metric, likewise."""
+        return self._make(self.metrics, PluginChoice(name), came)
+
+    def _make(self, table: dict[str, type[PluginT]], chosen: PluginChoice, came: Mapping[str, str] | None) -> PluginT:
+        kinds = next(kind for kind in KINDS if getattr(self, kind) is table)
+        kind = WORDS[kinds]
         plugin = table.get(chosen.name)
         if plugin is None:
-            for found in self.plugins:
-                if found.name == chosen.name and found.error is not None:
-                    raise BrokenPlugin(
-                        f"the plugin '{found.name}' of {found.trouble}",
-                        hint="See all of them with: hubtune plugins",
-                    ) from found.error
-            named = [found.trouble for found in self.set_apart() if found.source.endswith(".py") or not found.source]
-            wrong, ways = self._gone(f"the {kind} '{chosen.name}'", came) if came and came["version"] else (
-                f"no {kind} named '{chosen.name}'.{did_you_mean(chosen.name, table)} Installed: {listing(sorted(table), 30) or 'none'}.", [])
-            raise UnknownPlugin(wrong, hint="\n".join([*ways, *named, f"See what each does with: hubtune {kinds}"]))
+            raise self._unknown(kind, kinds, chosen.name, came)
         reason = unavailable(plugin)
         if reason:
             raise MissingExtra(f"the {kind} '{chosen.name}' cannot run here: {reason}")
         made = plugin.for_options(chosen.options)
         return cast(PluginT, made(fill(made.Options, chosen.options, kind)))
+
+    def _unknown(self, kind: str, kinds: str, name: str, came: Mapping[str, str] | None) -> PluginError:
+        """The error for a name that no plugin has: that of the broken plugin, or what there is, or what to install."""
+        for found in self.plugins:
+            if found.name == name and found.error is not None:
+                broken = BrokenPlugin(f"the plugin '{found.name}' of {found.trouble}", hint="See all of them with: hubtune plugins")
+                broken.__cause__ = found.error
+                return broken
+        table = getattr(self, kinds)
+        named = [found.trouble for found in self.set_apart() if found.source.endswith(".py") or not found.source]
+        wrong, ways = self._gone(f"the {kind} '{name}'", came) if came and came["version"] else (
+            f"no {kind} named '{name}'.{did_you_mean(name, table)} Installed: {listing(sorted(table), 30) or 'none'}.", [])
+        return UnknownPlugin(wrong, hint="\n".join([*ways, *named, f"See what each does with: hubtune {kinds}"]))
 
     def _gone(self, what: str, came: Mapping[str, str]) -> tuple[str, list[str]]:
         """What to say of a plugin that was here when a record was written, and how to get it back."""
@@ -185,58 +202,6 @@ class Registry:
         if found.status != "ok":
             return f"{made} is {found.status}: {found.reason}", []
         return f"{made} has none of that name in version {found.version}.", [f"Install the other with: pip install {source}=={version}"]
-
-
-def check_class(kind: Any, parent: type[Plugin[Any]]) -> None:
-    """Refuse a class that does not follow the contract, before anything lists or runs it."""
-    label = getattr(kind, "__qualname__", repr(kind))
-    if not (isinstance(kind, type) and issubclass(kind, parent)):
-        raise BrokenPlugin(f"{label} is not a subclass of hubtune.{parent.__name__}.")
-    if getattr(kind, "contract", None) != CONTRACT:
-        raise migration.mismatch_of_class(kind, parent)
-    wanted: dict[str, type] = {"name": str, "summary": str}
-    if parent is Task:
-        wanted |= {"columns": tuple, "metric": Metric, "model": str, "pipeline_tag": str}
-    wrong = [f"{name} (a {what.__name__})" for name, what in wanted.items() if not isinstance(getattr(kind, name, None), what)]
-    if wrong:
-        raise BrokenPlugin(f"{label} lacks {listing(wrong)}.")
-    if parent is Task and not all(isinstance(column, Column) for column in kind.columns):  # type: ignore[attr-defined]
-        raise BrokenPlugin(f"{label}.columns holds something that is no hubtune.Column.")
-    refuse_lacking(kind, parent)
-    if not (isinstance(kind.requires, tuple) and all(isinstance(name, str) and name for name in kind.requires)):
-        raise BrokenPlugin(f"{label}.requires is no tuple of package names: {kind.requires!r}.")
-    wishes = getattr(kind, "defaults", {})
-    if not isinstance(wishes, Mapping) or not set(wishes) <= set(OPEN):
-        raise BrokenPlugin(f"{label}.defaults holds something other than {listing(OPEN, 20)}: {wishes!r}.")
-    if not dataclasses.is_dataclass(kind.Options):
-        raise BrokenPlugin(f"{label}.Options is no dataclass.")
-    try:
-        kind.Options()
-        typing.get_type_hints(kind.Options)
-    except (TypeError, NameError) as error:
-        raise BrokenPlugin(f"{label}.Options has an option without a default, or of an unknown type: {error}.") from error
-
-
-def refuse_lacking(kind: type[Plugin[Any]], parent: type[Plugin[Any]]) -> None:
-    """Refuse a class without a method that every run calls."""
-    lacking = sorted(getattr(kind, "__abstractmethods__", ()))
-    for base in CAPABILITIES:
-        for name in sorted(vars(base).keys() - dir(parent)):
-            if issubclass(base, parent) and not issubclass(kind, base) and callable(getattr(kind, name, None)):
-                raise BrokenPlugin(f"{kind.__qualname__} has a method `{name}`, which hubtune calls of a {base.__name__} only. "
-                                   f"Derive it from {base.__name__}.")
-    if lacking:
-        raise BrokenPlugin(f"{kind.__qualname__} lacks {listing(f'`{name}`' for name in lacking)}.{misspelt(kind, parent)}")
-
-
-def misspelt(kind: type[Plugin[Any]], parent: type[Plugin[Any]]) -> str:
-    """A method that the contract does not know, beside the one of nearly that name that the class does not have; or nothing."""
-    own = {name for made in kind.__mro__ if not issubclass(parent, made) for name in vars(made)} - set(dir(parent))
-    left = [name for name in vars(parent) if callable(getattr(parent, name)) and getattr(kind, name) is getattr(parent, name)]
-    for name in sorted(own):
-        if callable(getattr(kind, name)) and (near := did_you_mean(name, left, cutoff=0.8)):
-            return f" It has a method `{name}`, which hubtune never calls.{near}"
-    return ""
 
 
 def unavailable(plugin: type[Plugin[Any]]) -> str | None:
@@ -255,12 +220,13 @@ def importable(name: str) -> bool:
         return False
 
 
-def load() -> Registry:
-    """Every plugin that is installed and wanted."""
+def load(hook: str | None = None) -> Registry:
+    """Every plugin that is installed and wanted. hook: import only modules that may have this one."""
     wanted = os.environ.get("HUBTUNE_PLUGINS", "").strip()
     names = {name.strip() for name in wanted.split(",")} if wanted not in ("", "none", "own") else None
     registry = Registry()
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (not is_own(point), point.name)):
+    points = [point for point in entry_points(group=GROUP) if hook is None or mentions(point.module, hook)]
+    for point in sorted(points, key=lambda point: (not is_own(point), point.name)):
         version, source = distribution(point)
         off = wanted == "none" or (wanted == "own" and not is_own(point)) or (names is not None and point.name not in names)
         if off:
@@ -273,6 +239,16 @@ def load() -> Registry:
         registry.plugins.append(found := Found(name, "", ""))
         found.set_apart("refused", UnknownPlugin("HUBTUNE_PLUGINS names it, and it is not installed"))
     return registry
+
+
+def mentions(module: str, word: str) -> bool:
+    """Whether the source of a module, which is not imported, may hold a word; True where it cannot be read."""
+    try:
+        spec = importlib.util.find_spec(module)
+        text = Path(str(spec.origin)).read_text(encoding="utf-8") if spec else ""
+    except (ImportError, ValueError, OSError):
+        return True
+    return word in text or "import *" in text
 
 
 def is_own(point: EntryPoint) -> bool:

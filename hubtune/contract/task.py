@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from hubtune.contract.functions import LossFunction, MetricFunction
 from hubtune.contract.plugin import OptionsT, Plugin
 from hubtune.contract.types import (
     Base,
@@ -13,6 +14,7 @@ from hubtune.contract.types import (
     Column,
     Example,
     ExampleRNG,
+    LabelKind,
     Loss,
     Metric,
     ModelSetup,
@@ -145,6 +147,49 @@ class Task(Plugin[OptionsT]):
     def files(self, base: Base) -> dict[str, str]:
         """Return more files to publish, by name: what another library needs to load the model. Default: none."""
         return {}
+
+
+class ClassificationTask(Task[OptionsT]):
+    """A task that gives each target a logit per label, so that users may choose its loss and further metrics.
+
+    With a loss of the recipe (`loss.name`), neither `loss` nor `Batch.counts` of the task is used.
+    """
+
+    loss_function: LossFunction[Any] | None = None
+    """The loss that the recipe chooses, set before `validate_data`; None: the task's own."""
+    metric_functions: tuple[MetricFunction[Any], ...] = ()
+    """The metrics that the recipe chooses beside those of `score`."""
+    best_metric: Metric | None = None
+    """What `train.metric_for_best_model` names; None: `select_metric` decides."""
+
+    @abstractmethod
+    def label_kind(self) -> LabelKind:
+        """Return what the label of a row is. Called after `model_config`."""
+
+    @abstractmethod
+    def label_counts(self, dataset_info: Mapping[str, Any], base: Base) -> Mapping[str, int]:
+        """Return how many training rows (or words) have each label, by name, in the order of the model's ids.
+
+        Empty for numbers.
+        """
+
+    @abstractmethod
+    def class_logits(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return the logits of the targets, (targets, labels)."""
+
+    def class_targets(self, batch: Batch) -> Tensor:
+        """Return the targets: ids (targets,); of several labels, zeros and ones (targets, labels); of numbers, (targets,).
+
+        Default: `batch.targets`.
+        """
+        targets: Tensor = batch.targets
+        return targets
+
+    @abstractmethod
+    def class_answers(
+        self, predictions: Sequence[Prediction], rows: Rows, base: Base
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Return the right answers and the predicted ones, one per row (or word), in the form of `class_targets`."""
 
 
 class ContrastiveTask(Task[OptionsT]):

@@ -29,6 +29,9 @@ strings, or a string that blanks divide. texts: a list of strings. image: a Pill
 or `path`. audio: a path, such a dict, or one with `array` and `sampling_rate`. any: whatever the task reads.
 """
 
+LabelKind = Literal["single_label", "multi_label", "regression"]
+"""What the label of a row is: one of a few, any number of these, or a number."""
+
 LoadsWith = Literal["transformers", "peft", "code"]
 """What loads a published model: transformers alone; PEFT beside its base model; transformers, when the user trusts the
 code that lies beside the weights, at a commit."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from hubtune.contract.class_checks import WORDS, kind_of
 from hubtune.contract.plugin import Plugin
-from hubtune.contract.task import Task
-from hubtune.contract.types import Batch, Export, Loss, Metric, ModelSetup, Phase
+from hubtune.contract.precision import exact
+from hubtune.contract.task import ClassificationTask, Task
+from hubtune.contract.types import Batch, Export, LabelKind, Loss, Metric, ModelSetup, Phase
 from hubtune.errors import BrokenPlugin, listing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from hubtune.contract.functions import LossFunction
 
 Fits = Callable[[Any], bool]
 T = TypeVar("T")
@@ -81,6 +86,15 @@ EXPECTED: dict[str, tuple[Fits, str]] = {
     "optimizer": (having("step", "param_groups"), "an optimizer"),
     "regularization": (lambda value: value is None or having("backward")(value), "a scalar tensor, or None"),
     "state": JSON, "export": (instance_of(Export), "an Export"),
+    "fit": JSON, "label_kind": (lambda value: value in get_args(LabelKind), f"one of {listing(get_args(LabelKind))}"),
+    "label_counts": (is_numbers, "a dict of numbers by label"),
+    "class_logits": (having("shape", "backward"), "a tensor (targets, labels)"),
+    "class_targets": (having("shape"), "a tensor with one entry per target"),
+    "class_answers": (lambda value: sequence_of(having("__len__"))(value) and len(value) == 2,
+                      "the right answers and the predicted ones"),
+    "losses": (having("shape", "backward"), "a tensor (targets,)"),
+    "weights": (lambda value: value is None or having("shape")(value), "a tensor (targets,), or None"),
+    "compute": (instance_of(Real), "a number"),
 }
 """What each method has to return: a check, and its words."""
 
@@ -108,6 +122,10 @@ def encoded_rows(task: Task[Any], rows: Any, base: Any) -> list[list[Any]]:
 def collated(task: Task[Any], examples: Sequence[Any], base: Any, rngs: Any = None) -> Batch:
     """Return the batch of some examples."""
     batch = checked(task, "collate", task.collate(examples, base, rngs))
+    if batch.targets is not None and isinstance(task, ClassificationTask) and task.loss_function is not None:
+        targets = checked(task, "class_targets", task.class_targets(batch))
+        weights = checked(task.loss_function, "weights", task.loss_function.weights(targets))
+        return replace(batch, counts={"loss": float(len(targets) if weights is None else sum(weights.tolist()))})
     if not is_numbers(batch.counts):
         raise BrokenPlugin(f"`collate` of {titled(task)} gave counts {batch.counts!r}; they are numbers by the name of a "
                            "loss term.", hint="Look at: `Batch.counts`")
@@ -116,6 +134,8 @@ def collated(task: Task[Any], examples: Sequence[Any], base: Any, rngs: Any = No
 
 def loss_terms(task: Task[Any], outputs: Any, batch: Batch) -> list[Loss]:
     """Return the loss terms of a batch, each with a count. Raises BrokenPlugin for a term that the batch does not count."""
+    if isinstance(task, ClassificationTask) and task.loss_function is not None:
+        return [chosen_loss(task, task.loss_function, outputs, batch)]
     loss = checked(task, "loss", task.loss(outputs, batch))
     terms = [loss] if isinstance(loss, Loss) else list(loss)
     unknown = [term.name for term in terms if term.name not in batch.counts]
@@ -127,9 +147,22 @@ def loss_terms(task: Task[Any], outputs: Any, batch: Batch) -> list[Loss]:
     return terms
 
 
+def chosen_loss(task: ClassificationTask[Any], function: LossFunction[Any], outputs: Any, batch: Batch) -> Loss:
+    """Return the loss of a batch by a function that the recipe chose: the sum of its losses times its weights."""
+    logits = exact(checked(task, "class_logits", task.class_logits(outputs, batch)))
+    targets = checked(task, "class_targets", task.class_targets(batch))
+    losses = checked(function, "losses", function.losses(logits, targets))
+    if losses.shape != (len(targets),):
+        raise BrokenPlugin(f"`losses` of {titled(function)} returned a tensor of shape {tuple(losses.shape)} for "
+                           f"{len(targets)} targets; it has to return one loss per target.",
+                           hint='Look at: `reduction="none"`')
+    weights = checked(function, "weights", function.weights(targets))
+    return Loss(losses.sum() if weights is None else (losses * weights.to(losses.dtype)).sum())
+
+
 def titled(plugin: Plugin[Any]) -> str:
     """Name a plugin in a message."""
-    return f"the {'task' if isinstance(plugin, Task) else 'strategy'} '{plugin.name}'"
+    return f"the {WORDS[kind_of(type(plugin))]} '{plugin.name}'"
 
 
 def described(value: Any) -> str:

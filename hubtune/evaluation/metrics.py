@@ -8,15 +8,35 @@ from typing import Any
 
 import numpy as np
 
-from hubtune.contract import Base, Prediction, Task
+from hubtune.contract import Base, ClassificationTask, Metric, Prediction, Task
 from hubtune.contract.validation import checked
 
 
 def score(
     task: Task[Any], predictions: Sequence[Prediction], rows: Sequence[Any], base: Base
 ) -> dict[str, float]:
-    """Compute the task's metrics of one prediction per labelled row."""
-    return checked(task, "score", task.score(predictions, rows, base))
+    """Compute the metrics of one prediction per labelled row: the task's, and those that the recipe chose."""
+    scores = checked(task, "score", task.score(predictions, rows, base))
+    if not isinstance(task, ClassificationTask) or not task.metric_functions:
+        return scores
+    references, answers = checked(
+        task, "class_answers", task.class_answers(predictions, rows, base)
+    )
+    labels = [] if task.label_kind() == "regression" else list(base.config.label2id)
+    chosen = {
+        function.name: float(
+            checked(function, "compute", function.compute(references, answers, labels))
+        )
+        for function in task.metric_functions
+    }
+    return {**scores, **chosen}
+
+
+def deciding(task: Task[Any], base: Base) -> Metric:
+    """Return the metric that decides which weights are best: the recipe's, or the task's."""
+    if isinstance(task, ClassificationTask) and task.best_metric is not None:
+        return task.best_metric
+    return checked(task, "select_metric", task.select_metric(base))
 
 
 def evaluate(
@@ -45,7 +65,9 @@ def confidence_intervals(
     values: dict[str, list[float]] = defaultdict(list)
     for _ in range(task.bootstrap_samples):
         chosen = rng.integers(0, len(rows), len(rows)).tolist()
-        resampled = task.score([predictions[i] for i in chosen], [rows[i] for i in chosen], base)
+        resampled = score(
+            task, [predictions[i] for i in chosen], [rows[i] for i in chosen], base
+        )
         for name, value in resampled.items():
             values[name].append(value)
     return {

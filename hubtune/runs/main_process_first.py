@@ -18,7 +18,7 @@ from hubtune.errors import ModelError
 from hubtune.hub.origin import locate
 from hubtune.models import configuration
 from hubtune.recipe import Recipe, TrainConfig
-from hubtune.runs import preparation
+from hubtune.runs import functions, preparation
 from hubtune.runs.preparation import Prepared
 from hubtune.runs.prepared_data import PreparedData, Record
 
@@ -45,7 +45,7 @@ def follow(recipe: Recipe, source: Any = None, resumed: Record | None = None) ->
     """
     if host_lock.is_shared() and not host_lock.is_first():
         folder = host_lock.follow()
-        prepared = load(recipe, folder) if folder else None
+        prepared = load(recipe, folder, resumed) if folder else None
         if prepared:
             return prepared
     prepared, _ = prepare(recipe, Callbacks(), source, resumed)
@@ -77,7 +77,7 @@ def save(prepared: Prepared, dataset_info: Mapping[str, Any], folder: Path) -> N
     }), encoding="utf-8")
 
 
-def load(recipe: Recipe, folder: Path) -> Prepared | None:
+def load(recipe: Recipe, folder: Path, resumed: Record | None) -> Prepared | None:
     """Load what another process has saved; None where it has saved nothing.
 
     Raises:
@@ -88,11 +88,13 @@ def load(recipe: Recipe, folder: Path) -> Prepared | None:
     saved = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     plugins = registry.load()
     task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
+    functions.choose(plugins, task, recipe, {})
     origin = locate(recipe.model, None if saved["local"] else saved["commit"])
     if origin.commit != saved["commit"]:
         raise ModelError("its files differ from those that the first process of this host has "
                          "read.", where=origin.repo)
     base, _ = preparation.open_base(origin, task, strategy, saved["dataset_info"])
+    functions.fit(task, saved["dataset_info"], base, resumed)
     base = replace(base, max_length=saved["max_length"])
     configuration.set_length_limit(base, base.max_length)
     return Prepared(task, strategy, base, origin, load_data(folder, saved["splits"]),

@@ -19,6 +19,7 @@ from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record, require_safetensors
 from hubtune.models import configuration, loading
 from hubtune.recipe import PluginChoice
+from hubtune.runs import functions
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -191,6 +192,7 @@ class Model:
         from hubtune.evaluation import metrics
 
         start, callbacks = time.monotonic(), callbacks or Callbacks()
+        functions.choose_metrics(registry.load(), self.task, self._record.get("metrics", {}))
         columns = {**self._record.get("columns", {}), **(columns or {})}
         found = splits.evaluation_split(data, split, self.task.columns, columns, needs_labels=True)
         name, rows = next(iter(found.splits.items()))
@@ -202,7 +204,7 @@ class Model:
         (_, base), rows = self.load_weights(), list(BatchedRows(rows))
         return {
             "model": self.name, "task": self.task.name, "split": name, "rows": len(rows),
-            "metric": self.task.select_metric(base).name,
+            "metric": self._record.get("metric") or metrics.deciding(self.task, base).name,
             **metrics.evaluate(self.task, predictions, rows, base),
             "seconds": round(time.monotonic() - start, 3),
         }

@@ -12,10 +12,12 @@ from hubtune.contract import Base, ContrastiveTask, Strategy, Task, registry
 from hubtune.contract.validation import checked
 from hubtune.devices import device, processes
 from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
+from hubtune.evaluation import metrics
 from hubtune.hub import card
 from hubtune.hub.origin import Origin, locate, read_run_record, require_safetensors
 from hubtune.models import configuration, loading
 from hubtune.recipe import Recipe, TrainConfig
+from hubtune.runs import functions
 from hubtune.runs.prepared_data import PreparedData, Record, encode_splits, load_data
 from hubtune.training import optimizers
 from hubtune.training.schedule import steps_in
@@ -58,12 +60,14 @@ def prepare(
     pins = resumed["plugins"] if resumed else {}
     task = plugins.task(recipe.task, pins.get("task"))
     strategy = plugins.strategy(recipe.strategy, pins.get("strategy"))
+    functions.choose(plugins, task, recipe, pins)
     shard = check_settings(recipe.train, strategy, resumed, callbacks)
     found, dataset_info = load_data(recipe, task, source, resumed, callbacks)
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = locate_base(recipe.model, resumed)
     base, config = open_base(origin, task, strategy, dataset_info)
+    loss = functions.fit(task, dataset_info, base, resumed)
     callbacks.on_info(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
     model = loading.meta_model(base, task)
     if shard:
@@ -75,6 +79,7 @@ def prepare(
     steps_per_epoch, steps = steps_in(settings, rows)
     return Prepared(task, strategy, base, origin, data, settings, num_parameters, shard), {
         "recipe": recipe.as_dict(), **describe_plugins(plugins, task, strategy, base),
+        "loss": loss,
         "base": origin.as_record(), "data": found.as_record(), "facts": dataset_info,
         "config": config, "usage": strategy.usage(task, card.PLACE, base),
         "settings": dict(vars(settings)), "lengths": lengths,
@@ -90,19 +95,15 @@ def describe_plugins(
 
     A resume without these distributions says what to install.
     """
-    origins = {"task": plugins.origin(type(task)), "strategy": plugins.origin(type(strategy))}
     return {
         "task": {
             "name": task.name, "summary": task.summary, "pipeline_tag": task.pipeline_tag,
-            "model": task.model, "metric": task.select_metric(base).name,
+            "model": task.model, "metric": metrics.deciding(task, base).name,
         },
         "strategy": {
             "name": strategy.name, "summary": strategy.summary, "paper": strategy.paper,
         },
-        "plugins": {
-            kind: {"plugin": found.name, "distribution": found.source, "version": found.version}
-            for kind, found in origins.items()
-        },
+        "plugins": functions.origins(plugins, task, strategy),
     }
 
 

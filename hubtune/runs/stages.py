@@ -262,13 +262,15 @@ def save_model(
     saving.save(export, base, folder, prepared.origin, task.files(base))
     recipe = record["recipe"]
     options = {kind: {name: value for name, value in recipe[kind].items() if name != "name"}
-               for kind in ("task", "strategy")}
+               for kind in ("task", "strategy", "loss") if kind in recipe}
     (folder / RECORD).write_text(json.dumps({
         "hubtune": version("hubtune"), "contract": CONTRACT,
         "task": {
             "name": task.name, "options": options["task"], "plugin": record["plugins"]["task"],
         },
         "strategy": {"name": strategy.name, "options": options["strategy"]},
+        "loss": recipe.get("loss") and {"name": recipe["loss"]["name"], "options": options["loss"]},
+        "metric": record["task"]["metric"], "metrics": record["plugins"].get("metrics", {}),
         "facts": record["facts"], "columns": record["data"]["columns"],
         "data": record["data"]["fingerprint"][:16], "loads_with": export.loads_with,
         "limit": record["lengths"]["limit"],

@@ -1,22 +1,30 @@
 """What plugin authors test with: public, and used by hubtune's own tests.
 
-`TaskConformance` and `StrategyConformance` hold the checks that every plugin has to pass: subclass one in a test file
+A kit holds the checks that every plugin of a kind has to pass, such as `TaskConformance`: subclass it in a test file
 and name your class. `tiny_model` makes a pretrained model in a second, `tiny_for` one that fits a task.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hubtune.testing.commands import CommandConformance
+    from hubtune.testing.data_formats import FormatConformance
     from hubtune.testing.fixtures import TaskFixture
+    from hubtune.testing.functions import LossConformance, MetricConformance
     from hubtune.testing.models import tiny_for, tiny_model
     from hubtune.testing.strategies import StrategyConformance
     from hubtune.testing.tasks import TaskConformance
 
 _LAZY = {
-    "StrategyConformance": "strategies", "TaskConformance": "tasks", "TaskFixture": "fixtures", "tiny_for": "models", "tiny_model": "models",
+    "CommandConformance": "commands", "FormatConformance": "data_formats", "LossConformance": "functions",
+    "MetricConformance": "functions", "StrategyConformance": "strategies", "TaskConformance": "tasks",
+    "TaskFixture": "fixtures", "tiny_for": "models", "tiny_model": "models",
 }
 
-__all__ = ["StrategyConformance", "TaskConformance", "TaskFixture", "tiny_for", "tiny_model"]
+__all__ = [
+    "CommandConformance", "FormatConformance", "LossConformance", "MetricConformance", "StrategyConformance",
+    "TaskConformance", "TaskFixture", "tiny_for", "tiny_model",
+]
 
 
 def __getattr__(name: str) -> Any:

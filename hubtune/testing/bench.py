@@ -58,8 +58,8 @@ def registered(*kinds: type[Plugin[Any]]) -> Iterator[None]:
     """Let runs in this process find these classes under their names, whether or not they are installed."""
     original = registry.load
 
-    def load() -> registry.Registry:
-        plugins = original()
+    def load(hook: str | None = None) -> registry.Registry:
+        plugins = original(hook)
         for kind in kinds:
             plugins.put(kind)
         return plugins

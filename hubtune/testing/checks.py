@@ -1,4 +1,4 @@
-"""What the kit checks of tasks and strategies alike: what they say of themselves, what they import, and that a run
+"""What the kit checks of all kinds of plugins: what they say of themselves, what they import, and that a run
 of theirs can stop and go on. Each check raises `Failed` with what is wrong and what to look at."""
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, Plugin, Strategy, Task
-from hubtune.contract.registry import check_class, misspelt, unavailable
+from hubtune.contract.class_checks import KINDS, check_class, kind_of, misspelt
+from hubtune.contract.registry import unavailable
 from hubtune.errors import RecipeError
 from hubtune.options import fill
 from hubtune.testing.bench import Failed, calm, ensure, registered
@@ -30,7 +31,7 @@ STEPS = 6
 
 def documented(kind: type[Plugin[Any]]) -> None:
     """Attributes, docstring and help are as the contract wants them."""
-    check_class(kind, Task if issubclass(kind, Task) else Strategy)
+    check_class(kind, KINDS[kind_of(kind)])
     ensure(kind.contract == CONTRACT, f"{kind.__name__} speaks contract {kind.contract}.", "the attribute `contract`")
     ensure("__doc__" in vars(kind) and (kind.__doc__ or "").strip(), f"{kind.__name__} has no docstring.",
            "the class: one line that says what it learns or how")
@@ -96,7 +97,10 @@ class Stop(Callbacks):
 
 @dataclasses.dataclass
 class Runs:
-    """Runs of one task with one strategy on one tiny model, through the public API."""
+    """Runs of one task with one strategy on one tiny model, through the public API.
+
+    more: further plugin classes that `set` names.
+    """
 
     task: type[Task[Any]]
     strategy: type[Strategy[Any]]
@@ -104,6 +108,7 @@ class Runs:
     rows: Sequence[Mapping[str, Any]]
     set: Mapping[str, Any]
     place: Path
+    more: tuple[type[Plugin[Any]], ...] = ()
 
     def arguments(self, name: str, **more: Any) -> dict[str, Any]:
         """What `hubtune.train` is called with."""
@@ -120,7 +125,7 @@ class Runs:
         """A run that nothing stops, proven in a fresh process without hubtune."""
         import hubtune
 
-        with registered(self.task, self.strategy):
+        with registered(self.task, self.strategy, *self.more):
             return hubtune.train(self.task.name, **self.arguments("whole"))
 
     @calm()
@@ -130,7 +135,7 @@ class Runs:
 
         arguments = self.arguments("resumed", **{
             "train.save_minutes": 0.0, "train.verify": False, "train.plan": str(self.place / "whole")})
-        with registered(self.task, self.strategy):
+        with registered(self.task, self.strategy, *self.more):
             try:
                 hubtune.train(self.task.name, callbacks=Stop(STEPS // 2), **arguments)
             except Stopped:
@@ -156,7 +161,7 @@ def same_weights(one: Path, other: Path, look: str) -> None:
 
 
 class Conformance:
-    """What the kits for tasks and strategies share."""
+    """What the kits for all kinds of plugins share."""
 
     plugin: ClassVar[Any]
     """The class to be tested."""
@@ -212,9 +217,8 @@ class Conformance:
         documented(self.plugin)
 
     def test_its_methods_are_those_of_the_contract(self) -> None:
-        """No method has nearly the name of one that hubtune calls,."""
-        parent: Any = Task if issubclass(self.plugin, Task) else Strategy
-        said = misspelt(self.plugin, parent)
+        """No method has nearly the name of one that hubtune calls."""
+        said = misspelt(self.plugin, KINDS[kind_of(self.plugin)])
         ensure(not said, f"{self.plugin.__name__} does not do what it seems to.{said}", "the names of the methods in docs/plugins.md")
 
     def test_its_import_is_cheap(self) -> None:

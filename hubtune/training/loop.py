@@ -171,7 +171,7 @@ class Loop:
             ).validate(context.validation_rows, context.validation)
         rows = list(BatchedRows(context.validation_rows))
         scores = metrics.score(context.task, found.predictions, rows, context.base)
-        metric = context.task.select_metric(context.base)
+        metric = metrics.deciding(context.task, context.base)
         sign = 1.0 if metric.higher_is_better else -1.0
         rank = [sign * scores[metric.name], -sum(found.losses.values())]  # a tie goes to the lower loss
         is_better = progress.best is None or rank > progress.best

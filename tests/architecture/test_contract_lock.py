@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 CORE = Path(__file__).resolve().parents[2] / "hubtune"
-SOURCES = (CORE / "options.py", *(CORE / "contract" / f"{name}.py" for name in ("types", "plugin", "task", "strategy", "data_format", "hooks")))
+SOURCES = (CORE / "options.py", *(CORE / "contract" / f"{name}.py" for name in (
+    "types", "plugin", "functions", "task", "strategy", "data_format", "command", "hooks")))
 RECORD = Path(__file__).with_name("contract.json")
 
 
@@ -74,11 +75,12 @@ def test_the_contract_is_as_recorded() -> None:
 def test_the_record_holds_what_plugins_use() -> None:
     import hubtune
     from hubtune import contract as module
+    from hubtune.contract.class_checks import KINDS
 
     recorded = json.loads(RECORD.read_text(encoding="utf-8"))
     used = {name for name in hubtune.__all__ if getattr(module, name, None) is not None}
     assert used <= set(recorded)
-    assert {"hubtune_tasks", "hubtune_strategies"} <= set(recorded)
+    assert {f"hubtune_{kind}" for kind in KINDS} <= set(recorded)
     assert recorded["CONTRACT"] == str(hubtune.CONTRACT)
 
 

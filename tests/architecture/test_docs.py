@@ -17,7 +17,8 @@ import typer
 
 from hubtune import errors
 from hubtune.cli.commands import app
-from hubtune.contract import Strategy, Task, registry
+from hubtune.contract import ClassificationTask, Command, DataFormat, Strategy, Task, registry
+from hubtune.contract.class_checks import KINDS
 from hubtune.recipe import DataConfig, PublishConfig, TrainConfig
 
 REPO = Path(__file__).resolve().parents[2]
@@ -47,6 +48,7 @@ def test_generated_pages_are_up_to_date() -> None:
 
 def test_every_command_and_option_is_documented() -> None:
     program: Any = typer.main.get_command(app)
+    assert "compare" in program.list_commands(None)
     reference = section(text_of("reference.md"), "## Commands")
     for name, command in program.commands.items():
         said = section(reference, f"### hubtune {name}")
@@ -82,6 +84,7 @@ def test_every_kind_of_error_is_documented() -> None:
 
 def test_every_command_that_prints_json_has_its_shape_documented() -> None:
     program: Any = typer.main.get_command(app)
+    assert "compare" in program.list_commands(None)
     said = section(text_of("reference.md"), "## What --json prints")
     assert [name for name in program.commands if f"| `{name}` |" not in said] == []
 
@@ -94,11 +97,13 @@ def test_every_environment_variable_that_is_read_is_documented() -> None:
     assert sorted(name for name in read if f"`{name}`" not in said) == []
 
 
-@pytest.mark.parametrize("kind", [Task, Strategy])
+@pytest.mark.parametrize("kind", KINDS.values())
 def test_every_method_of_the_contract_is_documented(kind: type) -> None:
     page = text_of("plugins.md")
     methods = [name for name, value in vars(kind).items() if callable(value) and not name.startswith("_")]
-    said = section(page, "## Tasks" if kind is Task else "## Strategies")
+    said = section(page, {
+        Task: "## Tasks", Strategy: "## Strategies", DataFormat: "## Data formats", Command: "## Commands",
+    }.get(kind, "## Losses and metrics"))
     assert [name for name in methods if f"#### {name}\n" not in said or f"def {name}(" not in said] == []
 
 
@@ -107,7 +112,7 @@ def test_every_hook_is_documented() -> None:
 
     said = section(text_of("plugins.md"), "## Hooks")
     hooks = [name for name in vars(contract) if name.startswith("hubtune_")]
-    assert len(hooks) == 3
+    assert hooks == [f"hubtune_{kind}" for kind in KINDS]
     assert [name for name in hooks if f"### {name}\n" not in said or f"def {name}(" not in said] == []
 
 
@@ -115,8 +120,8 @@ def test_every_attribute_of_the_contract_is_documented() -> None:
     from hubtune.contract import Plugin
 
     page = text_of("plugins.md")
-    names = [name for kind in (Plugin, Task, Strategy) for name in kind.__annotations__]
-    assert len(names) > 12
+    names = [name for kind in (Plugin, ClassificationTask, *KINDS.values()) for name in kind.__annotations__]
+    assert len(names) > 20
     assert [name for name in names if f"\n{name}: " not in page] == []
 
 

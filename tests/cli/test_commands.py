@@ -18,13 +18,21 @@ import typer
 from hubtune import CONTRACT
 from hubtune.cli import commands, console
 from hubtune.contract import registry
+from hubtune.contract.class_checks import CORE_COMMANDS, KINDS
 from hubtune.errors import UnknownPlugin
 from hubtune.options import fill
 from hubtune.recipe import DataConfig, Recipe, build, override
 
-COMMANDS = sorted(typer.main.get_command(commands.app).commands)  # type: ignore[attr-defined]
+COMMANDS = sorted(typer.main.get_command(commands.app).list_commands(None))  # type: ignore[attr-defined]
 TASKS, STRATEGIES = sorted(registry.load().tasks), sorted(registry.load().strategies)
 HEAVY = {"torch", "transformers", "datasets", "huggingface_hub", "accelerate", "sklearn", "numpy", "pandas"}
+
+
+def every_command() -> dict[str, Any]:
+    """All commands by name, those of hubtune's own plugins too."""
+    program: Any = typer.main.get_command(commands.app)
+    program.list_commands(None)
+    return dict(program.commands)
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -54,7 +62,11 @@ def started(*arguments: str, before: tuple[str, ...] = (), **more: str) -> subpr
 
 
 def test_these_are_the_commands() -> None:
-    assert COMMANDS == ["evaluate", "plan", "plugin", "plugins", "predict", "publish", "recipe", "search", "show", "strategies", "tasks", "train"]
+    assert COMMANDS == ["compare", "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "search", "show", "strategies", "tasks", "train"]
+
+
+def test_no_plugin_may_take_the_name_of_a_command() -> None:
+    assert set(CORE_COMMANDS) == set(typer.main.get_command(commands.app).commands)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("command", "flag"), [*((command, "--help") for command in COMMANDS), ("train", "-h")])
@@ -74,7 +86,7 @@ def test_the_program_itself_helps_and_has_a_version(capsys: pytest.CaptureFixtur
 
 def test_every_option_says_what_it_does() -> None:
     silent = [
-        f"{name} {option.name}" for name, command in typer.main.get_command(commands.app).commands.items()  # type: ignore[attr-defined]
+        f"{name} {option.name}" for name, command in every_command().items()
         for option in command.params if not getattr(option, "help", None)
     ]
     assert silent == []
@@ -118,6 +130,15 @@ def test_strategies_have_the_documented_shape(capsys: pytest.CaptureFixture[str]
         check_common(strategy)
 
 
+@pytest.mark.parametrize(("command", "more"), [("losses", {"paper", "kinds"}), ("metrics", {"higher_is_better", "kinds"})])
+def test_losses_and_metrics_have_the_documented_shape(capsys: pytest.CaptureFixture[str], command: str, more: set[str]) -> None:
+    found = document(capsys, command)[command]
+    assert [item["name"] for item in found] == sorted(getattr(registry.load(), command))
+    for item in found:
+        assert set(item) == {"name", "summary", "plugin", "options", "available", "reason"} | more
+        check_common(item)
+
+
 def check_common(item: dict[str, Any]) -> None:
     assert item["available"] is (item["reason"] is None)
     for option in item["options"].values():
@@ -130,7 +151,7 @@ def test_plugins_have_the_documented_shape(capsys: pytest.CaptureFixture[str]) -
     assert list(found) == ["contract", "plugins"]
     assert found["contract"] == CONTRACT
     for plugin in found["plugins"]:
-        assert list(plugin) == ["name", "version", "source", "status", "reason", "tasks", "strategies", "formats"]
+        assert list(plugin) == ["name", "version", "source", "status", "reason", *KINDS]
         assert plugin["status"] in ("ok", "broken", "refused", "off")
     assert {"sentiment", "full", "lora"} <= {plugin["name"] for plugin in found["plugins"] if plugin["status"] == "ok"}
 
@@ -254,7 +275,7 @@ def in_80_columns(*arguments: str) -> str:
 def test_every_command_has_a_summary_that_fits_its_line() -> None:
     page = in_80_columns("--help")
     listed = page.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
-    assert len(listed) == len(commands.app.registered_commands)
+    assert len(listed) == len(COMMANDS)
     for line in listed:
         assert len(line) <= 80
         assert line[2] != " ", f"wrapped: {line}"

@@ -57,7 +57,7 @@ def test_a_file_is_a_plugin_with_its_options(tmp_path: Path) -> None:
     plugins = registry.load()
     assert plugins.strategy(PluginChoice("way", {"rank": 4})).options.rank == 4
     said = found("loose")
-    assert (said.status, said.source, said.strategies) == ("ok", "loose.py", ["way"])
+    assert (said.status, said.source, said.brings["strategies"]) == ("ok", "loose.py", ["way"])
     assert said.version.startswith("sha256:")
     assert registry.load().strategies["way"] is plugins.strategies["way"], "a file is imported once"
 

@@ -19,8 +19,8 @@ OWN = [found for found in registry.load().plugins if found.source == "hubtune"]
 PLUGINS = registry.load()
 WHOLE = ("test_it_trains_publishes_and_loads_without_hubtune", "test_a_resumed_run_is_the_uninterrupted_one")
 """Checks that train through the public API: seconds each, and made by the families' own tests."""
-TASKS = {name: PLUGINS.tasks[name] for found in OWN for name in found.tasks}
-STRATEGIES = {name: PLUGINS.strategies[name] for found in OWN for name in found.strategies}
+TASKS = {name: PLUGINS.tasks[name] for found in OWN for name in found.brings["tasks"]}
+STRATEGIES = {name: PLUGINS.strategies[name] for found in OWN for name in found.brings["strategies"]}
 KITS = [*((TaskConformance, kind) for kind in TASKS.values()), *((StrategyConformance, kind) for kind in STRATEGIES.values())]
 SETTINGS: dict[str, dict[str, Any]] = {}
 """What a plugin's kit is told beyond its class."""

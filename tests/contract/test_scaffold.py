@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from hubtune.cli import commands
-from hubtune.contract import scaffold
+from hubtune.contract.scaffold import distribution as scaffold
 from hubtune.errors import PluginError
 
 REPO = Path(__file__).resolve().parents[2]
-KINDS = ("task", "strategy")
+KINDS = ("task", "strategy", "loss", "metric", "format", "command")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -54,7 +54,8 @@ def test_what_is_next_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(("name", "message"), [
     ("Toxic", "is no name for a plugin"), ("toxic_spans", "is no name"), ("toxic--spans", "is no name"), ("1-spans", "is no name"),
-    ("../spans", "is no name"), ("", "is no name"), ("x" * 41, "is no name"), ("full", "a strategy named 'full' already"),
+    ("../spans", "is no name"), ("", "is no name"), ("x" * 41, "is no name"), ("full", "a strategy named 'full' already"), ("focal", "a loss named 'focal' already"),
+    ("train", "is a command of hubtune"),
     ("text-classification", "a task named 'text-classification' already"), ("plugins", "the module hubtune_plugins is already installed"),
     ("hubtune-spans", "would become 'hubtune-hubtune-spans'"),
 ])
@@ -85,7 +86,7 @@ def test_every_template_is_used() -> None:
 
 @pytest.mark.slow
 def test_distributions_of_strangers_install_are_found_and_pass_their_own_tests(tmp_path: Path) -> None:
-    """What `plugin new` writes of both kinds, and examples/hubtune-intent: by pip into a folder of their own."""
+    """What `plugin new` writes of every kind, and examples/hubtune-intent: by pip into a folder of their own."""
     pytest.importorskip("hatchling", reason="the distributions are built with hatchling: pip install hatchling")
     sources: list[Path] = [REPO / "examples" / "hubtune-intent"]
     for kind in KINDS:
@@ -100,8 +101,7 @@ def test_distributions_of_strangers_install_are_found_and_pass_their_own_tests(t
     listed = subprocess.run([sys.executable, "-m", "hubtune", "plugins", "--json"], capture_output=True, text=True, check=False,
                             env=environment)
     found: dict[str, Any] = {plugin["name"]: plugin for plugin in json.loads(listed.stdout)["plugins"]}
-    for name, source in (("intent-recognition", "hubtune-intent"), ("made-task", "hubtune-made-task"),
-                         ("made-strategy", "hubtune-made-strategy")):
+    for name, source in (("intent-recognition", "hubtune-intent"), *((f"made-{kind}", f"hubtune-made-{kind}") for kind in KINDS)):
         assert (found[name]["status"], found[name]["source"], found[name]["version"]) == ("ok", source, "0.1.0"), found[name]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-c", os.devnull,

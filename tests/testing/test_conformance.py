@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hubtune import Export, Loss, ModelSetup, OptimizerStrategy, Phase, StepStrategy, Strategy, option
-from hubtune.contract import scaffold
+from hubtune.contract.scaffold import distribution as scaffold
 from hubtune.contract.validation import checked
 from hubtune.errors import BrokenPlugin, ModelError
 from hubtune.evaluation.equivalence import relative_difference

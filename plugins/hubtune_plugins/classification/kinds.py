@@ -57,6 +57,11 @@ class One:
         given = [[config.label2id[name] for name in (p["labels"] if "labels" in p else [p["label"]])] for p in predictions]
         return [self.ids(value, names, config) for value in values], given
 
+    def references(self, predictions, values, names, config):
+        """The right answers and the given ones, as scikit-learn's metrics take them."""
+        gold, found = self.compared(predictions, values, names, config)
+        return [g[0] for g in gold], [f[0] for f in found]
+
     def score(self, predictions, values, names, config):
         gold, found = self.compared(predictions, values, names, config)
         return scores.class_scores([g[0] for g in gold], [f[0] for f in found], len(config.label2id))
@@ -92,6 +97,10 @@ class Several(One):
         given = [name for name, value in probabilities.items() if value >= self.options.threshold]
         return {"labels": given, "probabilities": probabilities}
 
+    def references(self, predictions, values, names, config):
+        gold, found = self.compared(predictions, values, names, config)
+        return [scores.spread(ids, len(config.label2id)).tolist() for ids in (gold, found)]
+
     def score(self, predictions, values, names, config):
         return scores.several_scores(*self.compared(predictions, values, names, config), len(config.label2id))
 
@@ -124,6 +133,9 @@ class Number(One):
 
     def gold(self, value, names, config):
         return {"value": number(value)}
+
+    def references(self, predictions, values, names, config):
+        return [number(value) for value in values], [p["value"] for p in predictions]
 
     def score(self, predictions, values, names, config):
         return scores.number_scores([number(value) for value in values], [p["value"] for p in predictions])

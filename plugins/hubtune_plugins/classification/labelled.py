@@ -2,7 +2,18 @@
 
 from dataclasses import dataclass
 
-from hubtune import Batch, Loss, Metric, ModelSetup, Task, column_values, exact, label_config, option
+from hubtune import (
+    Batch,
+    ClassificationTask,
+    Loss,
+    Metric,
+    ModelSetup,
+    RecipeError,
+    column_values,
+    exact,
+    label_config,
+    option,
+)
 from hubtune_plugins.classification.kinds import KINDS, kind_in
 
 
@@ -13,7 +24,7 @@ class LabelOptions:
                          choices=("auto", "accuracy", "f1_macro", "f1_weighted"))
 
 
-class Labelled(Task):
+class Labelled(ClassificationTask):
     """A task whose outputs have `logits` (rows, labels) and whose rows have a `label`. Examples may hold `target`."""
 
     contract = 2
@@ -36,6 +47,10 @@ class Labelled(Task):
         kind = dataset_info.get("kind") or kind_in(base.config)
         self.kind, self.names, self.weights = KINDS[kind](self.options), dataset_info.get("names", {}), None
         labels = label_config(dataset_info.get("labels") or (["LABEL_0"] if kind == "regression" else None), base.config)
+        if self.options.class_weights != "none" and self.loss_function is not None:
+            raise RecipeError(
+                f"task.class_weights weighs the task's own loss, which loss.name={self.loss_function.name} replaces.",
+                hint="Leave task.class_weights out, and give the loss its own: --set loss.class_weights=balanced")
         if self.options.class_weights == "balanced" and dataset_info.get("counts"):
             counts = [dataset_info["counts"][label] for label in labels["label2id"]]
             self.weights = [sum(counts) / (len(counts) * count) for count in counts]
@@ -66,6 +81,19 @@ class Labelled(Task):
         if self.weights is None or targets.is_floating_point():
             return [1.0] * len(targets)
         return [self.weights[target] for target in targets.tolist()]
+
+    def label_kind(self):
+        return next(name for name, kind in KINDS.items() if kind.problem == self.kind.problem)
+
+    def label_counts(self, dataset_info, base):
+        counts = dataset_info.get("counts")
+        return {label: counts[label] for label in base.config.label2id} if counts else {}
+
+    def class_logits(self, outputs, batch):
+        return outputs.logits
+
+    def class_answers(self, predictions, rows, base):
+        return self.kind.references(predictions, [row["label"] for row in rows], self.names, base.config)
 
     def loss(self, outputs, batch):
         weights = self.weights_of(batch.targets)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from hubtune import Column, Metric, ModelSetup, exact, hookimpl, label_config, option
+from hubtune import ClassificationTask, Column, Metric, ModelSetup, exact, hookimpl, label_config, option
 from hubtune_plugins.text import usages
 from hubtune_plugins.text.tokens import words
 from hubtune_plugins.text.tokens.pieces import IGNORED, PieceTask, piece_batch, piece_targets
-from hubtune_plugins.text.tokens.tags import learnt, listed, scheme_of, tag_scores, tag_table
+from hubtune_plugins.text.tokens.tags import flattened, learnt, listed, scheme_of, tag_scores, tag_table
 from hubtune_plugins.text.tokens.windows import padded_windows
 from hubtune_plugins.tokenization.texts import pad_token
 
@@ -18,7 +18,7 @@ class TokenOptions:
     stride: int = option(64, "tokens that neighbouring windows of a long row share")
 
 
-class TokenClassification(PieceTask):
+class TokenClassification(PieceTask, ClassificationTask):
     """A tag per word; those of spans are learnt in IOB2, whatever scheme the data has, and scored as spans.
 
     A word's tag is learnt and read at its first piece (Devlin et al., arXiv:1810.04805, section 5.3).
@@ -48,6 +48,22 @@ class TokenClassification(PieceTask):
 
     def select_metric(self, base):
         return self.metric if self.scheme != "words" else Metric("accuracy")
+
+    def label_kind(self):
+        return "single_label"
+
+    def label_counts(self, dataset_info, base):
+        counts = dataset_info.get("counts")
+        return {tag: counts.get(tag, 0) for tag in base.config.label2id} if counts else {}
+
+    def class_logits(self, outputs, batch):
+        return self.asked_logits(outputs, batch)
+
+    def class_targets(self, batch):
+        return self.asked_targets(batch)
+
+    def class_answers(self, predictions, rows, base):
+        return flattened(*self.compared(predictions, rows, base), base.config.label2id)
 
     def encode(self, rows, base):
         rows = list(rows)

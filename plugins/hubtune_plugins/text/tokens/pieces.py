@@ -14,12 +14,19 @@ class PieceTask(TextTask):
         """(examples, longest, classes); a method with a prompt puts it before them."""
         return outputs.logits[:, -batch.inputs["input_ids"].shape[1]:]
 
+    def asked_logits(self, outputs, batch):
+        """(targets, classes)."""
+        return self.logits(outputs, batch)[batch.targets != IGNORED]  # only these become fp32: a vocabulary is large
+
+    def asked_targets(self, batch):
+        """(targets,)."""
+        return batch.targets[batch.targets != IGNORED]
+
     def loss(self, outputs, batch):
         from torch.nn.functional import cross_entropy
 
-        asked = batch.targets != IGNORED  # only these become fp32: a vocabulary is large
-        logits = exact(self.logits(outputs, batch)[asked])
-        return Loss(cross_entropy(logits, batch.targets[asked], reduction="sum"))
+        logits = exact(self.asked_logits(outputs, batch))
+        return Loss(cross_entropy(logits, self.asked_targets(batch), reduction="sum"))
 
 
 def piece_batch(inputs, targets, size):

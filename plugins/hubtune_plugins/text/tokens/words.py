@@ -1,5 +1,7 @@
 """Words and their tags as cells of data, as pieces of windows, and as one answer from all windows of a row."""
 
+from collections import Counter
+
 from hubtune import DataError, column_values, label_space
 from hubtune_plugins.text.tokens.tags import learnt, listed, scheme_of, spans
 from hubtune_plugins.text.tokens.windows import first_pieces, windows
@@ -30,10 +32,11 @@ def dataset_info(splits, scheme):
     raw = {split: column_values(rows, "tags", make=listed) for split, rows in splits.items()}
     if scheme == "auto":
         scheme = scheme_of({tag for tags in raw["train"] for tag in tags})
+    counts = Counter(tag for tags in raw["train"] for tag in learnt(tags, scheme))
     if scheme == "words":
-        return {"scheme": scheme, "labels": label_space(raw)}
+        return {"scheme": scheme, "labels": label_space(raw), "counts": counts}
     types = label_space({split: column_values(rows, "tags", make=lambda cell: kinds_in(listed(cell), scheme)) for split, rows in splits.items()})
-    return {"scheme": scheme, "labels": ["O", *(f"{part}-{kind}" for kind in types if kind != "O" for part in "BI")]}
+    return {"scheme": scheme, "labels": ["O", *(f"{part}-{kind}" for kind in types if kind != "O" for part in "BI")], "counts": counts}
 
 
 def kinds_in(tags, scheme):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune.contract import registry
+from hubtune.contract.class_checks import CORE_COMMANDS, WORDS
 from hubtune.errors import PluginError
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -20,7 +21,7 @@ FILES = {
 
 
 def new(name: str, kind: str, out: str | Path | None = None) -> dict[str, Any]:
-    """Write a distribution with one plugin. name: the task's or strategy's, in kebab-case. kind: task or strategy.
+    """Write a distribution with one plugin. name: the plugin's, in kebab-case. kind: task, strategy, loss, metric, format or command.
 
     Returns {"name", "kind", "distribution", "module", "folder", "files"}. Raises PluginError for a name that is taken or
     malformed, and for a folder with something in it.
@@ -32,6 +33,8 @@ def new(name: str, kind: str, out: str | Path | None = None) -> dict[str, Any]:
     }
     if registry.importable(words["module"]):
         raise PluginError(f"the module {words['module']} is already installed.", hint="Choose another name.")
+    if name in (*CORE_COMMANDS, "help"):
+        raise PluginError(f"'{name}' is a command of hubtune.", hint="Choose another name.")
     folder = Path(out) if out is not None else Path(words["distribution"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PluginError(f"'{folder}' is there already, with something in it.", hint="Name another folder with --out.")
@@ -46,7 +49,7 @@ def new(name: str, kind: str, out: str | Path | None = None) -> dict[str, Any]:
 
 
 def refuse_name(name: str) -> None:
-    """Refuse what cannot be the name of a task or a strategy, or is one already."""
+    """Refuse what cannot be the name of a plugin, or is one already."""
     if name.startswith("hubtune-"):
         raise PluginError(f"'{name}' would become 'hubtune-{name}'.", hint=f"Leave the prefix out: {name.removeprefix('hubtune-')}")
     if not NAME.fullmatch(name) or len(name) > 40:
@@ -55,9 +58,10 @@ def refuse_name(name: str) -> None:
             hint="For example: toxic-spans",
         )
     plugins = registry.load()
-    for kinds, table in (("task", plugins.tasks), ("strategy", plugins.strategies)):
+    for kind, word in WORDS.items():
+        table = getattr(plugins, kind)
         if name in table:
-            raise PluginError(f"there is a {kinds} named '{name}' already, of the plugin '{plugins.origin(table[name]).name}'.",
+            raise PluginError(f"there is a {word} named '{name}' already, of the plugin '{plugins.origin(table[name]).name}'.",
                               hint="Choose another name; all of them are listed by: hubtune plugins")
 
 

@@ -1,0 +1,1 @@
+"""Distributions to begin a plugin with, and their templates."""

@@ -1,0 +1,1 @@
+"""Subcommands of hubtune that need no more than its public names."""

@@ -1,0 +1,1 @@
+"""Losses that a recipe chooses in place of a task's own."""

@@ -1,0 +1,1 @@
+"""Metrics that a recipe chooses beside a task's own."""

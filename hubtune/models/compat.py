@@ -87,6 +87,27 @@ def correct_batch_norm_gradients(model: Module) -> None:
         part.register_forward_hook(make_contiguous)
 
 
+def correct_4bit_layers(model: Module) -> None:
+    """Make layers that bitsandbytes (0.50) holds in 4 bits fit for training on CPUs, and new layers plain.
+
+    Where a CPU has AVX-512 bf16, the first evaluation packs weights anew: products are then in bf16 whatever the
+    run's precision, nothing can be merged, and layers narrower than a block fail. Layers read the attribute that is
+    set here before they pack. Weights that the checkpoint lacks are not quantized, which their layers cannot compute.
+    """
+    import torch
+
+    for name, layer in list(model.named_modules()):
+        if type(layer).__name__ != "Linear4bit":
+            continue
+        layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+        if not hasattr(layer.weight, "quant_state"):
+            with torch.device("meta"):
+                plain = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)  # type: ignore[arg-type]
+            plain.weight, plain.bias = layer.weight, layer.bias  # type: ignore[assignment]
+            owner, _, last = name.rpartition(".")
+            setattr(model.get_submodule(owner), last, plain)
+
+
 @contextlib.contextmanager
 def without_cache(model: Module) -> Iterator[None]:
     """Turn off the cache of keys and values for generation: some models change it in place, which their gradient does

@@ -103,6 +103,7 @@ def load(
     missing = missing_parameters(model, report)
     check_backbone(origin, model, missing)
     compat.correct_batch_norm_gradients(model)
+    compat.correct_4bit_layers(model)
     return Loaded(model, missing | head_parameters(model), missing)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, Strategy, Task
 from hubtune.contract.registry import Registry, unavailable
-from hubtune.errors import DataError, HubtuneError, ProofError
+from hubtune.errors import DataError, HubtuneError, MissingExtra, ProofError
 from hubtune.recipe import PluginChoice
 from hubtune.testing.bench import Bench, calm
 from hubtune.testing.fixtures import fixture_for
@@ -108,7 +108,7 @@ def check_task(plugins: Registry, cells: Sequence[Cell], place: Path, callbacks:
                 cell.set("not-applicable", reason)
                 continue
             saved.append((cell, trained(bench, strategy, place / cell.strategy)))
-        except Declined as error:
+        except (Declined, MissingExtra) as error:
             cell.set("not-applicable", error)
         except Exception as error:  # of a plugin or a library: it is this cell's result
             cell.set("fail", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from hubtune.testing.bench import Bench, calm, ensure
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Module
+    from torch.nn import Module, Parameter
 
     from hubtune.training.loop import Outcome
 
@@ -26,10 +27,17 @@ class Declined(ModelError):
 
 @dataclass
 class Watched:
-    """What a strategy did in one run. start: every parameter after `prepare`; learned: names that were trainable in
-    some phase; reached: names that a gradient other than zero reached."""
+    """Record of a strategy in one run.
+
+    Attributes:
+        outputs: Computes outputs of a model that do not depend on chance.
+        start: Every parameter after `prepare`.
+        learned: Names that were trainable in some phase.
+        reached: Names that a gradient other than zero reached.
+    """
 
     strategy: Strategy[Any]
+    outputs: Callable[[Module], dict[str, Tensor]]
     newly_initialized: frozenset[str] = frozenset()
     start: dict[str, Tensor] = field(default_factory=dict)
     learned: set[str] = field(default_factory=set)
@@ -45,19 +53,19 @@ class Watched:
         prepare, groups = strategy.prepare, strategy.param_groups
 
         def seen_prepare(model: Module, newly_initialized: frozenset[str], task: Any, plan: Any) -> Module:
-            before = {id(parameter): name for name, parameter in model.named_parameters()}
-            values = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+            before = {name: (parameter, parameter.detach().clone()) for name, parameter in model.named_parameters()}
+            outputs = watched.outputs(model)
             try:
                 module = checked(strategy, "prepare", prepare(model, newly_initialized, task, plan))
             except ModelError as error:
                 raise Declined(error.message, hint=error.hint, where=error.where) from error
+            old = {id(parameter) for parameter, _ in before.values()}
             watched.module, watched.newly_initialized = module, newly_initialized
-            watched.added = any(id(parameter) not in before for parameter in module.parameters())
+            watched.added = any(id(parameter) not in old for parameter in module.parameters())
             watched.start = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
-            for parameter in module.parameters():  # what `prepare` itself changed would be lost silently
-                old = before.get(id(parameter))
-                if old is not None and parameter.shape == values[old].shape and not bool((parameter == values[old]).all()):
-                    watched.faults.append(f"prepare changed the values of {old}")
+            changed = changed_parameters(module, before, newly_initialized)
+            if changed and not same_outputs(outputs, watched.outputs(module)):
+                watched.faults.append(f"prepare changed the values of {changed[0]}, and the outputs with them")
             return module
 
         def seen_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -125,6 +133,32 @@ class Watched:
         return own or self.rated or len(strategy.phases()) > 1 or self.added or self.learned != set(self.start)
 
 
+def changed_parameters(
+    module: Module, before: dict[str, tuple[Parameter, Tensor]], newly_initialized: frozenset[str]
+) -> list[str]:
+    """Return the names of pretrained parameters that have other values than before, or were replaced.
+
+    Args:
+        before: Every parameter of the pretrained model with a copy of its values.
+    """
+    left = {id(parameter) for parameter in module.parameters()}
+    return [
+        name for name, (parameter, values) in before.items() if name not in newly_initialized
+        and (id(parameter) not in left or parameter.shape != values.shape or not bool((parameter == values).all()))
+    ]
+
+
+def same_outputs(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
+    """Return whether two models compute the same, as they do where a method moves a part of a weight into its adapter
+    (PiSSA, OLoRA, LoRA-GA, OSF). Without outputs that can be compared they do not."""
+    from hubtune.evaluation.verification import TOLERANCE
+
+    return before.keys() == after.keys() != set() and all(
+        value.shape == after[name].shape
+        and float((value - after[name]).abs().max()) <= TOLERANCE * max(1.0, float(value.abs().max()))
+        for name, value in before.items())
+
+
 def holds(name: str, other: str) -> bool:
     """Whether a parameter of a wrapped model is the one of this name: its parts in their order, perhaps with others between."""
     parts = iter(name.split("."))
@@ -142,14 +176,24 @@ class Learnt:
 @calm()
 def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows: int = 8) -> Learnt:
     """Train through the real engine, with the strategy under watch."""
+    import torch
+
     from hubtune import defaults
     from hubtune.devices import device
+    from hubtune.evaluation import clean_process, inference
     from hubtune.recipe import TrainConfig
     from hubtune.training import loop
     from hubtune.training.context import TrainingContext
 
+    def outputs(model: Module) -> dict[str, Tensor]:
+        examples = bench.examples[: 1 if bench.uniform else 4]
+        batch = inference.batch_for(model, bench.task, examples, bench.base)
+        inputs = {name: value for name, value in batch.inputs.items() if isinstance(value, torch.Tensor)}
+        with inference.evaluating(model):
+            return clean_process.compared(model(**inputs))
+
     loaded = bench.fresh_model(strategy)
-    watched = Watched(strategy)
+    watched = Watched(strategy, outputs)
     count = sum(parameter.numel() for parameter in loaded.model.parameters())
     settings = defaults.settle(TrainConfig(
         max_steps=steps, batch_size=4, keep="last", early_stopping_patience=0, save_minutes=1e6, precision="fp32", max_grad_norm=0.0, warmup=0.0,

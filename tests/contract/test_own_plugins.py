@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from tiny import skip_where_versions_disagree
 
 from hubtune.contract import registry
@@ -28,8 +27,6 @@ SETTINGS: dict[str, dict[str, Any]] = {}
 
 def kits() -> Iterator[Any]:
     for kit, kind in KITS:
-        if kind.name == "qlora" and not torch.cuda.is_available():
-            continue  # 4-bit weights are refused on CPUs: see tests/plugins/peft
         yield pytest.param(type("Kit", (kit,), {"plugin": kind, **SETTINGS.get(kind.name, {})}), id=kind.name)
 
 

@@ -35,6 +35,19 @@ def test_batch_norms_are_found(kind):
     assert compat.batch_norms(model) == [model[1]]
 
 
+def test_4_bit_layers_have_the_attribute_that_packs_their_weights():
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="4-bit layers come with: pip install 'hubtune[qlora]'")
+    layer = bitsandbytes.nn.Linear4bit(64, 64)
+    assert hasattr(layer, "support_avx512bf16_for_cpu"), \
+        f"bitsandbytes {bitsandbytes.__version__} decides otherwise to pack weights: mend compat.correct_4bit_layers"
+    model = torch.nn.Sequential(layer)
+    layer.weight = torch.nn.Parameter(torch.ones(64, 64))  # as transformers leaves what a checkpoint lacks
+    compat.correct_4bit_layers(model)
+    assert type(model[0]) is torch.nn.Linear
+    assert model[0].weight is layer.weight
+    assert model(torch.ones(1, 64)).shape == (1, 64)
+
+
 def test_client_errors_derive_from_its_http_library():
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -285,6 +285,29 @@ def overwriting(self: Any, model: Any, newly_initialized: Any, task: Any, plan: 
     return model
 
 
+def replacing(self: Any, model: Any, newly_initialized: Any, task: Any, plan: Any) -> Any:
+    """Put another parameter in the place of a pretrained one, with other values."""
+    import torch
+
+    embedding = model.get_input_embeddings()
+    embedding.weight = torch.nn.Parameter(torch.zeros_like(embedding.weight))
+    return model
+
+
+def splitting(self: Any, model: Any, newly_initialized: Any, task: Any, plan: Any) -> Any:
+    """Move a part of a pretrained weight into an adapter, as PiSSA does: the sum is the old weight."""
+    import torch
+
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name in newly_initialized
+    layer = next(part for part in model.modules() if isinstance(part, torch.nn.Linear))
+    layer.adapter = torch.nn.Linear(layer.in_features, layer.out_features, bias=False)
+    with torch.no_grad():
+        layer.weight.sub_(layer.adapter.weight)
+    layer.register_forward_hook(lambda layer, inputs, output: output + layer.adapter(inputs[0]))
+    return model
+
+
 def emptied(self: Any, model: Any) -> Export:
     import torch
 
@@ -311,6 +334,7 @@ WAYS: dict[str, tuple[str, dict[str, Any], str]] = {
     "frozen weights that change": ("frozen_weights_stay_and_fresh_weights_learn", {"after_step": meddling}, "frozen weights changed"),
     "a head that stays random": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": without_head}, "fresh weight .* does not learn"),
     "pretrained weights overwritten": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": overwriting}, "prepare changed the values"),
+    "pretrained weights replaced": ("frozen_weights_stay_and_fresh_weights_learn", {"prepare": replacing}, "prepare changed the values"),
     "parameters in two groups": ("frozen_weights_stay_and_fresh_weights_learn", {
         "param_groups": lambda self, model, decay: [{"params": [p for p in model.parameters() if p.requires_grad]}] * 2,
         "optimizer": lambda self, groups, lr: torch.optim.AdamW(groups[:1], lr=lr)}, "in two groups"),
@@ -326,6 +350,10 @@ def test_a_strategy_with_a_fault_fails_the_check_for_it(strategy: Callable[..., 
     name, faults, message = WAYS[fault]
     with pytest.raises((Failed, BrokenPlugin), match=message):
         getattr(strategy(**faults), f"test_{name}")()
+
+
+def test_a_strategy_may_move_a_part_of_a_weight_into_its_adapter(strategy: Callable[..., Any]) -> None:
+    strategy(prepare=splitting).test_frozen_weights_stay_and_fresh_weights_learn()
 
 
 def forgetful(self: Any, model: Any, step: int, steps: int) -> None:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import itertools
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hubtune import Base, Export, ModelError, Plan, Strategy, Task
-from hubtune_plugins.peft.layer_trial import FAULTS, quiet, reason, tried
+from hubtune_plugins.peft.layer_trial import (
+    FAULTS,
+    quiet,
+    reason,
+    tried,
+    unmergeable,
+    without_weights,
+)
 from hubtune_plugins.peft.methods import config_class, fields_of
 from hubtune_plugins.peft.prompts import adapter_usage
 from hubtune_plugins.peft.structure import Head, convolutions, embeddings, linear_layers, norms, transposed
@@ -21,7 +30,7 @@ if TYPE_CHECKING:
 FINDERS = {"ln_tuning": norms, "trainable_tokens": embeddings}
 """Which layers a method adapts, where it is not the linear ones."""
 OWN_TARGETS = {"adaption_prompt", "shadow"}
-"""Methods that adapt whole blocks, which PEFT finds by itself."""
+"""Methods that adapt whole blocks, which PEFT finds by itself where `targets` names none."""
 UNFIT = {"xlora": "it mixes adapters that are trained already, and learns none"}
 """Methods that cannot be trained here for a reason that PEFT does not give."""
 
@@ -35,8 +44,8 @@ class LayerMethod(Strategy[Any]):
     method: ClassVar[str]
     """PEFT's name of the method."""
     head: Head
-    changed: bool = False
-    """Whether the method changed the pretrained weights as it started, so that its adapter does not fit them."""
+    moved_weights: bool = False
+    """True where the start moved parts of pretrained weights into the adapter, which then does not fit the base."""
 
     def settings(self) -> dict[str, Any]:
         """The user's options, as arguments of PEFT's configuration."""
@@ -50,12 +59,14 @@ class LayerMethod(Strategy[Any]):
 
     def where(self, layers: Mapping[str, Module]) -> dict[str, Any]:
         """What is adapted, as arguments of PEFT's configuration. layers: by full name."""
-        return {"target_modules": list(layers) or None, "fan_in_fan_out": transposed(layers)}
+        return {"target_modules": list(layers) or self.options.targets or None,
+                "fan_in_fan_out": transposed(layers)}
 
     def config(self, model: Module, plan: Plan, layers: Mapping[str, Module], head: Head | None = None) -> Any:
         """PEFT's configuration of the method for some layers and a head."""
         saved = {"modules_to_save": head.modules or None} if head else {}
-        every = {**self.where(layers), **self.derived(model.config, plan), **saved, **self.settings()}
+        every = {"progressbar": False, **self.where(layers), **self.derived(model.config, plan), **saved,
+                 **self.settings()}
         known = fields_of(self.method)
         return config_class(self.method)(**{name: value for name, value in every.items() if name in known})
 
@@ -80,12 +91,9 @@ class LayerMethod(Strategy[Any]):
             taken = self.tried(model, plan, layers) if layers else {}
             before = {name: fingerprint(layer) for name, layer in taken.items()}
             wrapped = self.wrap(model, self.config(model, plan, taken, self.head), task, plan)
-        restarted = [layer for name, layer in taken.items() if fingerprint(layer) != before[name]]
-        self.changed = bool(restarted)
-        for layer in restarted:
-            own_weights(layer)
-        if not hasattr(wrapped.base_model, "merge_and_unload"):
-            self.publish_adapter(wrapped, "PEFT has no merge for it")
+        self.moved_weights = any(fingerprint(layer) != before[name] for name, layer in taken.items())
+        if not layers:
+            self.try_blocks(wrapped, task, plan)
         return wrapped
 
     def layers(self, model: Module) -> dict[str, Module]:
@@ -94,7 +102,7 @@ class LayerMethod(Strategy[Any]):
 
     def tried(self, model: Module, plan: Plan, layers: dict[str, Module]) -> dict[str, Module]:
         """The layers that PEFT takes, found by trying one of each kind."""
-        trial = tried(model.config, layers, lambda some: self.trial_config(model, plan, some))
+        trial = tried(model, layers, lambda some: self.trial_config(model, plan, some))
         if not trial.taken:
             name, said = next(iter(trial.refused.items()))
             raise ModelError(f"PEFT's {self.method} takes none of its layers; of {name} it says: {said}",
@@ -102,6 +110,23 @@ class LayerMethod(Strategy[Any]):
         if trial.unmerged:
             self.publish_adapter(model, trial.unmerged)
         return trial.taken
+
+    def try_blocks(self, wrapped: Any, task: Task[Any], plan: Plan) -> None:
+        """Refuse a model whose blocks PEFT has adapted but cannot run, and find out how to publish it."""
+        import torch
+
+        try:
+            with torch.no_grad():
+                for batch in itertools.islice(plan.batches(), 1):
+                    task.forward(wrapped.eval(), batch)
+        except torch.OutOfMemoryError:
+            raise
+        except FAULTS as error:
+            raise ModelError(f"PEFT's {self.method} cannot run blocks of this architecture: {reason(error)}",
+                             hint="Use another strategy: --strategy lora") from error
+        unmerged = unmergeable(without_weights(wrapped))
+        if unmerged:
+            self.publish_adapter(wrapped, unmerged)
 
     def publish_adapter(self, model: Module, unmerged: str) -> None:
         """Publish an adapter beside the base model instead of merged weights, or say why PEFT's format cannot hold it."""
@@ -116,7 +141,9 @@ class LayerMethod(Strategy[Any]):
 
         quiet()
         try:
-            wrapped = get_peft_model(model, config)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # about kinds of layers, which were tried
+                wrapped = get_peft_model(model, config)
         except FAULTS as error:
             raise ModelError(f"PEFT's {self.method} cannot adapt it: {reason(error)}",
                              hint="Use another strategy: --strategy lora") from error
@@ -129,8 +156,10 @@ class LayerMethod(Strategy[Any]):
     def export(self, model: Any) -> Export:
         if self.loads_with == "peft":
             model.peft_config["default"].modules_to_save = self.head.modules or None
+            # Embeddings stay as they are; asked to look for them, PEFT fails at models that have none.
+            model.save_pretrained = functools.partial(model.save_pretrained, save_embedding_layers=False)
             return Export(root=model, loads_with="peft")
-        return merged(model, self.head, beside=not self.changed)
+        return merged(model, self.head, beside=not self.moved_weights)
 
     def usage(self, task: Task[Any], repo: str, base: Base) -> str:
         return adapter_usage(task, repo, base) if self.loads_with == "peft" else super().usage(task, repo, base)
@@ -140,14 +169,6 @@ def fingerprint(layer: Module) -> tuple[float, ...]:
     """Sums of the values of a layer's own parameters, adapters left out."""
     layer = getattr(layer, "base_layer", layer)
     return tuple(float(parameter.detach().double().sum()) for parameter in layer.parameters(recurse=False))
-
-
-def own_weights(layer: Module) -> None:
-    """Give a layer parameters of its own, with the values at which the method starts."""
-    from torch.nn import Parameter
-
-    for name, parameter in list(layer.named_parameters(recurse=False)):
-        setattr(layer, name, Parameter(parameter.detach().clone(), parameter.requires_grad))
 
 
 def keeps_names(model: Module, config: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,11 @@ class Trial:
     unmerged: str | None = None
 
 
-def skeleton(config: Any, name: str, layer: Module) -> Module:
+QUANTIZED = ("is_loaded_in_4bit", "is_loaded_in_8bit")
+"""Attributes of a model by which PEFT chooses its layers."""
+
+
+def skeleton(whole: Any, name: str, layer: Module) -> Module:
     """A model that has one layer, at the place and with the configuration that it has in the whole one."""
     from torch.nn import Module
 
@@ -39,7 +44,9 @@ def skeleton(config: Any, name: str, layer: Module) -> Module:
             return self.get_submodule(name)(*inputs)
 
     model = Skeleton()
-    model.config = config
+    model.config = whole.config
+    for attribute in QUANTIZED:
+        setattr(model, attribute, getattr(whole, attribute, False))
     owner: Module = model
     *path, last = name.split(".")
     for part in path:
@@ -49,11 +56,11 @@ def skeleton(config: Any, name: str, layer: Module) -> Module:
     return model
 
 
-def tried(config: Any, layers: Mapping[str, Module], adapter: Callable[[dict[str, Module]], Any]) -> Trial:
+def tried(model: Module, layers: Mapping[str, Module], adapter: Callable[[dict[str, Module]], Any]) -> Trial:
     """Try a method on one layer of each kind.
 
     Args:
-        config: The model's transformers configuration, which PEFT looks at as well.
+        model: The whole model, whose configuration PEFT looks at as well.
         layers: The layers to adapt, by full name.
         adapter: Makes PEFT's configuration for some of the layers.
     """
@@ -61,7 +68,7 @@ def tried(config: Any, layers: Mapping[str, Module], adapter: Callable[[dict[str
     for name, layer in layers.items():
         kind = (type(layer), name.rpartition(".")[2], *shapes(layer))
         if kind not in known:
-            known[kind] = verdict(config, name, layer, adapter)
+            known[kind] = verdict(model, name, layer, adapter)
         refused, unmerged = known[kind]
         if refused is None:
             trial.taken[name] = layer
@@ -77,7 +84,7 @@ def shapes(layer: Module) -> Iterable[tuple[str, tuple[int, ...]]]:
 
 
 def verdict(
-    config: Any, name: str, layer: Module, adapter: Callable[[dict[str, Module]], Any]
+    model: Module, name: str, layer: Module, adapter: Callable[[dict[str, Module]], Any]
 ) -> tuple[str | None, str | None]:
     """PEFT's reasons not to adapt a layer, and not to merge what it adapted; None: it does."""
     import torch
@@ -87,7 +94,7 @@ def verdict(
         warnings.simplefilter("ignore")
         try:
             own = copy.deepcopy(layer)
-            wrapped = get_peft_model(skeleton(config, name, own), adapter({name: own})).eval()
+            wrapped = get_peft_model(skeleton(model, name, own), adapter({name: own})).eval()
             wrapped(sample(layer))
         except FAULTS as error:
             return reason(error), None
@@ -103,6 +110,17 @@ def unmergeable(wrapped: Any) -> str | None:
     except FAULTS as error:
         return reason(error)
     return None
+
+
+def without_weights(model: Module) -> Any:
+    """Copy a model without the values of its parameters and buffers, so that the copy takes no memory."""
+    from torch.nn import Parameter
+
+    memo: dict[int, Any] = {}
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        empty = tensor.detach().to("meta")
+        memo[id(tensor)] = Parameter(empty, tensor.requires_grad) if isinstance(tensor, Parameter) else empty
+    return copy.deepcopy(model, memo)
 
 
 def sample(layer: Module) -> Tensor:

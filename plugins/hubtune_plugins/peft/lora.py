@@ -1,5 +1,9 @@
 """LoRA: low-rank updates beside the linear layers, merged into plain weights when the model is published."""
 
+import contextlib
+import functools
+import io
+import warnings
 from dataclasses import dataclass
 
 from hubtune import ModelError, hookimpl, option
@@ -53,6 +57,8 @@ class Lora(LayerMethod):
                 start_from_gradients(model, config, task, plan)
             if start == "corda":
                 start_from_covariances(model, config, plan)
+            if start == "eva":
+                cap_ranks_by_activations(model, config, plan)
         except FAULTS as error:
             raise ModelError(f"PEFT cannot start LoRA by {start} here: {reason(error)}") from error
         wrapped = super().wrap(model, config, task, plan)
@@ -71,8 +77,16 @@ class Repeated(list):
     def __iter__(self):
         for _ in range(EVA_PASSES):
             yield from super().__iter__()
-        raise ModelError("EVA's components of some layers did not become stable: it needs more rows in a batch than components.",
-                         hint="Lower strategy.r, or start in another way: --set strategy.init_lora_weights=pissa")
+        raise ModelError(
+            "EVA's components of some layers did not become stable: it needs more vectors in a batch than components.",
+            hint="Raise train.batch_size, lower strategy.r, or start in another way: "
+                 "--set strategy.init_lora_weights=pissa")
+
+
+def cap_ranks(config, limits):
+    """Lower the ranks of layers that cannot have that of the options. limits: the highest rank by layer."""
+    low = {name: max(1, limit) for name, limit in limits.items() if limit < config.r}
+    config.rank_pattern = {**low, **config.rank_pattern}
 
 
 def start_from_gradients(model, config, task, plan):
@@ -80,11 +94,41 @@ def start_from_gradients(model, config, task, plan):
     from peft.tuners.lora import preprocess_loraga
 
     def step():
+        model.eval()  # batch norms would take up statistics, and dropout adds noise
         for batch in plan.batches():
             losses = task.loss(task.forward(model, batch), batch)
-            sum(loss.total * loss.weight / batch.counts[loss.name] for loss in (losses if isinstance(losses, list) else [losses])).backward()
+            terms = losses if isinstance(losses, list) else [losses]
+            sum(term.total * term.weight / batch.counts[term.name] for term in terms).backward()
 
-    preprocess_loraga(model, config, step)
+    # It takes 2 r singular vectors of a gradient.
+    cap_ranks(config, {name: min(model.get_submodule(name).weight.shape) // 2 for name in config.target_modules})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")  # of the first layers
+        preprocess_loraga(model, config, step)
+
+
+def cap_ranks_by_activations(model, config, plan):
+    """Cap the ranks by what EVA can find: no more components than a layer sees vectors in a batch, or their width."""
+    import torch
+
+    seen = {}
+
+    def count(name, layer, inputs):
+        rows, width = vectors(inputs).shape
+        seen[name] = max(seen.get(name, 0), min(rows, width))
+
+    hooks = [model.get_submodule(name).register_forward_pre_hook(functools.partial(count, name))
+             for name in config.target_modules]
+    training = model.training
+    try:
+        with torch.no_grad():
+            for batch in plan.batches():
+                model.eval()(**batch.inputs)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    cap_ranks(config, {name: int(most / config.eva_config.rho) for name, most in seen.items()})
 
 
 def start_from_activations(wrapped, plan):
@@ -92,10 +136,14 @@ def start_from_activations(wrapped, plan):
     from peft import initialize_lora_eva_weights
     from peft.tuners.lora import LoraLayer
 
-    hooks = [layer.register_forward_pre_hook(contiguous) for layer in wrapped.modules() if isinstance(layer, LoraLayer)]
-    initialize_lora_eva_weights(
-        wrapped, Repeated([batch.inputs for batch in plan.batches()]), forward_fn=lambda model, batch: model(**batch), gather_distributed_inputs=False, show_progress_bar=False,
-        prepare_model_inputs_fn=None, prepare_layer_inputs_fn=vectors)
+    layers = [layer for layer in wrapped.modules() if isinstance(layer, LoraLayer)]
+    hooks = [layer.register_forward_pre_hook(make_contiguous) for layer in layers]
+    batches = Repeated([batch.inputs for batch in plan.batches()])
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # it prints of every batch that is too small
+        warnings.simplefilter("ignore", UserWarning)  # of inputs that are no tensors
+        initialize_lora_eva_weights(
+            wrapped, batches, forward_fn=lambda model, batch: model(**batch), gather_distributed_inputs=False,
+            show_progress_bar=False, prepare_model_inputs_fn=None, prepare_layer_inputs_fn=vectors)
     for hook in hooks:
         hook.remove()
 
@@ -105,13 +153,14 @@ def start_from_covariances(model, config, plan):
     from peft.tuners.lora.corda import preprocess_corda
 
     def run():
+        model.eval()
         for batch in plan.batches():
             model(**batch.inputs)
 
     preprocess_corda(model, config, run_model=run)
 
 
-def contiguous(layer, inputs):
+def make_contiguous(layer, inputs):
     """A layer's inputs, laid out as PEFT's hash of them needs it."""
     return tuple(value.contiguous() for value in inputs)
 

@@ -6,12 +6,15 @@ import dataclasses
 import difflib
 import enum
 import functools
+import importlib
+import importlib.util
+import logging
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hubtune import RecipeError, Strategy, hookimpl, option
+from hubtune import MissingExtra, RecipeError, Strategy, hookimpl, option
 
 SET_HERE = {
     "target_modules", "modules_to_save", "fan_in_fan_out", "feedforward_modules", "num_layers", "num_attention_heads",
@@ -33,8 +36,22 @@ WITHOUT_EFFECT = {
 `targets` says the same."""
 
 
+def import_bitsandbytes() -> None:
+    """Import bitsandbytes, where it is installed, before PEFT does: without its advice to install compiled kernels."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        importlib.import_module("bitsandbytes")
+    finally:
+        logger.setLevel(level)
+
+
 def methods() -> tuple[str, ...]:
     """The methods that the installed PEFT has, by the names that PEFT uses in lower case."""
+    import_bitsandbytes()
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     return tuple(sorted(kind.value.lower() for kind in PEFT_TYPE_TO_CONFIG_MAPPING))
@@ -42,6 +59,7 @@ def methods() -> tuple[str, ...]:
 
 def config_class(method: str) -> Any:
     """PEFT's configuration class of a method."""
+    import_bitsandbytes()
     from peft import PeftType
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -142,6 +160,8 @@ class Peft(Strategy[Any]):
 
     @classmethod
     def for_options(cls, values: Mapping[str, Any]) -> type[Strategy[Any]]:
+        if values.get("init_lora_weights") == "corda" and importlib.util.find_spec("attr") is None:
+            raise MissingExtra("PEFT's start of LoRA by CorDA needs attrs. Install it with: pip install attrs")
         return strategy_of(method_named(values, PeftOptions.method))
 
     @classmethod

@@ -61,7 +61,14 @@ class Prompted(Strategy):
     """How many parts of the model get learnt tokens, by PEFT's form; else one."""
 
     def refuse(self, task, config):
-        return formless(task) or self.unfit(*classes_of(task, config), FORMS[task.model], config)
+        unsuitable = formless(task) or self.unfit(*classes_of(task, config), FORMS[task.model], config)
+        if unsuitable:
+            return unsuitable
+        try:
+            config_class(self.method)(task_type=FORMS[task.model], **self.settings())
+        except FAULTS as error:
+            return f"PEFT refuses {self.method} for {task.model}: {reason(error)}"
+        return None
 
     def unfit(self, model, body, form, config):
         """Why an architecture cannot take the method, from its classes: the model's and its body's, or None."""
@@ -76,7 +83,7 @@ class Prompted(Strategy):
         raise NotImplementedError
 
     def num_virtual_tokens(self):
-        return self.settings()["num_virtual_tokens"]
+        return config_class(self.method)(task_type="CAUSAL_LM", **self.settings()).num_virtual_tokens
 
     def prepare(self, model, newly_initialized, task, plan):
         form = FORMS[task.model]

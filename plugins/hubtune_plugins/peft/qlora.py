@@ -1,9 +1,8 @@
 """QLoRA: LoRA on a base whose weights are held in 4 bits while it trains; published merged, in plain weights."""
 
-import math
-
 from hubtune import hookimpl
 from hubtune_plugins.peft.lora import Lora
+from hubtune_plugins.peft.methods import import_bitsandbytes
 
 
 class QLora(Lora):
@@ -16,20 +15,19 @@ class QLora(Lora):
     extra = "hubtune[qlora]"
 
     def refuse(self, task, config):
-        import torch
-
-        if not torch.cuda.is_available():
-            return "its 4-bit weights need an NVIDIA GPU, and this machine has none that PyTorch sees. Try --strategy lora"
-        return "the model is quantised already." if getattr(config, "quantization_config", None) else None
+        return "its weights are quantized already. Tune the model that they were made from." if getattr(config, "quantization_config", None) else None
 
     def from_pretrained_kwargs(self):
-        """Weights go to the GPU in 4 bits. Products are as exact as the run: autocast makes them bf16, evaluation fp32."""
+        """Weights go to the GPU, if there is one, in 4 bits. Products are as exact as the run: autocast makes them bf16,
+        evaluation fp32."""
+        import_bitsandbytes()
         import torch
         from transformers import BitsAndBytesConfig
 
         bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                                   bnb_4bit_compute_dtype=torch.float32)
-        return {"device_map": {"": torch.cuda.current_device()}, "quantization_config": bits}
+        device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+        return {"device_map": {"": device}, "quantization_config": bits}
 
     def prepare(self, model, newly_initialized, task, plan):
         renew(model, newly_initialized)
@@ -49,10 +47,10 @@ def quantised(model):
 
 
 def renew(model, newly_initialized):
-    """Make the layers of a new head plain ones, with weights drawn anew, so that they learn whole and in fp32."""
+    """Make the layers of a head plain ones, so that they learn whole and in fp32."""
     for name, layer in quantised(model):
         if any(f"{name}.{part}" in newly_initialized for part, _ in layer.named_parameters()):
-            replace(model, name, plain(layer, start=True))
+            replace(model, name, plain(layer))
 
 
 def add_updates(model):
@@ -75,18 +73,15 @@ def plain_again(model):
     model.hf_quantizer = None
 
 
-def plain(layer, start=False):
-    """A 4-bit layer as a plain one, with its weights dequantised; `start`: with weights drawn anew."""
+def plain(layer):
+    """A 4-bit layer as a plain one, with its weights dequantised."""
     import torch
     from bitsandbytes.functional import dequantize_4bit
 
     weight = layer.weight
     made = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device=weight.device)
     with torch.no_grad():
-        if start:
-            made.weight.normal_(std=min(0.02, 1 / math.sqrt(layer.in_features)))
-        else:
-            made.weight.copy_(dequantize_4bit(weight.data, weight.quant_state))
+        made.weight.copy_(dequantize_4bit(weight.data, weight.quant_state))
         if layer.bias is not None:
             made.bias.copy_(layer.bias)
     return made

@@ -160,10 +160,9 @@ def test_a_method_that_cannot_apply_says_why_before_weights_are_fetched(kind, mo
     assert reason in kind().refuse(task_for(model), AutoConfig.from_pretrained(tiny_model(model_type)))
 
 
-def test_qlora_is_refused_where_there_is_no_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "NVIDIA GPU" in QLora().refuse(task_for("AutoModelForCausalLM"), SimpleNamespace())
-    assert "bitsandbytes" in QLora.requires
+def test_qlora_is_refused_where_the_weights_are_quantized_already():
+    assert "quantized already" in QLora().refuse(task_for("AutoModelForCausalLM"), SimpleNamespace(quantization_config={}))
+    assert QLora().refuse(task_for("AutoModelForCausalLM"), SimpleNamespace()) is None
 
 
 def test_adalora_s_penalty_is_peft_s_own_term(tiny_model):

@@ -96,14 +96,15 @@ def correct_4bit_layers(model: Module) -> None:
     """
     import torch
 
-    for name, layer in list(model.named_modules()):
+    layers: list[tuple[str, Any]] = list(model.named_modules())
+    for name, layer in layers:
         if type(layer).__name__ != "Linear4bit":
             continue
-        layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+        layer.support_avx512bf16_for_cpu = False
         if not hasattr(layer.weight, "quant_state"):
             with torch.device("meta"):
-                plain = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)  # type: ignore[arg-type]
-            plain.weight, plain.bias = layer.weight, layer.bias  # type: ignore[assignment]
+                plain = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+            plain.weight, plain.bias = layer.weight, layer.bias
             owner, _, last = name.rpartition(".")
             setattr(model.get_submodule(owner), last, plain)
 

@@ -161,7 +161,7 @@ def test_a_method_that_cannot_apply_says_why_before_weights_are_fetched(kind, mo
 
 
 def test_qlora_is_refused_where_the_weights_are_quantized_already():
-    assert "quantized already" in QLora().refuse(task_for("AutoModelForCausalLM"), SimpleNamespace(quantization_config={}))
+    assert "quantized already" in QLora().refuse(task_for("AutoModelForCausalLM"), SimpleNamespace(quantization_config={"bits": 4}))
     assert QLora().refuse(task_for("AutoModelForCausalLM"), SimpleNamespace()) is None
 
 

@@ -35,9 +35,10 @@ class TestQLoraOfADecoder(StrategyConformance):
 
 def test_evaluation_leaves_4_bit_weights_as_they_are(tiny_model: Any) -> None:
     """On CPUs with AVX-512 bf16, bitsandbytes would pack them anew, which is not undone exactly."""
+    from hubtune_plugins.text.text_classification import TextClassification
+
     from hubtune.testing.bench import Bench
     from hubtune.testing.fixtures import fixture_for
-    from hubtune_plugins.text.text_classification import TextClassification
 
     task = TextClassification()
     bench = Bench(task, tiny_model("bert"), fixture_for(task).sample(task, 8))

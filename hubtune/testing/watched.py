@@ -180,17 +180,18 @@ def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows:
 
     from hubtune import defaults
     from hubtune.devices import device
-    from hubtune.evaluation import clean_process, inference
+    from hubtune.evaluation.batches import evaluation_mode, make_batch
+    from hubtune.evaluation.clean_process import compared_outputs
     from hubtune.recipe import TrainConfig
     from hubtune.training import loop
     from hubtune.training.context import TrainingContext
 
     def outputs(model: Module) -> dict[str, Tensor]:
         examples = bench.examples[: 1 if bench.uniform else 4]
-        batch = inference.batch_for(model, bench.task, examples, bench.base)
+        batch = make_batch(model, bench.task, examples, bench.base)
         inputs = {name: value for name, value in batch.inputs.items() if isinstance(value, torch.Tensor)}
-        with inference.evaluating(model):
-            return clean_process.compared(model(**inputs))
+        with evaluation_mode(model):
+            return compared_outputs(model(**inputs))
 
     loaded = bench.fresh_model(strategy)
     watched = Watched(strategy, outputs)

@@ -42,6 +42,8 @@ class HubtuneError(Exception):
         self.where = where
         self.is_shared = False
         """All processes of a training raise it, so the first one alone has to say it."""
+        self.exit_code = 1
+        """Exit code of the command line."""
 
     @property
     def kind(self) -> str:

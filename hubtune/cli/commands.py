@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hubtune.cli import extra_commands, plugin_commands
+from hubtune.cli import extra_commands, plugin_commands, terminal
 from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, screen, show_json
 from hubtune.devices import host_lock, memory, processes
 from hubtune.errors import HubtuneError, PluginError, RecipeError
@@ -259,31 +259,41 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit code. 0: success; 1: an error that the user can fix; 2: wrong usage."""
+    """Run a command and return its exit code.
+
+    0: success; 1: an error that the user can fix; 2: wrong usage; 128 and a signal's number: stopped.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["help"]:
         given = [*given[1:], "--help"]
     if "--debug" not in given:
         warnings.simplefilter("ignore", FutureWarning)  # meant for the libraries' authors, not for our users
     memory.keep_freed_memory()
+    terminal.open_streams()
     if logging.lastResort:  # writes warnings, such as of requests that are repeated, to stderr
         logging.getLogger("hubtune").addHandler(logging.lastResort)
     try:
-        app(given, standalone_mode=True)
+        with terminal.interruptible():
+            app(given, standalone_mode=True)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 1
     except HubtuneError as error:
         if "--debug" in given:
             raise
-        if not processes.is_first() and (error.is_shared or (isinstance(error, RecipeError | PluginError) and not host_lock.is_first())):
-            return 1  # every process raised the same error; the first one prints it
-        if "--json" in given:
-            show_json(error.as_json())
-        from hubtune.cli.console import show_error
-
-        show_error(error)
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
-        return 1
+        return show_failure(error, "--json" in given)
+    except terminal.Interrupted as stopped:
+        sys.stderr.write("\n".join([str(stopped), *getattr(stopped, "__notes__", ())]) + "\n")
+        return stopped.exit_code
     return 0
+
+
+def show_failure(error: HubtuneError, as_json: bool) -> int:
+    """Print an error as one block, and with `as_json` also as a document; return the exit code."""
+    if not processes.is_first() and (error.is_shared or (isinstance(error, RecipeError | PluginError) and not host_lock.is_first())):
+        return error.exit_code  # every process raised the same error; the first one prints it
+    if as_json:
+        show_json(error.as_json())
+    from hubtune.cli.console import show_error
+
+    show_error(error)
+    return error.exit_code

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hubtune.signals import handled
+
 
 def open_log(path: Path, step: int) -> Any:
     """The log, without what was written after the step that the run goes on from."""
@@ -31,25 +33,27 @@ ECHO = 1.0
 """Seconds in which a second signal is the first one once more: a launcher passes on what the terminal has sent to all."""
 
 
-@contextlib.contextmanager
-def stopping(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the step, save and stop; a second Ctrl-C, later than its echo, stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+class StopRequest(threading.Event):
+    """A request to stop after the current step, and the signal that it came by."""
 
+    number: int = signal.SIGINT
+
+
+@contextlib.contextmanager
+def stopping(stop: StopRequest) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP end the step, save and stop; a second signal, later than its echo, stops at once."""
     first = 0.0
 
     def ask(number: int, frame: Any) -> None:
         nonlocal first
         if stop.is_set() and time.monotonic() - first > ECHO:
+            earlier = before.get(number)
+            if callable(earlier):
+                earlier(number, frame)
             raise KeyboardInterrupt
-        first = first or time.monotonic()
+        if not stop.is_set():
+            first, stop.number = time.monotonic(), number
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(ask) as before:
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

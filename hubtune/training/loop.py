@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
-import threading
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from hubtune.training.accumulation import Accumulation, StepResult
 from hubtune.training.checkpoint import Checkpoint
 from hubtune.training.checkpoint_writer import Saver
 from hubtune.training.context import TrainingContext
-from hubtune.training.log import open_log, stopping
+from hubtune.training.log import StopRequest, open_log, stopping
 from hubtune.training.schedule import steps_in, validates
 from hubtune.training.state import TrainingState
 from hubtune.training.steps import Sampler
@@ -114,7 +114,7 @@ class Loop:
             self.log = open_log(context.folder / "log.jsonl", self.progress.step)
         self.phase_with_buffers = -1
         self.saved = self.begun = time.monotonic()
-        self.stop = threading.Event()
+        self.stop = StopRequest()
 
     def run(self) -> Outcome:
         """All steps from here on. Afterwards the weights of the result are in the model."""
@@ -302,10 +302,12 @@ class Loop:
 
     def interrupted(self) -> BaseException:
         """The error of a run that was asked to stop."""
-        return processes.once(TrainingError(
+        error = TrainingError(
             f"stopped after step {self.progress.step} of {self.steps}; everything up to there is saved.",
-            hint=f"Go on with: hubtune train --resume {self.context.folder}",
-        ))
+            hint=f"Go on with: hubtune train --resume {shlex.quote(str(self.context.folder))}",
+        )
+        error.exit_code = 128 + self.stop.number
+        return processes.once(error)
 
     def non_finite(self, step: int, rows: Any, result: StepResult) -> BaseException:
         """The error of a loss that is not finite."""

@@ -49,6 +49,6 @@ def test_characters_that_the_terminal_lacks_are_escaped() -> None:
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams_are_no_error(closed: str) -> None:
-    done = subprocess.run(f"'{sys.executable}' -m hubtune tasks {closed}", shell=True, capture_output=True, check=False)
+    done = subprocess.run(["sh", "-c", f'"$0" -m hubtune tasks {closed}', sys.executable], capture_output=True, check=False)
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr

@@ -40,7 +40,6 @@ class PreparedData:
     windows: StreamWindows | None = None
 
 
-
 def load_data(
     recipe: Recipe, task: Task[Any], source: Any, resumed: Record | None, callbacks: Callbacks
 ) -> tuple[DataSplits, dict[str, Any]]:

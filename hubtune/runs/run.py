@@ -36,7 +36,7 @@ def train(
         raise error
     if not processes.is_first():
         prepared = main_process_first.follow(recipe, source)
-        return follow(Path(out or "runs"), prepared, {}, resume=False)
+        return run_follower(Path(out or "runs"), prepared, {}, resume=False)
     callbacks = callbacks or Callbacks()
     folder = new_folder(recipe, out, overwrite)
     prepared, described = main_process_first.prepare(recipe, callbacks, source)
@@ -64,7 +64,7 @@ def resume(
     has_begun = "compute" in record  # else it stopped before step 0
     if not processes.is_first():
         prepared = main_process_first.follow(recipe, source, record)
-        return follow(folder, prepared, record, resume=has_begun)
+        return run_follower(folder, prepared, record, resume=has_begun)
     prepared, _ = main_process_first.prepare(recipe, callbacks, source, record)
     return complete(folder, recipe, prepared, record, callbacks, resume=has_begun)
 
@@ -104,7 +104,7 @@ def complete(
     return run
 
 
-def follow(
+def run_follower(
     folder: Path, prepared: preparation.Prepared, record: dict[str, Any], *, resume: bool
 ) -> FollowerRun:
     """Run the stages in a process that is not the first: it computes, and does not write."""

@@ -35,16 +35,17 @@ from hubtune.training.state import prepare_module
 if TYPE_CHECKING:
     from torch.nn import Module
 
-Record = dict[str, Any]
-"""The contents of a run's `run.json`, which each stage completes."""
-
 
 def run_stages(
-    folder: Path, prepared: Prepared, record: Record, callbacks: Callbacks, *, resume: bool
+    folder: Path, prepared: Prepared, record: dict[str, Any], callbacks: Callbacks, *, resume: bool
 ) -> None:
     """Run all stages; the folder is then a finished run.
 
     Every process loads, trains and evaluates; the first one alone writes.
+
+    Args:
+        record: the contents of `run.json`, which the stages complete.
+        resume: go on from the newest checkpoint, computing as the run began.
     """
     guest.keep_libraries()
     processes.join(device.kind())
@@ -133,7 +134,7 @@ def load_model(
 # ------------------------------------------------------------------------------------- train
 
 
-def train(context: TrainingContext, record: Record, callbacks: Callbacks) -> Outcome:
+def train(context: TrainingContext, record: dict[str, Any], callbacks: Callbacks) -> Outcome:
     """Train from step 0, or on from the newest checkpoint."""
     with contextlib.closing(Loop(context, callbacks)) as loop:
         if not context.resume:
@@ -145,7 +146,7 @@ def train(context: TrainingContext, record: Record, callbacks: Callbacks) -> Out
         return loop.run()
 
 
-def fit_to_memory(loop: Loop, record: Record) -> None:
+def fit_to_memory(loop: Loop, record: dict[str, Any]) -> None:
     """Search the largest micro-batch that fits in memory, unless another run's plan gives it."""
     if not loop.context.settings.plan:
         peak = memory_search.search(loop.state, loop.accumulation)

@@ -79,7 +79,7 @@ def test_a_model_that_needs_other_inputs_is_refused_in_one_block(made: Any, tmp_
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), ModelError("no"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_what_a_plugin_raises_stays_as_it_is(error: Exception) -> None:
+def test_errors_of_plugins_pass_through(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, model_checks.model_errors(SimpleNamespace(name="a"), SimpleNamespace(repo="b")):  # type: ignore[arg-type]
         raise error
     assert caught.value is error
@@ -128,13 +128,13 @@ class Window:
 
 
 @pytest.mark.parametrize(("sizes", "matters"), [([1, 2, 3, 4, 5], False), ([1, 2, 7, 8, 9], True), ([1, 1, 9, 9], False), ([7], False)])
-def test_texts_of_all_lengths_are_asked_whether_padding_matters(sizes: list[int], matters: bool) -> None:
+def test_texts_of_all_lengths_tell_whether_predictions_depend_on_padding(sizes: list[int], matters: bool) -> None:
     """Where a model's attention is narrow, only those longer than that show it."""
     encoded = EncodedDataset(sizes, np.arange(len(sizes)), np.array(sizes), len(sizes))
     assert model_checks.depends_on_padding(torch.nn.Linear(1, 1), Window(), None, encoded) is matters  # type: ignore[arg-type]
 
 
-def test_an_answer_that_is_no_number_is_another_answer() -> None:
+def test_nan_differs_from_a_number_and_not_from_nan() -> None:
     assert equivalence.relative_difference([1.0, math.nan], [1.0, 2.0]) == math.inf
     assert equivalence.relative_difference([1.0, math.nan], [1.0, math.nan]) == 0.0
 

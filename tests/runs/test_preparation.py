@@ -72,7 +72,7 @@ def test_truncated_rows_are_numbered_as_in_the_data(tiny_model: Any, data: dict[
 def test_a_loss_that_is_not_finite_names_its_rows_as_in_the_data(tmp_path: Path) -> None:
     context = toy.make_context(tmp_path / "run", Infinite())
     context = dataclasses.replace(context, row_numbers=range(100, 100 + toy.ROWS))
-    with pytest.raises(NonFiniteLoss, match="step 0 is inf; its rows: rows .* of train") as caught:
+    with pytest.raises(NonFiniteLoss, match=r"step 0 is inf; its rows: .* of train") as caught:
         toy.run(Loop(context, Callbacks()))
     numbers = [int(number) for number in re.findall(r"\d{3}", caught.value.message)]
     assert numbers

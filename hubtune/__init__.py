@@ -1,6 +1,7 @@
 """hubtune: tune any open model of the Hugging Face Hub on your own data, prove it, and publish it.
 
-Everything that a user or a plugin may import is here; torch and transformers are imported only when they work.
+Everything that a user or a plugin may import is here; torch and transformers are imported only when
+they work.
 """
 
 import logging
@@ -81,8 +82,9 @@ if TYPE_CHECKING:
     from hubtune.runs.run import Run
 
 _LAZY = {
-    "Model": "hubtune.runs.predictor", "Run": "hubtune.runs.run", "check": "hubtune.api", "load": "hubtune.api",
-    "plan": "hubtune.api", "resume": "hubtune.api", "search": "hubtune.api", "show": "hubtune.api", "train": "hubtune.api",
+    "Model": "hubtune.runs.predictor", "Run": "hubtune.runs.run", "check": "hubtune.api",
+    "load": "hubtune.api", "plan": "hubtune.api", "resume": "hubtune.api", "search": "hubtune.api",
+    "show": "hubtune.api", "train": "hubtune.api",
 }
 
 __all__ = [

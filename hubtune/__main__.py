@@ -1,4 +1,6 @@
-"""`python -m hubtune` is the command line; `accelerate launch -m hubtune` and `torchrun -m hubtune` start it, too."""
+"""`python -m hubtune` is the command line; `accelerate launch -m hubtune` and `torchrun -m hubtune`
+start it, too.
+"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What Python users call; the command line calls nothing else."""
+"""The Python API, which the command line uses too."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ Sets = Mapping[str, Any] | Iterable[str]
 
 
 def make_recipe(
-    task: str | None, model: str | Path | None, data: Any, strategy: str | None, set: Sets, push: str | None,
-    public: bool, pr: bool, recipe_file: str | Path | None,
+    task: str | None, model: str | Path | None, data: Any, strategy: str | None, set: Sets,
+    push: str | None, public: bool, pr: bool, recipe_file: str | Path | None,
 ) -> tuple[Recipe, Any]:
-    """A recipe from what was named, over a recipe file if there is one; and the rows, where they are Python's."""
+    """Build a recipe from arguments, over a recipe file if given; also return Python rows."""
     source = None if data is None or isinstance(data, str | Path) else data
     tables: dict[str, dict[str, Any]] = {}
     if recipe_file is not None:
         tables = recipe.read(Path(recipe_file)).as_dict()
     named: dict[str, dict[str, Any]] = {
-        "task": {"name": task}, "model": {"id": None if model is None else str(model)}, "strategy": {"name": strategy},
+        "task": {"name": task}, "model": {"id": None if model is None else str(model)},
+        "strategy": {"name": strategy},
         "data": {"source": str(data) if data is not None and source is None else None},
         "publish": {"repo": push, "public": public or None, "pr": pr or None},
     }
     for table, values in named.items():
-        tables.setdefault(table, {}).update({key: value for key, value in values.items() if value is not None})
+        given = {key: value for key, value in values.items() if value is not None}
+        tables.setdefault(table, {}).update(given)
     if isinstance(set, Mapping):
         for key, value in set.items():
             table, _, name = key.partition(".")
@@ -47,71 +49,86 @@ def make_recipe(
     return replace(made, model=hub.repository_id(made.model)), source
 
 
-@guest.trains
+@guest.exclusive_training
 def train(
-    task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
-    set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
-    public: bool = False, pr: bool = False, recipe: str | Path | None = None, callbacks: Callbacks | None = None,
+    task: str | None = None, *, model: str | Path | None = None, data: Any = None,
+    strategy: str | None = None, set: Sets = (), out: str | Path | None = None,
+    overwrite: bool = False, push: str | None = None, public: bool = False, pr: bool = False,
+    recipe: str | Path | None = None, callbacks: Callbacks | None = None,
 ) -> Run:
     """Tune a pretrained model and return the finished run.
 
-    task, strategy: registered names. model: a folder, or `org/name[@revision]`. data: a file, a folder, a Hub
-    data set `org/name[:config][@revision]`, or rows (a list of dicts, a `datasets` object, or these by split).
-    set: `{"train.learning_rate": 3e-5}` or `["train.learning_rate=3e-5"]`. out: the run's folder. push: a repository to publish to.
-    recipe: a TOML file that gives all of this. Raises a subclass of HubtuneError for what the caller can mend.
+    Args:
+        task, strategy: registered names.
+        model: a folder, or `org/name[@revision]`.
+        data: a file, a folder, a Hub data set `org/name[:config][@revision]`, or rows (a list of
+            dicts, a `datasets` object, or these by split).
+        set: `{"train.learning_rate": 3e-5}` or `["train.learning_rate=3e-5"]`.
+        out: the run's folder; without it, a new one in `runs/`.
+        overwrite: replace a run in `out`.
+        push: a repository to publish to. public, pr: see `hubtune publish`.
+        recipe: a TOML file with any of these; arguments take precedence.
+
+    Raises:
+        HubtuneError: a subclass, for errors that the caller can fix.
     """
     made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
     return run.train(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
-@guest.leaves_no_trace
+@guest.preserve_state
 def check(
-    task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
-    set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
-    public: bool = False, pr: bool = False, recipe: str | Path | None = None, callbacks: Callbacks | None = None,
+    task: str | None = None, *, model: str | Path | None = None, data: Any = None,
+    strategy: str | None = None, set: Sets = (), out: str | Path | None = None,
+    overwrite: bool = False, push: str | None = None, public: bool = False, pr: bool = False,
+    recipe: str | Path | None = None, callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
-    """Check data, model and permission as `train` does, fetch no weights, and say what would happen."""
+    """Check data, model and permissions as `train` does, without weights; return the plan."""
     made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
     return run.check(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
-@guest.trains
+@guest.exclusive_training
 def plan(
-    task: str | None = None, *, model: str | Path | None = None, data: Any = None, strategy: str | None = None,
-    set: Sets = (), out: str | Path | None = None, overwrite: bool = False, push: str | None = None,
-    public: bool = False, pr: bool = False, recipe: str | Path | None = None, callbacks: Callbacks | None = None,
+    task: str | None = None, *, model: str | Path | None = None, data: Any = None,
+    strategy: str | None = None, set: Sets = (), out: str | Path | None = None,
+    overwrite: bool = False, push: str | None = None, public: bool = False, pr: bool = False,
+    recipe: str | Path | None = None, callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
-    """What `train` would cost, from a few steps that are taken and forgotten: seconds, bytes of memory, disk and upload."""
+    """Estimate the cost of `train` from a few steps: seconds, bytes of memory, disk and upload."""
     made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
     return run.plan(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
-@guest.trains
+@guest.exclusive_training
 def resume(folder: str | Path, *, data: Any = None, callbacks: Callbacks | None = None) -> Run:
-    """Go on with a run that stopped. data: only for a run whose rows came from memory."""
+    """Resume a run that stopped. data: only for a run whose rows came from memory."""
     return run.resume(folder, source=data, callbacks=callbacks)
 
 
-@guest.leaves_no_trace
+@guest.preserve_state
 def load(model: str | Path, *, task: str | None = None) -> Model:
-    """A run, a model folder, or a model of the Hub, ready to predict and to be evaluated."""
+    """Load a run, a model folder, or a model of the Hub, to predict and evaluate."""
     if (Path(model).expanduser() / "run.json").is_file():
         return Run(Path(model).expanduser())
     return predictor.load(model, task=task)
 
 
-@guest.leaves_no_trace
+@guest.preserve_state
 def search(words: str, *, task: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
-    """Models of the Hub by name, most downloaded first. task: a registered task, or a pipeline tag of the Hub."""
+    """Search models of the Hub by name, most downloaded first. task: a task or a pipeline tag."""
     known = registry.load().tasks
     return hub.search(words, known[task].pipeline_tag if task in known else task, limit)
 
 
-@guest.leaves_no_trace
+@guest.preserve_state
 def show(model: str | Path) -> dict[str, Any]:
-    """What a model is, and which tasks and strategies fit it; weights are not fetched. Of a run: what it expected, and what happened."""
+    """Describe a model, without weights: its facts, and the tasks and strategies that fit it.
+
+    For a run: its settings, expectations and results.
+    """
     if (Path(model).expanduser() / "run.json").is_file():
-        return record.shown(Path(model).expanduser())
+        return record.summarize(Path(model).expanduser())
     origin = locate(str(model))
     config = None
     problem: str | None = None
@@ -122,23 +139,28 @@ def show(model: str | Path) -> dict[str, Any]:
             problem = error.message
     plugins = registry.load()
     pinned = origin.pinned
+    tasks = []
+    for name, kind in sorted(plugins.tasks.items()):
+        reason = problem
+        if config is None:
+            reason = reason or "it has no config.json"
+        else:
+            reason = reason or configuration.unsupported_reason(config, kind)
+        tasks.append(availability(name, reason, registry.unavailable(kind)))
     return {
         "model": origin.repo, "commit": origin.commit,
-        **configuration.describe_config(config), "parameters": count_parameters(origin), "weights": weight_formats(origin),
-        "license": origin.card.get("license"),
+        **configuration.describe_config(config), "parameters": count_parameters(origin),
+        "weights": weight_formats(origin), "license": origin.card.get("license"),
         "gated": bool(pinned and pinned.gated), "private": bool(pinned and pinned.private),
-        "pipeline_tag": (pinned.pipeline_tag if pinned else None) or origin.card.get("pipeline_tag"),
-        "tasks": [
-            fit(name, problem or ("it has no config.json" if config is None else configuration.unsupported_reason(config, kind)),
-                registry.unavailable(kind)) for name, kind in sorted(plugins.tasks.items())
-        ],
-        "strategies": [
-            fit(name, problem, registry.unavailable(kind)) for name, kind in sorted(plugins.strategies.items())
+        "pipeline_tag": (pinned.pipeline_tag if pinned else None)
+        or origin.card.get("pipeline_tag"), "tasks": tasks, "strategies": [
+            availability(name, problem, registry.unavailable(kind))
+            for name, kind in sorted(plugins.strategies.items())
         ],
     }
 
 
-def fit(name: str, *reasons: str | None) -> dict[str, Any]:
-    """Whether something fits, with the first reason why not."""
+def availability(name: str, *reasons: str | None) -> dict[str, Any]:
+    """Tell whether a plugin fits, with the first reason against it."""
     reason = next((reason for reason in reasons if reason), None)
     return {"name": name, "fits": reason is None, "reason": reason}

@@ -1,4 +1,4 @@
-"""Progress callbacks: what a run tells its caller while it works."""
+"""Progress callbacks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 
 class Callbacks:
-    """Base class of progress callbacks; every method does nothing. Pass an instance as `callbacks=`."""
+    """Base class of progress callbacks; every method does nothing.
+
+    Pass an instance as `callbacks=`.
+    """
 
     def on_info(self, text: str) -> None:
         """Handle a line of information."""
@@ -15,16 +18,22 @@ class Callbacks:
         """Handle a warning."""
 
     def on_progress_start(self, description: str, total: int) -> None:
-        """Handle the start of a stage such as "training". total: its units, such as steps or examples."""
+        """Handle the start of a stage such as "training".
+
+        total: its units, such as steps or examples.
+        """
 
     def on_progress(self, units: int, **metrics: float) -> None:
-        """Handle progress within the stage. units: how many more are done. metrics: current values, such as the loss."""
+        """Handle progress.
+
+        units: newly completed ones. metrics: current values, such as the loss.
+        """
 
     def on_progress_end(self) -> None:
         """Handle the end of the stage."""
 
     def on_evaluate(self, record: dict[str, Any], best: bool) -> None:
-        """Handle a validation. record: its line of `log.jsonl`. best: True if these are the best weights so far."""
+        """Handle a validation. record: its line of `log.jsonl`. best: the best weights so far."""
 
 
 class RecordingCallbacks(Callbacks):

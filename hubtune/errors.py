@@ -1,28 +1,28 @@
-"""Every error a user can cause, each carrying what is wrong, where, and what to do about it.
+"""Errors that a user can fix, each with what is wrong, where, and what to do.
 
 HubtuneError
-├── RecipeError              a key, value or combination that no run can have
+├── RecipeError              invalid key, value or combination
 ├── PluginError
 │   ├── UnknownPlugin        no task or strategy of that name
-│   ├── BrokenPlugin         it is installed, and failed to import or to follow the contract
+│   ├── BrokenPlugin         it fails to import or violates the contract
 │   ├── ContractMismatch     it was written for another contract version
 │   └── MissingExtra         it needs a package that is not installed
 ├── DataError                rows that cannot be trained on, with their numbers
 ├── ModelError               a model that does not fit the task or the strategy
 ├── HubError
 │   ├── NotFound             no such repository, revision or file (or a private one)
-│   ├── Gated                access has to be asked for first
+│   ├── Gated                access must be requested first
 │   ├── BadToken             no token, or one the Hub does not know
-│   ├── Forbidden            a token that may not do this
+│   ├── Forbidden            the token lacks a permission
 │   ├── Offline              the Hub cannot be reached
-│   ├── Unsafe               only weights that could run code when they are loaded
-│   ├── Corrupt              bytes that differ from what the Hub lists
-│   └── Conflict             somebody else committed meanwhile
+│   ├── Unsafe               only weights that could run code when loaded
+│   ├── Corrupt              bytes that differ from the Hub's hashes
+│   └── Conflict             a concurrent commit
 ├── TrainingError
-│   └── NonFiniteLoss        a loss that is not a number, with its step and rows
-├── ResumeError              a run that cannot go on
+│   └── NonFiniteLoss        loss is not finite, with its step and rows
+├── ResumeError              a run that cannot be resumed
 ├── BusyError                another thread of this process trains or predicts
-└── ProofError               what was saved does not predict what was trained
+└── ProofError               the saved model's outputs differ from the trained model's
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ from collections.abc import Iterable
 
 
 class HubtuneError(Exception):
-    """Something a user can mend: `message` says what is wrong, `hint` what to run, `where` the place."""
+    """An error that the user can fix.
+
+    Attributes:
+        message: what is wrong, with the value seen and what would be right.
+        hint: what to run or change.
+        where: file, repository or row.
+    """
 
     def __init__(self, message: str, *, hint: str | None = None, where: str | None = None) -> None:
         super().__init__(message)
@@ -51,8 +57,11 @@ class HubtuneError(Exception):
         return re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
 
     def as_json(self) -> dict[str, dict[str, str | None]]:
-        """The document that `--json` prints for an error."""
-        return {"error": {"kind": self.kind, "message": self.message, "hint": self.hint, "where": self.where}}
+        """Return the document that `--json` prints for an error."""
+        values = {
+            "kind": self.kind, "message": self.message, "hint": self.hint, "where": self.where
+        }
+        return {"error": values}
 
     def __str__(self) -> str:
         parts = [f"{self.where}: {self.message}" if self.where else self.message]
@@ -62,7 +71,7 @@ class HubtuneError(Exception):
 
 
 class RecipeError(HubtuneError):
-    """A key, value or combination that no run can have."""
+    """Invalid key, value or combination in a recipe."""
 
 
 class PluginError(HubtuneError):
@@ -74,7 +83,7 @@ class UnknownPlugin(PluginError):
 
 
 class BrokenPlugin(PluginError):
-    """The plugin is installed, and failed to import or does not follow the contract."""
+    """The plugin is installed, but fails to import or violates the contract."""
 
 
 class ContractMismatch(PluginError):
@@ -94,15 +103,15 @@ class ModelError(HubtuneError):
 
 
 class HubError(HubtuneError):
-    """What the Hub refused, or could not answer."""
+    """The Hub refused a request or could not answer it."""
 
 
 class NotFound(HubError):
-    """No such repository, revision or file, or a private one that this token does not open."""
+    """No such repository, revision or file, or a private one that the token has no access to."""
 
 
 class Gated(HubError):
-    """Access to the repository has to be asked for first."""
+    """Access to the repository must be requested first."""
 
 
 class BadToken(HubError):
@@ -110,7 +119,7 @@ class BadToken(HubError):
 
 
 class Forbidden(HubError):
-    """The token is known and may not do this."""
+    """The token is valid but lacks a permission."""
 
 
 class Offline(HubError):
@@ -118,15 +127,15 @@ class Offline(HubError):
 
 
 class Unsafe(HubError):
-    """Only weights in a format that could run code when they are loaded."""
+    """The repository has only weights in a format that could run code when loaded."""
 
 
 class Corrupt(HubError):
-    """Downloaded bytes that differ from what the Hub lists."""
+    """Downloaded bytes differ from the hashes that the Hub lists."""
 
 
 class Conflict(HubError):
-    """Somebody else committed to the repository meanwhile."""
+    """A concurrent commit changed the repository."""
 
 
 class TrainingError(HubtuneError):
@@ -134,11 +143,11 @@ class TrainingError(HubtuneError):
 
 
 class NonFiniteLoss(TrainingError):
-    """A loss that is not a finite number; the message names the step and its rows."""
+    """The loss is not finite; the message names the step and its rows."""
 
 
 class ResumeError(HubtuneError):
-    """A run that cannot go on from where it was."""
+    """A run that cannot be resumed."""
 
 
 class BusyError(HubtuneError):
@@ -146,17 +155,17 @@ class BusyError(HubtuneError):
 
 
 class ProofError(HubtuneError):
-    """What was saved, or came back from the Hub, does not predict what was trained."""
+    """The outputs of the saved or published model differ from those of the trained one."""
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """` Did you mean 'x'?` for the nearest known word, or an empty string."""
+    """Return ` Did you mean 'x'?` for the nearest known word, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def listing(words: Iterable[object], most: int = 8) -> str:
-    """`a, b, c and 12 more`: a list that stays readable in a message."""
+    """Join words for a message, shortening long lists: `a, b, c and 12 more`."""
     shown = [str(word) for word in words]
     more = len(shown) - most
     return ", ".join(shown) if more <= 0 else f"{', '.join(shown[:most])} and {more} more"

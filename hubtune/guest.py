@@ -1,7 +1,8 @@
-"""A library is a guest: a call of the Python API leaves the caller's process as it found it, also after an exception.
+"""Process state: a call of the Python API restores the caller's process, also after an exception.
 
-Random state, environment, warning filters, threads, default dtype and device, numeric flags of torch, and the verbosity of
-libraries. One thread at a time: settings of a process cannot be those of two trainings at once.
+This covers random state, environment, warning filters, threads, default dtype and device, numeric
+flags of torch, and the verbosity of libraries. Only one thread at a time, since these belong to the
+whole process.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ Answer = TypeVar("Answer")
 lock = threading.RLock()
 training: list[int] = []
 """The thread that trains in this process."""
-kept: set[str] = set()
-"""Libraries whose state is put back at the end of the call."""
+saved_libraries: set[str] = set()
+"""Libraries whose state is restored at the end of the call."""
 stacks: list[contextlib.ExitStack] = []
-"""What is undone at the end of each call that runs now, outermost first; only the thread that holds the lock looks at it."""
+"""Undo actions of each active call, outermost first; only the thread with the lock uses it."""
 
 
-def leaves_no_trace(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
-    """Decorate a function of the API that reads, predicts or evaluates: another thread's call waits for it, and it for theirs.
+def preserve_state(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """Decorate an API function that reads, predicts or evaluates; threads take turns.
 
     Raises:
         BusyError: another thread trains.
@@ -40,15 +41,15 @@ def leaves_no_trace(function: Callable[Given, Answer]) -> Callable[Given, Answer
     @functools.wraps(function)
     def call(*given: Given.args, **named: Given.kwargs) -> Answer:
         if training and training[0] != threading.get_ident():
-            raise busy("trains")
-        with lock, visit():
+            raise busy_error("trains")
+        with lock, restore_on_exit():
             return function(*given, **named)
 
     return call
 
 
-def trains(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
-    """Decorate a function of the API that trains.
+def exclusive_training(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """Decorate an API function that trains.
 
     Raises:
         BusyError: another thread uses hubtune.
@@ -57,10 +58,10 @@ def trains(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
     @functools.wraps(function)
     def call(*given: Given.args, **named: Given.kwargs) -> Answer:
         if not lock.acquire(blocking=False):
-            raise busy("is at work")
+            raise busy_error("is in use")
         training.append(threading.get_ident())
         try:
-            with visit():
+            with restore_on_exit():
                 return function(*given, **named)
         finally:
             training.pop()
@@ -69,21 +70,23 @@ def trains(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
     return call
 
 
-def busy(what: str) -> BusyError:
-    """The error of a second thread."""
-    return BusyError(f"hubtune {what} in another thread of this process: random state and threads are those of the whole process.",
-                     hint="Start a process for each training, or wait for the other thread.")
+def busy_error(what: str) -> BusyError:
+    """Return the error of a second thread."""
+    return BusyError(
+        f"hubtune {what} in another thread of this process; random state and threads are "
+        "process-wide.",
+        hint="Start a process for each training, or wait for the other thread.")
 
 
-def afterwards(undo: Callable[[], Any]) -> None:
-    """Have something undone at the end of the outermost call; without one, as in a test of a part, it stays."""
+def defer(undo: Callable[[], Any]) -> None:
+    """Call `undo` at the end of the outermost API call; outside of one, such as in tests, never."""
     if stacks:
         stacks[0].callback(undo)
 
 
 @contextlib.contextmanager
-def visit() -> Iterator[None]:
-    """Put back what this call changes of the process. A call inside another one has nothing to put back."""
+def restore_on_exit() -> Iterator[None]:
+    """Restore at the end what this call changes of the process; only the outermost call does."""
     if stacks:
         yield
         return
@@ -91,25 +94,27 @@ def visit() -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         stack.callback(restore_environment, dict(os.environ))
         stack.callback(random.setstate, random.getstate())
-        stack.callback(kept.clear)
+        stack.callback(saved_libraries.clear)
         stacks.append(stack)
         try:
-            keep_libraries()
+            save_library_states()
             yield
         finally:
             stacks.pop()
 
 
-def keep_libraries() -> None:
-    """Have the state of libraries put back. Called again where one is imported that was not, before it is used."""
-    for name, keep in (("numpy", keep_numpy), ("torch", keep_torch), ("accelerate", keep_accelerate)):
-        if stacks and name in sys.modules and name not in kept:
-            kept.add(name)
-            keep()
+def save_library_states() -> None:
+    """Save the state of imported libraries, to be restored. Call it again after importing one."""
+    savers = (("numpy", save_numpy_state), ("torch", save_torch_state), ("accelerate",
+                                                                         save_accelerate_state))
+    for name, save in savers:
+        if stacks and name in sys.modules and name not in saved_libraries:
+            saved_libraries.add(name)
+            save()
 
 
 def restore_environment(before: dict[str, str]) -> None:
-    """Set the environment variables that differ."""
+    """Restore the environment variables that differ."""
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     for name, value in before.items():
@@ -117,26 +122,26 @@ def restore_environment(before: dict[str, str]) -> None:
             os.environ[name] = value
 
 
-def keep_numpy() -> None:
-    """Have NumPy's generator put back."""
+def save_numpy_state() -> None:
+    """Save NumPy's global generator."""
     import numpy as np
 
-    afterwards(functools.partial(np.random.set_state, np.random.get_state()))
+    defer(functools.partial(np.random.set_state, np.random.get_state()))
 
 
-def keep_torch() -> None:
-    """Have torch's generators, threads and default dtype put back."""
+def save_torch_state() -> None:
+    """Save torch's generators, number of threads and default dtype."""
     import torch
 
-    afterwards(functools.partial(torch.set_rng_state, torch.get_rng_state()))
+    defer(functools.partial(torch.set_rng_state, torch.get_rng_state()))
     if torch.cuda.is_available():
-        afterwards(functools.partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
-    afterwards(functools.partial(torch.set_num_threads, torch.get_num_threads()))
-    afterwards(functools.partial(torch.set_default_dtype, torch.get_default_dtype()))
+        defer(functools.partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    defer(functools.partial(torch.set_num_threads, torch.get_num_threads()))
+    defer(functools.partial(torch.set_default_dtype, torch.get_default_dtype()))
 
 
-def keep_accelerate() -> None:
-    """Have Accelerate forget our `Accelerator`, unless the caller has one: his next one may have other settings."""
+def save_accelerate_state() -> None:
+    """Make Accelerate forget our `Accelerator`, unless the caller has one of their own."""
     from accelerate.state import AcceleratorState, PartialState, is_initialized
 
     def forget() -> None:
@@ -145,4 +150,4 @@ def keep_accelerate() -> None:
             vars(PartialState()).clear()
 
     if not is_initialized():
-        afterwards(forget)
+        defer(forget)

@@ -1,4 +1,4 @@
-"""Typed options: dataclasses whose fields carry a default, a line of help and the values they may take."""
+"""Typed options: dataclasses whose fields have a default, a line of help and allowed values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from hubtune.other_names import unknown_key, value_advice
 
 @dataclass(frozen=True)
 class NoOptions:
-    """For a plugin that has nothing to set."""
+    """Options of a plugin without any."""
 
 
 def option(default: Any, help: str, *, choices: Sequence[Any] | None = None) -> Any:
-    """A field of an `Options` dataclass: its default, one line of help, and the values it may take.
+    """Define a field of an `Options` dataclass: its default, one line of help, and allowed values.
 
-    Options are JSON values: str, int, float, bool, None, lists and tables of these, or a dataclass of them.
+    Options are JSON values: str, int, float, bool, None, lists and tables of these, or a dataclass
+    of them.
     """
     metadata = {"help": help, "choices": tuple(choices) if choices is not None else None}
     if isinstance(default, list | dict):
@@ -32,8 +33,9 @@ def option(default: Any, help: str, *, choices: Sequence[Any] | None = None) -> 
 PartT = typing.TypeVar("PartT")
 
 
-def fill(kind: type[PartT], values: Mapping[str, Any], table: str, where: str | None = None) -> PartT:
-    """An instance of a dataclass of options from a table, each value checked against its field."""
+def fill(kind: type[PartT], values: Mapping[str, Any], table: str,
+         where: str | None = None) -> PartT:
+    """Build a dataclass of options from a table, checking each value against its field."""
     hints = typing.get_type_hints(kind)
     fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     filled = {}
@@ -41,10 +43,13 @@ def fill(kind: type[PartT], values: Mapping[str, Any], table: str, where: str | 
         if name not in fields:
             raise unknown_key(table, name, value, list(fields), where)
         choices = fields[name].metadata.get("choices")
-        fitted = "none" if value is None and choices and "none" in choices else fit(value, hints[name])
+        fitted = "none" if value is None and choices and "none" in choices else fit(
+            value, hints[name])
         if fitted is MISFIT or (choices and fitted is not None and fitted not in choices):
-            right = f"one of {listing(choices, 60)}" if choices else describe(hints[name])
-            raise RecipeError(f"{table}.{name} is {right}, not {value!r}{value_advice(f'{table}.{name}', value)}.", where=where)
+            allowed = f"one of {listing(choices, 60)}" if choices else describe(hints[name])
+            advice = value_advice(f"{table}.{name}", value)
+            raise RecipeError(f"{table}.{name} must be {allowed}, not {value!r}{advice}.",
+                              where=where)
         filled[name] = fitted
     return kind(**filled)
 
@@ -53,17 +58,19 @@ MISFIT = object()
 
 
 def fit(value: Any, hint: Any) -> Any:
-    """The value as the hinted type, or MISFIT. An int fits a float; nothing else is converted."""
+    """Convert a value to the hinted type, or return MISFIT. Only an int becomes a float."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        fits = [fitted for part in typing.get_args(hint) if (fitted := fit(value, part)) is not MISFIT]
+        fits = [fitted for part in typing.get_args(hint)
+                if (fitted := fit(value, part)) is not MISFIT]
         return fits[0] if fits else MISFIT
     if hint is Any:
         return value
     if hint is type(None) or value is None:
         return None if hint is type(None) and value is None else MISFIT
     if origin is typing.Literal:
-        return next((item for item in typing.get_args(hint) if item == value and type(item) is type(value)), MISFIT)
+        return next((item for item in typing.get_args(hint)
+                     if item == value and type(item) is type(value)), MISFIT)
     if origin in (list, tuple):
         return fit_items(value, origin, typing.get_args(hint))
     if origin is dict:
@@ -78,16 +85,17 @@ def fit(value: Any, hint: Any) -> Any:
 
 
 def fit_items(value: Any, origin: Any, hints: tuple[Any, ...]) -> Any:
-    """A list or tuple with every item as hinted, or MISFIT."""
-    if not isinstance(value, list | tuple) or (origin is tuple and Ellipsis not in hints and len(value) != len(hints)):
+    """Convert every item of a list or tuple to its hinted type, or return MISFIT."""
+    fixed = origin is tuple and Ellipsis not in hints
+    if not isinstance(value, list | tuple) or (fixed and len(value) != len(hints)):
         return MISFIT
-    every = hints if origin is tuple and Ellipsis not in hints else hints[:1] * len(value)
+    every = hints if fixed else hints[:1] * len(value)
     inner = [fit(item, hint) for item, hint in zip(value, every, strict=True)]
     return MISFIT if MISFIT in inner else origin(inner)
 
 
 def fit_table(value: Any, key: Any, hint: Any) -> Any:
-    """A table with every key and value as hinted, or MISFIT."""
+    """Convert every key and value of a table to its hinted type, or return MISFIT."""
     if not isinstance(value, Mapping):
         return MISFIT
     inner = {fit(name, key): fit(item, hint) for name, item in value.items()}
@@ -95,7 +103,7 @@ def fit_table(value: Any, key: Any, hint: Any) -> Any:
 
 
 def fit_part(value: Mapping[str, Any], hint: Any) -> Any:
-    """A dataclass from a table of its fields, or MISFIT."""
+    """Build a dataclass from a table of its fields, or return MISFIT."""
     hints = typing.get_type_hints(hint)
     if not set(value) <= {item.name for item in dataclasses.fields(hint) if item.init}:
         return MISFIT
@@ -104,14 +112,16 @@ def fit_part(value: Mapping[str, Any], hint: Any) -> Any:
 
 
 def describe(hint: Any) -> str:
-    """A type in words: `a number or none`."""
-    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "none"}
+    """Describe a type in words: `a number or none`."""
+    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false",
+             type(None): "none"}
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(part) for part in typing.get_args(hint))
     if origin is typing.Literal:
         return listing(map(str, typing.get_args(hint)), 20)
     if dataclasses.is_dataclass(hint):
-        return f"a table of {listing((item.name for item in dataclasses.fields(hint) if item.init), 20)}"
+        fields = (item.name for item in dataclasses.fields(hint) if item.init)
+        return f"a table of {listing(fields, 20)}"
     kinds = {list: "a list", tuple: "a list", dict: "a table"}
     return names.get(hint) or kinds.get(origin or hint) or str(hint)

@@ -1,6 +1,6 @@
-"""A recipe is everything a run is, as one frozen value: from TOML and `--set`, to TOML and JSON.
+"""Recipes: everything a run depends on, as one frozen value; read from TOML and `--set`.
 
-Knows no plugin: a plugin's own options and the roles of its columns are checked where the plugin is known.
+Recipes are independent of plugins, which check their own options and the roles of their columns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hubtune.options import fill, option
 
 @dataclass(frozen=True)
 class PluginChoice:
-    """A plugin by name, with its options as given (checked against its `Options` later)."""
+    """A plugin's name and its options as given; its `Options` checks them later."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -29,73 +29,101 @@ class PluginChoice:
 class DataConfig:
     """`[data]`: where rows come from. Any further key is a role: `text = "body"` maps a column."""
 
-    source: str = option("", "a file, a folder with train/validation/test files, or a Hub data set org/name[:config]")
-    validation: float | str = option(0.1, "the share of train held out when there is no validation split, or a source")
+    source: str = option(
+        "",
+        "a file, a folder with train/validation/test files, or a Hub data set org/name[:config]")
+    validation: float | str = option(
+        0.1, "the share of train held out when there is no validation split, or a source")
     limit: int | None = option(None, "use at most this many rows of each split")
     columns: Mapping[str, str] = field(default_factory=dict)
-    stream: bool = option(False, "read the train split of a Hub data set while training, and keep no more than a buffer of it")
+    stream: bool = option(
+        False, "read the train split of a Hub data set while training, keeping only a buffer of it")
     buffer: int = option(10_000, "rows of a stream that are shuffled together")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`[train]`: how the weights move. None means: follow the data, the model and the strategy."""
+    """`[train]`: optimization settings.
+
+    None: resolved from the data, the model and the strategy.
+    """
 
     epochs: float | None = option(None, "passes over the data; none: from the number of rows")
     max_steps: int | None = option(None, "optimizer steps in all, instead of epochs")
-    batch_size: int | None = option(None, "rows per optimizer step, on all devices together; none: from the number of rows")
-    learning_rate: float | None = option(None, "the peak learning rate; none: from the strategy and the model's size")
-    weight_decay: float | None = option(None, "AdamW's decay of matrices; none: the strategy's, else 0.01")
-    optimizer: str = option("adamw", "adamw: the strategy's own; adamw-8bit: its state in 8 bits, on NVIDIA GPUs", choices=("adamw", "adamw-8bit"))
-    warmup: float = option(0.1, "the share of steps (below 1) or the steps until the highest rate")
-    schedule: str = option("linear", "how the rate falls after the warmup", choices=("linear", "cosine", "constant"))
+    batch_size: int | None = option(
+        None, "rows per optimizer step, on all devices together; none: from the number of rows")
+    learning_rate: float | None = option(
+        None, "the peak learning rate; none: from the strategy and the model's size")
+    weight_decay: float | None = option(
+        None, "AdamW's decay of matrices; none: the strategy's, else 0.01")
+    optimizer: str = option(
+        "adamw", "adamw: the strategy's own; adamw-8bit: its state in 8 bits, on NVIDIA GPUs",
+        choices=("adamw", "adamw-8bit"))
+    warmup: float = option(0.1, "the share of steps (below 1) or the steps until the peak rate")
+    schedule: str = option("linear", "decay of the learning rate after the warmup",
+                           choices=("linear", "cosine", "constant"))
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0: no clipping")
     seed: int = option(0, "random seed of the split, the new head, the sampler and dropout")
     precision: str = option(
-        "auto", "the number format of training", choices=("auto", "fp32", "bf16", "fp16", "fp64")
-    )
-    kernels: str = option("auto", "auto: what is computed faster in the same mathematics, and frozen parts once; plain: torch's own, nothing computed once", choices=("auto", "plain"))
-    plan: str | None = option(None, "compute as another run did, named by its folder, and measure nothing: the same cuts")
+        "auto", "the number format of training", choices=("auto", "fp32", "bf16", "fp16", "fp64"))
+    kernels: str = option(
+        "auto",
+        "auto: faster implementations of the same mathematics, and frozen parts computed once; "
+        "plain: torch's own, nothing cached", choices=("auto", "plain"))
+    plan: str | None = option(
+        None, "use the compute settings of another run, given by its folder, and measure nothing: "
+        "the same micro-batches")
     sampler: str | None = option(
-        None, "random batches, or batches of rows of similar length; none: length-bucketed, if the loss is a sum over rows",
-        choices=("random", "length-bucketed"),
-    )
-    max_length: int | None = option(None, "tokens that longer training texts are cut to; none: from the data and the model")
+        None,
+        "random batches, or batches of rows of similar length; none: length-bucketed, if the loss "
+        "is a sum over rows", choices=("random", "length-bucketed"))
+    max_length: int | None = option(
+        None,
+        "tokens that longer training texts are truncated to; none: from the data and the model")
     batch_norm: str = option(
-        "frozen", "the running statistics of pretrained batch norms stay, or follow the data", choices=("frozen", "train")
-    )
-    metrics: list[str] = option([], "further metrics, by name, for classification tasks (list: hubtune metrics)")
+        "frozen", "the running statistics of pretrained batch norms stay, or follow the data",
+        choices=("frozen", "train"))
+    metrics: list[str] = option(
+        [], "further metrics, by name, for classification tasks (list: hubtune metrics)")
     metric_for_best_model: str | None = option(
-        None, "the metric that decides which weights are best, one of train.metrics; none: the task's")
+        None,
+        "the metric that decides which weights are best, one of train.metrics; none: the task's")
     keep: str = option("best", "which weights are the result", choices=("best", "last"))
-    early_stopping_patience: int = option(3, "stop after this many validations without improvement; 0: never")
+    early_stopping_patience: int = option(
+        3, "stop after this many validations without improvement; 0: never")
     evals_per_epoch: int | None = option(None, "validations per epoch; none: one")
-    save_minutes: float = option(10.0, "minutes between checkpoints, beside the one at every validation")
+    save_minutes: float = option(10.0,
+                                 "minutes between checkpoints, beside the one at every validation")
     gradient_checkpointing: str = option(
-        "auto", "recompute activations in the backward pass, to save memory; auto: only where memory is short", choices=("auto", "on", "off")
-    )
-    verify: bool = option(True, "compare the saved model with the trained one in a clean process (always done when publishing)")
+        "auto",
+        "recompute activations in the backward pass, to save memory; auto: only where memory is "
+        "short", choices=("auto", "on", "off"))
+    verify: bool = option(
+        True, "compare the saved model with the trained one in a clean process (always done when "
+        "publishing)")
     fsdp: str = option(
-        "auto", "several processes: on: each holds a part of the weights (FSDP2); off: each holds all (DDP); auto: as the launcher says",
-        choices=("auto", "on", "off"),
-    )
-    report_to: str | None = option(None, "also log to a tracker", choices=("tensorboard", "wandb", "trackio"))
+        "auto",
+        "several processes: on: each holds a shard of the weights (FSDP2); off: each holds all "
+        "(DDP); auto: as the launcher is configured", choices=("auto", "on", "off"))
+    report_to: str | None = option(
+        None, "also log to a tracker", choices=("tensorboard", "wandb", "trackio"))
 
 
 @dataclass(frozen=True)
 class PublishConfig:
-    """`[publish]`: where the model goes when it is trained."""
+    """`[publish]`: where the trained model is published."""
 
     repo: str | None = option(None, "push to this repository when the training is done")
-    public: bool = option(False, "anyone may see it")
+    public: bool = option(False, "make the repository public")
     pr: bool = option(False, "propose it as a pull request")
     license: str | None = option(None, "the licence of the tuned model; none: the base model's")
-    language: list[str] = option([], "languages of the data (ISO 639 codes); empty: the base model's")
+    language: list[str] = option([],
+                                 "languages of the data (ISO 639 codes); empty: the base model's")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run is."""
+    """Everything that a run depends on."""
 
     task: PluginChoice
     model: str
@@ -106,8 +134,8 @@ class Recipe:
     publish: PublishConfig = PublishConfig()
 
     def as_dict(self) -> dict[str, Any]:
-        """The tables of the TOML form, as JSON values; what is not set is null."""
-        data = as_table(self.data)
+        """Return the tables of the TOML form as JSON values; unset keys are null."""
+        data = field_values(self.data)
         columns = data.pop("columns", {})
         return {
             "task": {"name": self.task.name, **self.task.options},
@@ -115,12 +143,12 @@ class Recipe:
             **({"loss": {"name": self.loss.name, **self.loss.options}} if self.loss else {}),
             "model": {"id": self.model},
             "data": {**data, **columns},
-            "train": as_table(self.train),
-            "publish": as_table(self.publish),
+            "train": field_values(self.train),
+            "publish": field_values(self.publish),
         }
 
     def as_toml(self) -> str:
-        """The recipe as a file that gives the same recipe again."""
+        """Return the recipe as TOML, which `read` turns into the same recipe."""
         import tomlkit
 
         return tomlkit.dumps(without_none(self.as_dict()))
@@ -130,47 +158,53 @@ TABLES = ("task", "strategy", "loss", "model", "data", "train", "publish")
 
 
 def without_none(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Tables without what is not set, since TOML has no null."""
-    return {name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()}
+    """Remove unset keys from tables, since TOML has no null."""
+    return {
+        name: {k: v
+               for k, v in table.items() if v is not None}
+        for name, table in tables.items()
+    }
 
 
-def as_table(part: Any) -> dict[str, Any]:
-    """The fields of a dataclass, by name."""
+def field_values(part: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name."""
     return {item.name: getattr(part, item.name) for item in dataclasses.fields(part)}
 
 
 def read(path: Path, sets: Iterable[str] = ()) -> Recipe:
-    """The recipe in a TOML file, with `--set` assignments over it."""
+    """Read the recipe in a TOML file, with `--set` assignments over it."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(
-            f"there is no recipe '{path}'.", hint="Write one with: hubtune recipe TASK > recipe.toml"
-        ) from None
+        raise RecipeError(f"there is no recipe '{path}'.",
+                          hint="Write one with: hubtune recipe TASK > recipe.toml") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"this is not TOML: {error}", where=str(path)) from None
     return build(override(tables, sets), where=path.name)
 
 
 def override(tables: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
-    """Lay `table.key=value` assignments over tables. A value is a TOML literal, else a string."""
-    merged = {name: dict(table) if isinstance(table, Mapping) else table for name, table in tables.items()}
+    """Apply `table.key=value` assignments to tables. A value is a TOML literal, else a string."""
+    merged = {name: dict(table) if isinstance(table, Mapping) else table
+              for name, table in tables.items()}
     for item in sets:
         key, equals, text = item.partition("=")
         table, dot, name = key.strip().partition(".")
         if not (equals and dot and name):
-            raise RecipeError(f"--set takes TABLE.KEY=VALUE, not '{item}'.", hint="For example: --set train.learning_rate=3e-5")
+            raise RecipeError(f"--set takes TABLE.KEY=VALUE, not '{item}'.",
+                              hint="For example: --set train.learning_rate=3e-5")
         if table not in TABLES:
-            raise RecipeError(f"no table '{table}' in '{item}'.{did_you_mean(table, TABLES)} Tables: {listing(TABLES)}.")
+            near = did_you_mean(table, TABLES)
+            raise RecipeError(f"no table '{table}' in '{item}'.{near} Tables: {listing(TABLES)}.")
         target = merged.setdefault(table, {})
         if not isinstance(target, dict):
-            raise RecipeError(f"[{table}] is a table of keys, not {target!r}.")
-        target[name] = literal(text.strip())
+            raise RecipeError(f"[{table}] must be a table of keys, not {target!r}.")
+        target[name] = parse_literal(text.strip())
     return merged
 
 
-def literal(text: str) -> Any:
-    """A TOML value, or the text itself where it is none: `3e-5`, `true`, `[1, 2]`, `body`."""
+def parse_literal(text: str) -> Any:
+    """Parse a TOML value, else return the text: `3e-5`, `true`, `[1, 2]`, `body`."""
     if text in ("none", "None"):
         return None
     try:
@@ -180,25 +214,31 @@ def literal(text: str) -> Any:
 
 
 def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
-    """A recipe from tables; an unknown key or a value of the wrong kind is an error that says what fits."""
+    """Build a recipe from tables. Raises RecipeError for unknown keys and invalid values."""
     for name, table in tables.items():
         if name not in TABLES:
-            raise RecipeError(f"no table [{name}].{did_you_mean(name, TABLES)} Tables: {listing(TABLES)}.", where=where)
+            near = did_you_mean(name, TABLES)
+            raise RecipeError(f"no table [{name}].{near} Tables: {listing(TABLES)}.", where=where)
         if not isinstance(table, Mapping):
-            raise RecipeError(f"[{name}] is a table of keys, not {table!r}.", where=where)
-    if (limit := tables.get("data", {}).get("limit")) is not None and (not isinstance(limit, int) or limit < 4):
-        raise RecipeError(f"data.limit is a whole number from 4, not {limit!r}.", where=where)
-    if not isinstance(buffer := tables.get("data", {}).get("buffer", 1), int) or buffer < 1:
-        raise RecipeError(f"data.buffer is a whole number from 1, not {buffer!r}.", where=where)
+            raise RecipeError(f"[{name}] must be a table of keys, not {table!r}.", where=where)
+    limit = tables.get("data", {}).get("limit")
+    if limit is not None and (not isinstance(limit, int) or limit < 4):
+        raise RecipeError(f"data.limit must be a whole number from 4, not {limit!r}.", where=where)
+    buffer = tables.get("data", {}).get("buffer", 1)
+    if not isinstance(buffer, int) or buffer < 1:
+        raise RecipeError(f"data.buffer must be a whole number from 1, not {buffer!r}.",
+                          where=where)
     task = dict(tables.get("task", {}))
     strategy = dict(tables.get("strategy", {}))
     model = dict(tables.get("model", {}))
     loss = dict(tables.get("loss", {}))
     if loss and not isinstance(loss.get("name"), str):
-        raise RecipeError("no loss: [loss] needs a name beside its options.", where=where,
-                          hint="See which there are: hubtune losses\nFor example: --set loss.name=focal")
+        raise RecipeError(
+            "no loss: [loss] needs a name beside its options.", where=where,
+            hint="See which there are: hubtune losses\nFor example: --set loss.name=focal")
     if "name" not in task:
-        raise RecipeError("no task: [task] needs a name.", hint="See which there are: hubtune tasks", where=where)
+        raise RecipeError("no task: [task] needs a name.", hint="List them with: hubtune tasks",
+                          where=where)
     if "id" not in model:
         raise RecipeError(
             "no model: name one with --model, or in [model] with id = \"org/name\".",
@@ -207,36 +247,42 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
     strange = model.keys() - {"id"}
     if strange:
         raise RecipeError(f"no key model.{min(strange)}; [model] has: id.", where=where,
-                          hint='A revision is a part of the id: id = "org/name@revision"')
+                          hint='Give a revision within the id: id = "org/name@revision"')
     data = dict(tables.get("data", {}))
     known = {item.name for item in dataclasses.fields(DataConfig)} - {"columns"}
     columns = {role: data.pop(role) for role in list(data) if role not in known}
     for role, column in columns.items():
         if not isinstance(column, str):
-            raise RecipeError(f"data.{role} names a column, so it is a string, not {column!r}.", where=where)
+            raise RecipeError(f"data.{role} must be the name of a column, not {column!r}.",
+                              where=where)
     return Recipe(
         task=PluginChoice(str(task.pop("name")), task),
         strategy=PluginChoice(str(strategy.pop("name", "full")), strategy),
         loss=PluginChoice(str(loss.pop("name")), loss) if loss else None,
         model=str(model["id"]),
         data=dataclasses.replace(fill(DataConfig, data, "data", where), columns=columns),
-        train=checked(fill(TrainConfig, dict(tables.get("train", {})), "train", where), where),
+        train=check_ranges(fill(TrainConfig, dict(tables.get("train", {})), "train", where), where),
         publish=fill(PublishConfig, dict(tables.get("publish", {})), "publish", where),
     )
 
 
-def checked(train: TrainConfig, where: str | None) -> TrainConfig:
-    """Refuse numbers that no training can have."""
+def check_ranges(train: TrainConfig, where: str | None) -> TrainConfig:
+    """Refuse numbers that are out of range."""
     for name, value in vars(train).items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise RecipeError(f"train.{name} is a finite number, not {value}.", where=where)
-    for name in ("epochs", "max_steps", "batch_size", "learning_rate", "max_length", "evals_per_epoch"):
+            raise RecipeError(f"train.{name} must be finite, not {value}.", where=where)
+    for name in ("epochs", "max_steps", "batch_size", "learning_rate", "max_length",
+                 "evals_per_epoch"):
         value = getattr(train, name)
         if value is not None and value <= 0:
-            raise RecipeError(f"train.{name} is above 0, not {value}.", where=where)
-    for name in ("weight_decay", "warmup", "max_grad_norm", "early_stopping_patience", "seed", "save_minutes"):
+            raise RecipeError(f"train.{name} must be above 0, not {value}.", where=where)
+    for name in ("weight_decay", "warmup", "max_grad_norm", "early_stopping_patience", "seed",
+                 "save_minutes"):
         if (getattr(train, name) or 0) < 0:
-            raise RecipeError(f"train.{name} is not below 0, not {getattr(train, name)}.", where=where)
+            raise RecipeError(f"train.{name} must not be negative: {getattr(train, name)}.",
+                              where=where)
     if train.epochs is not None and train.max_steps is not None:
-        raise RecipeError("train.epochs and train.max_steps are two ways to say one thing; give one.", where=where)
+        raise RecipeError(
+            f"train.epochs={train.epochs:g} and train.max_steps={train.max_steps} exclude "
+            "each other; set one.", where=where)
     return train

@@ -1,8 +1,9 @@
-"""Folders for a while, under the system's temporary directory (`TMPDIR`): they go with the process, however that ends.
+"""Temporary folders under `TMPDIR` that are removed with the process, even if it is killed.
 
-Whoever uses a folder holds a shared lock on it, which the system lets go when the process ends. A process that is killed
-cannot remove its folders; whoever needs one next sweeps away those that nobody holds any more. A lock says so where the number
-of a process does not: numbers are given anew, and mean nothing to a container that has the same temporary directory.
+Every user of a folder holds a shared lock on it, which the system releases when the process ends. A
+killed process cannot remove its folders; the next process that creates one sweeps those without a
+lock. Locks, unlike process ids, are not reused, and also work across containers that share a
+temporary directory.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # a system that knows no such locks: there, nothing is swept
+except ImportError:  # no such locks on this system: nothing is swept
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = "hubtune-scratch-"
 
 
 class Folder:
-    """A new folder, removed with this object, at the end of a `with` block, or by the next who needs one."""
+    """A new folder, removed with this object, at the end of a `with` block, or by a later sweep."""
 
     def __init__(self) -> None:
-        self.path, held = taken(lambda: Path(tempfile.mkdtemp(prefix=PREFIX)))
-        self.remove = weakref.finalize(self, removed, self.path, held)
+        self.path, held = create(lambda: Path(tempfile.mkdtemp(prefix=PREFIX)))
+        self.remove = weakref.finalize(self, delete, self.path, held)
 
     def __enter__(self) -> Path:
         return self.path
@@ -37,24 +38,27 @@ class Folder:
         self.remove()
 
 
-def named(name: str) -> Path:
-    """Where the folder of a name is that several processes know."""
+def path_of(name: str) -> Path:
+    """Return the path of a folder whose name several processes know."""
     return Path(tempfile.gettempdir(), PREFIX + name)
 
 
-def taken(make: Callable[[], Path]) -> tuple[Path, int | None]:
-    """A folder that is made, and the lock on it; those that nobody holds are swept away before."""
+def create(make: Callable[[], Path]) -> tuple[Path, int | None]:
+    """Sweep, create a folder with `make`, and lock it. Returns its path and lock."""
     sweep()
     while True:
         path = make()
         held = hold(path)
         if path.exists():
             return path, held
-        let_go(held)  # it was swept away before it was held
+        release(held)  # it was swept before it was locked
 
 
 def hold(path: Path) -> int | None:
-    """Say that this process uses a folder, until it lets go or ends. None where that cannot be said: then nobody sweeps, either."""
+    """Lock a folder for this process, until `release` or its end.
+
+    None where locks do not exist; then nothing is swept either.
+    """
     if fcntl is None:
         return None
     try:
@@ -66,30 +70,30 @@ def hold(path: Path) -> int | None:
     return held
 
 
-def let_go(held: int | None) -> None:
-    """A folder is not used any more."""
+def release(held: int | None) -> None:
+    """Release the lock on a folder."""
     if held is not None:
         os.close(held)
 
 
-def removed(path: Path, held: int | None) -> None:
-    """Remove a folder, and let it go."""
+def delete(path: Path, held: int | None) -> None:
+    """Remove a folder and release its lock."""
     shutil.rmtree(path, ignore_errors=True)
-    let_go(held)
+    release(held)
 
 
 def sweep() -> None:
-    """Remove this user's folders that nobody holds."""
+    """Remove this user's folders that no process has locked."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*") if fcntl is not None else ():
         try:
             held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:  # it is no folder, gone, or another user's
+        except OSError:  # not a folder, already removed, or another user's
             continue
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(held).st_uid == os.getuid():
                 shutil.rmtree(path, ignore_errors=True)
-        except OSError:  # somebody holds it, or the file system has no locks
+        except OSError:  # locked, or the file system has no locks
             pass
         finally:
             os.close(held)

@@ -58,7 +58,7 @@ def process(rank: int, count: int, there: int, place: Path, work: Any, arguments
         if count > 1:
             processes.join("cpu")
         torch.save(work(*arguments, **more), place / f"{rank}.pt")
-        processes.leave()
+        processes.destroy_group()
     except BaseException:
         (place / f"{rank}.txt").write_text(traceback.format_exc(), encoding="utf-8")
         raise

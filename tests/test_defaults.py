@@ -1,4 +1,4 @@
-"""What a recipe leaves open is settled by rows and parameters alone, and what the user set stays."""
+"""What a recipe leaves open is resolved by rows and parameters alone, and what the user set stays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from hubtune.defaults import OPEN, REFERENCE_PARAMETERS, WEIGHT_DECAY, batch_size, epochs, learning_rate, settle
+from hubtune.defaults import OPEN, REFERENCE_PARAMETERS, WEIGHT_DECAY, batch_size, epochs, learning_rate, resolve
 from hubtune.recipe import Recipe, TrainConfig, build
 from hubtune.training.schedule import steps_in
 
@@ -39,66 +39,66 @@ def test_larger_models_take_smaller_steps_within_bounds() -> None:
     (1, 100, 10**6), (1000, 10**9), ({}, {"train.learning_rate": 1e-3, "train.epochs": 20.0, "train.weight_decay": 0.0})
 )))
 def test_nothing_is_left_open(rows: int, parameters: int, wishes: dict[str, float]) -> None:
-    settled = settle(TrainConfig(), wishes, rows, parameters)
-    assert None not in (settled.learning_rate, settled.batch_size, settled.epochs, settled.weight_decay)
-    an_epoch, steps = steps_in(settled, rows)
+    resolved = resolve(TrainConfig(), wishes, rows, parameters)
+    assert None not in (resolved.learning_rate, resolved.batch_size, resolved.epochs, resolved.weight_decay)
+    an_epoch, steps = steps_in(resolved, rows)
     assert steps >= an_epoch >= 1
 
 
 def test_what_the_user_set_stays() -> None:
     wishes = {"train.learning_rate": 1e-3, "train.epochs": 20.0, "train.weight_decay": 0.0, "train.batch_size": 64, "train.warmup": 0.5}
     mine = TrainConfig(learning_rate=7e-6, epochs=2.5, weight_decay=0.3, batch_size=3, warmup=0.2, sampler="random")
-    assert settle(mine, wishes, 1000, 10**6) == mine
+    assert resolve(mine, wishes, 1000, 10**6) == mine
 
 
 def test_what_the_user_set_stays_also_where_it_is_the_default() -> None:
     recipe = build({"task": {"name": "t"}, "model": {"id": "m"}, "train": {"weight_decay": WEIGHT_DECAY}})
-    assert settle(recipe.train, {"train.weight_decay": 0.0}, 1000, 10**6).weight_decay == WEIGHT_DECAY
+    assert resolve(recipe.train, {"train.weight_decay": 0.0}, 1000, 10**6).weight_decay == WEIGHT_DECAY
 
 
 def test_the_decay_is_the_user_s_else_the_strategy_s_else_the_general_one() -> None:
-    assert settle(TrainConfig(weight_decay=0.0), {"train.weight_decay": 0.2}, 1000, 10**6).weight_decay == 0.0
-    assert settle(TrainConfig(), {"train.weight_decay": 0.0}, 1000, 10**6).weight_decay == 0.0
-    assert settle(TrainConfig(), {}, 1000, 10**6).weight_decay == WEIGHT_DECAY
+    assert resolve(TrainConfig(weight_decay=0.0), {"train.weight_decay": 0.2}, 1000, 10**6).weight_decay == 0.0
+    assert resolve(TrainConfig(), {"train.weight_decay": 0.0}, 1000, 10**6).weight_decay == 0.0
+    assert resolve(TrainConfig(), {}, 1000, 10**6).weight_decay == WEIGHT_DECAY
 
 
 def test_a_strategy_s_wishes_come_before_the_general_rule() -> None:
-    settled = settle(TrainConfig(), {"train.learning_rate": 2e-4, "train.epochs": 9.0, "train.batch_size": 5}, 1000, REFERENCE_PARAMETERS)
-    assert (settled.learning_rate, settled.epochs, settled.batch_size) == (2e-4, 9.0, 5)
+    resolved = resolve(TrainConfig(), {"train.learning_rate": 2e-4, "train.epochs": 9.0, "train.batch_size": 5}, 1000, REFERENCE_PARAMETERS)
+    assert (resolved.learning_rate, resolved.epochs, resolved.batch_size) == (2e-4, 9.0, 5)
 
 
 @pytest.mark.parametrize(("key", "value"), [("warmup", 0.5), ("schedule", "constant"), ("max_grad_norm", 0.0)])
 def test_a_strategy_has_no_wish_for_what_is_never_open(key: str, value: object) -> None:
     """Such a wish would be ignored, so the registry refuses it."""
     assert f"train.{key}" not in OPEN
-    assert getattr(settle(TrainConfig(), {f"train.{key}": value}, 1000, 10**6), key) != value
+    assert getattr(resolve(TrainConfig(), {f"train.{key}": value}, 1000, 10**6), key) != value
 
 
 @pytest.mark.parametrize("mine", [TrainConfig(), TrainConfig(epochs=3.0)])
 def test_a_strategy_s_steps_and_epochs_are_not_both_settled(mine: TrainConfig) -> None:
-    settled = settle(mine, {"train.max_steps": 5}, 1000, 10**6)
-    assert (settled.max_steps is None) != (settled.epochs is None)
+    resolved = resolve(mine, {"train.max_steps": 5}, 1000, 10**6)
+    assert (resolved.max_steps is None) != (resolved.epochs is None)
 
 
 def test_steps_of_the_user_need_no_epochs() -> None:
-    settled = settle(TrainConfig(max_steps=10), {}, 1000, 10**6)
-    assert (settled.max_steps, settled.epochs) == (10, None)
+    resolved = resolve(TrainConfig(max_steps=10), {}, 1000, 10**6)
+    assert (resolved.max_steps, resolved.epochs) == (10, None)
 
 
 def test_settled_settings_are_a_recipe_again() -> None:
-    settled = settle(TrainConfig(max_steps=10), {"train.epochs": 20.0}, 1000, 10**6)
-    tables = Recipe(build({"task": {"name": "t"}, "model": {"id": "m"}}).task, "m", train=settled).as_dict()
-    assert build(tables).train == settled
+    resolved = resolve(TrainConfig(max_steps=10), {"train.epochs": 20.0}, 1000, 10**6)
+    tables = Recipe(build({"task": {"name": "t"}, "model": {"id": "m"}}).task, "m", train=resolved).as_dict()
+    assert build(tables).train == resolved
 
 
 def test_a_small_model_whose_batch_norms_stay_learns_no_faster_than_it_stands() -> None:
     small, large = 400_000, 10 * REFERENCE_PARAMETERS
-    moving, still = (settle(TrainConfig(), {"train.learning_rate": 4e-5}, 500, small, still=still).learning_rate for still in (False, True))
+    moving, still = (resolve(TrainConfig(), {"train.learning_rate": 4e-5}, 500, small, still=still).learning_rate for still in (False, True))
     assert (moving, still) == (4e-4, 4e-5)
-    assert settle(TrainConfig(), {}, 500, large, still=True).learning_rate == settle(TrainConfig(), {}, 500, large).learning_rate
-    assert settle(TrainConfig(learning_rate=1e-3), {}, 500, small, still=True).learning_rate == 1e-3
+    assert resolve(TrainConfig(), {}, 500, large, still=True).learning_rate == resolve(TrainConfig(), {}, 500, large).learning_rate
+    assert resolve(TrainConfig(learning_rate=1e-3), {}, 500, small, still=True).learning_rate == 1e-3
 
 
 def test_rows_of_similar_size_meet_unless_the_loss_compares_the_rows_of_a_step() -> None:
-    assert [settle(TrainConfig(), {}, 500, 10**6, additive=additive).sampler for additive in (True, False)] == ["length-bucketed", "random"]
-    assert settle(TrainConfig(sampler="random"), {}, 500, 10**6).sampler == "random"
+    assert [resolve(TrainConfig(), {}, 500, 10**6, additive=additive).sampler for additive in (True, False)] == ["length-bucketed", "random"]
+    assert resolve(TrainConfig(sampler="random"), {}, 500, 10**6).sampler == "random"

@@ -156,7 +156,7 @@ def test_a_second_training_in_another_thread_is_refused(tiny_model: Callable[...
 def test_predictions_in_two_threads_take_turns() -> None:
     seen: list[str] = []
 
-    @guest.leaves_no_trace
+    @guest.preserve_state
     def use(name: str) -> None:
         seen.append(f"{name} begins")
         random.seed(len(seen))

@@ -24,8 +24,8 @@ from hubtune.recipe import (
     TrainConfig,
     build,
     fill,
-    literal,
     override,
+    parse_literal,
     read,
 )
 
@@ -109,8 +109,8 @@ def test_a_recipe_cannot_be_changed() -> None:
     ("'true'", "true"), ("body", "body"), ("a b", "a b"), ("none", None), ("None", None), ("", ""), ("org/x@v1", "org/x@v1"),
     ("5 stars", "5 stars"), ("[broken", "[broken"), ("1_000", 1000), ("a = 1", "a = 1"),
 ])
-def test_a_set_value_is_a_toml_literal_or_a_string(text: str, value: Any) -> None:
-    found = literal(text)
+def test_set_values_are_toml_literals_or_strings(text: str, value: Any) -> None:
+    found = parse_literal(text)
     assert found == value
     assert type(found) is type(value)
 
@@ -149,7 +149,7 @@ def test_set_without_table_key_and_value_is_refused(item: str) -> None:
 def test_none_leaves_a_setting_open_and_is_refused_where_nothing_can_be_open() -> None:
     assert with_set("train.epochs=3", "train.epochs=none").train.epochs is None
     assert with_set("publish.license=none").publish.license is None
-    with pytest.raises(RecipeError, match=r"train\.seed is a whole number, not None"):
+    with pytest.raises(RecipeError, match=r"train\.seed must be a whole number, not None"):
         with_set("train.seed=none")
 
 
@@ -169,26 +169,26 @@ def test_none_is_a_string_where_it_is_one_of_the_choices() -> None:
     ("train.epoch=3", "there is no key train.epoch. Did you mean 'epochs'?"),
     ("publish.licence=mit", "there is no key publish.licence. Did you mean 'license'?"),
     ("trian.lr=3", "no table 'trian' in 'trian.lr=3'. Did you mean 'train'?"),
-    ("train.schedule=linea", "train.schedule is one of linear, cosine, constant, not 'linea'."),
-    ("train.learning_rate=fast", "train.learning_rate is a number or none, not 'fast'."),
-    ("train.learning_rate=", "train.learning_rate is a number or none, not ''."),
-    ("train.learning_rate=true", "train.learning_rate is a number or none, not True."),
-    ("train.batch_size=1.5", "train.batch_size is a whole number or none, not 1.5."),
-    ("train.seed=true", "train.seed is a whole number, not True."),
-    ("publish.public=1", "publish.public is true or false, not 1."),
-    ("publish.language=en", "publish.language is a list, not 'en'."),
-    ("publish.language=[1]", "publish.language is a list, not [1]."),
-    ("data.source=5", "data.source is a string, not 5."),
-    ("data.validation=true", "data.validation is a number or a string, not True."),
-    ("data.text=5", "data.text names a column, so it is a string, not 5."),
-    ("data.text=none", "data.text names a column, so it is a string, not None."),
-    ("train.epochs=0", "train.epochs is above 0, not 0.0."),
-    ("train.batch_size=-1", "train.batch_size is above 0, not -1."),
-    ("train.learning_rate=-1e-5", "train.learning_rate is above 0, not -1e-05."),
-    ("train.weight_decay=-1", "train.weight_decay is not below 0, not -1.0."),
-    ("train.early_stopping_patience=-1", "train.early_stopping_patience is not below 0, not -1."),
+    ("train.schedule=linea", "train.schedule must be one of linear, cosine, constant, not 'linea'."),
+    ("train.learning_rate=fast", "train.learning_rate must be a number or none, not 'fast'."),
+    ("train.learning_rate=", "train.learning_rate must be a number or none, not ''."),
+    ("train.learning_rate=true", "train.learning_rate must be a number or none, not True."),
+    ("train.batch_size=1.5", "train.batch_size must be a whole number or none, not 1.5."),
+    ("train.seed=true", "train.seed must be a whole number, not True."),
+    ("publish.public=1", "publish.public must be true or false, not 1."),
+    ("publish.language=en", "publish.language must be a list, not 'en'."),
+    ("publish.language=[1]", "publish.language must be a list, not [1]."),
+    ("data.source=5", "data.source must be a string, not 5."),
+    ("data.validation=true", "data.validation must be a number or a string, not True."),
+    ("data.text=5", "data.text must be the name of a column, not 5."),
+    ("data.text=none", "data.text must be the name of a column, not None."),
+    ("train.epochs=0", "train.epochs must be above 0, not 0.0."),
+    ("train.batch_size=-1", "train.batch_size must be above 0, not -1."),
+    ("train.learning_rate=-1e-5", "train.learning_rate must be above 0, not -1e-05."),
+    ("train.weight_decay=-1", "train.weight_decay must not be negative: -1.0."),
+    ("train.early_stopping_patience=-1", "train.early_stopping_patience must not be negative: -1."),
 ])
-def test_a_value_that_no_run_can_have_is_refused_with_what_would_fit(sets: str, message: str) -> None:
+def test_invalid_values_are_refused_with_the_allowed_ones(sets: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         with_set(sets)
     assert caught.value.message.startswith(message)
@@ -209,14 +209,14 @@ def test_numbers_are_finite(key: str, text: str) -> None:
 
 @pytest.mark.parametrize("limit", ["-1", "0", "3", "true", "10.0", "all"])
 def test_a_limit_leaves_rows_to_train_and_to_validate_with(limit: str) -> None:
-    with pytest.raises(RecipeError, match=r"data\.limit is a whole number from 4, not"):
+    with pytest.raises(RecipeError, match=r"data\.limit must be a whole number from 4, not"):
         with_set(f"data.limit={limit}")
     assert with_set("data.limit=4").data.limit == 4
     assert with_set("data.limit=none").data.limit is None
 
 
 def test_epochs_and_steps_are_not_both_given() -> None:
-    with pytest.raises(RecipeError, match=r"train\.epochs and train\.max_steps are two ways to say one thing"):
+    with pytest.raises(RecipeError, match=r"train\.epochs=3 and train\.max_steps=10 exclude each other"):
         with_set("train.epochs=3", "train.max_steps=10")
 
 
@@ -230,7 +230,7 @@ def test_a_whole_number_is_a_number() -> None:
     ({"model": {"id": "a/b"}}, "no task"),
     ({"task": {"name": "sentiment"}}, "no model"),
     ({**LEAST, "optimizer": {}}, r"no table \[optimizer\]"),
-    ({**LEAST, "train": 3}, r"\[train\] is a table of keys, not 3"),
+    ({**LEAST, "train": 3}, r"\[train\] must be a table of keys, not 3"),
 ])
 def test_tables_that_make_no_recipe_are_refused(tables: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as caught:

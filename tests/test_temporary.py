@@ -29,7 +29,7 @@ sys.stdin.read()
 LEADING = """
 import sys
 from hubtune.devices import host_lock
-with host_lock.leading() as place:
+with host_lock.prepare_shared() as place:
     print(place, flush=True)
 print("done", flush=True)
 sys.stdin.read()
@@ -91,7 +91,7 @@ def test_what_is_handed_over_stays_as_long_as_the_first_process_does(started: li
     started[0].wait()
     temporary.sweep()
     assert (place / host_lock.DONE).exists()  # one of the others reads it
-    temporary.let_go(follower)
+    temporary.release(follower)
     temporary.sweep()
     assert not place.exists()
 
@@ -105,10 +105,10 @@ def test_a_folder_that_is_swept_before_it_is_held_is_made_again(tmp_path: Path) 
             temporary.sweep()
         return tries[-1]
 
-    path, held = temporary.taken(make)
+    path, held = temporary.create(make)
     assert path == tries[1]
     assert path.is_dir()
-    temporary.removed(path, held)
+    temporary.delete(path, held)
 
 
 def test_many_who_make_folders_at_once_do_not_sweep_each_others() -> None:

@@ -156,7 +156,7 @@ def widen(optimizer: Any, ids: Iterable[Tensor]) -> None:
             if isinstance(value, Tensor) and value.ndim == weight.ndim > 0 and value.shape != weight.shape:
                 table = torch.zeros(weight.shape, dtype=value.dtype, device=value.device)
                 table.index_copy_(0, by_length[len(value)].to(value.device), value)
-                state[name] = sharding.like(table, weight)
+                state[name] = sharding.distribute_like(table, weight)
 
 
 def find(context: AccelerationContext) -> EmbeddingPruning:

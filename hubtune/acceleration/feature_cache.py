@@ -31,7 +31,7 @@ from hubtune.devices import processes
 from hubtune.errors import ResumeError
 from hubtune.evaluation import equivalence
 from hubtune.evaluation.batches import batch_indices, evaluation_mode, make_batch
-from hubtune.files import of_rows
+from hubtune.files import hash_rows
 from hubtune.record import versions
 
 SHARE = 0.25
@@ -183,7 +183,7 @@ class FeatureCache(Accelerator):
         how = [getattr(context.compute, name) for name in ("device", "precision", "threads", "uniform", "onednn")]
         said = [context.base.repo, context.base.commit, context.strategy.name, how, context.settings.seed, weights,
                 [str(field) for field in self.fields], versions(),
-                of_rows({name: encoded.examples for name, encoded in self.encoded.items()})]
+                hash_rows({name: encoded.examples for name, encoded in self.encoded.items()})]
         return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
 
     def refuse_full_disk(self, items: Sequence[int]) -> None:
@@ -215,7 +215,7 @@ def find(context: AccelerationContext) -> Accelerator:
             return found
         reason = found
     if resumed:
-        raise processes.once(ResumeError(f"the run began with features computed once, and now: {reason}.",
+        raise processes.collective_error(ResumeError(f"the run began with features computed once, and now: {reason}.",
                                          hint="Its backbone had no dropout. Train anew with --overwrite."))
     return Accelerator(NAME, Decision(False, reason))
 

@@ -188,7 +188,7 @@ def recomputing(functions: StepFunctions | None, draws: RowDraws | None, in_fp64
     """The functions of a forward pass once more; None: torch's."""
     with ExitStack() as stack:
         if in_fp64:
-            stack.enter_context(fp64.throughout())
+            stack.enter_context(fp64.fp64_everywhere())
         if functions is not None:
             stack.enter_context(StepFunctions(functions.kernels, draws))
         yield

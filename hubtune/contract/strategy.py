@@ -88,7 +88,7 @@ class Strategy(Plugin[OptionsT]):
 
 
 class StepStrategy(Strategy[OptionsT]):
-    """A method that looks at the weights, or changes them, in every step."""
+    """A method that reads the weights, or changes them, in every step."""
 
     def regularization(self, model: Module) -> Tensor | None:
         """Return a scalar that is added to the loss of a step, once, however it is cut. Default: none."""

@@ -21,7 +21,7 @@ from hubtune.data.formats.paths import SPLITS, split_of, visible_files
 from hubtune.data.formats.tables import Tables, quiet
 from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, did_you_mean, listing
-from hubtune.files import of_files, of_rows
+from hubtune.files import hash_files, hash_rows
 
 HUB_ID = re.compile(
     r"^(?P<repo>[\w.-]+/[\w.-]+?)(:(?P<config>[\w.-]+))?(@(?P<revision>[\w./-]+))?$")
@@ -108,7 +108,7 @@ def from_disk(path: Path) -> DataSplits:
     ]
     split_names = any(split_of(part) for file in inside for part in file.parts)
     datasets = {split: as_dataset(rows, name) for split, rows in splits.items()}
-    return DataSplits(datasets, name, of_files(files),
+    return DataSplits(datasets, name, hash_files(files),
                       unsplit=set(splits) == {"train"} and not split_names)
 
 
@@ -161,7 +161,7 @@ def from_memory(source: Any) -> DataSplits:
                 f"{' '.join(str(error).split())[:200]}",
                 hint='For example: data=[{"text": "What a lovely day", "label": "positive"}, ...]',
             ) from error
-    fingerprint = of_rows({split: BatchedRows(rows) for split, rows in made.items()})
+    fingerprint = hash_rows({split: BatchedRows(rows) for split, rows in made.items()})
     return DataSplits(made, "rows in memory", fingerprint, unsplit=not isinstance(source, Mapping))
 
 

@@ -1,7 +1,8 @@
-"""fp64 throughout: what a model's own code takes into fp32 stays fp64.
+"""fp64 everywhere: keep fp64 where a model's own code casts to fp32.
 
-transformers takes scores into fp32, which makes half precision exact and fp64 inexact: to 1e-7 only, and fp64's least
-number, which stands for a forbidden place, becomes minus infinity, of which a softmax makes what is no number.
+transformers casts scores to fp32, which makes half precision exact but fp64 inexact (1e-7); the
+lowest fp64 number, which masks positions, becomes minus infinity, and softmax of a fully masked row
+NaN.
 """
 
 from __future__ import annotations
@@ -16,23 +17,24 @@ from torch.overrides import TorchFunctionMode
 
 
 class Wide(TorchFunctionMode):
-    """Gives fp64 wherever fp32 is asked for."""
+    """Replaces fp32 by fp64 in arguments of torch functions."""
 
-    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (),
+                           kwargs: Any = None) -> Any:
         if function is torch.Tensor.float:
             return args[0].double()
-        named = {name: widened(value) for name, value in (kwargs or {}).items()}
-        return function(*map(widened, args), **named)
+        named = {name: to_fp64(value) for name, value in (kwargs or {}).items()}
+        return function(*map(to_fp64, args), **named)
 
 
-def widened(value: Any) -> Any:
-    """fp64 for fp32; anything else as it is."""
+def to_fp64(value: Any) -> Any:
+    """Return torch.float64 for torch.float32; other values unchanged."""
     return torch.float64 if value is torch.float32 else value
 
 
 @contextlib.contextmanager
-def throughout() -> Iterator[None]:
-    """Compute so for a while."""
+def fp64_everywhere() -> Iterator[None]:
+    """Compute in fp64 by default, until the block ends."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -42,8 +44,8 @@ def throughout() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def model(narrow: Module) -> Module:
-    """The model with fp64 weights. Its experts are multiplied one by one: the joined product knows no fp64."""
+def convert_model(narrow: Module) -> Module:
+    """Convert a model to fp64. Experts run one by one, since the grouped product has no fp64."""
     switch = getattr(narrow, "set_experts_implementation", None)
     if switch is not None:
         switch("eager")

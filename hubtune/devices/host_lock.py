@@ -1,7 +1,8 @@
-"""What the first process of a host hands to the others of the host through a folder, before they are joined in a group.
+"""Share prepared files between the processes of a host, before they join a process group.
 
-The folder's name follows from what a launcher says to all of them, and from the launcher itself, so that none is mistaken for
-another. A lock that the first process holds tells the others that it is at work; it goes with the process, however that ends.
+The first process of a host fills a folder whose name follows from the launcher's environment
+variables and its process id. A lock held by the first process tells the others that it is at work;
+the operating system releases it when the process ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -19,48 +20,55 @@ from hubtune import temporary
 from hubtune.errors import DataError
 
 APPEARS = 120.0
-"""Seconds until the first process of a host is given up, and every other does for itself what that was to do for all."""
+"""Seconds to wait for the first process of a host; then every process prepares its own files."""
 LASTS = 24 * 3600.0
-"""Seconds that the others wait for it at most."""
+"""Maximum seconds to wait until the first process has finished."""
 LOCK, DONE, FAILED = "lock", "done", "failed"
-SAID = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "GROUP_RANK", "LOCAL_WORLD_SIZE")
-"""What a launcher says to all its processes on a host, and not to those of another start."""
+VARIABLES = (
+    "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "GROUP_RANK",
+    "LOCAL_WORLD_SIZE",
+)
+"""Variables that a launcher sets equally for its processes on a host, anew for each launch."""
 held: list[int | None] = []
-"""What says that this process uses the folder, so that nobody sweeps it away; let go by `clear`, or with the process."""
+"""Locks that protect the folder from sweeps; released by `remove_shared`, or with the process."""
 
 
 def is_shared() -> bool:
-    """Whether there are other processes on this host that can be told from this one."""
+    """Tell whether the launcher started several processes on this host."""
     several = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ
     return several and importlib.util.find_spec("fcntl") is not None
 
 
 def is_first() -> bool:
-    """Whether this process does what is to be done once on a host."""
+    """Tell whether this is the process that prepares files for its host."""
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
-def folder() -> Path:
-    """Where it is handed over: the same in all processes of a host that one launcher started."""
-    parts = [str(os.getuid()), str(os.getppid()), *(os.environ.get(name, "") for name in SAID)]
-    return temporary.named(hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24])
+def shared_folder() -> Path:
+    """Return the path of the folder, equal in all processes of a host that one launcher started."""
+    values = (os.environ.get(name, "") for name in VARIABLES)
+    parts = [str(os.getuid()), str(os.getppid()), *values]
+    return temporary.path_of(hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24])
 
 
 @contextlib.contextmanager
-def leading() -> Iterator[Path]:
-    """In the first process: a folder to fill. It is handed over when the block ends; after an error the others end, too."""
+def prepare_shared() -> Iterator[Path]:
+    """In the first process: yield a folder to fill, and share it afterwards.
+
+    After an exception, the other processes end too.
+    """
     import fcntl
 
     def make() -> Path:
-        shutil.rmtree(folder(), ignore_errors=True)
-        folder().mkdir(mode=0o700)
-        return folder()
+        shutil.rmtree(shared_folder(), ignore_errors=True)
+        shared_folder().mkdir(mode=0o700)
+        return shared_folder()
 
-    place, lock_of_place = temporary.taken(make)
+    place, lock_of_place = temporary.create(make)
     held.append(lock_of_place)
     with (place / f".{LOCK}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        (place / f".{LOCK}").rename(place / LOCK)  # where it is, it is held
+        (place / f".{LOCK}").rename(place / LOCK)  # once it is visible, it is locked
         try:
             yield place
             (place / DONE).touch()
@@ -72,13 +80,14 @@ def leading() -> Iterator[Path]:
             raise
 
 
-def follow() -> Path | None:
-    """In the others: the folder once it is filled; None if there is no first process, and everybody does all.
+def wait_for_shared() -> Path | None:
+    """In the other processes: wait for the folder; None without a first process.
 
     Raises:
-        DataError: the first process failed. Where it has said why, the command line leaves it at that.
+        DataError: the first process failed. If it reported why, the command line prints nothing
+            more.
     """
-    place = folder()
+    place = shared_folder()
     begun = time.monotonic()
     while not (place / LOCK).exists():
         if time.monotonic() - begun > APPEARS:
@@ -89,15 +98,16 @@ def follow() -> Path | None:
     if (place / DONE).exists():
         return place
     if (place / FAILED).exists() or os.environ.get("LOCAL_RANK") != "1":
-        error = DataError("the first process of this host could not prepare the data; it says why.")
+        error = DataError(
+            "the first process of this host could not prepare the data; see its message.")
         error.is_shared = True
         raise error
-    raise DataError("the first process of this host ended while it prepared the data, and said nothing.",
-                    hint="Perhaps it was killed for want of memory. Try it alone: hubtune train ... --check")
-
+    raise DataError(
+        "the first process of this host ended without a message while preparing the data.",
+        hint="It may have been killed for lack of memory. Try it alone: hubtune train ... --check")
 
 def wait_for(lock: Path, most: float) -> None:
-    """Until nobody holds a lock."""
+    """Wait until nobody holds a lock, at most `most` seconds."""
     import fcntl
 
     begun = time.monotonic()
@@ -107,14 +117,16 @@ def wait_for(lock: Path, most: float) -> None:
                 return fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() - begun > most:
-                    raise DataError(f"the first process of this host has prepared the data for {most / 3600:.0f} hours.",
-                                    hint="Try it alone: hubtune train ... --check") from None
+                    raise DataError(
+                        f"the first process of this host has been preparing the data for "
+                        f"{most / 3600:.0f} hours.",
+                        hint="Try it alone: hubtune train ... --check") from None
                 time.sleep(0.05)
 
 
-def clear() -> None:
-    """When the others have opened what was handed over: files that are mapped into memory stay as long as they are."""
+def remove_shared() -> None:
+    """Remove the folder once the other processes have mapped its files, which stay readable."""
     if is_shared() and is_first():
-        shutil.rmtree(folder(), ignore_errors=True)
+        shutil.rmtree(shared_folder(), ignore_errors=True)
     while held:
-        temporary.let_go(held.pop())
+        temporary.release(held.pop())

@@ -1,4 +1,4 @@
-"""How much memory there is, how much this process holds, and how much it held at its most: read from the system."""
+"""Memory: available, current and peak bytes, read from the system."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 UNLIMITED = 2**60
-"""What cgroups write where there is no limit is above this."""
+"""Values above this mean no limit in cgroup files."""
 
 before = 0
-"""The most that was held before the system's own count was begun anew, in bytes."""
+"""Peak bytes before the system's own counter was last reset."""
 
 
 def peak(device: str) -> int:
-    """The most bytes this process has held: on the GPU where it computes on one, else resident memory."""
-    return max(before, since(device))
+    """Return the peak bytes of this process: GPU memory on a GPU, else resident memory."""
+    return max(before, peak_since_reset(device))
 
 
-def since(device: str) -> int:
-    """The same, since `begin`."""
+def peak_since_reset(device: str) -> int:
+    """Return the peak bytes since `reset_peak`."""
     import resource
     import sys
 
@@ -28,23 +28,27 @@ def since(device: str) -> int:
 
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def begin(device: str) -> None:
-    """Count the most from here on. Where the system cannot, `since` goes on with the old count, which is not too small."""
+def reset_peak(device: str) -> None:
+    """Reset the peak counter.
+
+    Where the system cannot, `peak_since_reset` keeps the old, higher count.
+    """
     global before
     import torch
 
-    before = max(before, since(device))
+    before = max(before, peak_since_reset(device))
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def held(device: str) -> int | None:
-    """Bytes that this process holds now; None where nobody says."""
+def current_bytes(device: str) -> int | None:
+    """Return the bytes that this process uses now; None where the system does not tell."""
     import torch
 
     if device == "cuda":
@@ -52,12 +56,16 @@ def held(device: str) -> int | None:
     if device != "cpu":
         return None
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
     return None
 
 
-def room(device: str) -> int | None:
-    """Bytes that this process may still take; None where nobody says. Processes of one machine share it evenly."""
+def available_bytes(device: str) -> int | None:
+    """Return the bytes that this process may still use; None where the system does not tell.
+
+    The processes of one machine share its memory evenly.
+    """
     import torch
 
     if device == "cuda":
@@ -65,12 +73,12 @@ def room(device: str) -> int | None:
         return int(on_device + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
     if device != "cpu":
         return None
-    free = min(left_in(Path("/proc"), Path("/sys/fs/cgroup")), default=None)
+    free = min(free_bytes(Path("/proc"), Path("/sys/fs/cgroup")), default=None)
     return None if free is None else free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def left_in(proc: Path, groups: Path) -> Iterator[int]:
-    """What the machine has left, and every control group around this process that has a limit (version 1 and 2)."""
+def free_bytes(proc: Path, groups: Path) -> Iterator[int]:
+    """Yield the free bytes of the machine and of each limited cgroup (v1, v2) of this process."""
     with contextlib.suppress(OSError, ValueError):
         for line in (proc / "meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -81,27 +89,28 @@ def left_in(proc: Path, groups: Path) -> Iterator[int]:
             if kinds and "memory" not in kinds.split(","):
                 continue
             top = groups / "memory" if kinds else groups
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
+            names = ("memory.limit_in_bytes",
+                     "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
             inside = top / path.strip("/")
             for folder in (inside, *inside.parents):
-                yield from left_of(folder, *names)
+                yield from free_in_group(folder, *names)
                 if folder == top:
                     break
 
 
-def left_of(folder: Path, limit: str, usage: str) -> Iterator[int]:
-    """What one control group has left: files that it keeps in memory and does not use can be let go."""
+def free_in_group(folder: Path, limit: str, usage: str) -> Iterator[int]:
+    """Yield the free bytes of one cgroup, counting its inactive page cache as free."""
     with contextlib.suppress(OSError, ValueError):
         most = int((folder / limit).read_text(encoding="ascii"))
         used = int((folder / usage).read_text(encoding="ascii"))
         if most < UNLIMITED:
-            said = (line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-            idle = {name: int(value) for name, value in said}
+            lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+            idle = {name: int(value) for name, value in (line.split() for line in lines)}
             yield most - used + idle.get("total_inactive_file", idle.get("inactive_file", 0))
 
 
-def give_back(device: str) -> None:
-    """Let the system have what is free in this process, so that what is held can be read."""
+def release_free_memory(device: str) -> None:
+    """Return free memory of this process to the system, so that `current_bytes` is accurate."""
     import ctypes
 
     import torch
@@ -113,10 +122,10 @@ def give_back(device: str) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Ask the C library to keep what is freed: else every step's large tensors are pages that the system clears anew.
+    """Let glibc keep freed memory: otherwise every step's large tensors are newly cleared pages.
 
-    Measured: a third of the time of MiniLM's steps on short texts. For glibc; elsewhere nothing happens. It holds for the whole
-    process and cannot be undone, so the command line asks for it, and the library does not.
+    Measured: a third of the time of MiniLM's steps on short texts. It holds for the whole process
+    and cannot be undone, so only the command line calls it, never the library.
     """
     import ctypes
 

@@ -84,7 +84,7 @@ def evaluation_mode(model: Module) -> Iterator[Module]:
     weight = next(model.parameters(), None)
     is_fp64 = weight is not None and weight.dtype == torch.float64
     try:
-        with torch.no_grad(), fp64.throughout() if is_fp64 else nullcontext():
+        with torch.no_grad(), fp64.fp64_everywhere() if is_fp64 else nullcontext():
             yield model
     finally:
         for module, mode in modes.items():

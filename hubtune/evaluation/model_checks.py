@@ -13,12 +13,13 @@ from accelerate.utils.memory import should_reduce_batch_size
 from hubtune.contract import Base, GenerativeTask, Prediction, Task
 from hubtune.contract.validation import loss_terms
 from hubtune.data.dataset import EncodedDataset
-from hubtune.devices import device, fp64, number_formats, processes
+from hubtune.devices import device, fp64, processes
 from hubtune.devices.device import Compute
 from hubtune.errors import ModelError
 from hubtune.evaluation.batches import evaluation_mode, make_batch
 from hubtune.evaluation.equivalence import relative_difference, spread_by_size
 from hubtune.evaluation.inference import postprocess
+from hubtune.models import compat
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -54,11 +55,11 @@ def check_model(
         has_finite_loss(model, task, base, encoded)
     reason = None
     if compute.precision not in SAFE_PRECISIONS:
-        reason = processes.together(
+        reason = processes.broadcast(
             precision_problem(model, task, base, encoded, compute, may_fall_back)
         )
     if reason is not None and not may_fall_back:
-        raise processes.once(
+        raise processes.collective_error(
             ModelError(
                 f"it does not compute in {compute.precision}: {reason}.",
                 where=base.repo,
@@ -68,7 +69,7 @@ def check_model(
     if reason is not None:
         compute = replace(compute, precision="fp32", why=f"not {compute.precision}: {reason}")
     return replace(
-        compute, uniform=processes.together(depends_on_padding(model, task, base, encoded))
+        compute, uniform=processes.broadcast(depends_on_padding(model, task, base, encoded))
     )
 
 
@@ -85,14 +86,14 @@ def precision_problem(
     Weights are converted to fp64 if that is the precision.
     """
     known = (
-        number_formats.overflows(model) if may_fall_back and compute.precision == "fp16" else None
+        compat.fp16_overflow_reason(model) if may_fall_back and compute.precision == "fp16" else None
     )
     if known is not None:
         return known
     if compute.precision == "fp64":
-        fp64.model(model)
+        fp64.convert_model(model)
     try:
-        with device.learning(compute), device.autocast(compute):
+        with device.training_precision(compute), device.autocast(compute):
             is_finite = has_finite_loss(model, task, base, encoded)
     except Exception as error:  # whatever its code raises; in fp32 it did not
         if is_out_of_memory(error):

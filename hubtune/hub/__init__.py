@@ -1,7 +1,8 @@
-"""The only package that talks to the Hub: resolve a revision, download files, check permissions, push one commit.
+"""The Hub: resolve revisions, download files, check permissions, push one commit.
 
-Every failure is raised as one of our errors, with the command that mends it. `huggingface_hub` is imported inside
-functions: it reads its environment at import, and takes time that `--help` should not spend.
+Every failure is raised as one of our errors, with the command that fixes it. `huggingface_hub` is
+imported inside functions: it reads its environment at import, and takes time that `--help` should
+not spend.
 """
 
 from hubtune.hub.addresses import repository_id
@@ -10,6 +11,6 @@ from hubtune.hub.errors import not_cached_error
 from hubtune.hub.upload import PushResult, check_push, push
 
 __all__ = [
-    "PinnedRepo", "PushResult", "RemoteFile", "check_push", "download", "download_to", "not_cached_error", "push",
-    "repository_id", "resolve", "search", "split_id",
+    "PinnedRepo", "PushResult", "RemoteFile", "check_push", "download", "download_to",
+    "not_cached_error", "push", "repository_id", "resolve", "search", "split_id",
 ]

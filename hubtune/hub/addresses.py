@@ -1,4 +1,6 @@
-"""Addresses of repositories as people copy them: `https://huggingface.co/...` and `hf://...`, as repository ids."""
+"""Addresses of repositories as people copy them: `https://huggingface.co/...` and `hf://...`, as
+repository ids.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def repository_id(text: str, kind: Kind = "model") -> str:
         parts = path_on_hub(text if separator else f"https://{text}", kind)
     else:
         return text
-    found: Kind | str = parts.pop(0)[:-1] if parts and parts[0] in ("models", "datasets", "spaces") else "model"
+    found: Kind | str = parts.pop(0)[:-1] if parts and parts[0] in ("models", "datasets",
+                                                                    "spaces") else "model"
     if found != kind:
         hint = f"Give a {found} with {OPTIONS[found]}." if found in OPTIONS else "Give a model or a data set."
         raise NotFound(f"'{text}' is the address of a {found}, not of a {kind}.", hint=hint)
@@ -43,10 +46,12 @@ def repository_id(text: str, kind: Kind = "model") -> str:
         inner = parts[2:]
     else:
         revision, *inner = inner
-        inner = [] if kind == "model" and page != "tree" else inner  # a file of the model stands for the model
+        # A file of the model stands for the model.
+        inner = [] if kind == "model" and page != "tree" else inner
     if not all(parts[:2]) or inner:
         problem = f"'{'/'.join(inner)}' inside the repository" if inner else "no repository"
-        raise NotFound(f"'{text}' names {problem}.", hint=f"Give the whole repository: {name if inner else 'org/name'}")
+        raise NotFound(f"'{text}' names {problem}.",
+                       hint=f"Give the whole repository: {name if inner else 'org/name'}")
     return f"{name}@{revision}" if revision else name
 
 
@@ -57,7 +62,10 @@ def path_on_hub(address: str, kind: Kind) -> list[str]:
     split = urlsplit(address)
     if split.hostname not in SITES and split.netloc != urlsplit(constants.ENDPOINT).netloc:
         raise NotFound(
-            f"'{address}' is an address of {split.hostname or 'no host'}, not of the Hub ({constants.ENDPOINT}).",
-            hint=f"Give {OPTIONS[kind]} a {kind} of the Hub, org/name, or download it and give its folder.",
+            f"'{address}' is an address of {split.hostname or 'no host'}, not of the Hub "
+            f"({constants.ENDPOINT}).",
+            hint=
+            f"Give {OPTIONS[kind]} a {kind} of the Hub, org/name, or download it and give its "
+            "folder.",
         )
     return [unquote(part) for part in split.path.strip("/").split("/")]

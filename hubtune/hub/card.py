@@ -1,4 +1,4 @@
-"""The model card, rendered from `run.json` alone, so that it cannot claim more than was recorded."""
+"""The model card, rendered from `run.json` alone, so that it claims only what was recorded."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from hubtune.recipe import without_none
 PLACE = "NAMESPACE/NAME"
 """Placeholder for a repository that has no name yet."""
 LOADERS = {
-    "transformers": "with transformers alone",
-    "peft": "with PEFT alone, over its base model",
-    "code": "with transformers alone and the code beside its weights, which runs only when you trust it: read it first, "
-    "and name the commit that you read",
+    "transformers": "with transformers alone", "peft": "with PEFT alone, over its base model",
+    "code": "with transformers alone and the code beside its weights, which runs only if you trust it: "
+    "read it first, and name the commit that you read",
 }
 TEMPLATE = """\
 # {{ title }}
@@ -73,16 +72,20 @@ def render(record: Mapping[str, Any], repo: str | None = None) -> str:
     """
     import jinja2
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    versions = record["versions"].items()
     body = environment.from_string(TEMPLATE).render(
         record=record, title=(repo or record["name"]).split("/")[-1], summary=summary(record),
         base_line=base_line(record), data_line=data_line(record), license_line=license_of(record) or
-        "**not known**: the base model's card names none. Find out before you use or share this model.",
+        "**not known**: the base model's card names none. Find out before you use or share this "
+        "model.",
         labels=", ".join(f"`{label}`" for label in record["facts"].get("labels", ())),
         snippet=snippet(record, repo), of_plugin=of_plugin, loader=LOADERS[record["loads_with"]],
         interval=lambda split, name: interval(record["intervals"][split].get(name)),
-        verification_line=verification_line(record), lengths_line=lengths_line(record), recipe=portable_recipe(record),
-        versions=", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "hubtune"),
+        verification_line=verification_line(record), lengths_line=lengths_line(record),
+        recipe=portable_recipe(record),
+        versions=", ".join(f"{name} {version}" for name, version in versions if name != "hubtune"),
     )
     return f"---\n{metadata(record, repo)}\n---\n{body}"
 
@@ -93,7 +96,7 @@ def interval(bounds: list[float] | None) -> str:
 
 
 def of_plugin(record: Mapping[str, Any], kind: str) -> str:
-    """Name the distribution of a task or strategy, which prediction with hubtune needs; empty for hubtune's own."""
+    """Name the distribution of a third-party plugin, which prediction with hubtune needs."""
     plugin = record.get("plugins", {}).get(kind)
     if not plugin or plugin["distribution"] == "hubtune":
         return ""
@@ -117,12 +120,13 @@ def data_line(record: Mapping[str, Any]) -> str:
     """Name the data with its rows and fingerprint."""
     data = record["data"]
     rows = ", ".join(f"{count} {split}" for split, count in data["rows"].items())
-    where = f"[{data['name']}](https://huggingface.co/datasets/{data['repo']})" if data["repo"] else f"`{data['name']}`"
+    page = f"https://huggingface.co/datasets/{data['repo']}"
+    where = f"[{data['name']}]({page})" if data["repo"] else f"`{data['name']}`"
     return f"{where}: {rows} rows; fingerprint `{data['fingerprint'][:16]}`"
 
 
 def license_of(record: Mapping[str, Any]) -> str | None:
-    """Return the licence that the user chose, else the base model's; None when neither is known."""
+    """Return the licence that the user chose, else the base model's; None if neither is known."""
     chosen = record["recipe"]["publish"].get("license") or record["base"]["license"]
     return None if chosen in (None, "unknown") else str(chosen)
 
@@ -138,9 +142,9 @@ def verification_line(record: Mapping[str, Any]) -> str:
     if not proof:
         return "Its files were not compared with the trained model."
     return (
-        f"Verified: these files, loaded in a clean process without hubtune, gave the trained model's outputs on "
-        f"{proof['examples']} examples (largest difference {proof['largest_difference']:.1e})."
-    )
+        "Verified: these files, loaded in a clean process without hubtune, gave the trained "
+        f"model's outputs on {proof['examples']} examples (largest difference "
+        f"{proof['largest_difference']:.1e}).")
 
 
 def lengths_line(record: Mapping[str, Any]) -> str:
@@ -149,18 +153,20 @@ def lengths_line(record: Mapping[str, Any]) -> str:
     if not lengths["rows_cut"]:
         return f"No training row was truncated (the longest has {lengths['longest']} tokens)."
     return (
-        f"{lengths['rows_cut']} of {lengths['rows']} training rows were truncated at {lengths['max_length']} tokens, "
+        f"{lengths['rows_cut']} of {lengths['rows']} training rows were truncated at "
+        f"{lengths['max_length']} tokens, "
         f"which removed {lengths['tokens_cut']} of {lengths['tokens']} tokens."
     )
 
 
 def portable_recipe(record: Mapping[str, Any]) -> str:
-    """Return the recipe as TOML, with nothing in it that speaks of this machine."""
+    """Return the recipe as TOML, without values of this machine."""
     import tomlkit
 
     tables = {name: dict(table) for name, table in record["recipe"].items() if name != "publish"}
     base, data = record["base"], record["data"]
-    tables["model"]["id"] = "YOUR-COPY-OF-THE-BASE-MODEL" if base["local"] else f"{base['repo']}@{base['commit']}"
+    pinned = f"{base['repo']}@{base['commit']}"
+    tables["model"]["id"] = "YOUR-COPY-OF-THE-BASE-MODEL" if base["local"] else pinned
     tables["data"]["source"] = f"{data['name']}@{data['commit']}" if data["repo"] else data["name"]
     if isinstance(tables["data"].get("validation"), str):
         tables["data"]["validation"] = "YOUR-VALIDATION-DATA"
@@ -175,8 +181,9 @@ def metadata(record: Mapping[str, Any], repo: str | None) -> str:
     base, data = record["base"], record["data"]
     results = [
         EvalResult(
-            task_type=record["task"]["pipeline_tag"], dataset_type=data["repo"] or "custom", dataset_name=data["name"],
-            dataset_split=split, dataset_revision=data["commit"], metric_type=name, metric_value=round(value, 6),
+            task_type=record["task"]["pipeline_tag"], dataset_type=data["repo"] or "custom",
+            dataset_name=data["name"], dataset_split=split, dataset_revision=data["commit"],
+            metric_type=name, metric_value=round(value, 6),
         )
         for split, metrics in record["metrics"].items() for name, value in metrics.items()
     ]
@@ -188,9 +195,11 @@ def metadata(record: Mapping[str, Any], repo: str | None) -> str:
         more |= {"base_model": base["repo"], "base_model_relation": record["base_model_relation"]}
     card = ModelCardData(
         language=record["recipe"]["publish"].get("language") or base["language"], license=license,
-        library_name="peft" if record["loads_with"] == "peft" else "transformers", pipeline_tag=record["task"]["pipeline_tag"],
+        library_name="peft" if record["loads_with"] == "peft" else "transformers",
+        pipeline_tag=record["task"]["pipeline_tag"],
         tags=["hubtune", record["task"]["name"], record["strategy"]["name"]],
-        datasets=[data["repo"]] if data["repo"] else None, metrics=sorted(next(iter(record["metrics"].values()), {})),
+        datasets=[data["repo"]] if data["repo"] else None,
+        metrics=sorted(next(iter(record["metrics"].values()), {})),
         model_name=(repo or record["name"]).split("/")[-1], eval_results=results, **more,
     )
     return card.to_yaml().strip()

@@ -1,4 +1,4 @@
-"""Read from the Hub: resolve a revision once, download files at that commit and check their bytes, search models."""
+"""Read from the Hub: resolve revisions, download and check files, search models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from hubtune import errors
 from hubtune.errors import HubError
-from hubtune.files import git_sha1_of, sha256_of
+from hubtune.files import file_sha256, git_blob_sha1
 from hubtune.hub.addresses import repository_id
 from hubtune.hub.errors import Kind, client, offline, translate_errors
 from hubtune.hub.retries import is_unreachable, retry
@@ -25,7 +25,7 @@ REPO_ID = re.compile(r"^(?P<repo>[\w][\w.-]*(/[\w][\w.-]*)?)(@(?P<revision>[\w./
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the Hub lists it: `sha256` of a large one, git's `sha1` of a small one; None where unknown."""
+    """A file on the Hub, with the `sha256` of a large one, git's `sha1` of a small one."""
 
     path: str
     size: int
@@ -57,14 +57,16 @@ def split_id(text: str) -> tuple[str, str | None]:
     """
     match = REPO_ID.match(repository_id(text))
     if match is None:
-        raise errors.NotFound(f"'{text}' is neither a folder nor a repository id of the form org/name[@revision].")
+        raise errors.NotFound(
+            f"'{text}' is neither a folder nor a repository id of the form org/name[@revision].")
     return match["repo"], match["revision"]
 
 
 def resolve(repo: str, revision: str | None = None, kind: Kind = "model") -> PinnedRepo:
-    """Resolve a revision to its commit and list the files there, after checking that they may be read.
+    """Resolve a revision to its commit and list the files there, after checking read access.
 
-    In offline mode the client's cache answers; also where no connection is made and the cache has the repository.
+    In offline mode the client's cache answers; also where no connection is made and the cache has
+    the repository.
     """
     if offline():
         return resolve_from_cache(repo, revision, kind)
@@ -76,34 +78,39 @@ def resolve(repo: str, revision: str | None = None, kind: Kind = "model") -> Pin
             found = resolve_from_cache(repo, revision, kind)
         except HubError:
             return None
-        log.warning("the Hub cannot be reached, so it was not asked for a newer %s; the cached commit %s is used.",
-                    repo, found.commit)
+        log.warning(
+            "the Hub cannot be reached, so it was not asked for a newer %s; the cached commit %s "
+            "is used.",
+            repo, found.commit)
         return found
 
     get_info = client().model_info if kind == "model" else client().dataset_info
     with translate_errors(repo, revision, kind):
-        info: Any = retry(lambda: get_info(repo, revision=revision, files_metadata=True), f"asking for {repo}", from_cache)
+        info: Any = retry(lambda: get_info(repo, revision=revision, files_metadata=True),
+                          f"asking for {repo}", from_cache)
         if isinstance(info, PinnedRepo):
             return info
         if info.gated:
             retry(lambda: client().auth_check(repo, repo_type=kind), f"asking for access to {repo}")
     remember_revision(repo, revision, kind, info.sha)
     files = tuple(
-        RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, None if s.lfs else s.blob_id)
+        RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None,
+                   None if s.lfs else s.blob_id)
         for s in info.siblings or ()
     )
     card = info.card_data.to_dict() if info.card_data else {}
     counts = getattr(info, "safetensors", None)
     return PinnedRepo(
-        info.id, info.sha, kind, files, bool(info.gated), bool(info.private), getattr(info, "pipeline_tag", None), card,
-        counts.total if counts else None,
+        info.id, info.sha, kind, files, bool(info.gated), bool(info.private),
+        getattr(info, "pipeline_tag", None), card, counts.total if counts else None,
     )
 
 
 def remember_revision(repo: str, revision: str | None, kind: Kind, commit: str) -> None:
-    """Note in the client's cache which commit a branch or tag is at, for offline mode.
+    """Record in the client's cache which commit a branch or tag is at, for offline mode.
 
-    The client notes it only when it downloads by branch; we download by commit. A cache that cannot be written is left.
+    The client records it only when downloading by branch, but we download by commit. A cache that
+    cannot be written is left unchanged.
     """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
@@ -119,31 +126,31 @@ def remember_revision(repo: str, revision: str | None, kind: Kind, commit: str) 
 
 
 def resolve_from_cache(repo: str, revision: str | None, kind: Kind) -> PinnedRepo:
-    """Resolve a revision to the commit that the client's cache has it at."""
+    """Resolve a revision to its commit in the client's cache."""
     from huggingface_hub import ModelCard, snapshot_download
 
     with translate_errors(repo, revision, kind):
-        folder = Path(snapshot_download(
-            repo, revision=revision, repo_type=kind, allow_patterns=["config.json"], local_files_only=True
-        ))
+        folder = Path(
+            snapshot_download(repo, revision=revision, repo_type=kind,
+                              allow_patterns=["config.json"], local_files_only=True))
     files = tuple(cached_file(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
     readme = folder / "README.md"
     card = ModelCard.load(readme).data.to_dict() if readme.exists() else {}
-    return PinnedRepo(
-        repo, folder.name, kind, files, card=card, pipeline_tag=card.get("pipeline_tag"), cached=True
-    )
+    return PinnedRepo(repo, folder.name, kind, files, card=card,
+                      pipeline_tag=card.get("pipeline_tag"), cached=True)
 
 
 def cached_file(path: Path, folder: Path) -> RemoteFile:
     """Describe a file of the client's cache, with the hash that the name of its blob holds."""
     name = path.resolve().name
-    known = {64: "sha256", 40: "sha1"} if path.is_symlink() and re.fullmatch("[0-9a-f]+", name) else {}
+    known = {64: "sha256", 40: "sha1"
+             } if path.is_symlink() and re.fullmatch("[0-9a-f]+", name) else {}
     hashes = {known[len(name)]: name} if len(name) in known else {}
     return RemoteFile(str(path.relative_to(folder)), path.stat().st_size, **hashes)
 
 
 def download(pinned: PinnedRepo, patterns: Sequence[str]) -> Path:
-    """Download the files that match, at the pinned commit, and check their bytes against the Hub's list.
+    """Download matching files at the pinned commit, and check their hashes against the Hub's list.
 
     The client checks only lengths over plain HTTP, so a damaged file is downloaded once more.
 
@@ -154,8 +161,10 @@ def download(pinned: PinnedRepo, patterns: Sequence[str]) -> Path:
     damaged = damaged_files(pinned, folder, patterns)
     if damaged and pinned.cached:
         raise errors.Corrupt(
-            f"{', '.join(damaged)} in the cache differs from the hash that the Hub listed for it.", where=pinned.repo,
-            hint=f"Fetch it again while online with: hf download {pinned.repo} --revision {pinned.commit} --force-download",
+            f"{', '.join(damaged)} in the cache differs from the hash that the Hub listed for it.",
+            where=pinned.repo, hint=
+            f"Fetch it again while online with: hf download {pinned.repo} --revision "
+            f"{pinned.commit} --force-download",
         )
     if damaged:
         for name in damaged:
@@ -165,64 +174,78 @@ def download(pinned: PinnedRepo, patterns: Sequence[str]) -> Path:
         damaged = damaged_files(pinned, folder, patterns)
     if damaged:
         raise errors.Corrupt(
-            f"{', '.join(damaged)} arrived with other bytes than the Hub lists, twice.", where=pinned.repo,
-            hint="Something between here and the Hub changes the bytes; try another network.",
+            f"{', '.join(damaged)} differed from the Hub's hashes in two downloads.",
+            where=pinned.repo,
+            hint="Something between here and the Hub changes the data; try another network.",
         )
     return folder
 
 
 def download_snapshot(pinned: PinnedRepo, patterns: Sequence[str]) -> Path:
-    """Download the files that match into the client's cache, and return their folder."""
+    """Download matching files into the client's cache, and return their folder."""
     from huggingface_hub import snapshot_download
 
     with translate_errors(pinned.repo, pinned.commit, pinned.kind), progress_on_terminals():
-        return Path(retry(lambda: snapshot_download(
-            pinned.repo, revision=pinned.commit, repo_type=pinned.kind, allow_patterns=list(patterns),
-            local_files_only=pinned.cached,
-        ), f"downloading {pinned.repo}"))
+        return Path(
+            retry(
+                lambda: snapshot_download(pinned.repo, revision=pinned.commit, repo_type=pinned.
+                                          kind, allow_patterns=list(
+                                              patterns), local_files_only=pinned.cached,
+                                          ), f"downloading {pinned.repo}"))
 
 
 def damaged_files(pinned: PinnedRepo, folder: Path, patterns: Sequence[str]) -> list[str]:
-    """Return the downloaded files whose hash is not the one that the Hub lists."""
+    """Return the downloaded files whose hash differs from the Hub's."""
     damaged = []
     for file in pinned.files:
         path = folder / file.path
-        if not any(fnmatch.fnmatch(file.path, pattern) for pattern in patterns) or not path.exists():
+        if not any(fnmatch.fnmatch(file.path, pattern)
+                   for pattern in patterns) or not path.exists():
             continue
-        if (file.sha256 and sha256_of(path) != file.sha256) or (file.sha1 and git_sha1_of(path) != file.sha1):
+        wrong_sha256 = file.sha256 and file_sha256(path) != file.sha256
+        if wrong_sha256 or (file.sha1 and git_blob_sha1(path) != file.sha1):
             damaged.append(file.path)
     return damaged
 
 
 def search(words: str, pipeline_tag: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
-    """Search the Hub for models whose name holds the words, most downloaded first."""
+    """Search the Hub for models whose name contains the words, most downloaded first."""
     if offline():
-        raise errors.Offline("offline mode is on, so the Hub cannot be searched.", hint="Unset HF_HUB_OFFLINE.")
+        raise errors.Offline("offline mode is on, so the Hub cannot be searched.",
+                             hint="Unset HF_HUB_OFFLINE.")
     with translate_errors(words):
-        models = retry(lambda: list(client().list_models(
-            search=words, pipeline_tag=pipeline_tag, sort="downloads", limit=limit)), "searching the Hub")
-    return [{"id": m.id, "pipeline_tag": m.pipeline_tag, "downloads": m.downloads, "likes": m.likes} for m in models]
+        models = retry(
+            lambda: list(client().list_models(search=words, pipeline_tag=pipeline_tag, sort=
+                                              "downloads", limit=limit)), "searching the Hub")
+    return [{
+        "id": m.id, "pipeline_tag": m.pipeline_tag, "downloads": m.downloads, "likes": m.likes
+    } for m in models]
 
 
 def download_to(folder: Path, repo: str, commit: str) -> Path:
-    """Download a whole repository at a commit into a folder, past the cache."""
+    """Download a whole repository at a commit into a folder, bypassing the cache."""
     from huggingface_hub import snapshot_download
 
     with translate_errors(repo, commit), without_progress():
-        retry(lambda: snapshot_download(
-            repo, revision=commit, local_dir=folder, cache_dir=folder.with_name("cache")), f"downloading {repo}")
+        retry(
+            lambda: snapshot_download(repo, revision=commit, local_dir=folder, cache_dir=folder.
+                                      with_name("cache")), f"downloading {repo}")
     return folder
 
 
 def progress_on_terminals() -> contextlib.AbstractContextManager[None]:
-    """Show the client's progress bars on a terminal, and leave them out of a log."""
+    """Show the client's progress bars on a terminal, but not in a log."""
     return contextlib.nullcontext() if sys.stderr.isatty() else without_progress()
 
 
 @contextlib.contextmanager
 def without_progress() -> Iterator[None]:
     """Turn off the client's progress bars, which would write between our lines."""
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     were_off = are_progress_bars_disabled()
     disable_progress_bars()

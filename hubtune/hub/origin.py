@@ -1,4 +1,4 @@
-"""A model's source: a repository of the Hub at a commit, or a local folder identified by its hash."""
+"""A model's source: a repository of the Hub at a commit, or a local folder with its hash."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune.errors import ModelError, Unsafe, listing
-from hubtune.files import of_files
+from hubtune.files import hash_files
 from hubtune.hub.download import PinnedRepo, download, resolve, split_id
 from hubtune.hub.errors import not_cached_error
 from hubtune.record import RECORD, parse_model_record
@@ -20,7 +20,7 @@ CODE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".onn
 
 @dataclass(frozen=True)
 class Origin:
-    """A model's source: a repository at a commit, or a local folder identified by the sha256 of its files."""
+    """A model's source: a repository at a commit, or a local folder with its files' sha256."""
 
     repo: str
     commit: str
@@ -31,14 +31,14 @@ class Origin:
 
     @property
     def weights(self) -> list[str]:
-        """The safetensors files of the model at the top level of the repository."""
+        """Names of the model's safetensors files at the top level of the repository."""
         top = [name for name in self.files if "/" not in name and name.endswith(".safetensors")]
         whole = [name for name in top if name == "model.safetensors"]
         return whole or sorted(name for name in top if name.startswith("model-"))
 
     @property
     def small(self) -> list[str]:
-        """Configuration, tokenizer and card: all files of the top level but weights and code."""
+        """Names of configuration, tokenizer and card files at the top level."""
         return sorted(name for name in self.files if "/" not in name and name.endswith(SMALL))
 
     def as_record(self) -> dict[str, Any]:
@@ -46,8 +46,10 @@ class Origin:
         return {
             "repo": self.repo, "commit": self.commit, "local": self.pinned is None,
             "license": self.card.get("license"), "language": self.card.get("language"),
-            "license_name": self.card.get("license_name"), "license_link": self.card.get("license_link"),
-            "gated": bool(self.pinned and self.pinned.gated), "private": bool(self.pinned and self.pinned.private),
+            "license_name": self.card.get("license_name"),
+            "license_link": self.card.get("license_link"),
+            "gated": bool(self.pinned and self.pinned.gated),
+            "private": bool(self.pinned and self.pinned.private),
         }
 
 
@@ -55,21 +57,25 @@ def locate(model: str, commit: str | None = None) -> Origin:
     """Find a model by folder or by `org/name[@revision]` and pin its commit, without downloading.
 
     Raises:
-        ModelError: there is no such folder.
-        HubError: the Hub does not have it or does not show it.
+        ModelError: no such folder.
+        HubError: the Hub does not have it or denies access.
     """
     path = Path(model).expanduser()
     if path.is_dir():
         return local_origin(path)
     if path.is_file():
-        raise ModelError(f"'{model}' is a file; a model is the folder that holds it, with its config.json and tokenizer.",
-                         hint=f"Give the folder: --model {shlex.quote(str(Path(model).parent))}")
+        raise ModelError(
+            f"'{model}' is a file; a model is the folder that holds it, with its config.json and "
+            "tokenizer.",
+            hint=f"Give the folder: --model {shlex.quote(str(Path(model).parent))}")
     if path.is_absolute() or model.startswith((".", "~")):
-        raise ModelError(f"there is no folder '{model}'.", hint="Give --model a folder, or a Hub id such as org/name.")
+        raise ModelError(f"there is no folder '{model}'.",
+                         hint="Give --model a folder, or a Hub id such as org/name.")
     repo, revision = split_id(model)
     pinned = resolve(repo, commit or revision)
     return Origin(
-        pinned.repo, pinned.commit, {file.path: file.size for file in pinned.files}, pinned=pinned, card=pinned.card
+        pinned.repo, pinned.commit, {file.path: file.size for file in pinned.files}, pinned=pinned,
+        card=pinned.card
     )
 
 
@@ -77,51 +83,60 @@ def local_origin(folder: Path) -> Origin:
     """Return the origin of a model folder, identified by the hash of the model's files."""
     from huggingface_hub import ModelCard
 
-    files = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    files = {str(path.relative_to(folder)): path.stat().st_size
+             for path in folder.rglob("*") if path.is_file()}
     origin = Origin(folder.resolve().name, "", files, folder)
-    model_files = {name: folder / name for name in (*origin.small, *origin.weights) if name != "README.md"}
+    names = (*origin.small, *origin.weights)
+    model_files = {name: folder / name for name in names if name != "README.md"}
     readme = folder / "README.md"
-    card = ModelCard.load(readme, ignore_metadata_errors=True).data.to_dict() if readme.exists() else {}
-    return Origin(origin.repo, f"sha256:{of_files(model_files)}", files, folder, card=card)
+    card: Mapping[str, Any] = {}
+    if readme.exists():
+        card = ModelCard.load(readme, ignore_metadata_errors=True).data.to_dict()
+    return Origin(origin.repo, f"sha256:{hash_files(model_files)}", files, folder, card=card)
 
 
 def require_safetensors(origin: Origin) -> None:
-    """Refuse a repository without the safetensors of a whole model.
+    """Refuse a repository without a whole model in safetensors.
 
     Raises:
-        ModelError: an adapter, or no transformers model.
+        ModelError: an adapter, or not a transformers model.
         Unsafe: other weight formats, whose loading can run code.
     """
     if "config.json" not in origin.files:
-        kind = "an adapter: train from its base model" if "adapter_config.json" in origin.files else (
-            "no transformers model: it has no config.json")
-        raise ModelError(f"'{origin.repo}' is {kind}.", hint="See what it holds with: hubtune show " + origin.repo)
+        kind = "not a transformers model: it has no config.json"
+        if "adapter_config.json" in origin.files:
+            kind = "an adapter; train from its base model"
+        raise ModelError(f"'{origin.repo}' is {kind}.",
+                         hint="See what it contains with: hubtune show " + origin.repo)
     if not origin.weights:
         if origin.pinned is not None and origin.pinned.cached:
             raise not_cached_error(f"{origin.repo}'s weights", origin.commit)
         others = [name for name in origin.files if name.endswith(CODE_WEIGHTS)]
         raise Unsafe(
-            f"'{origin.repo}' has no safetensors weights, only {listing(others) if others else 'none at all'}; "
-            "loading a pickle can run code of its author, so hubtune does not.", where=origin.repo,
-            hint="Ask its author to convert it (https://huggingface.co/spaces/safetensors/convert), "
+            f"'{origin.repo}' has no safetensors weights; other weights: "
+            f"{listing(others) or 'none'}. Loading a pickle can run code of its author, so hubtune "
+            "refuses it.",
+            where=origin.repo, hint=
+            "Ask its author to convert it (https://huggingface.co/spaces/safetensors/convert), "
             "or look for another: hubtune search " + origin.repo.split("/")[-1],
         )
 
 
 def fetch(origin: Origin, names: list[str]) -> Path:
-    """Return the folder with these files, downloaded if they are not here."""
-    return origin.folder if origin.pinned is None else download(origin.pinned, names)  # type: ignore[return-value]
+    """Return the folder with these files, downloaded if necessary."""
+    return origin.folder if origin.pinned is None else download(origin.pinned,
+                                                                names)  # type: ignore[return-value]
 
 
 def read_run_record(origin: Origin) -> dict[str, Any]:
-    """Read the record that hubtune saved beside the weights; empty for a model that it did not tune."""
+    """Read hubtune's record beside the weights; empty for a model that hubtune did not tune."""
     if RECORD not in origin.files:
         return {}
     return parse_model_record((fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
 
 
 def count_parameters(origin: Origin) -> int | None:
-    """Count the numbers in the weights: the Hub's count, or a sum over the headers of a folder's files."""
+    """Count the parameters: the Hub's count, or a sum over the headers of local files."""
     if origin.pinned is not None:
         return origin.pinned.parameters
     if origin.folder is None or not origin.weights:
@@ -133,12 +148,13 @@ def count_parameters(origin: Origin) -> int | None:
     total = 0
     for name in origin.weights:
         with safe_open(origin.folder / name, framework="np") as file:
-            total += sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118 - no mapping
+            shapes = (file.get_slice(key).get_shape() for key in file.keys())  # noqa: SIM118
+            total += sum(map(prod, shapes))
     return total
 
 
 def weight_formats(origin: Origin) -> list[dict[str, Any]]:
-    """Return the formats that weights are saved in, with the number of files and their bytes."""
+    """Return the formats of the weights, with the number of files and bytes of each."""
     formats: dict[str, dict[str, Any]] = {}
     for name, size in origin.files.items():
         suffix = Path(name).suffix

@@ -31,9 +31,8 @@ ResultT = TypeVar("ResultT")
 log = logging.getLogger(__name__)
 
 
-def retry(
-    request: Callable[[], ResultT], what: str, instead: Callable[[Exception], ResultT | None] | None = None
-) -> ResultT:
+def retry(request: Callable[[], ResultT], what: str,
+          instead: Callable[[Exception], ResultT | None] | None = None) -> ResultT:
     """Send a request until it succeeds, fails for good, or attempts run out.
 
     Args:
@@ -59,9 +58,9 @@ def retry(
             if attempt >= len(waits) or (asked or 0.0) > PATIENCE:
                 raise
             seconds = waits[attempt] * random.uniform(1.0, 1.25) if asked is None else asked
-            log.warning(
-                "%s: %s; trying again in %.0f s (attempt %d of %d).", what, describe(error), seconds, attempt + 2,
-                len(waits) + 1)
+            log.warning("%s: %s; trying again in %.0f s (attempt %d of %d).", what, describe(error),
+                        seconds, attempt + 2,
+                        len(waits) + 1)
             time.sleep(seconds)
     raise AssertionError("unreachable")
 
@@ -88,7 +87,9 @@ def status_of(error: Exception) -> int | None:
 
 
 def requested_wait(error: Exception) -> float | None:
-    """Return the seconds that the Hub asks to wait, from `Retry-After` or `RateLimit`; None without them."""
+    """Return the seconds that the Hub asks to wait, from `Retry-After` or `RateLimit`; None without
+    them.
+    """
     response: Any = getattr(error, "response", None)
     headers: Mapping[str, str] = {} if response is None else response.headers
     value = headers.get("Retry-After", "").strip()

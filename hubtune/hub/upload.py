@@ -1,4 +1,4 @@
-"""Write to the Hub: check permissions, push one commit with a parent, and check the files that arrived."""
+"""Write to the Hub: check permissions, push one commit, and check the uploaded files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hubtune import errors
 from hubtune.errors import HubError
-from hubtune.files import git_sha1_of, sha256_of
+from hubtune.files import file_sha256, git_blob_sha1
 from hubtune.hub.addresses import repository_id
 from hubtune.hub.download import without_progress
 from hubtune.hub.errors import LOGIN, client, describe_token, offline, page_url, translate_errors
@@ -20,13 +20,15 @@ from hubtune.hub.retries import retry
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, Discussion
 
-STALE = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "adapter/*", "tokenizer*", "vocab*")
-"""Files of an earlier model that would be loaded beside or instead of the new one; anything else stays."""
+STALE = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "adapter/*",
+         "tokenizer*", "vocab*",
+         )
+"""Files of an earlier model that would be loaded beside the new one, and are deleted."""
 
 
 @dataclass(frozen=True)
 class PushResult:
-    """The commit that a push made; with `pr`, the address of the pull request that holds it."""
+    """The commit of a push; with `pr`, the address of its pull request."""
 
     repo: str
     commit: str
@@ -36,7 +38,9 @@ class PushResult:
 
 
 def full_repo_id(repo: str) -> str:
-    """Return `me/name` for `name`: the namespace of the token where none is given; and the id for an address."""
+    """Return `me/name` for `name`: the namespace of the token where none is given; and the id for
+    an address.
+    """
     repo = repository_id(repo)
     if "/" in repo:
         return repo
@@ -45,7 +49,7 @@ def full_repo_id(repo: str) -> str:
 
 
 def check_push(repo: str, pr: bool = False) -> str:
-    """Refuse now what the Hub would refuse after training. Creates nothing.
+    """Check in advance whether the Hub would refuse the push. Creates nothing.
 
     Returns:
         The repository id with its namespace.
@@ -54,9 +58,11 @@ def check_push(repo: str, pr: bool = False) -> str:
         HubError: no network, no token, or a token that may not write there.
     """
     if offline():
-        raise errors.Offline("offline mode is on, so nothing can be pushed.", hint="Unset HF_HUB_OFFLINE.", where=repo)
+        raise errors.Offline("offline mode is on, so nothing can be pushed.",
+                             hint="Unset HF_HUB_OFFLINE.", where=repo)
     if describe_token() != "token":
-        raise errors.BadToken(f"pushing to '{repo}' needs a token, and there is none.", hint=LOGIN, where=repo)
+        raise errors.BadToken(f"pushing to '{repo}' needs a token, but there is none.", hint=LOGIN,
+                              where=repo)
     from huggingface_hub.errors import RepositoryNotFoundError
 
     repo = full_repo_id(repo)
@@ -65,8 +71,8 @@ def check_push(repo: str, pr: bool = False) -> str:
         role = me.get("auth", {}).get("accessToken", {}).get("role", "write")
         if role == "read":
             raise errors.Forbidden(
-                f"this token may only read, so it cannot push to '{repo}'.", where=repo,
-                hint="Make a token with the role 'write' in the Hub's settings, then: hf auth login",
+                f"this token is read-only, so it cannot push to '{repo}'.", where=repo, hint=
+                "Create a token with the role 'write' in the Hub's settings, then: hf auth login",
             )
         try:
             retry(lambda: client().auth_check(repo, write=not pr), f"asking for access to {repo}")
@@ -75,19 +81,22 @@ def check_push(repo: str, pr: bool = False) -> str:
             if repo.split("/")[0] not in mine:
                 raise errors.Forbidden(
                     f"'{repo}' does not exist, and this token may create repositories only under "
-                    f"{', '.join(mine)}.", where=repo, hint=f"For example: {mine[0]}/{repo.split('/')[1]}",
+                    f"{', '.join(mine)}.", where=repo,
+                    hint=f"For example: {mine[0]}/{repo.split('/')[1]}",
                 ) from None
     return repo
 
 
-def push(folder: Path, repo: str, *, message: str, public: bool = False, pr: bool = False) -> PushResult:
-    """Publish a folder as one commit on the head of main, or as a pull request; then check the files that arrived.
+def push(
+    folder: Path, repo: str, *, message: str, public: bool = False, pr: bool = False
+) -> PushResult:
+    """Publish a folder as one commit on main, or as a pull request; then check the uploaded files.
 
-    A pull request of this user with the same title that is still open is updated, so that a repeated command opens no
-    second one.
+    A pull request of this user with the same title that is still open is updated, so that a
+    repeated command opens no second one.
 
     Raises:
-        HubError: the Hub refused the commit, or lists other bytes than were sent.
+        HubError: the Hub refused the commit, or lists other hashes than those of the files.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -95,7 +104,8 @@ def push(folder: Path, repo: str, *, message: str, public: bool = False, pr: boo
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     with translate_errors(repo, writing=True):
         if not pr:
-            retry(lambda: client().create_repo(repo, private=not public, exist_ok=True), f"creating {repo}")
+            retry(lambda: client().create_repo(repo, private=not public, exist_ok=True),
+                  f"creating {repo}")
         target = find_pull_request(repo, message) if pr else None
         revision = target.git_reference if target else None
         head = retry(lambda: client().model_info(repo, revision=revision), f"asking for {repo}")
@@ -108,17 +118,18 @@ def push(folder: Path, repo: str, *, message: str, public: bool = False, pr: boo
         operations += [CommitOperationDelete(name) for name in stale]
         with without_progress():
             commit, pr_url = create_commit(repo, operations, message, head.sha, pr, target)
-    result = PushResult(repo, commit, head.sha, pr_url or f"{page_url(repo)}/commit/{commit}", pr_url)
+    result = PushResult(repo, commit, head.sha, pr_url or f"{page_url(repo)}/commit/{commit}",
+                        pr_url)
     with after_commit(result.url):
         check_upload(folder, names, repo, commit)
     return result
 
 
-def create_commit(
-    repo: str, operations: list[CommitOperationAdd | CommitOperationDelete], message: str, parent: str | None, pr: bool,
-    target: Discussion | None,
-) -> tuple[str, str | None]:
-    """Create one commit with a parent. After a lost response, look whether it landed before trying again.
+def create_commit(repo: str, operations: list[CommitOperationAdd | CommitOperationDelete],
+                  message: str, parent: str | None, pr: bool, target: Discussion | None,
+                  ) -> tuple[str, str | None]:
+    """Create one commit with a parent. After a lost response, look whether it landed before trying
+    again.
 
     Args:
         repo: Where to.
@@ -134,8 +145,9 @@ def create_commit(
     revision = target.git_reference if target else None
 
     def send() -> tuple[str, str | None]:
-        info = client().create_commit(
-            repo, operations, commit_message=message, parent_commit=parent, create_pr=pr and not target, revision=revision)
+        info = client().create_commit(repo, operations, commit_message=message,
+                                      parent_commit=parent, create_pr=pr and not target,
+                                      revision=revision)
         return info.oid, target.url if target else info.pr_url
 
     def find_landed(error: Exception) -> tuple[str, str | None] | None:
@@ -143,7 +155,8 @@ def create_commit(
         if pr and opened is None:
             return None
         at = opened.git_reference if opened else None
-        history = retry(lambda: client().list_repo_commits(repo, revision=at), f"looking whether the commit is in {repo}")
+        history = retry(lambda: client().list_repo_commits(repo, revision=at),
+                        f"looking whether the commit is in {repo}")
         newest = history[0]
         landed = newest.title == message and newest.commit_id != parent and [
             one.commit_id for one in history[1:2]] == ([parent] if parent else [])
@@ -155,8 +168,10 @@ def create_commit(
 def find_pull_request(repo: str, title: str) -> Discussion | None:
     """Return this user's newest open pull request of a title; None where there is none."""
     me = retry(client().whoami, "asking who the token belongs to")["name"]
-    found = retry(lambda: list(client().get_repo_discussions(
-        repo, author=me, discussion_type="pull_request", discussion_status="open")), f"asking for pull requests of {repo}")
+    found = retry(
+        lambda: list(client().get_repo_discussions(repo, author=me, discussion_type="pull_request",
+                                                   discussion_status="open")),
+        f"asking for pull requests of {repo}")
     return next((one for one in found if one.is_pull_request and one.title == title), None)
 
 
@@ -177,9 +192,14 @@ def check_upload(folder: Path, names: Sequence[str], repo: str, revision: str) -
         Corrupt: a file differs.
     """
     with translate_errors(repo, revision):
-        info = retry(lambda: client().model_info(repo, revision=revision, files_metadata=True), f"asking for {repo}")
-    listed = {s.rfilename: (s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or ()}
+        info = retry(lambda: client().model_info(repo, revision=revision, files_metadata=True),
+                     f"asking for {repo}")
+    listed = {
+        s.rfilename: (s.lfs.sha256 if s.lfs else None, s.blob_id)
+        for s in info.siblings or ()
+    }
     for name in names:
         sha256, sha1 = listed.get(name, (None, None))
-        if not (sha256 == sha256_of(folder / name) if sha256 else sha1 == git_sha1_of(folder / name)):
-            raise errors.Corrupt(f"'{name}' on the Hub differs from the one that was sent.", where=repo)
+        local = folder / name
+        if not (sha256 == file_sha256(local) if sha256 else sha1 == git_blob_sha1(local)):
+            raise errors.Corrupt(f"'{name}' on the Hub differs from the uploaded file.", where=repo)

@@ -1,4 +1,7 @@
-"""Quirks of libraries, and the only uses of their private names: each has a test that fails when a release changes it."""
+"""Compatibility with libraries: their private names and defects, each with a test of the release.
+
+`tests/architecture/test_private_names.py` lists the only modules that may use private names.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,10 @@ if TYPE_CHECKING:
 
 
 def model_classes(auto: str, config: Any) -> tuple[type[Any], ...]:
-    """Return the classes that an `Auto*` class of transformers has for a configuration; none where it has none.
+    """Return the classes that an `Auto*` class of transformers has for a configuration.
 
-    transformers has public tables of these classes, but no public way from an `Auto*` class to its table.
+    transformers has public tables of these classes, but no public way from an `Auto*` class to its
+    table.
     """
     import transformers
 
@@ -27,33 +31,47 @@ def model_classes(auto: str, config: Any) -> tuple[type[Any], ...]:
 
 
 def model_class(auto: str, config: Any) -> type[Any] | None:
-    """Return the class that an `Auto*` class of transformers makes of a configuration, or None."""
+    """Return the class that an `Auto*` class builds from a configuration, or None."""
     return next(iter(model_classes(auto, config)), None)
 
 
 def model_types(auto: str) -> frozenset[str]:
-    """Return the model types that an `Auto*` class of transformers has a class for, without importing these."""
+    """Return the model types for which an `Auto*` class has a class, without importing these."""
     import transformers
 
     return frozenset(getattr(transformers, auto)._model_mapping._model_mapping)
 
 
 def mismatched_prefix(model: Any, report: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the prefix of a checkpoint's backbone and the one the model has, where only that differs; else None.
+    """Return the backbone's prefix in the checkpoint and the model, if only this differs.
 
-    Some classes of transformers call the same backbone otherwise, and it would start from nothing: Llama's for question
-    answering says `transformer` for what all others call `model`.
+    Some classes of transformers name the same backbone differently, so that it would be newly
+    initialized: Llama's for question answering has `transformer` where all others have `model`.
     """
     prefix = f"{model.base_model_prefix}."
-    missing = [str(name).removeprefix(prefix) for name in report["missing_keys"] if str(name).startswith(prefix)]
+    missing = [str(name).removeprefix(prefix) for name in report["missing_keys"]
+               if str(name).startswith(prefix)]
     prefixes = Counter(key.removesuffix(name) for key in map(str, report["unexpected_keys"])
                        for name in missing if key.endswith(f".{name}"))
     (best, count), *_ = prefixes.most_common(1) or [("", 0)]
     return (best, prefix) if count and count >= 0.5 * len(missing) else None
 
 
+def fp16_overflow_reason(model: Any) -> str | None:
+    """Return why a model may exceed fp16's largest number, 65504; None without a known reason.
+
+    transformers marks the families of T5, whose feed-forward layers overflow; and models pretrained
+    in bf16 may use its range.
+    """
+    kept = sorted(getattr(model, "_keep_in_fp32_modules", None) or ())
+    if kept:
+        return f"transformers keeps {kept[0]} of this family out of fp16"
+    dtype = str(getattr(getattr(model, "config", None), "dtype", None))
+    return "it was pretrained in bf16" if "bfloat16" in dtype else None
+
+
 def rename_tensors(folder: Path, origin: Origin, before: str, after: str) -> dict[str, Any]:
-    """Load the tensors of a checkpoint, with one prefix of their names replaced by another."""
+    """Load the tensors of a checkpoint, replacing one prefix of their names by another."""
     from safetensors.torch import load_file
 
     tensors: dict[str, Any] = {}
@@ -65,17 +83,16 @@ def rename_tensors(folder: Path, origin: Origin, before: str, after: str) -> dic
 
 def batch_norms(model: Module) -> list[Any]:
     """Return the batch norms of a model."""
-    import torch
+    from hubtune.devices.sharding import BATCH_NORMS
 
-    kinds = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)
-    return [part for part in model.modules() if isinstance(part, kinds)]
+    return [part for part in model.modules() if isinstance(part, BATCH_NORMS)]
 
 
 def correct_batch_norm_gradients(model: Module) -> None:
-    """Give batch norms their output's gradient as contiguous memory.
+    """Make the output gradients of batch norms contiguous.
 
-    torch (2.13, CPU) returns a wrong gradient for a batch of one whose output gradient comes transposed, as where
-    CvT and LeViT make tokens of an image; it raises nothing.
+    torch (2.13, CPU) silently returns a wrong gradient for a batch of one whose output gradient is
+    transposed, as in CvT and LeViT, which turn an image into tokens.
     """
     import torch
 
@@ -111,9 +128,9 @@ def correct_4bit_layers(model: Module) -> None:
 
 @contextlib.contextmanager
 def without_cache(model: Module) -> Iterator[None]:
-    """Turn off the cache of keys and values for generation: some models change it in place, which their gradient does
-    not survive, and training has no next token."""
-    configs: dict[int, Any] = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    """Turn off the key-value cache: some models update it in place, which breaks gradients."""
+    configs: dict[int, Any] = {
+        id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
     caching = [config for config in configs.values() if getattr(config, "use_cache", False)]
     for config in caching:
         config.use_cache = False

@@ -1,6 +1,7 @@
-"""Configuration and processor of a pretrained model, checked against the task before any weights are fetched.
+"""Configuration and processor of a pretrained model, checked before weights are fetched.
 
-Everything loads from a local folder: without a network, the `Auto*` classes take half a minute to give up.
+Everything loads from a local folder: without a network, the `Auto*` classes time out after half a
+minute.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 
 
 def silence_transformers() -> None:
-    """Turn off progress bars and load reports of transformers until the call of our API ends; what matters is in our errors."""
+    """Turn off progress bars and logging of transformers until the current API call ends."""
     import transformers
 
     library = transformers.logging
-    guest.afterwards(functools.partial(library.set_verbosity, library.get_verbosity()))
+    guest.defer(functools.partial(library.set_verbosity, library.get_verbosity()))
     library.set_verbosity_error()
     if library.is_progress_bar_enabled():
         from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 
-        if are_progress_bars_disabled():  # transformers turns those of the Hub on with its own
-            guest.afterwards(disable_progress_bars)
-        guest.afterwards(library.enable_progress_bar)
+        if are_progress_bars_disabled():  # transformers would enable those of the Hub with its own
+            guest.defer(disable_progress_bars)
+        guest.defer(library.enable_progress_bar)
         library.disable_progress_bar()
 
 
@@ -41,8 +42,8 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
     """Load the configuration and the processor, without weights.
 
     Args:
-        origin: the model, or an adapter over one.
-        base_origin: the model that an adapter takes its configuration from.
+        origin: a model, or an adapter over one.
+        base_origin: the base model of an adapter, which has the configuration.
 
     Raises:
         ModelError: the configuration or the processor cannot be read.
@@ -54,12 +55,15 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
     config_folder = folder if base_origin is None else fetch(base_origin, base_origin.small)
     config = open_config(config_folder, base_origin or origin)
     try:
-        processor = getattr(transformers, task.processor).from_pretrained(folder, local_files_only=True)
+        kind = getattr(transformers, task.processor)
+        processor = kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ModelError(
-            f"its {task.processor.removeprefix('Auto').lower()} cannot be loaded: {first_line(error)}",
+            f"its {task.processor.removeprefix('Auto').lower()} cannot be loaded: "
+            f"{first_line(error)}",
             where=origin.repo,
-            hint=f"The task '{task.name}' needs a model that has one. See: hubtune show {origin.repo}",
+            hint=f"The task '{task.name}' needs a model that has one. "
+            f"See: hubtune show {origin.repo}",
         ) from error
     return Base(origin.repo, origin.commit, config, processor)
 
@@ -85,7 +89,7 @@ def first_line(error: BaseException) -> str:
 
 
 def unsupported_reason(config: Any, task: Task[Any] | type[Task[Any]]) -> str | None:
-    """Say why transformers has no model of this architecture for the task; None when it has one."""
+    """Return why transformers has no model of this architecture for the task; None if it has."""
     if compat.model_class(task.model, config) is not None:
         return None
     kind = task.model.removeprefix("AutoModelFor")
@@ -93,7 +97,7 @@ def unsupported_reason(config: Any, task: Task[Any] | type[Task[Any]]) -> str | 
 
 
 def matches_architecture(config: Any, task: type[Task[Any]]) -> bool:
-    """Return whether the checkpoint was saved by a class that the task's `Auto*` class would load."""
+    """Tell whether the checkpoint was saved by a class that the task's `Auto*` class would load."""
     names = {kind.__name__ for kind in compat.model_classes(task.model, config)}
     return bool(names & set(config.architectures or ()))
 
@@ -110,12 +114,13 @@ def check_fit(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[An
                          hint=f"See which tasks fit it with: hubtune show {origin.repo}")
     reason = checked(strategy, "refuse", strategy.refuse(task, base.config))
     if reason:
-        raise ModelError(f"the strategy '{strategy.name}' cannot apply: {reason}", where=origin.repo,
-                         hint="See the others with: hubtune strategies")
+        raise ModelError(
+            f"the strategy '{strategy.name}' cannot apply: {reason}", where=origin.repo,
+            hint="See the others with: hubtune strategies")
 
 
 def apply_setup(base: Base, setup: ModelSetup) -> Base:
-    """Write what the task asks for into the configuration, and into the one of its text model."""
+    """Write the task's settings into the configuration, and into the one of its text model."""
     for name, value in setup.config.items():
         setattr(base.config, name, value)
         text = base.config.get_text_config()
@@ -128,10 +133,10 @@ def apply_setup(base: Base, setup: ModelSetup) -> Base:
 
 
 def length_limit(base: Base, model: Module) -> int | None:
-    """Return the most tokens that the model takes, by its tokenizer, configuration and position table.
+    """Return the maximum number of tokens, by the tokenizer, configuration and position embeddings.
 
     Args:
-        model: the model; one on the meta device will do.
+        model: may be on the meta device.
     """
     import torch
 
@@ -141,7 +146,7 @@ def length_limit(base: Base, model: Module) -> int | None:
     ]
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Embedding) and "position" in name.rsplit(".", 1)[-1]:
-            # RoBERTa counts positions from the one after the padding token's.
+            # RoBERTa counts positions from the padding index + 1.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - first)
     known = [int(limit) for limit in limits if isinstance(limit, int) and 1 < limit < 10**6]
@@ -149,7 +154,7 @@ def length_limit(base: Base, model: Module) -> int | None:
 
 
 def set_length_limit(base: Base, limit: int | None) -> None:
-    """Set the tokenizer's limit, so that `truncation=True` of the saved one cuts where the model ends."""
+    """Set the tokenizer's limit, so that the saved one truncates with `truncation=True`."""
     if limit is not None and hasattr(base.processor, "model_max_length"):
         base.processor.model_max_length = limit
 
@@ -162,5 +167,6 @@ def describe_config(config: Any) -> dict[str, Any]:
         "architectures": list(getattr(config, "architectures", None) or []),
         "model_type": getattr(config, "model_type", None),
         "dtype": str(dtype).removeprefix("torch.") if dtype is not None else None,
-        "labels": [] if labels == ["LABEL_0", "LABEL_1"] else labels,  # transformers' default, of models without labels
+        # transformers' default names, of models without labels
+        "labels": [] if labels == ["LABEL_0", "LABEL_1"] else labels,
     }

@@ -22,8 +22,9 @@ def meta_model(base: Base, task: Task[Any]) -> Module:
     """Build the model on the meta device: its shapes are known before its weights are fetched.
 
     Raises:
-        ModelError: the architecture cannot be built; or the class takes a part of it that transformers has no class
-            for, so that it could be trained and saved but not loaded again.
+        ModelError: the architecture cannot be built; or the class uses only a part of it that has
+            no class of its own in transformers, so that the trained model could not be loaded
+            again.
     """
     import torch
     import transformers
@@ -32,25 +33,28 @@ def meta_model(base: Base, task: Task[Any]) -> Module:
         with torch.device("meta"):
             model: Module = getattr(transformers, task.model).from_config(base.config)
     except Exception as error:  # a model's constructor may raise anything
-        raise ModelError(f"its architecture cannot be built: {first_line(error)}", where=base.repo) from error
+        raise ModelError(f"its architecture cannot be built: {first_line(error)}",
+                         where=base.repo) from error
     if compat.model_class(task.model, model.config) is None:
         raise ModelError(
-            f"the class for '{task.name}' takes a part of it, '{model.config.model_type}', which transformers cannot "  # type: ignore[union-attr]
-            "load by itself.", where=base.repo, hint="Take a model of text alone.")
+            f"the class for '{task.name}' uses only its part '{model.config.model_type}', "  # type: ignore[union-attr]
+            "which transformers cannot load on its own.",
+            where=base.repo,
+            hint="Choose a text-only model.")
     return model
 
 
 def has_batch_norms(model: Module) -> bool:
-    """Return whether a model has norms that keep statistics of the data they were trained on."""
+    """Tell whether a model has norms with running statistics of their training data."""
     return any(part.track_running_stats for part in compat.batch_norms(model))
 
 
 def seed_all(seed: int) -> None:
-    """Seed the generators that a model's initialization or a library may draw from."""
+    """Seed the generators that a model's initialization or a library may use."""
     import numpy as np
     import torch
 
-    guest.keep_libraries()
+    guest.save_library_states()
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed % 2**63)
@@ -70,36 +74,39 @@ class Loaded:
     missing: frozenset[str]
 
 
-def load(
-    origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], seed: int, code: bool = False
-) -> Loaded:
+def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], seed: int,
+         code: bool = False) -> Loaded:
     """Load the weights of a model in fp32, in the architecture that the task needs.
 
     Args:
         seed: of parameters that the checkpoint lacks.
-        code: run the code beside the weights.
+        code: run the code in the repository.
 
     Raises:
-        ModelError: the weights cannot be loaded, or most of them have other names than the architecture.
+        ModelError: the weights cannot be loaded, or do not match the architecture's names.
     """
     import torch
     import transformers
 
     folder = fetch(origin, [*origin.small, *origin.weights])
-    arguments = {"config": base.config, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32,
-                 "output_loading_info": True, "ignore_mismatched_sizes": True, **strategy.from_pretrained_kwargs()}
+    arguments = {
+        "config": base.config, "use_safetensors": True, "local_files_only": True,
+        "dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True,
+        **strategy.from_pretrained_kwargs()}
 
     def from_pretrained(kind: Any, place: Path | None, **more: Any) -> Any:
-        seed_all(seed)  # immediately before the load: a new head must not depend on what was drawn earlier
+        seed_all(seed)  # right before loading: a new head must not depend on earlier random numbers
         return kind.from_pretrained(place, **arguments, **more)
 
     try:
-        model, report = from_pretrained(getattr(transformers, task.model), folder, trust_remote_code=code)
+        kind = getattr(transformers, task.model)
+        model, report = from_pretrained(kind, folder, trust_remote_code=code)
         if prefixes := compat.mismatched_prefix(model, report):
             tensors = compat.rename_tensors(folder, origin, *prefixes)
             model, report = from_pretrained(type(model), None, state_dict=tensors)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ModelError(f"its weights cannot be loaded: {first_line(error)}", where=origin.repo) from error
+        raise ModelError(f"its weights cannot be loaded: {first_line(error)}",
+                         where=origin.repo) from error
     missing = missing_parameters(model, report)
     check_backbone(origin, model, missing)
     compat.correct_batch_norm_gradients(model)
@@ -108,20 +115,23 @@ def load(
 
 
 def missing_parameters(model: Module, report: Any) -> frozenset[str]:
-    """Return the parameters that the checkpoint lacks, or has in another shape, by transformers' load report."""
+    """Return the parameters that the checkpoint lacks, or has in another shape."""
     names = {str(name) for name in report["missing_keys"]}
-    names |= {str(item[0] if isinstance(item, tuple) else item) for item in report["mismatched_keys"]}
+    names |= {
+        str(item[0] if isinstance(item, tuple) else item)
+        for item in report["mismatched_keys"]
+    }
     return frozenset(names & dict(model.named_parameters()).keys())
 
 
 def backbone_parameters(model: Any) -> frozenset[str]:
-    """Return the names of the parameters under the model's base model prefix; none where there is no such part."""
+    """Return the parameter names under the model's base model prefix; none without such a part."""
     prefix = f"{model.base_model_prefix}."
     return frozenset(name for name, _ in model.named_parameters() if name.startswith(prefix))
 
 
 def head_parameters(model: Module) -> frozenset[str]:
-    """Return the names of the parameters of a head; a language model's is pretrained, and counts as none."""
+    """Return the parameter names of a head; none for a language model's, which is pretrained."""
     backbone = backbone_parameters(model)
     if not backbone or is_language_model(model):
         return frozenset()
@@ -129,19 +139,20 @@ def head_parameters(model: Module) -> frozenset[str]:
 
 
 def check_backbone(origin: Origin, model: Module, missing: frozenset[str]) -> None:
-    """Refuse a checkpoint that lacks more than half of the backbone's numbers."""
+    """Refuse a checkpoint that lacks more than half of the backbone's parameters."""
     parameters = dict(model.named_parameters())
     backbone = backbone_parameters(model)
     lost = sum(parameters[name].numel() for name in missing & backbone)
     if backbone and lost > 0.5 * sum(parameters[name].numel() for name in backbone):
         raise ModelError(
-            f"its weights have other names than its architecture: {listing(sorted(missing & backbone), 4)} would start "
-            "from nothing.", where=origin.repo, hint="The checkpoint is damaged or was saved by another library.",
+            "its weights do not match the names of its architecture: "
+            f"{listing(sorted(missing & backbone), 4)} would be newly initialized.",
+            where=origin.repo, hint="The checkpoint is damaged or was saved by another library.",
         )
 
 
 def is_language_model(model: Any) -> bool:
-    """Return whether the model has output embeddings, which are pretrained with it."""
+    """Tell whether the model has output embeddings, which are pretrained with it."""
     try:
         return model.get_output_embeddings() is not None
     except (NotImplementedError, AttributeError):

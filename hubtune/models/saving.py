@@ -1,4 +1,4 @@
-"""Save a model as the Hub wants it."""
+"""Save a model, its processor and further files in the layout of the Hub."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from hubtune.contract import Base, Export
 from hubtune.hub.origin import Origin
 
 LOCAL_KEYS = ("name_or_path", "is_local", "local_files_only")
-"""Keys of `tokenizer_config.json` and its kin that speak of this machine."""
+"""Keys of `tokenizer_config.json` and similar files with values of this machine."""
 
 
-def save(export: Export, base: Base, folder: Path, origin: Origin, task_files: Mapping[str, str]) -> None:
-    """Write model, processor, adapter and further files, with nothing in them that speaks of this machine.
+def save(
+    export: Export, base: Base, folder: Path, origin: Origin, task_files: Mapping[str, str]
+) -> None:
+    """Write model, processor, adapter and further files, without values of this machine.
 
     Args:
         origin: the base model, which an adapter's configuration names with its commit.
-        task_files: contents of a task's own files, by path.
+        task_files: contents of the task's own files, by path.
     """
     folder.mkdir(parents=True, exist_ok=True)
     export.root.config.name_or_path = ""
-    export.root.save_pretrained(folder, **({} if export.loads_with == "peft" else {"max_shard_size": "5GB"}))
+    sharding = {} if export.loads_with == "peft" else {"max_shard_size": "5GB"}
+    export.root.save_pretrained(folder, **sharding)
     reset_tokenizer(base.processor)
     base.processor.save_pretrained(folder)
     for name, part in export.beside.items():
@@ -38,7 +41,7 @@ def save(export: Export, base: Base, folder: Path, origin: Origin, task_files: M
 
 
 def reset_tokenizer(processor: Any) -> None:
-    """Turn off padding and truncation, or the last batch's length would be saved in `tokenizer.json`."""
+    """Turn off padding and truncation, which `tokenizer.json` would keep from the last batch."""
     for part in (processor, getattr(processor, "tokenizer", None)):
         backend = getattr(part, "backend_tokenizer", None)
         if backend is not None:
@@ -47,7 +50,7 @@ def reset_tokenizer(processor: Any) -> None:
 
 
 def without_local_values(config: dict[str, Any], origin: Origin) -> dict[str, Any]:
-    """Leave out keys that speak of this machine; name an adapter's base model by repository and commit."""
+    """Remove values of this machine; name an adapter's base model by repository and commit."""
     kept = {key: value for key, value in config.items() if key not in LOCAL_KEYS}
     if "base_model_name_or_path" in kept:
         repo = None if origin.pinned is None else origin.repo
@@ -56,6 +59,6 @@ def without_local_values(config: dict[str, Any], origin: Origin) -> dict[str, An
 
 
 def rewrite_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Replace the contents of a JSON file by a function of them."""
+    """Transform the contents of a JSON file."""
     changed = change(json.loads(path.read_text(encoding="utf-8")))
     path.write_text(json.dumps(changed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

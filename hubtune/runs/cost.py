@@ -25,10 +25,10 @@ TIMED_STEPS = 4
 
 def estimate(prepared: Prepared) -> dict[str, Any]:
     """Load the model, time some steps and a validation, save it, and delete all of it again."""
-    guest.keep_libraries()
+    guest.save_library_states()
     settings = prepared.settings
     compute = stages.choose_compute(prepared, {}, resume=False)
-    with temporary.Folder() as folder, device.computing(compute):
+    with temporary.Folder() as folder, device.device_settings(compute):
         prepared, context = stages.load_model(folder, prepared, compute, resume=False)
         loop = Loop(context, Callbacks())
         try:

@@ -32,7 +32,7 @@ def prepare(
     """Prepare as `preparation.prepare` does, for all processes of the host if others are there."""
     if not (host_lock.is_shared() and host_lock.is_first()):
         return preparation.prepare(recipe, callbacks, source, resumed)
-    with host_lock.leading() as folder:
+    with host_lock.prepare_shared() as folder:
         prepared, record = preparation.prepare(recipe, callbacks, source, resumed)
         save(prepared, record["facts"], folder)
     return prepared, record
@@ -44,7 +44,7 @@ def follow(recipe: Recipe, source: Any = None, resumed: Record | None = None) ->
     Where that is not possible, the process prepares by itself.
     """
     if host_lock.is_shared() and not host_lock.is_first():
-        folder = host_lock.follow()
+        folder = host_lock.wait_for_shared()
         prepared = load(recipe, folder, resumed) if folder else None
         if prepared:
             return prepared

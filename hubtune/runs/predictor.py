@@ -125,7 +125,7 @@ class Model:
             )
         return True
 
-    @guest.leaves_no_trace
+    @guest.preserve_state
     def predict(
         self, data: Any, *, split: str | None = None, precision: str = "fp32",
         callbacks: Callbacks | None = None,
@@ -177,13 +177,13 @@ class Model:
         if compute.precision != "fp32":
             callbacks.on_info(f"{description} in {compute.precision}")
         predictor = Predictor(model, self.task, base, uniform, on_progress=callbacks.on_progress)
-        with (device.computing(compute), kernels.applied(model, compute.kernels),
+        with (device.device_settings(compute), kernels.applied(model, compute.kernels),
               device.autocast(compute)):
             predictions = predictor.predict(rows, encoded)
         callbacks.on_progress_end()
         return predictions
 
-    @guest.leaves_no_trace
+    @guest.preserve_state
     def evaluate(
         self, data: Any, *, split: str | None = None, columns: Mapping[str, str] | None = None,
         callbacks: Callbacks | None = None,
@@ -216,7 +216,7 @@ def choose_compute(precision: str, encoded: EncodedDataset) -> Compute:
     from hubtune.evaluation.batches import MAX_EXAMPLES
 
     if len(encoded.examples) <= MAX_EXAMPLES and precision != "auto":
-        return device.plain(precision)
+        return device.default_settings(precision)
     return device.choose(precision, allowed=("bf16",))
 
 

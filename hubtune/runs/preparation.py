@@ -117,10 +117,10 @@ def check_settings(
     check_tracker(train.report_to)
     optimizers.refuse(train.optimizer, strategy)
     if train.plan and not resumed:
-        device.plan_of(train.plan, train.precision)
-    processes.refuse_lonely()
-    shard = processes.shards(train.fsdp)
-    if error := processes.nobody_to_share_with(train.fsdp):
+        device.load_plan(train.plan, train.precision)
+    processes.check_launcher()
+    shard = processes.use_fsdp(train.fsdp)
+    if error := processes.single_process_error(train.fsdp):
         # Only a warning: `train` refuses it, but a check, a plan or a resume may be alone.
         callbacks.on_warning(error.message)
     return shard
@@ -142,7 +142,7 @@ def resolve_settings(
     """Fill in the defaults of the strategy and of the data's size; a resumed run keeps its own."""
     if resumed:
         return TrainConfig(**resumed["settings"])
-    return defaults.settle(
+    return defaults.resolve(
         train, strategy.defaults, rows, count_parameters(model),
         still=train.batch_norm == "frozen" and loading.has_batch_norms(model),
         additive=not isinstance(task, ContrastiveTask),
@@ -195,8 +195,8 @@ def check_shardable(strategy: Strategy[Any], model: Module) -> None:
     from hubtune.devices import sharding  # it imports torch, which others need not wait for
 
     modules = tuple(model.modules())
-    if reason := sharding.unfit_strategy(strategy) or sharding.unfit(model, modules):
-        raise RecipeError(f"the weights cannot be shared out over processes: {reason}.",
+    if reason := sharding.strategy_refusal(strategy) or sharding.model_refusal(model, modules):
+        raise RecipeError(f"the weights cannot be sharded: {reason}.",
                           hint="Let each process hold all of them: --set train.fsdp=off")
 
 

@@ -11,7 +11,7 @@ from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, registry
 from hubtune.devices import processes
 from hubtune.errors import ProofError, ResumeError
-from hubtune.files import sha256_of
+from hubtune.files import file_sha256
 from hubtune.hub import card
 from hubtune.hub.origin import fetch, local_origin, read_run_record
 from hubtune.recipe import PluginChoice, Recipe, build
@@ -32,7 +32,7 @@ def train(
     Of several processes that a launcher started, the first returns the run; in the others it cannot
     be read.
     """
-    if error := processes.nobody_to_share_with(recipe.train.fsdp):
+    if error := processes.single_process_error(recipe.train.fsdp):
         raise error
     if not processes.is_first():
         prepared = main_process_first.follow(recipe, source)
@@ -137,7 +137,7 @@ class Run(Model):
         found: dict[str, dict[str, float]] = self.record["metrics"]
         return found.get("test") or found["validation"]
 
-    @guest.leaves_no_trace
+    @guest.preserve_state
     def publish(
         self, repo: str, *, public: bool = False, pr: bool = False, dry_run: bool = False,
         callbacks: Callbacks | None = None,
@@ -196,7 +196,7 @@ class Run(Model):
         (stage / "README.md").write_text(card.render(self.record, repo), encoding="utf-8")
         files = [path for path in sorted(stage.rglob("*")) if path.is_file()]
         return [{"path": str(path.relative_to(stage)), "size": path.stat().st_size,
-                 "sha256": sha256_of(path)} for path in files]
+                 "sha256": file_sha256(path)} for path in files]
 
     def _warn_about_license(self, public: bool, callbacks: Callbacks) -> None:
         """Warn where the base model's licence is unknown, or may not allow a public copy."""
@@ -233,6 +233,6 @@ class FollowerRun(Run):
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ResumeError(
-            f"process {processes.rank()} of {processes.world()} has no run: the first process "
+            f"process {processes.rank()} of {processes.world_size()} has no run: the first process "
             f"writes it to '{self.folder}'.",
             hint="Go on in the first process alone: if os.environ['RANK'] == '0'.")

@@ -47,12 +47,12 @@ def run_stages(
         record: the contents of `run.json`, which the stages complete.
         resume: go on from the newest checkpoint, computing as the run began.
     """
-    guest.keep_libraries()
+    guest.save_library_states()
     processes.join(device.kind())
-    host_lock.clear()
+    host_lock.remove_shared()
     try:
         compute = choose_compute(prepared, record, resume)
-        with device.computing(compute):
+        with device.device_settings(compute):
             prepared, context = load_model(folder, prepared, compute, resume)
             outcome = train(context, record, callbacks)
             record |= describe_training(prepared, context, outcome)
@@ -62,7 +62,7 @@ def run_stages(
                 return
             record |= save_and_verify(folder, prepared, context.compute, model, record, callbacks)
     finally:
-        processes.leave()
+        processes.destroy_group()
     record |= {"peak_memory_bytes": memory.peak(compute.device), "state": "trained"}
     write_record(folder, record)
     (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
@@ -84,12 +84,12 @@ def choose_compute(prepared: Prepared, record: Mapping[str, Any], resume: bool) 
             found = record["compute"].items()
             compute = Compute(**{name: value for name, value in found if name in known})
         elif settings.plan:
-            compute = device.plan_of(settings.plan, settings.precision)
+            compute = device.load_plan(settings.plan, settings.precision)
         else:
             compute = device.choose(settings.precision, settings.kernels)
             recompute = settings.gradient_checkpointing == "on"
             compute = dataclasses.replace(compute, recompute=recompute)
-    compute = processes.together(compute)
+    compute = processes.broadcast(compute)
     assert compute is not None
     return compute
 
@@ -115,7 +115,7 @@ def load_model(
                             may_fall_back=prepared.settings.precision == "auto")
         compute = dataclasses.replace(found, device=compute.device)
     elif compute.precision == "fp64":
-        fp64.model(loaded.model)
+        fp64.convert_model(loaded.model)
     if isinstance(task, ReferenceTask):
         data = dataclasses.replace(data, encoded={
             split: add_reference_outputs(loaded.model, task, base, encoded, compute.uniform)
@@ -175,7 +175,7 @@ def describe_training(
         "parameters": {"total": prepared.num_parameters, "trainable": outcome.num_trainable},
         "happened": {**outcome.throughput, "peak_memory_bytes": peak},
         "processes": {
-            "count": processes.world(), "shard": "full" if prepared.shard else "none",
+            "count": processes.world_size(), "shard": "full" if prepared.shard else "none",
         },
     }
 
@@ -187,7 +187,7 @@ def gather_weights(prepared: Prepared, context: TrainingContext, outcome: Outcom
     prepares from the base model again.
     """
     trained = checkpoint.moving(outcome.model, outcome.trainable)
-    weights = {name: sharding.whole(value.detach()).cpu() for name, value in trained.items()}
+    weights = {name: sharding.full_tensor(value.detach()).cpu() for name, value in trained.items()}
     if not processes.is_first():
         return outcome.model
     strategy = prepared.strategy
@@ -212,7 +212,7 @@ def evaluate(
     record: dict[str, dict[str, Any]] = {"metrics": {}, "intervals": {}, "reports": {}}
     predictor = Predictor(
         model, prepared.task, prepared.base, compute.uniform, compute.evaluation,
-        processes.state(), callbacks.on_progress)
+        processes.partial_state(), callbacks.on_progress)
     for split, split_rows in prepared.data.rows.items():
         encoded, rows = prepared.data.encoded[split], list(BatchedRows(split_rows))
         callbacks.on_progress_start(f"evaluating {split}", len(encoded.examples))

@@ -196,7 +196,7 @@ def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows:
     loaded = bench.fresh_model(strategy)
     watched = Watched(strategy, outputs)
     count = sum(parameter.numel() for parameter in loaded.model.parameters())
-    settings = defaults.settle(TrainConfig(
+    settings = defaults.resolve(TrainConfig(
         max_steps=steps, batch_size=4, keep="last", early_stopping_patience=0, save_minutes=1e6, precision="fp32", max_grad_norm=0.0, warmup=0.0,
         schedule="constant",
     ), strategy.defaults, bench.encoded.rows, count)

@@ -106,7 +106,7 @@ class Accumulation:
 
     def gradient(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
         """Add the step's gradient to the parameters; returns the mean of every loss term."""
-        with device.learning(self.context.compute), compat.without_cache(model), self.accelerators.step():
+        with device.training_precision(self.context.compute), compat.without_cache(model), self.accelerators.step():
             return self.over_micro_batches(model, step, epoch, cuts)
 
     def over_micro_batches(self, model: Module, step: int, epoch: int, cuts: list[list[int]]) -> dict[str, float]:
@@ -156,7 +156,7 @@ class Accumulation:
             if alone or not model_checks.is_out_of_memory(error):
                 raise
             failed = error
-        if not alone and processes.any_of(failed is not None)[0]:
+        if not alone and processes.any_process(failed is not None)[0]:
             raise failed or RuntimeError("another process is out of memory.")
 
     def parts(self, model: Module, epoch: int, cuts: list[list[int]]) -> list[MicroBatch]:

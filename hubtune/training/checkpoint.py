@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hubtune.devices import sharding
 from hubtune.errors import ResumeError, TrainingError
-from hubtune.files import flush, sha256_of
+from hubtune.files import file_sha256, flush
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -122,7 +122,7 @@ def read(place: Path) -> Checkpoint | None:
     """A checkpoint, or None when it is not whole."""
     try:
         hashes = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-        if any(sha256_of(place / name) != digest for name, digest in hashes.items()):
+        if any(file_sha256(place / name) != digest for name, digest in hashes.items()):
             return None
         tensors = {Path(name).stem: load_file(place / name) for name in hashes if name.endswith(".safetensors")}
         return Checkpoint(tensors, json.loads((place / "state.json").read_text(encoding="utf-8")))
@@ -164,7 +164,7 @@ def put_back(model: Module, tensors: Mapping[str, Tensor], learned: frozenset[st
                           hint="It was made by another version of the strategy; train anew with --overwrite.")
     with torch.no_grad():
         for name, value in tensors.items():
-            own[name].copy_(sharding.like(value, own[name]))
+            own[name].copy_(sharding.distribute_like(value, own[name]))
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -184,11 +184,11 @@ def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
     """Give an optimizer of the same groups its state back."""
     saved = optimizer.state_dict()
-    parameters = list(sharding.parameters_of(optimizer))
+    parameters = list(sharding.optimizer_parameters(optimizer))
     state: dict[int, dict[str, Any]] = {}
     for name, value in {**tensors, **plain}.items():
         index, _, key = name.partition(".")
         own = parameters[int(index)]
         beside = isinstance(value, Tensor) and value.shape == own.shape
-        state.setdefault(int(index), {})[key] = sharding.like(value, own) if beside else value
+        state.setdefault(int(index), {})[key] = sharding.distribute_like(value, own) if beside else value
     optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})

@@ -82,7 +82,7 @@ class Saver:
         pinned = False
         for group, tensors in groups.items():
             for name, value in tensors.items():
-                self.buffers[group, name].copy_(sharding.whole(value.detach()), non_blocking=value.is_cuda)
+                self.buffers[group, name].copy_(sharding.full_tensor(value.detach()), non_blocking=value.is_cuda)
                 pinned |= value.is_cuda
         if pinned:
             torch.cuda.synchronize()

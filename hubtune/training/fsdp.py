@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def share_out(context: TrainingContext, module: Module, still: Collection[Module], learning: Callable[[], list[frozenset[str]]]) -> None:
     """Share the weights out, or say why they cannot be. still: batch norms whose statistics stay; learning: names of what learns."""
-    reason, before = sharding.unfit(module, still), learning()
+    reason, before = sharding.model_refusal(module, still), learning()
     if reason is None:
         loss = loss_of_one(context, module)
         try:
@@ -31,7 +31,7 @@ def share_out(context: TrainingContext, module: Module, still: Collection[Module
     if reason is None and learning() != before:
         reason = f"the strategy '{context.strategy.name}' holds on to weights that are no longer the model's"
     if reason is not None:
-        raise processes.once(TrainingError(f"the weights cannot be shared out over processes: {reason}.",
+        raise processes.collective_error(TrainingError(f"the weights cannot be sharded: {reason}.",
                                         hint="Let each process hold all of them: --set train.fsdp=off"))
 
 
@@ -41,6 +41,6 @@ def loss_of_one(context: TrainingContext, module: Module) -> list[float]:
         shortest = equivalence.spread_by_size(context.train, 1)
         found = equivalence.mean_losses(
             context.task, context.base, context.train, module, shortest)
-    if any(map(sharding.is_part, found)):
+    if any(map(sharding.is_dtensor, found)):
         raise ValueError("the model looks at weights beside the forward pass of their block")
     return [float(total) for total in found]

@@ -194,7 +194,7 @@ class Loop:
     def save(self, best_scores: Mapping[str, float] | None = None) -> None:
         """Begin to write a checkpoint; the loop goes on when tensors are copied. best_scores: if its weights are the best."""
         if not self.is_main:
-            sharding.take_part(self.state.tensors())
+            sharding.join_gather(self.state.tensors())
             return
         self.saved = time.monotonic()
         self.log.flush()
@@ -216,9 +216,9 @@ class Loop:
         """The checkpoint that a resumed run goes on from; None for a new run, or where there is none yet."""
         if not self.context.resume:
             return None
-        found = processes.together(checkpoint.newest(self.checkpoints) if self.is_main else None)
+        found = processes.broadcast(checkpoint.newest(self.checkpoints) if self.is_main else None)
         if found is not None and found.state["steps"] != self.steps:
-            raise processes.once(ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite."))
+            raise processes.collective_error(ResumeError("the checkpoint belongs to a run of another length.", hint="Train anew with --overwrite."))
         if found is not None and "learner" in found.state:  # of hubtune 0.1
             ids = {f"embedding_pruning.{name}": value for name, value in found.tensors.get("vocabularies", {}).items()}
             found = Checkpoint({**found.tensors, "accelerators": ids}, migrate_checkpoint(found.state))
@@ -237,7 +237,7 @@ class Loop:
     def recompute(self) -> None:
         """Recompute activations in the backward pass from the start."""
         if not self.accumulation.recompute(self.state.module) and self.context.settings.gradient_checkpointing == "on":
-            raise processes.once(TrainingError(
+            raise processes.collective_error(TrainingError(
                 f"train.gradient_checkpointing=on: '{self.context.base.config.model_type}' models do not support it.",
                 hint="Leave train.gradient_checkpointing at auto.",
             ))
@@ -248,7 +248,7 @@ class Loop:
         Processes agree after every step: one that stops alone would leave the others waiting.
         """
         is_due = self.is_main and time.monotonic() - self.saved > 60 * self.context.settings.save_minutes
-        must_stop, is_due = processes.any_of(self.stop.is_set(), is_due)
+        must_stop, is_due = processes.any_process(self.stop.is_set(), is_due)
         return must_stop and self.progress.step < self.steps, is_due
 
     def reserve_buffers(self) -> None:
@@ -307,14 +307,14 @@ class Loop:
             hint=f"Go on with: hubtune train --resume {shlex.quote(str(self.context.folder))}",
         )
         error.exit_code = 128 + self.stop.number
-        return processes.once(error)
+        return processes.collective_error(error)
 
     def non_finite(self, step: int, rows: Any, result: StepResult) -> BaseException:
         """The error of a loss that is not finite."""
         found = sorted(self.context.train.first + int(row) for row in rows)
         if self.context.row_numbers is not None:
             found = [int(self.context.row_numbers[row]) for row in found]
-        return processes.once(NonFiniteLoss(
+        return processes.collective_error(NonFiniteLoss(
             f"the loss of step {step} is {sum(result.losses.values())}; its rows: "
             f"{row_numbers(found)} of train.",
             hint="Try a lower train.learning_rate, or train.precision=fp32. The last good state: "

@@ -93,8 +93,8 @@ class MemorySearch:
         state, context, train = self.state, self.context, self.context.train
         state.start_phase(state.phases.largest(state.module))
         state.train_mode()
-        memory.give_back(self.device)
-        room, held, beside = processes.together((memory.room(self.device), memory.held(self.device), self.bytes_beside()))
+        memory.release_free_memory(self.device)
+        room, held, beside = processes.broadcast((memory.available_bytes(self.device), memory.current_bytes(self.device), self.bytes_beside()))
         if room is None or held is None:
             return None
         self.room = int(SHARE * room) - beside
@@ -129,13 +129,13 @@ class MemorySearch:
 
     def climb(self, rungs: Sequence[Rung], compute: Callable[[Rung], None], fixed: int = 0) -> tuple[Rung | None, Tries]:
         """As `largest_that_fits` says, from the memory that is held now."""
-        memory.give_back(self.device)
-        held = memory.held(self.device) or 0
+        memory.release_free_memory(self.device)
+        held = memory.current_bytes(self.device) or 0
         return largest_that_fits(rungs, lambda rung: self.bytes_used(held, compute, rung), self.room, fixed)
 
     def bytes_used(self, held: int, compute: Callable[[Rung], None], rung: Rung) -> int | None:
         """Bytes beyond `held` that a micro-batch takes, in the first process; None where there was not enough memory."""
-        memory.begin(self.device)
+        memory.reset_peak(self.device)
         has_fit = True
         try:
             compute(rung)
@@ -144,9 +144,9 @@ class MemorySearch:
                 raise
             has_fit = False
         if not has_fit:  # the error is gone, and with it the memory that it held
-            memory.give_back(self.device)
+            memory.release_free_memory(self.device)
             return None
-        return processes.together(self.factor * max(0, memory.since(self.device) - held))
+        return processes.broadcast(self.factor * max(0, memory.peak_since_reset(self.device) - held))
 
     def train_on(self, rung: Rung) -> None:
         """Forward and backward passes of a micro-batch in each process."""

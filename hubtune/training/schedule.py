@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def steps_in(settings: TrainConfig, rows: int) -> tuple[int, int]:
     """Optimizer steps of an epoch, and in all."""
     if settings.batch_size is None or (settings.max_steps is None and settings.epochs is None):
-        raise ValueError("settings with something left open: see defaults.settle")
+        raise ValueError("settings with something left open: see defaults.resolve")
     an_epoch = -(-rows // settings.batch_size)
     return an_epoch, settings.max_steps or max(1, round((settings.epochs or 1) * an_epoch))
 

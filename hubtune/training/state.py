@@ -36,7 +36,7 @@ def prepare_module(context: TrainingContext, plan: Plan) -> Module:
     """The model as the strategy makes it, the same at every call: weights that it adds are drawn from the seed."""
     torch.manual_seed(context.settings.seed % 2**63)
     module = checked(context.strategy, "prepare", context.strategy.prepare(context.model, context.newly_initialized, context.task, plan))
-    return fp64.model(module) if context.compute.precision == "fp64" else module
+    return fp64.convert_model(module) if context.compute.precision == "fp64" else module
 
 
 class TrainingState:
@@ -53,7 +53,7 @@ class TrainingState:
         parameters = dict(self.module.named_parameters())
         self.num_trainable = sum(parameters[name].numel() for name in self.trainable)
         if not self.num_trainable:
-            raise processes.once(TrainingError(f"the strategy '{context.strategy.name}' leaves nothing to train in this model."))
+            raise processes.collective_error(TrainingError(f"the strategy '{context.strategy.name}' leaves nothing to train in this model."))
         checkpoint.refuse_full_disk(context.folder, sum(p.numel() for p in parameters.values()), self.num_trainable)
         self.frozen_norms = [part for name, part in self.module.named_modules() if self.keeps_statistics(name, part)]
         self.scaler = torch.amp.GradScaler(context.compute.device, enabled=context.compute.precision == "fp16")
@@ -94,8 +94,8 @@ class TrainingState:
         context.strategy.start_phase(self.module, self.phases.each[index])
         groups = checked(context.strategy, "param_groups", context.strategy.param_groups(self.module, context.settings.weight_decay or 0.0))
         optimizer = optimizers.make_optimizer(context.settings.optimizer, context.strategy, groups, context.settings.learning_rate or 0.0)
-        if context.shard and sharding.strangers(self.module, optimizer):
-            raise processes.once(TrainingError(
+        if context.shard and sharding.has_foreign_parameters(self.module, optimizer):
+            raise processes.collective_error(TrainingError(
                 f"the strategy '{context.strategy.name}' holds on to weights from before they were shared out.",
                 hint="Let each process hold all of them: --set train.fsdp=off",
             ))
@@ -137,7 +137,7 @@ class TrainingState:
         if isinstance(context.strategy, StepStrategy):
             context.strategy.after_step(self.module, step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        return float(sharding.whole(norm))
+        return float(sharding.full_tensor(norm))
 
     def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         """Tensors of a checkpoint, by group. Call inside `accelerators.full_weights()`."""
@@ -167,7 +167,7 @@ class TrainingState:
 
     def load_weights(self, best: Path) -> None:
         """Load the weights of a checkpoint, as the result of the run."""
-        found = processes.together(checkpoint.read(best) if processes.is_first() else None)
+        found = processes.broadcast(checkpoint.read(best) if processes.is_first() else None)
         if found is None:
             raise ResumeError("the best weights cannot be read back.", hint="Train anew with --overwrite.")
         checkpoint.put_back(self.module, found.tensors["model"], self.trainable)

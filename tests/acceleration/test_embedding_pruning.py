@@ -185,7 +185,7 @@ def test_a_trial_leaves_small_tables_as_they_were(task: Any, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("case", [
     {"model": Bags(tied=True)}, {"model": Bags(elsewhere=True)}, {"strategy": Pulled()}, {"kernels": "plain"},
-], ids=["tied", "used elsewhere", "a strategy that looks at the weights", "plain"])
+], ids=["tied", "used elsewhere", "a strategy that reads the weights", "plain"])
 def test_a_table_that_others_use_stays_whole(case: dict[str, Any], tmp_path: Path) -> None:
     made = make_context(tmp_path, **case)
     loop = Loop(made, Callbacks())

@@ -243,7 +243,7 @@ def test_options_are_checked_against_the_plugin_s_own() -> None:
     assert made.strategy(PluginChoice("fine")).options.rank == 8
     with pytest.raises(RecipeError, match=r"no key strategy\.rnak\. Did you mean 'rank'\? Keys: rank"):
         made.strategy(PluginChoice("fine", {"rnak": 4}))
-    with pytest.raises(RecipeError, match=r"strategy\.rank is one of 4, 8, not 5"):
+    with pytest.raises(RecipeError, match=r"strategy\.rank must be one of 4, 8, not 5"):
         made.strategy(PluginChoice("fine", {"rank": 5}))
 
 

@@ -13,11 +13,12 @@ import torch
 
 from hubtune.devices import device, memory, number_formats, processor
 from hubtune.errors import RecipeError
+from hubtune.models import compat
 
 
 def processor_of(monkeypatch: pytest.MonkeyPatch, vendor: str, *flags: str) -> None:
     """Have this machine be another one."""
-    monkeypatch.setattr(processor, "description", lambda: (vendor, frozenset(flags)))
+    monkeypatch.setattr(processor, "cpu_description", lambda: (vendor, frozenset(flags)))
 
 
 @pytest.mark.parametrize(("vendor", "flags", "precision", "onednn", "by"), [
@@ -35,7 +36,7 @@ def test_the_format_follows_from_the_processor(
     monkeypatch.setattr(number_formats, "is_exact_by_onednn", lambda: True)
     chosen = number_formats.choose("auto", "cpu")
     assert (chosen.precision, by in chosen.why) == (precision, True)
-    assert number_formats.choose("fp32", "cpu") == number_formats.Format("fp32", onednn, "asked for")
+    assert number_formats.choose("fp32", "cpu") == number_formats.Format("fp32", onednn, "requested")
     assert not number_formats.choose("fp32", "cpu", kernels="plain").onednn
     monkeypatch.setattr(number_formats, "is_exact_by_onednn", lambda: False)
     assert not number_formats.choose("fp32", "cpu").onednn
@@ -49,13 +50,13 @@ def test_the_format_follows_from_the_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert number_formats.choose("auto", "cuda", allowed=allowed).precision == precision
-    assert number_formats.choose("tf32", "cuda") == number_formats.Format("tf32", False, "asked for")
+    assert number_formats.choose("tf32", "cuda") == number_formats.Format("tf32", False, "requested")
 
 
 def test_the_flags_are_those_of_the_first_processor(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu avx512f\n\nprocessor\t: 1\nflags\t\t: sse\n", encoding="ascii")
-    assert processor.description(str(tmp_path / "cpuinfo")) == ("GenuineIntel", {"fpu", "avx512f"})
-    assert processor.description(str(tmp_path / "missing")) == ("", frozenset())
+    assert processor.cpu_description(str(tmp_path / "cpuinfo")) == ("GenuineIntel", {"fpu", "avx512f"})
+    assert processor.cpu_description(str(tmp_path / "missing")) == ("", frozenset())
 
 
 def test_threads_are_the_cores_that_siblings_leave(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,15 +83,15 @@ def test_families_that_overflow_are_known(tiny_model: Any) -> None:
 
     t5 = transformers.AutoModelForSeq2SeqLM.from_pretrained(tiny_model("t5"))
     bert = transformers.AutoModel.from_pretrained(tiny_model("bert"))
-    assert "keeps wo of this family out of fp16" in str(number_formats.overflows(t5))
-    assert number_formats.overflows(bert) is None
-    assert number_formats.overflows(SimpleNamespace(config=SimpleNamespace(dtype=torch.bfloat16))) == "it was pretrained in bf16"
+    assert "keeps wo of this family out of fp16" in str(compat.fp16_overflow_reason(t5))
+    assert compat.fp16_overflow_reason(bert) is None
+    assert compat.fp16_overflow_reason(SimpleNamespace(config=SimpleNamespace(dtype=torch.bfloat16))) == "it was pretrained in bf16"
 
 
 @pytest.mark.parametrize(("precision", "where", "message"), [
-    ("fp16", "cpu", "needs a GPU"), ("tf32", "cpu", "tf32 is not known to this device"), ("fp64", "mps", "fp64 is not known"),
+    ("fp16", "cpu", "needs a GPU"), ("tf32", "cpu", "does not support tf32"), ("fp64", "mps", "does not support fp64"),
 ])
-def test_a_format_that_the_device_has_not_is_refused(precision: str, where: str, message: str) -> None:
+def test_unsupported_formats_are_refused(precision: str, where: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         device.refuse_unknown(precision, where)
     device.refuse_unknown("fp32", where)
@@ -109,13 +110,13 @@ def run_with(folder: Path, compute: Any) -> str:
 
 def test_the_plan_of_another_run_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "kind", lambda: "cpu")
-    found = device.plan_of(run_with(tmp_path / "run", PLAN.as_dict()), "auto")
+    found = device.load_plan(run_with(tmp_path / "run", PLAN.as_dict()), "auto")
     assert json.loads(json.dumps(found.as_dict())) == json.loads(json.dumps(PLAN.as_dict()))
 
 
 @pytest.mark.parametrize(("change", "precision", "message"), [
-    ({"device": "cuda"}, "auto", "for the device cuda, and this is cpu"), ({}, "fp32", "is for bf16, and train.precision=fp32"),
-    ({"kernels": ["attention", "magic"]}, "auto", "kernels that are not here: magic"), ({"threads": 10**6}, "auto", "1000000 threads"),
+    ({"device": "cuda"}, "auto", "its device is cuda, but this machine has cpu"), ({}, "fp32", "its precision is bf16, but train.precision=fp32"),
+    ({"kernels": ["attention", "magic"]}, "auto", "kernels that this device lacks: magic"), ({"threads": 10**6}, "auto", "1000000 threads"),
     ({"precision": "fp16"}, "auto", "needs a GPU"), ({"new": 1}, "auto", "another version of hubtune"),
 ])
 def test_a_plan_that_does_not_fit_is_refused_with_the_reason(
@@ -123,23 +124,23 @@ def test_a_plan_that_does_not_fit_is_refused_with_the_reason(
 ) -> None:
     monkeypatch.setattr(device, "kind", lambda: "cpu")
     with pytest.raises(RecipeError, match=message):
-        device.plan_of(run_with(tmp_path / "run", {**PLAN.as_dict(), **change}), precision)
+        device.load_plan(run_with(tmp_path / "run", {**PLAN.as_dict(), **change}), precision)
 
 
 def test_a_plan_of_products_that_are_not_exact_here_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "kind", lambda: "cpu")
     run = run_with(tmp_path / "run", {**PLAN.as_dict(), "precision": "fp32", "onednn": True})
     monkeypatch.setattr(number_formats, "is_exact_by_onednn", lambda: True)
-    assert device.plan_of(run, "fp32").onednn
+    assert device.load_plan(run, "fp32").onednn
     monkeypatch.setattr(number_formats, "is_exact_by_onednn", lambda: False)
     with pytest.raises(RecipeError, match="not exact on this machine"):
-        device.plan_of(run, "fp32")
+        device.load_plan(run, "fp32")
 
 
-def test_what_is_no_run_or_has_no_plan_is_refused(tmp_path: Path) -> None:
-    for folder, message in ((str(tmp_path), r"it has no run\.json"), (run_with(tmp_path / "begun", None), "stopped before it had a plan")):
+def test_plans_of_missing_or_unfinished_runs_are_refused(tmp_path: Path) -> None:
+    for folder, message in ((str(tmp_path), r"it has no run\.json"), (run_with(tmp_path / "begun", None), "stopped before its settings were chosen")):
         with pytest.raises(RecipeError, match=message):
-            device.plan_of(folder, "auto")
+            device.load_plan(folder, "auto")
 
 
 # ---------------------------------------------------------------------------------------------------------- memory
@@ -158,7 +159,7 @@ def test_the_least_of_machine_and_control_groups_is_what_is_left(tmp_path: Path)
         "a/memory.max": "4000000\n", "a/memory.current": "3000000\n", "a/memory.stat": "anon 5\ninactive_file 200000\n",
         "a/b/memory.max": "max\n", "a/b/memory.current": "1\n", "a/b/memory.stat": "",
     })
-    assert sorted(memory.left_in(proc, groups)) == [1_200_000, 5_120_000]
+    assert sorted(memory.free_bytes(proc, groups)) == [1_200_000, 5_120_000]
 
 
 def test_control_groups_of_the_first_version_are_read_too(tmp_path: Path) -> None:
@@ -168,18 +169,18 @@ def test_control_groups_of_the_first_version_are_read_too(tmp_path: Path) -> Non
         "memory/memory.limit_in_bytes": "4000000", "memory/memory.usage_in_bytes": "1000000",
         "memory/memory.stat": "total_inactive_file 500\n",
     })
-    assert list(memory.left_in(proc, groups)) == [3_000_500]
+    assert list(memory.free_bytes(proc, groups)) == [3_000_500]
     files(groups, {"memory/memory.limit_in_bytes": "9223372036854771712"})
-    assert list(memory.left_in(proc, groups)) == []
+    assert list(memory.free_bytes(proc, groups)) == []
 
 
 def test_what_is_held_is_seen_and_the_most_is_not_forgotten() -> None:
-    assert memory.room("cpu")
+    assert memory.available_bytes("cpu")
     before = memory.peak("cpu")
-    memory.begin("cpu")
-    held = memory.held("cpu")
+    memory.reset_peak("cpu")
+    held = memory.current_bytes("cpu")
     assert held
     block = torch.ones(20_000_000)
-    assert memory.since("cpu") - held > 70e6
+    assert memory.peak_since_reset("cpu") - held > 70e6
     del block
     assert memory.peak("cpu") >= before

@@ -116,7 +116,7 @@ class Broken(Numbers):
     """Fails in one process alone."""
 
     def collate(self, examples: Any, base: Any, rngs: Any) -> Any:
-        if processes.world() > 1 and not processes.is_first() and rngs and rngs[0].epoch == 1:
+        if processes.world_size() > 1 and not processes.is_first() and rngs and rngs[0].epoch == 1:
             raise ValueError("this process has failed")
         return super().collate(examples, base, rngs)
 
@@ -137,21 +137,21 @@ def test_a_process_that_fails_does_not_leave_the_others_waiting(shard: bool, tmp
     (["bash"], {"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0"}, "srun"),
     (["orted"], {"OMPI_COMM_WORLD_SIZE": "2"}, "mpirun"),
 ])
-def test_a_launcher_that_lost_its_processes_is_an_error(
+def test_a_launcher_without_a_process_group_is_refused(
     command: list[str], environment: dict[str, str], launcher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "parent", lambda: command)
+    monkeypatch.setattr(processes, "parent_command", lambda: command)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(RecipeError, match=f"{launcher} was asked for . processes, and this one is alone"):
-        processes.refuse_lonely()
+    with pytest.raises(RecipeError, match=f"{launcher} was asked for . processes, but WORLD_SIZE is not set"):
+        processes.check_launcher()
 
 
-def test_one_process_alone_is_none_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "parent", lambda: ["accelerate", "launch", "--num_processes", "1"])
+def test_a_single_process_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "parent_command", lambda: ["accelerate", "launch", "--num_processes", "1"])
     monkeypatch.setenv("SLURM_NTASKS", "2")  # of the batch script, which is no step of it
-    processes.refuse_lonely()
+    processes.check_launcher()
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(RecipeError, match="nothing says where"):
-        processes.refuse_lonely()
+    with pytest.raises(RecipeError, match="MASTER_ADDR is not set"):
+        processes.check_launcher()

@@ -94,7 +94,7 @@ def trained(folder: Path, task: Any, strategy: Any, *, shard: bool = False, resu
     made = make_context(folder, task(), strategy(), model(3 if task is Scored else 1), resume=resume, shard=shard, batch_size=5, epochs=3.0,
                 weight_decay=0.1, max_grad_norm=0.5)
     tiny.trained(made, stop)
-    return {name: sharding.whole(value.detach()) for name, value in made.model.state_dict().items()}
+    return {name: sharding.full_tensor(value.detach()) for name, value in made.model.state_dict().items()}
 
 
 def assert_same(found: list[dict[str, torch.Tensor]], alone: dict[str, torch.Tensor]) -> None:
@@ -152,9 +152,9 @@ def test_a_model_that_was_trained_in_parts_is_saved_whole(strategy: str, asked: 
 
 def test_blocks_are_found_by_structure() -> None:
     stack = Stack(1)
-    assert sharding.blocks(stack) == list(stack.blocks)
+    assert sharding.find_blocks(stack) == list(stack.blocks)
     stack.again.weight = stack.blocks[1].inner[2].weight = nn.Parameter(torch.ones(4, 7))  # type: ignore[index, union-attr, assignment]
-    assert sharding.blocks(stack) == []
+    assert sharding.find_blocks(stack) == []
 
 
 class Single(Stack):
@@ -178,30 +178,30 @@ def refused(folder: Path, strategy: Any, model: Any) -> str:
 
 @forks
 @pytest.mark.parametrize(("strategy", "model", "reason"), [
-    (Plain, Single, "temperature is a single number"), (Plain, Looking, "looks at weights beside"), (Holding, Stack, "holds on to weights"),
+    (Plain, Single, "temperature is a scalar"), (Plain, Looking, "looks at weights beside"), (Holding, Stack, "holds on to weights"),
 ])
-def test_what_cannot_be_shared_out_is_refused(strategy: Any, model: Any, reason: str, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_sharded_are_refused(strategy: Any, model: Any, reason: str, tmp_path: Path) -> None:
     first, other = in_processes(2, tmp_path / "many", strategy, model, work=refused)
     assert reason in first
     assert other == first  # each raises it; the command line says it in the first one
 
 
 def test_a_strategy_that_looks_at_the_weights_is_refused() -> None:
-    assert "looks at the weights" in str(sharding.unfit_strategy(Penalised()))
-    assert sharding.unfit_strategy(Plain()) is None
+    assert "reads the weights" in str(sharding.strategy_refusal(Penalised()))
+    assert sharding.strategy_refusal(Plain()) is None
 
 
 def test_statistics_that_follow_the_data_are_refused() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    assert "statistics of 1" in str(sharding.unfit(model))
-    assert sharding.unfit(model, [model[1]]) is None
+    assert "statistics of 1" in str(sharding.model_refusal(model))
+    assert sharding.model_refusal(model, [model[1]]) is None
 
 
-def test_one_process_with_nobody_to_share_with_is_refused_and_who_only_looks_is_warned(tiny_model: Any, tmp_path: Path) -> None:
+def test_fsdp_in_a_single_process_is_refused_for_training_and_warned_of_for_checks(tiny_model: Any, tmp_path: Path) -> None:
     rows = [{"text": f"film {n}", "label": "yes" if n % 2 else "no"} for n in range(24)]
     out = tmp_path / "run"
     arguments: dict[str, Any] = {"model": str(tiny_model("bert")), "data": rows, "out": str(out)}
-    with pytest.raises(RecipeError, match="over several processes, and this is one") as caught:
+    with pytest.raises(RecipeError, match="over several processes, but there is only one") as caught:
         hubtune.train("text-classification", set=["train.fsdp=on"], **arguments)
     assert "torchrun --nproc-per-node N -m hubtune train" in str(caught.value.hint)
     assert not out.exists()
@@ -217,21 +217,21 @@ def test_one_process_with_nobody_to_share_with_is_refused_and_who_only_looks_is_
 def test_the_recipe_or_the_launcher_asks_for_parts(said: dict[str, str], wanted: str, shards: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in said.items():
         monkeypatch.setenv(name, value)
-    assert not processes.shards(wanted)  # one process has nobody to share with
+    assert not processes.use_fsdp(wanted)  # one process has nobody to share with
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert processes.shards(wanted) is shards
+    assert processes.use_fsdp(wanted) is shards
 
 
 @pytest.mark.parametrize(("said", "wanted", "reason"), [
     ({"ACCELERATE_USE_FSDP": "true"}, "auto", "FSDP 1"),
     ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "off", "train.fsdp=off"),
-    ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "auto", "CPU's memory"),
+    ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "auto", "offloading of parameters to the CPU"),
     ({"ACCELERATE_USE_DEEPSPEED": "true"}, "auto", "DeepSpeed"),
 ])
-def test_what_a_launcher_asks_for_and_will_not_get_is_an_error(
+def test_unsupported_launcher_features_are_refused(
     said: dict[str, str], wanted: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RecipeError, match=reason):
-        processes.shards(wanted)
+        processes.use_fsdp(wanted)

@@ -106,7 +106,7 @@ def test_in_fp64_a_step_has_one_gradient_however_it_is_cut(name: str, sizes: dic
 def test_fp64_stays_fp64_for_a_while() -> None:
     scores = torch.tensor([[torch.finfo(torch.float64).min, torch.finfo(torch.float64).min]], dtype=torch.float64)
     assert torch.nn.functional.softmax(scores, -1, dtype=torch.float32).isnan().all()
-    with fp64.throughout():
+    with fp64.fp64_everywhere():
         assert torch.nn.functional.softmax(scores, -1, dtype=torch.float32).tolist() == [[0.5, 0.5]]
         assert {made.dtype for made in (torch.ones(1), torch.ones(1).float(), torch.ones(1).to(torch.float32))} == {torch.float64}
         assert torch.ones(1, dtype=torch.float16).dtype == torch.float16

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from hubtune.defaults import settle
+from hubtune.defaults import resolve
 from hubtune.hub import card
 from hubtune.recipe import DataConfig, PluginChoice, Recipe, TrainConfig, build
 
@@ -46,7 +46,7 @@ def local() -> dict[str, Any]:
         "usage": 'from transformers import pipeline\n\npipe = pipeline("text-classification", model="NAMESPACE/NAME")\n'
                  'print(pipe("What a lovely day"))', "config": {"num_labels": 3},
         "facts": {"kind": "single_label", "labels": ["negative", "neutral", "positive"]},
-        "settings": dict(vars(settle(RECIPE.train, {"train.learning_rate": 2e-4}, 432, 22_000_000))),
+        "settings": dict(vars(resolve(RECIPE.train, {"train.learning_rate": 2e-4}, 432, 22_000_000))),
         "lengths": {"max_length": 64, "limit": 512, "longest": 60, "median": 20, "rows": 432, "rows_cut": 0,
                     "tokens": 9000, "tokens_cut": 0},
         "parameters": {"total": 22_000_000, "trainable": 300_000}, "compute": {"precision": "fp32"},

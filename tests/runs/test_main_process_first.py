@@ -63,10 +63,10 @@ def prepare_in_each(place: Path, model: Path) -> dict[str, Any]:
         prepared = main_process_first.follow(recipe, rows())
     while first and not (place.parent / "opened").exists():
         time.sleep(0.01)
-    host_lock.clear()
+    host_lock.remove_shared()
     if not first:
         (place.parent / "opened").touch()
-        while host_lock.folder().exists():
+        while host_lock.shared_folder().exists():
             time.sleep(0.01)
         assert isinstance(prepared.data.encoded["train"].owner.base, np.memmap)
     return as_values(prepared)
@@ -93,7 +93,7 @@ def test_rows_without_a_flat_form_are_prepared_by_everyone(tiny_model: Any, tmp_
 def following() -> str:
     """How a process ends that waits for the first one."""
     try:
-        host_lock.follow()
+        host_lock.wait_for_shared()
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
@@ -106,7 +106,7 @@ def failing(place: Path, killed: bool) -> str:
     parent = os.getppid()
     if not (child := os.fork()):
         host_lock.os.getppid = lambda: parent  # type: ignore[attr-defined, assignment]  # so that it counts as the first process
-        with contextlib.suppress(DataError), host_lock.leading():
+        with contextlib.suppress(DataError), host_lock.prepare_shared():
             time.sleep(0.3)
             if killed:
                 os._exit(9)
@@ -133,15 +133,15 @@ def test_the_others_end_with_the_first_and_one_of_them_says_what_it_could_not(ki
 def test_without_a_first_process_everybody_does_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_lock, "APPEARS", 0.1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert host_lock.follow() is None
+    assert host_lock.wait_for_shared() is None
 
 
 @pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
-def test_a_wrong_recipe_is_refused_by_all_and_said_by_the_first(rank: str, said: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_an_invalid_recipe_is_refused_by_all_processes_and_reported_by_the_first(rank: str, said: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("LOCAL_RANK", rank)
     monkeypatch.setenv("RANK", rank)
     assert commands.main(["train", "text-classification", "--model", "m", "--data", "d", "--set", "train.learning_rate=-1"]) == 1
-    assert capsys.readouterr().err.count("train.learning_rate is above 0") == said
+    assert capsys.readouterr().err.count("train.learning_rate must be above 0") == said
 
 
 @pytest.mark.multi

@@ -125,4 +125,4 @@ def quiet(datasets: Any) -> None:
     if datasets.are_progress_bars_disabled():
         return
     datasets.disable_progress_bars()
-    guest.afterwards(datasets.enable_progress_bars)
+    guest.defer(datasets.enable_progress_bars)

@@ -16,7 +16,7 @@ class BitFit(Strategy):
     defaults = {"train.learning_rate": 1e-3}
 
     def refuse(self, task, config):
-        """Told from what the configuration says of biases; where it says nothing, `prepare` looks at the weights."""
+        """Told from what the configuration says of biases; where it says nothing, `prepare` reads the weights."""
         said = config.get_text_config()
         if hasattr(said, "feed_forward_proj") and hasattr(said, "relative_attention_num_buckets"):
             return WITHOUT  # T5 and its kin

@@ -99,7 +99,7 @@ def migrate(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def migrate_value(key: str, value: Any) -> Any:
-    """A value of hubtune 0.1 by its name in this version."""
+    """Return a value of hubtune 0.1 by its name in this version."""
     return RENAMED_VALUES.get(key, {}).get(value, value) if isinstance(value, str) else value
 
 

@@ -20,7 +20,7 @@ COMMIT, HASH = "c" * 40, "f" * 64
 RECIPE = Recipe(
     PluginChoice("sentiment", {"class_weights": "balanced"}), "/home/ann/models/secret-base",
     DataConfig("/home/ann/data/reviews.csv", "/home/ann/data/dev.csv", None, {"text": "body"}), PluginChoice("lora", {"rank": 8}),
-    TrainConfig(epochs=2.0),
+    train=TrainConfig(epochs=2.0),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -47,10 +48,10 @@ def new_folder(
     if not overwrite:
         unfinished = is_run and read_record(folder)["state"] == "started"
         raise RecipeError(
-            f"the folder '{out}' is not empty" +
-            (": it holds a run that stopped." if unfinished else "."), hint=
-            f"Resume it: hubtune train --resume {out}\nReplace it: the same command with "
-            "--overwrite\nOr choose another --out.",
+            f"the folder '{out}' is not empty"
+            + (": it holds a run that stopped." if unfinished else "."),
+            hint=f"Resume it: hubtune train --resume {shlex.quote(str(out))}\nReplace it: the same "
+            "command with --overwrite\nOr choose another --out.",
         )
     if not is_run:
         raise RecipeError(f"'{out}' has no run.json, so --overwrite does not delete it.",

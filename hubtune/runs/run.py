@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,11 +11,11 @@ from hubtune import guest, hub, temporary
 from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, registry
 from hubtune.devices import processes
-from hubtune.errors import ProofError, ResumeError
+from hubtune.errors import HubError, ProofError, ResumeError
 from hubtune.files import file_sha256
 from hubtune.hub import card
 from hubtune.hub.origin import fetch, local_origin, read_run_record
-from hubtune.recipe import PluginChoice, Recipe, build
+from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
 from hubtune.record import new_folder, read_record, versions, write_record
 from hubtune.runs import main_process_first, preparation
 from hubtune.runs.predictor import Model
@@ -57,10 +58,12 @@ def resume(
     """Resume a run that stopped, with the pins and the plan that it began with."""
     folder, callbacks = Path(folder), callbacks or Callbacks()
     record = read_record(folder)
+    recipe = build(record["recipe"])
+    if record["state"] == "trained" and recipe.publish.repo:
+        return publish(Run(folder), recipe.publish, callbacks)
     if record["state"] != "started":
         raise ResumeError(f"'{folder}' is already {record['state']}.",
-                          hint=f"Use it with: hubtune predict {folder} TEXT")
-    recipe = build(record["recipe"])
+                          hint=f"Use it with: hubtune predict {quote(folder)} TEXT")
     has_begun = "compute" in record  # else it stopped before step 0
     if not processes.is_first():
         prepared = main_process_first.follow(recipe, source, record)
@@ -97,10 +100,30 @@ def complete(
     """Run the stages in the first process, and publish where the recipe says so."""
     from hubtune.runs import stages  # with torch and accelerate, only for a recipe that is right
 
-    stages.run_stages(folder, prepared, record, callbacks, resume=resume)
-    run, publish = Run(folder), recipe.publish
-    if publish.repo:
-        run.publish(publish.repo, public=publish.public, pr=publish.pr, callbacks=callbacks)
+    try:
+        stages.run_stages(folder, prepared, record, callbacks, resume=resume)
+    except Exception:
+        raise
+    except BaseException as stopped:  # by a signal
+        stopped.add_note(f"Go on with: hubtune train --resume {quote(folder)}")
+        raise
+    run = Run(folder)
+    return publish(run, recipe.publish, callbacks) if recipe.publish.repo else run
+
+
+def publish(run: Run, settings: PublishConfig, callbacks: Callbacks) -> Run:
+    """Publish a finished run as its recipe says; after a failure, say that the run is kept, and how to go on."""
+    assert settings.repo is not None
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in run.metrics.items())
+    callbacks.on_info(f"The run is finished: {run.folder} ({scores})")
+    try:
+        run.publish(settings.repo, public=settings.public, pr=settings.pr, callbacks=callbacks)
+    except HubError as error:
+        flags = [flag for flag, given in (("--public", settings.public), ("--pr", settings.pr)) if given]
+        command = shlex.join(["hubtune", "publish", str(run.folder), settings.repo, *flags])
+        hint = f"The run is kept in {run.folder}. Publish it with: {command}"
+        raise type(error)(error.message, where=error.where,
+                          hint="\n".join(filter(None, [error.hint, hint]))) from error
     return run
 
 
@@ -114,6 +137,11 @@ def run_follower(
     return FollowerRun(folder)
 
 
+def quote(folder: Path) -> str:
+    """Quote a folder for a shell."""
+    return shlex.quote(str(folder))
+
+
 class Run(Model):
     """A finished run: its figures, its model, and the way to the Hub."""
 
@@ -122,7 +150,7 @@ class Run(Model):
         self.record = read_record(self.folder)
         if self.record["state"] == "started":
             raise ResumeError(f"'{folder}' was not finished.",
-                              hint=f"Go on with: hubtune train --resume {folder}")
+                              hint=f"Go on with: hubtune train --resume {quote(Path(folder))}")
         origin = local_origin(self.folder / "model")
         model_record = read_run_record(origin)
         choice = model_record["task"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -57,7 +58,7 @@ class Saver:
         except OSError as error:
             raise TrainingError(
                 f"a checkpoint could not be written: {error.strerror or error}.", where=str(self.folder),
-                hint=f"Then go on from the one before it: hubtune train --resume {self.folder.parent}",
+                hint=f"Then go on from the one before it: hubtune train --resume {shlex.quote(str(self.folder.parent))}",
             ) from error
 
     def free(self) -> None:

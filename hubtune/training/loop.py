@@ -318,7 +318,7 @@ class Loop:
             f"the loss of step {step} is {sum(result.losses.values())}; its rows: "
             f"{row_numbers(found)} of train.",
             hint="Try a lower train.learning_rate, or train.precision=fp32. The last good state: "
-            f"hubtune train --resume {self.context.folder}",
+            f"hubtune train --resume {shlex.quote(str(self.context.folder))}",
         ))
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -9,6 +11,8 @@ import pytest
 from huggingface_hub import HfApi, ModelCard
 
 import hubtune
+from hubtune.cli import commands
+from hubtune.hub import retries
 
 FAST = {"train.epochs": 1.0, "data.limit": 60, "train.verify": False}
 
@@ -221,3 +225,39 @@ def test_offline_works_from_the_cache(hub, reviews, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(hub.requests) == before
     assert json.loads(done.stdout)["base"]["commit"] == HfApi().model_info("tiny/bert").sha
+
+
+def test_a_failed_push_after_training_keeps_the_run_and_the_command_that_goes_on_publishes(
+    logged_in, reviews, tmp_path, tiny_model, monkeypatch
+):
+    lines = []
+    told = hubtune.Callbacks()
+    told.on_info = lines.append
+    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
+    out = tmp_path / "my run"
+    logged_in.fail_next("POST", r"/commit/", status=503, times=None)
+    with pytest.raises(hubtune.HubError) as caught:
+        hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, out=out, push="me/pushed-later", set=FAST, callbacks=told)
+    assert any(line.startswith(f"The run is finished: {out} (accuracy ") for line in lines)
+    command = f"hubtune publish '{out}' me/pushed-later"
+    assert caught.value.hint.endswith(f"The run is kept in {out}. Publish it with: {command}")
+    logged_in.heal()
+    run = hubtune.resume(out)
+    assert run.record["state"] == "published"
+    assert HfApi().model_info("me/pushed-later").sha == run.record["published"]["commit"]
+    with pytest.raises(hubtune.ResumeError, match="already published"):
+        hubtune.resume(out)
+
+
+def test_a_signal_outside_the_steps_says_how_to_go_on(reviews, tmp_path, tiny_model, monkeypatch, capsys):
+    def interrupt(*given, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("hubtune.runs.stages.evaluate", interrupt)
+    out = tmp_path / "run"
+    sets = [part for key, value in FAST.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    status = commands.main(["train", "sentiment", "--model", str(tiny_model("bert")), "--data", str(reviews), "--out", str(out), *sets])
+    assert status == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.endswith(f"stopped by SIGTERM\nGo on with: hubtune train --resume {out}\n")
+    monkeypatch.undo()
+    assert hubtune.resume(out).metrics

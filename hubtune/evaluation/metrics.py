@@ -15,7 +15,7 @@ from hubtune.contract.validation import checked
 def score(
     task: Task[Any], predictions: Sequence[Prediction], rows: Sequence[Any], base: Base
 ) -> dict[str, float]:
-    """Compute the metrics of one prediction per labelled row: the task's, and those that the recipe chose."""
+    """Compute the task's metrics and those of the recipe, of one prediction per labelled row."""
     scores = checked(task, "score", task.score(predictions, rows, base))
     if not isinstance(task, ClassificationTask) or not task.metric_functions:
         return scores

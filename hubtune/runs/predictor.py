@@ -138,7 +138,7 @@ class Model:
                 every product; `auto`, bf16 where it is that much faster.
         """
         if precision not in PRECISIONS:
-            raise RecipeError(f"'{precision}' is no precision of predictions.",
+            raise RecipeError(f"unknown precision '{precision}' of predictions.",
                               hint=f"Choose one of: {listing(PRECISIONS)}")
         rows = self._load_rows(data, split)
         predictions = self._predict_rows(rows, "predicting", callbacks or Callbacks(), precision)

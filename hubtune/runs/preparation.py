@@ -57,12 +57,9 @@ def prepare(
     """
     callbacks = recorder = RecordingCallbacks(callbacks)
     plugins = registry.load()
-    pins = resumed["plugins"] if resumed else {}
-    task = plugins.task(recipe.task, pins.get("task"))
-    strategy = plugins.strategy(recipe.strategy, pins.get("strategy"))
-    functions.choose(plugins, task, recipe, pins)
+    task, strategy = choose_plugins(plugins, recipe, resumed)
     shard = check_settings(recipe.train, strategy, resumed, callbacks)
-    found, dataset_info = load_data(recipe, task, source, resumed, callbacks)
+    splits, dataset_info = load_data(recipe, task, source, resumed, callbacks)
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = locate_base(recipe.model, resumed)
@@ -73,19 +70,29 @@ def prepare(
     if shard:
         check_shardable(strategy, model)
     base = replace(base, max_length=max_length(base, model, task, strategy))
-    num_parameters, rows = count_parameters(model), len(found.splits["train"])
+    num_parameters, rows = count_parameters(model), len(splits.splits["train"])
     settings = resolve_settings(recipe.train, task, strategy, model, rows, resumed)
-    data, lengths = encode_splits(task, found, base, recipe, settings, callbacks)
+    data, lengths = encode_splits(task, splits, base, recipe, settings, callbacks)
     steps_per_epoch, steps = steps_in(settings, rows)
     return Prepared(task, strategy, base, origin, data, settings, num_parameters, shard), {
         "recipe": recipe.as_dict(), **describe_plugins(plugins, task, strategy, base),
-        "loss": loss,
-        "base": origin.as_record(), "data": found.as_record(), "facts": dataset_info,
+        "loss": loss, "base": origin.as_record(), "data": splits.as_record(),
+        "facts": dataset_info,
         "config": config, "usage": strategy.usage(task, card.PLACE, base),
         "settings": dict(vars(settings)), "lengths": lengths,
         "plan": {"steps_an_epoch": steps_per_epoch, "steps": steps},
         "parameters": {"total": num_parameters}, "warnings": recorder.warnings,
     }
+
+
+def choose_plugins(
+    plugins: registry.Registry, recipe: Recipe, resumed: Record | None
+) -> tuple[Task[Any], Strategy[Any]]:
+    """Return the recipe's task, with loss and metrics, and strategy; pinned if resumed."""
+    pins = resumed["plugins"] if resumed else {}
+    task = plugins.task(recipe.task, pins.get("task"))
+    functions.choose(plugins, task, recipe, pins)
+    return task, plugins.strategy(recipe.strategy, pins.get("strategy"))
 
 
 def describe_plugins(
@@ -186,8 +193,8 @@ def check_needs_no_code(origin: Origin) -> None:
     """Refuse a base whose weights need the code beside them, which is not run."""
     if read_run_record(origin).get("loads_with") == "code":
         raise ModelError(
-            "it loads with code that lies beside its weights, which is not run to tune it further.",
-            where=origin.repo, hint="Tune the model that it was made from.")
+            "it loads with code that lies beside its weights, which hubtune does not run to tune "
+            "it further.", where=origin.repo, hint="Tune the model that it was made from.")
 
 
 def check_shardable(strategy: Strategy[Any], model: Module) -> None:

@@ -125,9 +125,11 @@ def load_model(
     if not resume:
         check_loss_is_sum(loaded.model, task, base, data.encoded["train"])
     return prepared, TrainingContext(
-        task, prepared.strategy, base, loaded.model, loaded.newly_initialized,
-        data.encoded["train"], data.encoded["validation"], data.rows["validation"],
-        prepared.settings, compute, folder, resume, data.windows, prepared.shard, data.row_numbers,
+        task=task, strategy=prepared.strategy, base=base, model=loaded.model,
+        newly_initialized=loaded.newly_initialized, train=data.encoded["train"],
+        validation=data.encoded["validation"], validation_rows=data.rows["validation"],
+        settings=prepared.settings, compute=compute, folder=folder, resume=resume,
+        windows=data.windows, shard=prepared.shard, row_numbers=data.row_numbers,
     )
 
 

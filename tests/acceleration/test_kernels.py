@@ -159,5 +159,5 @@ def test_predictions_in_half_precision_are_near_and_are_said(tiny_model: Any, tm
         assert [one["probability"] for one in near] == pytest.approx([one["probability"] for one in exact], abs=0.02)
     assert "predicting in bf16" in Told.lines
     assert run.predict([rows[0]["text"]])[0]["probability"] == pytest.approx(exact[0]["probability"], abs=1e-6)
-    with pytest.raises(RecipeError, match="'fp8' is no precision"):
+    with pytest.raises(RecipeError, match="unknown precision 'fp8'"):
         run.predict(["good"], precision="fp8")

@@ -1,4 +1,4 @@
-"""What a model's own code can and cannot do is found before anything learns, and told in one block."""
+"""Limits of a model's own code are found before step 0, and reported as one error."""
 
 from __future__ import annotations
 

@@ -79,7 +79,9 @@ def test_the_other_processes_load_what_the_first_has_prepared(tiny_model: Any, t
     assert first["examples"]["train"]
 
 
-def test_rows_without_a_flat_form_are_prepared_by_everyone(tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_that_cannot_be_saved_are_prepared_by_every_process(
+    tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared, record = preparation.prepare(made(tiny_model("bert")), Callbacks(), rows())
 
     def refuse(self: Any, folder: Path) -> None:
@@ -87,11 +89,11 @@ def test_rows_without_a_flat_form_are_prepared_by_everyone(tiny_model: Any, tmp_
 
     monkeypatch.setattr(type(prepared.data.encoded["train"]), "save", refuse)
     main_process_first.save(prepared, record["facts"], tmp_path)
-    assert main_process_first.load(made(tiny_model("bert")), tmp_path) is None
+    assert main_process_first.load(made(tiny_model("bert")), tmp_path, None) is None
 
 
-def following() -> str:
-    """How a process ends that waits for the first one."""
+def follow() -> str:
+    """Wait for the first process, and return the error that this ends with."""
     try:
         host_lock.wait_for_shared()
     except BaseException as error:
@@ -99,10 +101,10 @@ def following() -> str:
     return "nothing"
 
 
-def failing(place: Path, killed: bool) -> str:
-    """The first process meets an error while it prepares, or is killed without a word."""
+def fail_first(place: Path, killed: bool) -> str:
+    """Have the first process fail while it prepares, or be killed; the others follow it."""
     if not host_lock.is_first():
-        return following()
+        return follow()
     parent = os.getppid()
     if not (child := os.fork()):
         host_lock.os.getppid = lambda: parent  # type: ignore[attr-defined, assignment]  # so that it counts as the first process
@@ -123,29 +125,33 @@ TOLD = "DataError: the first process of this host could not prepare"
 @pytest.mark.parametrize(("killed", "first", "second"), [
     (False, TOLD, TOLD), (True, "DataError: the first process of this host ended", TOLD),
 ])
-def test_the_others_end_with_the_first_and_one_of_them_says_what_it_could_not(killed: bool, first: str, second: str, tmp_path: Path) -> None:
-    found = in_processes(3, tmp_path / "many", killed, work=failing)
+def test_all_processes_end_with_the_first_and_report_its_end_once(
+    killed: bool, first: str, second: str, tmp_path: Path
+) -> None:
+    found = in_processes(3, tmp_path / "many", killed, work=fail_first)
     assert found[0] == "failed"
     assert found[1].startswith(first)
     assert found[2].startswith(second)
 
 
-def test_without_a_first_process_everybody_does_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_first_process_every_process_prepares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_lock, "APPEARS", 0.1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert host_lock.wait_for_shared() is None
 
 
-@pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
-def test_an_invalid_recipe_is_refused_by_all_processes_and_reported_by_the_first(rank: str, said: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+@pytest.mark.parametrize(("rank", "reported"), [("0", 1), ("1", 0)])
+def test_an_invalid_recipe_is_refused_by_all_processes_and_reported_by_the_first(
+    rank: str, reported: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     monkeypatch.setenv("LOCAL_RANK", rank)
     monkeypatch.setenv("RANK", rank)
     assert commands.main(["train", "text-classification", "--model", "m", "--data", "d", "--set", "train.learning_rate=-1"]) == 1
-    assert capsys.readouterr().err.count("train.learning_rate must be above 0") == said
+    assert capsys.readouterr().err.count("train.learning_rate must be above 0") == reported
 
 
 @pytest.mark.multi
-def test_an_error_in_the_data_ends_all_and_is_said_once(tiny_model: Any, tmp_path: Path) -> None:
+def test_an_error_in_the_data_ends_all_and_is_reported_once(tiny_model: Any, tmp_path: Path) -> None:
     data = tmp_path / "rows.csv"
     data.write_text("text,label\n" + "good,yes\nbad,no\n" * 8 + ",yes\n", encoding="utf-8")
     done = subprocess.run(

@@ -24,7 +24,7 @@ TEMPLATE = """\
 | task | {{ record.task.name }} ({{ record.task.summary }}{{ of_plugin(record, "task") }}) |
 | base model | {{ base_line }} |
 | strategy | {{ record.strategy.name }}: {{ record.strategy.summary }}{{ of_plugin(record, "strategy") }}{% if record.strategy.paper %} ({{ record.strategy.paper }}){% endif %} |
-{% if record.loss %}| loss | {{ record.loss.name }}: {{ record.loss.summary }}{{ of_plugin(record, "loss") }}{% if record.loss.paper %} ({{ record.loss.paper }}){% endif %} |
+{% if record.get("loss") %}| loss | {{ record.loss.name }}: {{ record.loss.summary }}{{ of_plugin(record, "loss") }}{% if record.loss.paper %} ({{ record.loss.paper }}){% endif %} |
 {% endif %}| data | {{ data_line }} |
 | licence | {{ license_line }} |
 {% if labels %}

@@ -1,4 +1,4 @@
-"""A submodule whose `forward` is looked at or answered for, and what it returns, taken apart and put together again."""
+"""A submodule whose outputs can be recorded or replaced, and the tensors within these outputs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch.nn import Module
 
 
 class Refused(Exception):
-    """Why a backbone's outputs cannot be computed once."""
+    """The outputs of a backbone cannot be cached, for the reason in the message."""
 
 
 class Backbone:
-    """A submodule whose outputs can be recorded, or given without computing them, inside `answering`."""
+    """A submodule whose outputs `intercept` records or replaces."""
 
     def __init__(self, module: Module) -> None:
         self.module = module
         self.forward = module.forward
 
     @contextmanager
-    def answering(self, answer: Callable[[], Any] | None) -> Iterator[list[Any]]:
-        """Give the outputs of `answer` (None: the computed ones) for as long as the context; yields the outputs given."""
+    def intercept(self, answer: Callable[[], Any] | None) -> Iterator[list[Any]]:
+        """Yield a list that records the outputs; replace them by those of `answer`, if given."""
         given: list[Any] = []
 
         def forward(*arguments: Any, **named: Any) -> Any:
@@ -43,15 +43,16 @@ class Backbone:
                 self.module.forward = before
 
 
-def tensors_in(output: Any) -> dict[str, Tensor]:
-    """The numbers that are not whole in what a backbone returns, by field; a bare tensor has no name."""
+def find_tensors(output: Any) -> dict[str, Tensor]:
+    """Return the floating-point tensors of an output by field; a bare tensor has no name."""
     if isinstance(output, Tensor):
         return {"": output}
     if not (isinstance(output, Mapping) and dataclasses.is_dataclass(output)):
         raise Refused(f"the backbone returns a {type(output).__name__}")
-    return {str(name): value for name, value in output.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    return {str(name): value for name, value in output.items()
+            if isinstance(value, Tensor) and value.is_floating_point()}
 
 
-def rebuilt(like: Any, tensors: Mapping[str, Any]) -> Any:
-    """An output of the same kind with other tensors."""
+def replace_tensors(like: Any, tensors: Mapping[str, Any]) -> Any:
+    """Build an output of the same type with other tensors."""
     return tensors[""] if "" in tensors else type(like)(**tensors)

@@ -1,7 +1,9 @@
-"""The cross entropy of a large vocabulary, from hidden states and the table that makes logits of them, some places at a time.
+"""Chunked cross entropy of a large vocabulary, from hidden states and the output embeddings.
 
-Never are more logits there than those of `PLACES`. In fp32 and fp64 torch's `linear_cross_entropy` does it. In half precision
-it takes ten times as long on a CPU and rounds the loss to three digits, and before torch 2.13 there is none: there `Pieces` does.
+Only the logits of `PLACES` positions exist at a time. In fp32 and fp64, torch's
+`linear_cross_entropy` computes it. In half precision that takes ten times as long on a CPU and
+rounds the loss to three digits, and before torch 2.13 it does not exist: there `ChunkedEntropy`
+computes it.
 """
 
 from __future__ import annotations
@@ -15,16 +17,18 @@ from torch import Tensor
 from torch.nn import functional
 
 PLACES, PLACES_OF_A_GPU = 256, 1024
-"""Places whose logits are there at a time: enough that products with the table are as fast as they get."""
+"""Positions per chunk: enough that products with the table reach full speed."""
 FUSED = hasattr(functional, "linear_cross_entropy")
-"""Whether this torch has it: from 2.13 on."""
+"""True if torch has a fused loss: from 2.13 on."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """What makes logits of hidden states: a product with a table (vocabulary, width), and what is added afterwards.
+    """Computes logits from hidden states: a product with (vocabulary, width), then additions.
 
-    half: the format that autocast computes products in, where it does; dtype: that of the logits.
+    Attributes:
+        half: autocast's format of products; None without autocast.
+        dtype: format of the logits.
     """
 
     weight: Tensor
@@ -34,67 +38,79 @@ class Head:
     dtype: torch.dtype
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """The logits of hidden states (..., width)."""
+        """Return the logits of hidden states (..., width)."""
         with torch.autocast(hidden.device.type, self.half, enabled=self.half is not None):
             found = functional.linear(hidden, self.weight, self.bias)
         return (found if self.added is None else found + self.added).to(self.dtype)
 
     def shift(self) -> Tensor | None:
-        """What is added to the product, in all: (vocabulary,)."""
+        """Return the sum of all that is added to the product, (vocabulary,); None for nothing."""
         both = [part for part in (self.bias, self.added) if part is not None]
         return None if not both else both[0] if len(both) == 1 else both[0] + both[1]
 
     def parts(self) -> tuple[Tensor | None, ...]:
-        """What may learn."""
+        """Return the tensors that may be trained."""
         return self.weight, self.bias, self.added
 
-    def of(self, weight: Tensor, bias: Tensor | None, added: Tensor | None) -> Head:
-        """The same with other parts."""
+    def with_parts(self, weight: Tensor, bias: Tensor | None, added: Tensor | None) -> Head:
+        """Return the same head with other tensors."""
         return replace(self, weight=weight, bias=bias, added=added)
 
-    def fuses(self, hidden: Tensor) -> bool:
-        """Whether torch's fused loss is there, and all is of one format that it keeps."""
+    def can_fuse(self, hidden: Tensor) -> bool:
+        """Tell whether torch's fused loss applies: all tensors fp32, or all fp64."""
         same = all(part is None or part.dtype == self.dtype for part in (hidden, *self.parts()))
         return FUSED and same and self.half is None and self.dtype in (torch.float32, torch.float64)
 
 
-def cross_entropy(head: Head, hidden: Tensor, target: Tensor, ignore_index: int, reduction: str) -> Tensor:
-    """`torch.nn.functional.cross_entropy` of the logits of hidden states (places, width). reduction: sum or none."""
+def cross_entropy(head: Head, hidden: Tensor, target: Tensor, ignore_index: int,
+                  reduction: str) -> Tensor:
+    """Return the cross entropy of the logits of hidden states (positions, width).
+
+    Args:
+        reduction: sum or none.
+    """
     places = PLACES if hidden.device.type == "cpu" else PLACES_OF_A_GPU
-    if head.fuses(hidden):
+    if head.can_fuse(hidden):
         fused: Tensor = functional.linear_cross_entropy(
-            hidden, head.weight, target, linear_bias=head.shift(), ignore_index=ignore_index, reduction=reduction,
+            hidden, head.weight, target, linear_bias=head.shift(), ignore_index=ignore_index,
+            reduction=reduction,
             options=torch.nn.LinearCrossEntropyOptions(batch_chunk_size=places),
         )
         return fused
-    found: Tensor = InPieces.apply(Pieces(head, target, ignore_index, places), reduction, hidden, *head.parts())  # type: ignore[no-untyped-call]
+    chunks = ChunkedEntropy(head, target, ignore_index, places)
+    found: Tensor = ChunkedEntropyFunction.apply(chunks, reduction, hidden, *head.parts())  # type: ignore[no-untyped-call]
     return found
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """A cross entropy that is computed some places at a time, in the same memory for all of them."""
+class ChunkedEntropy:
+    """A cross entropy computed chunk by chunk, with the same buffers for all chunks."""
 
     head: Head
     target: Tensor
     ignore_index: int
     places: int
 
-    def swept(self, hidden: Tensor, needed: Sequence[bool], given: Tensor | None = None) -> tuple[Tensor, list[Tensor | None]]:
-        """The loss of each place, and the gradients of hidden states and the head's parts where `needed`, summed in their own formats.
+    def compute(self, hidden: Tensor, needed: Sequence[bool],
+                given: Tensor | None = None) -> tuple[Tensor, list[Tensor | None]]:
+        """Return the loss of each position, and gradients in the parameters' formats.
 
-        given: the gradient by each loss; none: 1.
+        Args:
+            needed: for the hidden states and for each of the head's parts.
+            given: gradient of each loss; None: 1.
         """
         head, form = self.head, self.head.half or hidden.dtype
         states, table, shift = hidden.detach().to(form), head.weight.detach().to(form), head.shift()
         counts = (self.target != self.ignore_index).to(head.dtype)
-        target, weights = self.target.where(counts > 0, 0), counts if given is None else counts * given
+        target = self.target.where(counts > 0, 0)
+        weights = counts if given is None else counts * given
         sums = [torch.zeros_like(part) if part is not None and need else None
                 for part, need in zip((hidden, *head.parts()), needed, strict=True)]
         losses = counts.new_empty(len(target))
         products = states.new_empty(min(self.places, len(target)), len(table))
         numbers = products if form == head.dtype else products.to(head.dtype)
-        of_table = torch.empty_like(table) if sums[1] is not None and form != sums[1].dtype else None
+        other_format = sums[1] is not None and form != sums[1].dtype
+        of_table = torch.empty_like(table) if other_format else None
         for start in range(0, len(target), self.places):
             at = slice(start, start + self.places)
             product, logits = products[: len(target[at])], numbers[: len(target[at])]
@@ -108,10 +124,14 @@ class Pieces:
                 self.add(sums, at, logits, product.copy_(logits), states[at], table, of_table)
         return losses, sums
 
-    def add(
-        self, sums: Sequence[Tensor | None], at: slice, by_logits: Tensor, rounded: Tensor, states: Tensor, table: Tensor, room: Tensor | None
-    ) -> None:
-        """Add what one piece has of the gradients. rounded: `by_logits` in the format of products; room: for the table's, in that format."""
+    def add(self, sums: Sequence[Tensor | None], at: slice, by_logits: Tensor, rounded: Tensor,
+            states: Tensor, table: Tensor, room: Tensor | None) -> None:
+        """Add the gradients of one chunk to `sums`.
+
+        Args:
+            rounded: `by_logits` in the format of products.
+            room: buffer for the table's gradient, in that format.
+        """
         of_hidden, of_weight, *of_shifts = sums
         if of_hidden is not None:
             of_hidden[at] = torch.mm(rounded, table)
@@ -125,7 +145,10 @@ class Pieces:
 
 
 def entropy_(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """The cross entropy of each place, (places,), which leaves in the logits its gradient by them, times `weights`."""
+    """Return the cross entropy of each position, (positions,).
+
+    In place: `logits` becomes its gradient times `weights`.
+    """
     right = target[:, None]
     logits -= logits.amax(1, keepdim=True)
     found = logits.gather(1, right)
@@ -135,20 +158,22 @@ def entropy_(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     return (total.log() - found)[:, 0]
 
 
-class InPieces(torch.autograd.Function):
-    """The losses of `pieces`. The gradient of a sum is known with it, but for a factor; else logits are computed again for it."""
+class ChunkedEntropyFunction(torch.autograd.Function):
+    """Autograd of `ChunkedEntropy`, which computes the gradient of a sum in the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, pieces: Pieces, reduction: str, hidden: Tensor, *parts: Tensor | None) -> Tensor:
+    def forward(ctx: Any, pieces: ChunkedEntropy, reduction: str, hidden: Tensor, *parts:
+                Tensor | None) -> Tensor:
         ctx.pieces, ctx.hidden, ctx.sums = pieces, hidden, None
         if reduction == "none":
-            return pieces.swept(hidden, [False] * 4)[0]
-        losses, ctx.sums = pieces.swept(hidden, ctx.needs_input_grad[2:])
+            return pieces.compute(hidden, [False] * 4)[0]
+        losses, ctx.sums = pieces.compute(hidden, ctx.needs_input_grad[2:])
         return losses.sum()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.sums is None:
-            return None, None, *ctx.pieces.swept(ctx.hidden, ctx.needs_input_grad[2:], gradient)[1]
+            needed = ctx.needs_input_grad[2:]
+            return None, None, *ctx.pieces.compute(ctx.hidden, needed, gradient)[1]
         sums, ctx.sums = ctx.sums, ()  # they are large, and used once
         return None, None, *(part if part is None else part.mul_(gradient) for part in sums)

@@ -1,4 +1,4 @@
-"""All accelerators of a training, as one."""
+"""Compose all accelerators of a training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hubtune.acceleration import embedding_pruning, feature_cache, training_kern
 from hubtune.acceleration.interface import AccelerationContext, Accelerators
 
 ALL = (training_kernels, embedding_pruning, feature_cache)
-"""Modules of accelerators, each with a `find(context)`."""
+"""Modules of accelerators, each with a function `find(context)`."""
 
 
 def find(context: AccelerationContext) -> Accelerators:

@@ -1,7 +1,8 @@
-"""Embedding pruning: while steps are computed, embeddings hold the rows that the training texts use.
+"""Embedding pruning: during steps, embeddings hold only the rows that occur in the training texts.
 
-Exact: a row that no text uses has a gradient of zero, so AdamW only decays it, which one factor says for all of them.
-Validation, checkpoints and the result see the whole table (`full_weights`). Switch: `train.kernels`.
+Exact: a row that does not occur has a zero gradient, so AdamW only decays it, by one factor for all
+of them. Validation, checkpoints and the result use the whole table (`full_weights`). Switch:
+`train.kernels`.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from hubtune.evaluation import equivalence
 from hubtune.evaluation.batches import evaluation_mode
 
 SMALLEST = 2_000_000
-"""Weights of an embedding below which nothing is gained."""
+"""Number of weights of an embedding below which pruning gains nothing."""
 IDS = "input_ids"
-"""How keys of token ids end."""
+"""Suffix of the keys of token ids."""
 BLOCK = 1 << 20
-"""Numbers that are looked through at a time."""
+"""Number of ids that are searched at a time."""
 SPARED = 0.5
-"""The share of the rows that must be out of use."""
+"""Minimum share of rows that must be unused."""
 
 
 class UnknownToken(Exception):
-    """A token that no training text has: the step has to be computed again with the whole table."""
+    """A token outside of the training texts: the step must be repeated with the whole table."""
 
 
 class PrunedEmbedding:
-    """One embedding, small while a step is computed. The parameter stays the same object, for the optimizer's sake."""
+    """An embedding that is small during a step. The parameter object is kept, for the optimizer."""
 
     def __init__(self, embedding: Embedding, ids: Tensor) -> None:
         self.embedding, self.ids = embedding, ids
@@ -51,7 +52,7 @@ class PrunedEmbedding:
         self.shrink()
 
     def translate(self, module: Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Token ids as rows of the small table."""
+        """Map token ids to rows of the small table."""
         if not self.is_small:
             return arguments
         rows = self.lookup[arguments[0]]
@@ -60,7 +61,7 @@ class PrunedEmbedding:
         return (rows, *arguments[1:])
 
     def shrink(self) -> None:
-        """Keep the used rows of the whole table in the parameter."""
+        """Replace the parameter's table by its used rows."""
         weight = self.embedding.weight
         weight.data = weight.data[self.ids]
         if self.padding is not None:
@@ -69,7 +70,7 @@ class PrunedEmbedding:
         self.is_small = True
 
     def expand(self) -> None:
-        """Put the whole table in the parameter: the trained rows, and the others with their decay."""
+        """Restore the whole table: the trained rows, and the others with their decay."""
         if not self.is_small:
             return
         whole = self.table if self.kept == 1.0 else self.table * self.kept
@@ -79,20 +80,20 @@ class PrunedEmbedding:
         self.is_small = False
 
     def remove(self) -> None:
-        """The embedding as it was found, with its trained rows."""
+        """Restore the embedding as it was, with its trained rows."""
         self.expand()
         self.embedding.weight.grad = None
         self.hook.remove()
 
     def decay(self, groups: Iterable[Mapping[str, Any]]) -> None:
-        """Decay the other rows as AdamW's step would (Loshchilov and Hutter, arXiv:1711.05101)."""
+        """Decay the unused rows as AdamW does (Loshchilov and Hutter, arXiv:1711.05101)."""
         for group in groups:
             if any(parameter is self.embedding.weight for parameter in group["params"]):
                 self.kept *= 1.0 - group["lr"] * group.get("weight_decay", 0.0)
 
 
 class EmbeddingPruning(Accelerator):
-    """The embeddings of a model that are small while it is trained; none where it does not apply."""
+    """The pruned embeddings of a model; none where pruning does not apply."""
 
     def __init__(self, decision: Decision, tables: Iterable[PrunedEmbedding] = ()) -> None:
         super().__init__("embedding_pruning", decision)
@@ -100,7 +101,7 @@ class EmbeddingPruning(Accelerator):
 
     @contextlib.contextmanager
     def full_weights(self) -> Iterator[None]:
-        """Every table as a whole, for a while."""
+        """Expand every table until the block ends."""
         small = [table for table in self.tables if table.is_small]
         for table in small:
             table.expand()
@@ -115,27 +116,27 @@ class EmbeddingPruning(Accelerator):
             table.decay(optimizer.param_groups)
 
     def recover(self, error: Exception, optimizer: Any) -> bool:
-        """Whether a token came up that the training texts do not have; then every table is whole from now on."""
+        """Release all tables after an unknown token; return False for other errors."""
         if not isinstance(error, UnknownToken):
             return False
         self.release(optimizer)
         return True
 
     def release(self, optimizer: Any = None) -> None:
-        """Every table as a whole from now on, and the optimizer's state of its rows."""
+        """Restore all tables for good, and expand the optimizer's state of their rows."""
         for table in self.tables:
             table.remove()
         if optimizer:
-            widen(optimizer, [table.ids for table in self.tables])
+            expand_state(optimizer, [table.ids for table in self.tables])
         self.tables = []
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The rows of the small tables, without which the optimizer's state is not known, and the decay of the others."""
+        """Return the row ids that index the optimizer's state of each table, and the decays."""
         return ({str(number): table.ids for number, table in enumerate(self.tables)},
                 {"used": self.decision.applies, "kept": [table.kept for table in self.tables]})
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore from `state`; tables are whole where they had been released, or are whole in this process."""
+        """Restore from `state`, releasing tables that were released in the checkpoint or here."""
         kept = state.get("kept", [])
         if len(kept) != len(self.tables):
             self.release()
@@ -145,33 +146,43 @@ class EmbeddingPruning(Accelerator):
 
     def adapt_optimizer(self, optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
         if not self.tables:
-            widen(optimizer, tensors.values())
+            expand_state(optimizer, tensors.values())
 
 
-def widen(optimizer: Any, ids: Iterable[Tensor]) -> None:
-    """Make what the optimizer knows of a small table's rows the state of the whole table: of the other rows it knows nothing."""
+def expand_state(optimizer: Any, ids: Iterable[Tensor]) -> None:
+    """Expand the optimizer's state of a small table to the whole one; other rows get zeros."""
     by_length = {len(rows): rows for rows in ids}
     for weight, state in optimizer.state.items():
         for name, value in state.items():
-            if isinstance(value, Tensor) and value.ndim == weight.ndim > 0 and value.shape != weight.shape:
+            if not isinstance(value, Tensor) or value.shape == weight.shape:
+                continue
+            if value.ndim == weight.ndim > 0:
                 table = torch.zeros(weight.shape, dtype=value.dtype, device=value.device)
                 table.index_copy_(0, by_length[len(value)].to(value.device), value)
                 state[name] = sharding.distribute_like(table, weight)
 
 
 def find(context: AccelerationContext) -> EmbeddingPruning:
-    """Prune trained input embeddings, of which the training examples use less than half and whose weights nothing else uses."""
-    reason = against(context)
+    """Prune trained input embeddings of which the training examples use less than half.
+
+    Their weights must be used nowhere else.
+    """
+    reason = refusal(context)
     if reason is not None:
         return EmbeddingPruning(Decision(False, reason))
     names: dict[int, list[str]] = {}
     for name, parameter in context.model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    candidates = [part for part in input_embeddings(context.model) if is_plain(part) and part.weight.numel() >= SMALLEST
-                  and len(names[id(part.weight)]) == 1 and names[id(part.weight)][0] in context.trainable]
+    candidates = [part for part in input_embeddings(context.model)
+                  if is_plain(part) and part.weight.numel() >= SMALLEST
+                  and len(names[id(part.weight)]) == 1
+                  and names[id(part.weight)][0] in context.trainable]
     if not candidates:
-        return EmbeddingPruning(Decision(False, "no large embedding is trained that is used in one place alone"))
-    ids = torch.tensor(sorted({*special_ids(context.base), *ids_in(context.train.examples)}), dtype=torch.int64)
+        return EmbeddingPruning(
+            Decision(False,
+                     "no large embedding is trained whose weights are used in one place only"))
+    used = {*special_ids(context.base), *find_ids(context.train.examples)}
+    ids = torch.tensor(sorted(used), dtype=torch.int64)
     found = EmbeddingPruning(
         Decision(True, "embedding rows that no training text uses have no gradient"),
         [PrunedEmbedding(part, ids[(ids >= 0) & (ids < part.num_embeddings)]) for part in candidates
@@ -185,8 +196,8 @@ def find(context: AccelerationContext) -> EmbeddingPruning:
     return found
 
 
-def against(context: AccelerationContext) -> str | None:
-    """A reason from settings alone not to prune; None where there is none."""
+def refusal(context: AccelerationContext) -> str | None:
+    """Return a reason from settings alone not to prune; None without one."""
     strategy, settings = context.strategy, context.settings
     if settings.kernels != "auto":
         return f"train.kernels={settings.kernels}"
@@ -200,13 +211,16 @@ def against(context: AccelerationContext) -> str | None:
 
 
 def is_plain(embedding: Embedding) -> bool:
-    """Whether an embedding on the CPU only looks rows up."""
+    """Tell whether an embedding on the CPU is a plain lookup."""
     return (embedding.weight.device.type == "cpu" and embedding.max_norm is None
             and not embedding.scale_grad_by_freq and not embedding.sparse)
 
 
 def has_same_loss(pruning: EmbeddingPruning, context: AccelerationContext) -> bool:
-    """Whether small tables give the loss of whole ones: not so where a model uses the weights elsewhere, too."""
+    """Tell whether small and whole tables give the same loss, i.e.
+
+    the weights are not used elsewhere.
+    """
     task, base, train, model = context.task, context.base, context.train, context.model
     shortest = train.sizes.argsort()[:2].tolist()
 
@@ -223,14 +237,16 @@ def has_same_loss(pruning: EmbeddingPruning, context: AccelerationContext) -> bo
 
 
 def special_ids(base: Base) -> set[int]:
-    """Tokens that a model or a tokenizer puts in by itself."""
+    """Return the token ids that a model or a tokenizer inserts."""
     tokenizer = getattr(base.processor, "tokenizer", base.processor)
-    said = {name: value for name, value in base.config.to_dict().items() if name.endswith("token_id")}
-    return {value for value in [*said.values(), *getattr(tokenizer, "all_special_ids", ())] if isinstance(value, int)}
+    config = base.config.to_dict()
+    ids = [value for name, value in config.items() if name.endswith("token_id")]
+    ids += getattr(tokenizer, "all_special_ids", ())
+    return {value for value in ids if isinstance(value, int)}
 
 
 def input_embeddings(model: Module) -> list[Embedding]:
-    """The embeddings of tokens, of every transformers model inside, each once."""
+    """Return the input embeddings of every transformers model within, each once."""
     found: dict[int, Embedding] = {}
     for part in model.modules():
         ask = getattr(part, "get_input_embeddings", None)
@@ -241,20 +257,22 @@ def input_embeddings(model: Module) -> list[Embedding]:
     return list(found.values())
 
 
-def ids_in(value: Any, inside: bool = False) -> set[int]:
-    """Every number under a key `...input_ids`, however deep."""
+def find_ids(value: Any, inside: bool = False) -> set[int]:
+    """Collect all numbers under keys that end in `input_ids`, at any depth."""
     if isinstance(value, Examples | MergedExamples):
-        under = [(any(name.endswith(IDS) for name in names), found) for names, found in value.flat_columns()]
-        return set().union(*(ids_in(found, inner) for inner, found in under))
+        under = [(any(name.endswith(IDS) for name in names), found)
+                 for names, found in value.flat_columns()]
+        return set().union(*(find_ids(found, inner) for inner, found in under))
     if isinstance(value, np.ndarray):
         blocks = range(0, len(value) if inside and value.dtype.kind in "iu" else 0, BLOCK)
         return set().union(*(np.unique(value[start : start + BLOCK]).tolist() for start in blocks))
     if isinstance(value, Mapping):
-        return set().union(*(ids_in(item, inside or str(key).endswith(IDS)) for key, item in value.items()))
+        return set().union(*(find_ids(item, inside or str(key).endswith(IDS))
+                             for key, item in value.items()))
     if isinstance(value, Tensor):
         return set(value.flatten().tolist()) if inside else set()
     if isinstance(value, list | tuple):
         if inside and all(isinstance(item, int) for item in value):
             return set(value)
-        return set().union(*(ids_in(item, inside) for item in value))
+        return set().union(*(find_ids(item, inside) for item in value))
     return {value} if inside and isinstance(value, int) else set()

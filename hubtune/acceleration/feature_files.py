@@ -1,4 +1,4 @@
-"""Tensors of many examples in flat files, mapped into memory: what is kept of a backbone's outputs, split by split."""
+"""Feature files: the kept tensors of many examples in flat, memory-mapped files, by split."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ from hubtune.files import flush
 
 @dataclass(frozen=True)
 class Field:
-    """A tensor that the backbone returns. used: whether the head looks at it. long: whether its second dimension is the
-    tokens. shape: of one example, or of one token of it."""
+    """A tensor of the backbone's output.
+
+    Attributes:
+        used: the head reads it.
+        long: its second dimension counts tokens.
+        shape: of one example, or of one token of it.
+    """
 
     name: str
     used: bool
@@ -34,15 +39,17 @@ class Split:
 
     def __init__(self, folder: Path, name: str, count: int) -> None:
         self.folder, self.name = folder, name
-        self.table = np.zeros((count, 3), dtype=np.int64)  # of each example: its place, its first token's, and its tokens
+        # Of each example: its place, its first token's, and its tokens.
+        self.table = np.zeros((count, 3), dtype=np.int64)
         self.flat: dict[str, Any] = {}
 
     def path(self, field: str) -> Path:
-        """The file of a field, or of the table."""
+        """Return the file of a field, or of the table."""
         return self.folder / f"{self.name}.{field or 'output'}"
 
-    def write(self, batches: Iterator[tuple[list[int], list[int], Mapping[str, Tensor]]], fields: Sequence[Field]) -> None:
-        """Append what every batch gave: its examples, their tokens, and the used tensors."""
+    def write(self, batches: Iterator[tuple[list[int], list[int], Mapping[str, Tensor]]],
+              fields: Sequence[Field]) -> None:
+        """Append batches: their examples, the tokens of each, and the used tensors."""
         self.folder.mkdir(parents=True, exist_ok=True)
         place = token = 0
         with contextlib.ExitStack() as stack:
@@ -54,23 +61,30 @@ class Split:
                 for field, file in zip(fields, files, strict=True):
                     value = tensors[field.name]
                     if field.long:
-                        tokens = torch.arange(value.shape[1])[None, :] < torch.tensor(lengths)[:, None]
+                        places = torch.arange(value.shape[1])
+                        tokens = places[None, :] < torch.tensor(lengths)[:, None]
                         value = value[tokens.to(value.device)]
-                    value.detach().cpu().numpy().astype(kind_of(field), copy=False).tofile(file)
+                    array = value.detach().cpu().numpy()
+                    array.astype(storage_dtype(field), copy=False).tofile(file)
         np.save(self.path("table.npy"), self.table)
         for name in ("table.npy", *(field.name for field in fields)):
             flush(self.path(name))
 
     def open(self, fields: Sequence[Field]) -> None:
-        """Map the files into memory; raises ValueError or OSError where they are not whole."""
+        """Memory-map the files.
+
+        Raises:
+            ValueError, OSError: the files are incomplete.
+        """
         self.table = np.load(self.path("table.npy"))
         tokens = int(self.table[:, 2].sum())
         for field in fields:
             shape = (tokens if field.long else len(self.table), *field.shape)
-            self.flat[field.name] = mapped(self.path(field.name), kind_of(field), shape)
+            self.flat[field.name] = map_file(self.path(field.name), storage_dtype(field), shape)
 
     def read(self, field: Field, items: Sequence[int], width: int) -> Tensor:
-        """A field of some examples: (examples, ...), or (examples, width, ...) with zeros where there is padding."""
+        """Return a field of some examples: (examples, ...), or zero-padded (examples, width, ...).
+        """
         flat, table = self.flat[field.name], self.table[list(items)]
         if not field.long:
             return torch.from_numpy(np.array(flat[table[:, 0]]))
@@ -81,13 +95,13 @@ class Split:
         return torch.from_numpy(found)
 
 
-def kind_of(field: Field) -> type[np.floating[Any]]:
-    """The numbers that are kept of a field."""
+def storage_dtype(field: Field) -> type[np.floating[Any]]:
+    """Return the number format in which a field is stored."""
     return np.float64 if field.dtype == torch.float64 else np.float32
 
 
-def width_of(batch: Batch) -> int | None:
-    """The length that a batch of texts is padded to."""
+def padded_width(batch: Batch) -> int | None:
+    """Return the length that a batch of texts is padded to."""
     for name in ("input_ids", "attention_mask"):
         value = batch.inputs.get(name)
         if isinstance(value, Tensor) and value.ndim == 2:
@@ -95,9 +109,9 @@ def width_of(batch: Batch) -> int | None:
     return None
 
 
-def lengths_of(batch: Batch, needed: bool) -> list[int]:
-    """The tokens of each example without its padding, where it can be told; zeros where nobody needs them."""
-    width, mask = width_of(batch), batch.inputs.get("attention_mask")
+def token_counts(batch: Batch, needed: bool) -> list[int]:
+    """Return the number of tokens of each example without padding; zeros if not needed."""
+    width, mask = padded_width(batch), batch.inputs.get("attention_mask")
     if width is None or not needed:
         return [0] * batch.size
     if not isinstance(mask, Tensor) or mask.shape != (batch.size, width):
@@ -107,8 +121,8 @@ def lengths_of(batch: Batch, needed: bool) -> list[int]:
     return [max(1, int(length)) for length in mask.sum(1).tolist()]
 
 
-def mapped(path: Path, dtype: type[np.floating[Any]], shape: tuple[int, ...]) -> Any:
-    """Map a file of numbers into memory. Raises ValueError or OSError if it is too short."""
+def map_file(path: Path, dtype: type[np.floating[Any]], shape: tuple[int, ...]) -> Any:
+    """Memory-map a file of numbers. Raises ValueError or OSError if it is too short."""
     if not np.prod(shape):
         return np.zeros(shape, dtype)  # an empty file cannot be mapped
     return np.memmap(path, dtype, "r", shape=shape).view(np.ndarray)

@@ -1,13 +1,15 @@
-"""The interface of accelerators: ways to compute a step in less time or memory, with the same result up to rounding.
+"""The interface of accelerators, which compute a step in less time or memory with the same result.
 
-An accelerator is one module with one switch in the recipe. Before step 0 it decides from facts whether it applies
-(`Decision`, written to run.json), and from then on it acts in two contexts alone:
+Results are equal up to rounding. An accelerator is one module with one switch in the recipe. Before
+step 0 it decides from facts whether it applies (`Decision`, written to run.json), and then acts in
+two contexts only:
 
 - `step()` around a step's forward and backward passes,
 - `batch(rows)` around the forward pass of a micro-batch, in training and in validation.
 
-Outside of them model, torch and thread are as the accelerator found them. Both contexts may be nested and may be entered by
-several threads at once. The loop enters `Accelerators`, which composes them, and knows none by name.
+Outside of these, model, torch and thread are unchanged. Both contexts may be nested and entered by
+several threads at once. The loop enters `Accelerators`, which composes them, and knows none by
+name.
 """
 
 from __future__ import annotations
@@ -31,11 +33,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AccelerationContext:
-    """The facts that an accelerator decides from.
+    """The facts from which an accelerator decides.
 
-    model: as the strategy made it. trainable: names of the parameters that are trained in any phase. folder: of the run.
-    streamed: `train` is a window of a stream. sharded: each process holds a part of the weights. resumed: of a run that
-    goes on, the JSON of its accelerators' states, by name.
+    Attributes:
+        model: prepared by the strategy.
+        trainable: names of the parameters that are trained in any phase.
+        folder: of the run.
+        streamed: `train` is a window of a stream.
+        sharded: each process holds a shard of the weights.
+        resumed: accelerators' states in the checkpoint of a resumed run, by name.
     """
 
     task: Task[Any]
@@ -57,7 +63,7 @@ class AccelerationContext:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether an accelerator is used, and why, or why not."""
+    """Whether an accelerator is used, and the reason."""
 
     applies: bool
     reason: str
@@ -67,8 +73,11 @@ class Decision:
 class BatchRows:
     """The examples of a forward pass.
 
-    split: train or validation. items: their places in the split, whatever the cut and the process. step: with the seed and
-    an item, all that random numbers may follow from. is_training: in a step, so that dropout is drawn.
+    Attributes:
+        split: train or validation.
+        items: their indices in the split, independent of micro-batches and processes.
+        step: with the seed and an item, the only source of random numbers.
+        is_training: in a step, so that dropout applies.
     """
 
     split: str
@@ -79,48 +88,49 @@ class BatchRows:
 
 
 class Accelerator:
-    """An accelerator; this one does nothing, and stands for one that does not apply. A module's `find(context)` makes one.
+    """Base class of accelerators, which does nothing; a module's `find(context)` creates one.
 
-    name: its key in run.json and in checkpoints.
+    Attributes:
+        name: its key in run.json and in checkpoints.
     """
 
     def __init__(self, name: str, decision: Decision) -> None:
         self.name, self.decision = name, decision
 
     def step(self) -> AbstractContextManager[None]:
-        """Entered around the forward and backward passes of a step."""
+        """Return a context around the forward and backward passes of a step."""
         return nullcontext()
 
     def batch(self, rows: BatchRows) -> AbstractContextManager[None]:
-        """Entered around the forward pass of some examples."""
+        """Return a context around the forward pass of some examples."""
         return nullcontext()
 
     def full_weights(self) -> AbstractContextManager[None]:
-        """Entered while weights are read or written by others: validation, checkpoints, the result."""
+        """Return a context for access to the weights: validation, checkpoints, the result."""
         return nullcontext()
 
     def after_step(self, optimizer: Any) -> None:
-        """Called after each step of the optimizer."""
+        """Update after each step of the optimizer."""
 
     def recover(self, error: Exception, optimizer: Any) -> bool:
-        """Whether the accelerator raised `error` and has switched itself off, so that the step can be computed again."""
+        """Return True if the accelerator raised `error` and disabled itself, to repeat the step."""
         return False
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors by name and JSON for a checkpoint."""
+        """Return tensors by name and JSON for a checkpoint."""
         return {}, {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore from the JSON of `state`, before weights and optimizer are restored."""
 
     def adapt_optimizer(self, optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
-        """Called when the optimizer's state was restored. tensors: of `state`, of the process that wrote the checkpoint."""
+        """Adapt the restored state of the optimizer. tensors: of `state` in the checkpoint."""
 
     def release(self, optimizer: Any = None) -> None:
-        """Leave the model as it was found."""
+        """Restore the model as it was found."""
 
     def report(self) -> dict[str, Any]:
-        """For run.json."""
+        """Return the entry for run.json."""
         return {"used": self.decision.applies, "reason": self.decision.reason}
 
 
@@ -130,8 +140,10 @@ class Accelerators:
     def __init__(self, each: Iterable[Accelerator] = ()) -> None:
         self.each = list(each)
 
-    def entered(self, enter: Callable[[Accelerator], AbstractContextManager[None]]) -> AbstractContextManager[None]:
-        """One context of all."""
+    def enter_all(
+        self, enter: Callable[[Accelerator],
+                              AbstractContextManager[None]]) -> AbstractContextManager[None]:
+        """Return one context of all accelerators."""
 
         @contextmanager
         def together() -> Iterator[None]:
@@ -143,30 +155,31 @@ class Accelerators:
         return together()
 
     def step(self) -> AbstractContextManager[None]:
-        """Around a step."""
-        return self.entered(lambda accelerator: accelerator.step())
+        """Return a context around a step."""
+        return self.enter_all(lambda accelerator: accelerator.step())
 
     def batch(self, rows: BatchRows) -> AbstractContextManager[None]:
-        """Around a forward pass."""
-        return self.entered(lambda accelerator: accelerator.batch(rows))
+        """Return a context around a forward pass."""
+        return self.enter_all(lambda accelerator: accelerator.batch(rows))
 
     def full_weights(self) -> AbstractContextManager[None]:
-        """While others read or write weights."""
-        return self.entered(lambda accelerator: accelerator.full_weights())
+        """Return a context in which others read or write weights."""
+        return self.enter_all(lambda accelerator: accelerator.full_weights())
 
     def after_step(self, optimizer: Any) -> None:
-        """After each step of the optimizer."""
+        """Update after each step of the optimizer."""
         for accelerator in self.each:
             accelerator.after_step(optimizer)
 
     def recover(self, error: Exception, optimizer: Any) -> bool:
-        """Whether one of them raised `error`, so that the step can be computed again."""
+        """Return True if one of them raised `error` and has disabled itself, to repeat the step."""
         return any(accelerator.recover(error, optimizer) for accelerator in self.each)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON of all, by the accelerator's name."""
+        """Return tensors and JSON of all, by the accelerator's name."""
         found = {accelerator.name: accelerator.state() for accelerator in self.each}
-        tensors = {f"{name}.{key}": value for name, (values, _) in found.items() for key, value in values.items()}
+        tensors = {f"{name}.{key}": value for name, (values, _) in found.items()
+                   for key, value in values.items()}
         return tensors, {name: plain for name, (_, plain) in found.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -175,18 +188,19 @@ class Accelerators:
             accelerator.restore(state.get(accelerator.name, {}))
 
     def adapt_optimizer(self, optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
-        """Called when the optimizer's state was restored."""
+        """Adapt the restored state of the optimizer."""
         for accelerator in self.each:
             prefix = f"{accelerator.name}."
-            own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            own = {name.removeprefix(prefix): value for name, value in tensors.items()
+                   if name.startswith(prefix)}
             accelerator.adapt_optimizer(optimizer, own)
 
     def release(self, optimizer: Any = None) -> None:
-        """Leave the model as it was found, whatever one of them raises."""
+        """Restore the model as it was found, even if one of them raises."""
         with ExitStack() as stack:
             for accelerator in self.each:
                 stack.callback(accelerator.release, optimizer)
 
     def report(self) -> dict[str, dict[str, Any]]:
-        """For run.json, by the accelerator's name."""
+        """Return the entry for run.json, by the accelerator's name."""
         return {accelerator.name: accelerator.report() for accelerator in self.each}

@@ -1,8 +1,9 @@
-"""Logits of a large vocabulary, computed when someone looks at them: a cross entropy looks at some places at a time.
+"""Lazy logits of a large vocabulary: computed on access, and by a cross entropy chunk by chunk.
 
-A product with a large table gives `Logits`, which know their shape and what they are made of. To choose places is to choose hidden
-states, and a cross entropy takes these (`hubtune.losses`); all else gets the numbers. So nothing is known of architectures: a
-model that caps its logits has them computed, as ever.
+A product with a large table returns `Logits`, which know their shape and inputs. Selecting
+positions selects hidden states, and cross entropy uses these (`chunked_loss`); any other access
+computes the values. This needs no knowledge of architectures: a model that caps its logits gets
+them computed as usual.
 """
 
 from __future__ import annotations
@@ -16,18 +17,23 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter, functional
-from torch.utils._pytree import tree_map_only
 
 from hubtune.acceleration import chunked_loss
 from hubtune.acceleration.chunked_loss import Head
+from hubtune.models import compat
 
 SMALLEST = 8192
-"""Rows of a table below which its product is computed at once."""
+"""Number of rows of a table below which its product is computed at once."""
 
 
 class Logits(Tensor):
-    """What `head` makes of `hidden`. numbers: the same as an ordinary tensor, once somebody needed it; part_of: what this is a view of,
-    and its place there: what is changed in the one is changed in the other."""
+    """The logits `head(hidden)`.
+
+    Attributes:
+        numbers: the same as an ordinary tensor, once it was needed.
+        part_of: the logits that this is a view of, and the index in them; in-place changes apply to
+            both.
+    """
 
     hidden: Tensor
     version: int
@@ -38,46 +44,53 @@ class Logits(Tensor):
     @staticmethod
     def __new__(cls, hidden: Tensor, head: Head) -> Logits:
         shape = (*hidden.shape[:-1], len(head.weight))
-        made: Logits = Tensor._make_wrapper_subclass(cls, shape, dtype=head.dtype, device=hidden.device)
-        made.hidden, made.version, made.head, made.numbers, made.part_of = hidden, hidden._version, head, None, None
+        made: Logits = compat.make_wrapper(cls, shape, head.dtype, hidden.device)
+        made.hidden, made.version, made.head = hidden, compat.tensor_version(hidden), head
+        made.numbers, made.part_of = None, None
         return made
 
-    def computed(self) -> Tensor:
-        """An ordinary tensor, the same at every call, so that what is changed in place stays changed."""
+    def materialize(self) -> Tensor:
+        """Return an ordinary tensor, the same at every call, so that in-place changes persist."""
         if self.numbers is None:
-            self.refuse_change()
-            self.numbers = self.part_of[0].computed()[self.part_of[1]] if self.part_of else self.head(self.hidden)
+            self.check_inputs_unchanged()
+            if self.part_of:
+                logits, index = self.part_of
+                self.numbers = logits.materialize()[index]
+            else:
+                self.numbers = self.head(self.hidden)
         return self.numbers
 
-    def refuse_change(self) -> None:
-        """Refuse to be computed from hidden states that are no longer those that were given."""
-        if self.hidden._version != self.version:
-            raise RuntimeError("the input of a product with a large table was changed in place before its output was looked at; "
-                               "train with --set train.kernels=plain")
+    def check_inputs_unchanged(self) -> None:
+        """Refuse to compute from hidden states that were changed in place."""
+        if compat.tensor_version(self.hidden) != self.version:
+            raise RuntimeError(
+                "the input of the output embeddings was changed in place before the logits "
+                "were read; train with --set train.kernels=plain")
 
-    def is_put_off(self) -> bool:
-        """Whether nobody has seen these numbers, and so changed them."""
-        return self.numbers is None and (self.part_of is None or self.part_of[0].is_put_off())
+    def is_deferred(self) -> bool:
+        """Tell whether nothing has accessed the values, which could have changed them."""
+        return self.numbers is None and (self.part_of is None or self.part_of[0].is_deferred())
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in KNOWN:
             return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
         answer = ANSWERS.get(func)
-        if answer and isinstance(args[0], Logits) and args[0].is_put_off():
+        if answer and isinstance(args[0], Logits) and args[0].is_deferred():
             found = answer(*args, **(kwargs or {}))
             if found is not NotImplemented:
                 return found
-        return on_numbers(func, args, kwargs)
+        return call_on_values(func, args, kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        return on_numbers(func, args, kwargs)
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return call_on_values(func, args, kwargs)
 
 
-class Later(torch.autograd.Function):
-    """`Logits` as a step of autograd's own: where torch takes them past `__torch_function__`, as custom functions do, there is
-    a gradient all the same."""
+class DeferredLogits(torch.autograd.Function):
+    """Autograd of `Logits` in code that bypasses `__torch_function__`, as custom functions do."""
 
     @staticmethod
     def forward(ctx: Any, head: Head, hidden: Tensor, *parts: Tensor | None) -> Logits:
@@ -87,20 +100,23 @@ class Later(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         needed = ctx.needs_input_grad[1:]
-        given = [part.detach().requires_grad_() if need else part for part, need in zip(ctx.given, needed, strict=True)]
+        given = [part.detach().requires_grad_() if need else part
+                 for part, need in zip(ctx.given, needed, strict=True)]
         with torch.enable_grad():
-            real = ctx.head.of(*given[1:])(given[0])
-        found = iter(torch.autograd.grad(real, [part for part, need in zip(given, needed, strict=True) if need], gradient))
+            real = ctx.head.with_parts(*given[1:])(given[0])
+        wanted = [part for part, need in zip(given, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(real, wanted, gradient))
         return None, *(next(found) if need else None for need in needed)
 
 
 @contextmanager
-def applied(model: Module) -> Iterator[None]:
-    """Have the model's linear layers with a large table give `Logits`, until the block ends."""
-    heads = [part for part in model.modules() if isinstance(part, torch.nn.Linear) and type(part).forward is torch.nn.Linear.forward
+def defer_large_layers(model: Module) -> Iterator[None]:
+    """Make the model's linear layers with a large table return `Logits`, until the block ends."""
+    heads = [part for part in model.modules()
+             if isinstance(part, torch.nn.Linear) and type(part).forward is torch.nn.Linear.forward
              and "forward" not in vars(part) and len(part.weight) >= SMALLEST]
     for head in heads:
-        head.forward = partial(put_off, head)  # type: ignore[method-assign]
+        head.forward = partial(defer_linear, head)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -108,85 +124,114 @@ def applied(model: Module) -> Iterator[None]:
             del head.forward
 
 
-def put_off(layer: torch.nn.Linear, input: Tensor) -> Tensor:
-    """The forward pass of a linear layer, computed later where there will be a gradient."""
+def defer_linear(layer: torch.nn.Linear, input: Tensor) -> Tensor:
+    """Return `Logits` for a linear layer if a gradient will be needed, else its output."""
     weight, bias = layer.weight, layer.bias
     learns = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
-    if not learns or torch.compiler.is_compiling() or len(weight) < SMALLEST or not {type(input), type(weight)} <= {Tensor, Parameter}:
+    plain = {type(input), type(weight)} <= {Tensor, Parameter}
+    if not learns or torch.compiler.is_compiling() or len(weight) < SMALLEST or not plain:
         return functional.linear(input, weight, bias)
     kind = input.device.type
-    half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and input.dtype != torch.float64 else None
+    half = None
+    if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
+        half = torch.get_autocast_dtype(kind)
     if half is None and input.dtype != weight.dtype:
         return functional.linear(input, weight, bias)
-    return made(Head(weight, bias, None, half, half or input.dtype), input)
+    return make_logits(Head(weight, bias, None, half, half or input.dtype), input)
 
 
-def made(head: Head, hidden: Tensor) -> Logits:
-    """Logits of these hidden states."""
-    found: Logits = Later.apply(head, hidden, *head.parts())  # type: ignore[no-untyped-call]
+def make_logits(head: Head, hidden: Tensor) -> Logits:
+    """Create the logits of hidden states."""
+    found: Logits = DeferredLogits.apply(head, hidden, *head.parts())  # type: ignore[no-untyped-call]
     return found
 
 
-def on_numbers(func: Any, args: Any, kwargs: Any) -> Any:
-    """What a function gives for the real logits."""
-    args, kwargs = tree_map_only(Logits, Logits.computed, (args, kwargs or {}))
+def call_on_values(func: Any, args: Any, kwargs: Any) -> Any:
+    """Call a function on the computed logits."""
+    args, kwargs = materialize_all((args, kwargs or {}))
     return func(*args, **kwargs)
 
 
-def chosen(logits: Logits, index: Any) -> Any:
-    """Some places, with all of the vocabulary."""
+def materialize_all(value: Any) -> Any:
+    """Replace the logits within lists, tuples and dicts by their values."""
+    if isinstance(value, Logits):
+        return value.materialize()
+    if type(value) in (list, tuple):
+        return type(value)(map(materialize_all, value))
+    if type(value) is dict:
+        return {key: materialize_all(item) for key, item in value.items()}
+    return value
+
+
+def select_positions(logits: Logits, index: Any) -> Any:
+    """Select positions, each with the whole vocabulary."""
     parts = index if isinstance(index, tuple) else (index,)
     known = all(isinstance(part, slice | int) or type(part) is Tensor for part in parts)
-    taken = sum(part.ndim if isinstance(part, Tensor) and part.dtype == torch.bool else 1 for part in parts)
+    masks = [part.ndim for part in parts if isinstance(part, Tensor) and part.dtype == torch.bool]
+    taken = sum(masks) + len(parts) - len(masks)
     if not known or taken >= logits.ndim:
         return NotImplemented
-    found = made(logits.head, logits.hidden[index])
+    found = make_logits(logits.head, logits.hidden[index])
     if not any(isinstance(part, Tensor) for part in parts):
         found.part_of = logits, index
     return found
 
 
-def widened(logits: Logits, dtype: Any = torch.float32, *more: Any, **named: Any) -> Any:
-    """Logits in a format that holds all that they are."""
-    if more or named or not isinstance(dtype, torch.dtype) or torch.promote_types(logits.dtype, dtype) != dtype:
+def cast_up(logits: Logits, dtype: Any = torch.float32, *more: Any, **named: Any) -> Any:
+    """Cast logits to a format that holds their values exactly."""
+    if more or named or not isinstance(dtype, torch.dtype):
         return NotImplemented
-    return logits if dtype == logits.dtype else made(replace(logits.head, dtype=dtype), logits.hidden)
+    if torch.promote_types(logits.dtype, dtype) != dtype:
+        return NotImplemented
+    if dtype == logits.dtype:
+        return logits
+    return make_logits(replace(logits.head, dtype=dtype), logits.hidden)
 
 
-def shifted(logits: Logits, added: Any, **named: Any) -> Any:
-    """Logits and something per word, such as a bias that is no part of the table's layer."""
+def add_bias(logits: Logits, added: Any, **named: Any) -> Any:
+    """Add a number per word to the logits, such as a bias outside of the layer."""
     head = logits.head
-    if named or type(added) not in (Tensor, Parameter) or added.numel() != len(head.weight) or added.shape[-1:] != logits.shape[-1:]:
+    if named or type(added) not in (Tensor, Parameter) or added.numel() != len(head.weight):
         return NotImplemented
-    if head.added is not None or added.ndim > logits.ndim or head.dtype != (head.half or logits.hidden.dtype):
+    if added.shape[-1:] != logits.shape[-1:]:
         return NotImplemented
-    return made(replace(head, added=added.flatten(), dtype=torch.promote_types(head.dtype, added.dtype)), logits.hidden)
+    stays = head.dtype == (head.half or logits.hidden.dtype)
+    if head.added is not None or added.ndim > logits.ndim or not stays:
+        return NotImplemented
+    dtype = torch.promote_types(head.dtype, added.dtype)
+    return make_logits(replace(head, added=added.flatten(), dtype=dtype), logits.hidden)
 
 
-def same(logits: Logits, *named: Any) -> Any:
-    """Logits in one piece of memory, as they will be unless they are a view."""
+def make_contiguous(logits: Logits, *named: Any) -> Any:
+    """Return the logits as contiguous; they will be, unless they are a view."""
     return NotImplemented if named or logits.part_of else logits
 
 
-def cross_entropy(
-    logits: Logits, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
-    reduction: str = "mean", label_smoothing: float = 0.0,
-) -> Any:
-    """`torch.nn.functional.cross_entropy` of logits (places, vocabulary), some places at a time."""
-    asked = (weight, size_average, reduce, label_smoothing) == (None, None, None, 0.0) and reduction in ("sum", "none")
+def cross_entropy(logits: Logits, target: Any, weight: Any = None, size_average: Any = None,
+                  ignore_index: int = -100, reduce: Any = None, reduction: str = "mean",
+                  label_smoothing: float = 0.0,
+                  ) -> Any:
+    """Replace `torch.nn.functional.cross_entropy` for logits (positions, vocabulary), in chunks."""
+    plain = (weight, size_average, reduce, label_smoothing) == (None, None, None, 0.0)
+    asked = plain and reduction in ("sum", "none")
     exact = logits.dtype in (torch.float32, torch.float64)
-    if not (asked and exact) or logits.ndim != 2 or target.dtype != torch.int64 or target.shape != logits.shape[:1]:
+    if not asked or not exact or logits.ndim != 2:
         return NotImplemented
-    logits.refuse_change()
+    if target.dtype != torch.int64 or target.shape != logits.shape[:1]:
+        return NotImplemented
+    logits.check_inputs_unchanged()
     return chunked_loss.cross_entropy(logits.head, logits.hidden, target, ignore_index, reduction)
 
 
-KNOWN = {getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "requires_grad")} | {
-    Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point,
+KNOWN = {
+    *(getattr(Tensor, name).__get__
+      for name in ("shape", "dtype", "device", "ndim", "requires_grad")), Tensor.size, Tensor.dim,
+    Tensor.numel, Tensor.is_floating_point,
 }
-"""What can be said of logits without computing them."""
+"""Attributes of logits that are known without computing them."""
 ANSWERS: dict[Any, Callable[..., Any]] = {
-    functional.cross_entropy: cross_entropy, Tensor.__getitem__: chosen, Tensor.float: widened, Tensor.to: widened, Tensor.add: shifted,
-    Tensor.contiguous: same,
+    functional.cross_entropy: cross_entropy, Tensor.__getitem__: select_positions,
+    Tensor.float: cast_up, Tensor.to: cast_up, Tensor.add: add_bias,
+    Tensor.contiguous: make_contiguous,
 }
-"""What can be done with logits without computing them all at once; NotImplemented where not so."""
+"""Functions that do not need all logits at once; each returns NotImplemented where it does."""

@@ -1,4 +1,4 @@
-"""Recomputation of activations in the backward pass: most of their memory is saved, for about a third more time."""
+"""Gradient checkpointing: recompute activations in the backward pass, for a third more time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ if TYPE_CHECKING:
 
 
 def enable(model: Module) -> bool:
-    """Have a model recompute its activations, with the dropout of the forward pass; returns False where it cannot."""
+    """Enable recomputation with the same dropout; return False if the model cannot."""
     for part in model.modules():
         if getattr(part, "supports_gradient_checkpointing", False):
             # transformers 5.23 renamed it, and warns of the old name.
-            method: Any = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
-            method({"use_reentrant": False, "context_fn": kernels.recomputation})
+            renamed = getattr(part, "activation_checkpointing_enable", None)
+            method: Any = renamed or part.gradient_checkpointing_enable
+            method({"use_reentrant": False, "context_fn": kernels.recomputation_contexts})
             return True
     return False
 
 
 def is_enabled(model: Module) -> bool:
-    """Whether a part of the model recomputes, such as a strategy may have asked for."""
+    """Tell whether a part of the model recomputes, for example because a strategy enabled it."""
     return any(getattr(part, "gradient_checkpointing", False) for part in model.modules())

@@ -1,6 +1,7 @@
-"""Find out which dimension of each dropout call counts rows: by one example alone, and the same example twice.
+"""Find the dimension of rows in each dropout call by a trial with one example, then two.
 
-Most models have rows first; XLNet has positions first, and DeBERTa drops from a table of positions that all rows share.
+Most models have rows first; XLNet has positions first, and DeBERTa applies dropout to a table of
+positions that all rows share.
 """
 
 from __future__ import annotations
@@ -24,24 +25,31 @@ if TYPE_CHECKING:
 
 
 class RowDropout:
-    """The dropout of a training: draws for each forward pass, by rows."""
+    """The dropout of a training, with random numbers by row for each forward pass."""
 
     def __init__(self) -> None:
         self.is_known, self.axes = False, Axes()
         self.is_used = True
 
-    def of(self, context: AccelerationContext, model: Module, step: int, items: Sequence[int], batch: Batch) -> RowDraws | None:
-        """The draws of a forward pass; None where nothing is dropped. items: numbers of the batch's examples."""
+    def draws_for(self, context: AccelerationContext, model: Module, step: int,
+                  items: Sequence[int], batch: Batch) -> RowDraws | None:
+        """Return the random numbers of a forward pass; None without dropout.
+
+        Args:
+            items: indices of the batch's examples.
+        """
         if not model.training:
             return None
         if not self.is_known:
             axes = find(model, context.task, context.base, context.train)
             self.is_known, self.is_used, self.axes = True, axes is not None, axes or Axes()
-        return RowDraws(context.settings.seed, step, items, self.axes, packed(batch)) if self.is_used else None
+        if not self.is_used:
+            return None
+        return RowDraws(context.settings.seed, step, items, self.axes, find_packing(batch))
 
 
 class ShapeRecorder(RowDraws):
-    """Draws that remember the shape of each call."""
+    """Records the shape of each dropout call."""
 
     def __init__(self) -> None:
         super().__init__(0, 0, [0])
@@ -53,40 +61,44 @@ class ShapeRecorder(RowDraws):
 
 
 def find(model: Module, task: Task[Any], base: Base, train: EncodedDataset) -> Axes | None:
-    """The dimension of rows in each dropout call of a forward pass in training mode; None where nothing is dropped.
+    """Return the dimension of rows in each dropout call in training mode; None without dropout.
 
-    Where the trial fails, or calls differ between the two passes, rows are taken to be first.
+    Where the trial fails, or the two passes make different calls, rows are assumed to be first.
     """
     item = int(np.argmin(train.sizes))
     try:
-        with kept_buffers(model):
-            alone, twice = (shapes_of(model, task, base, train, [item] * count) for count in (1, 2))
-    except Exception:  # a model may refuse a batch of one; the first step says what is wrong with it
+        with preserve_buffers(model):
+            alone, twice = (record_shapes(model, task, base, train, [item] * count)
+                            for count in (1, 2))
+    # A model may refuse a batch of one; the first step says what is wrong with it.
+    except Exception:
         return Axes()
     if not alone and not twice:
         return None
-    return Axes(tuple(map(axis_of, alone, twice))) if len(alone) == len(twice) else Axes()
+    return Axes(tuple(map(find_axis, alone, twice))) if len(alone) == len(twice) else Axes()
 
 
-def axis_of(alone: Sequence[int], twice: Sequence[int]) -> tuple[int, int | None]:
-    """The number of dimensions of a call, and the one that doubled."""
-    doubled = [place for place, (one, two) in enumerate(zip(alone, twice, strict=True)) if two == 2 * one]
+def find_axis(alone: Sequence[int], twice: Sequence[int]) -> tuple[int, int | None]:
+    """Return a call's number of dimensions, and the one that doubled."""
+    doubled = [place for place, (one, two) in enumerate(zip(alone, twice, strict=True))
+               if two == 2 * one]
     return len(alone), doubled[0] if doubled else None
 
 
-def shapes_of(model: Module, task: Task[Any], base: Base, train: EncodedDataset, items: Sequence[int]) -> list[tuple[int, ...]]:
-    """The shapes of the dropout calls of a forward pass."""
+def record_shapes(model: Module, task: Task[Any], base: Base, train: EncodedDataset,
+                  items: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the shapes of the dropout calls of a forward pass."""
     recorder = ShapeRecorder()
     draws = [train.example_rng(0, 0, item) for item in items]
     batch = make_batch(model, task, [train.examples[item] for item in items], base, draws)
-    with torch.no_grad(), kernels.applied(model, (), recorder):
+    with torch.no_grad(), kernels.use_kernels(model, (), recorder):
         task.forward(model, batch)
     return recorder.shapes
 
 
 @contextmanager
-def kept_buffers(model: Module) -> Iterator[None]:
-    """Afterwards the model's statistics are what they were."""
+def preserve_buffers(model: Module) -> Iterator[None]:
+    """Restore the model's buffers, such as running statistics, afterwards."""
     before = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield
@@ -96,10 +108,12 @@ def kept_buffers(model: Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def packed(batch: Batch) -> Packed | None:
-    """Where the tokens of a batch belong whose examples stand end to end in one row; None for any other batch."""
+def find_packing(batch: Batch) -> Packed | None:
+    """Return the row and position of each token if the batch packs its examples into one row."""
     ids, positions = batch.inputs.get("input_ids"), batch.inputs.get("position_ids")
-    if batch.size < 2 or ids is None or positions is None or ids.shape != positions.shape or len(ids) != 1:
+    if batch.size < 2 or ids is None or positions is None:
+        return None
+    if ids.shape != positions.shape or len(ids) != 1:
         return None
     rows = (positions[0] == 0).cumsum(0) - 1
     return Packed(rows, positions[0]) if int(rows[-1]) == batch.size - 1 else None

@@ -1,7 +1,7 @@
-"""The kernels of a training's forward passes, with dropout drawn by row, behind the interface of accelerators.
+"""The kernels of a training's forward passes, with dropout by row, as an accelerator.
 
-Dropout follows from seed, step and example, so that another cut of a step, or another number of processes, changes rounding
-only. Switch: `train.kernels`; dropout is drawn by row with `plain`, too.
+Dropout depends on seed, step and example, so that other micro-batches or another number of
+processes change rounding only. Switch: `train.kernels`; dropout is by row with `plain`, too.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from hubtune.acceleration.row_axes import RowDropout
 
 
 class TrainingKernels(Accelerator):
-    """Functions of torch that are computed in another way in training's forward passes, in this thread alone."""
+    """Replacements of torch functions in training's forward passes, in this thread only."""
 
     def __init__(self, context: AccelerationContext, names: tuple[str, ...]) -> None:
-        reason = f"computed in another way: {', '.join(names)}" if names else "this device, or train.kernels, has none"
+        reason = "this device, or train.kernels, has none"
+        if names:
+            reason = f"replaced: {', '.join(names)}"
         super().__init__("kernels", Decision(bool(names), reason))
         self.context, self.names, self.dropout = context, names, RowDropout()
 
@@ -25,10 +27,11 @@ class TrainingKernels(Accelerator):
         if not rows.is_training:
             return nullcontext()
         model = self.context.model
-        draws = self.dropout.of(self.context, model, rows.step, rows.items, rows.batch)
-        return kernels.applied(model, self.names, draws)
+        draws = self.dropout.draws_for(self.context, model, rows.step, rows.items, rows.batch)
+        return kernels.use_kernels(model, self.names, draws)
 
 
 def find(context: AccelerationContext) -> TrainingKernels:
-    """The kernels that the device has and the training can use."""
-    return TrainingKernels(context, kernels.usable(context.compute.kernels, sharded=context.sharded))
+    """Select the kernels that the device has and the training can use."""
+    names = kernels.select_kernels(context.compute.kernels, sharded=context.sharded)
+    return TrainingKernels(context, names)

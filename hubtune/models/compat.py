@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,23 @@ def fp16_overflow_reason(model: Any) -> str | None:
         return f"transformers keeps {kept[0]} of this family out of fp16"
     dtype = str(getattr(getattr(model, "config", None), "dtype", None))
     return "it was pretrained in bf16" if "bfloat16" in dtype else None
+
+
+def make_wrapper(kind: type[Any], shape: Sequence[int], dtype: torch.dtype,
+                 device: torch.device) -> Any:
+    """Create a tensor without storage, of a subclass of torch.Tensor; torch has no public
+    constructor.
+    """
+    import torch
+
+    return torch.Tensor._make_wrapper_subclass(kind, shape, dtype=dtype, device=device)
+
+
+def tensor_version(tensor: torch.Tensor) -> int:
+    """Return the number of in-place changes of a tensor, which autograd counts in a private
+    attribute.
+    """
+    return tensor._version
 
 
 def rename_tensors(folder: Path, origin: Origin, before: str, after: str) -> dict[str, Any]:

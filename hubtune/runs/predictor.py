@@ -177,7 +177,7 @@ class Model:
         if compute.precision != "fp32":
             callbacks.on_info(f"{description} in {compute.precision}")
         predictor = Predictor(model, self.task, base, uniform, on_progress=callbacks.on_progress)
-        with (device.device_settings(compute), kernels.applied(model, compute.kernels),
+        with (device.device_settings(compute), kernels.use_kernels(model, compute.kernels),
               device.autocast(compute)):
             predictions = predictor.predict(rows, encoded)
         callbacks.on_progress_end()

@@ -70,7 +70,7 @@ class TrainingState:
 
     def keeps_statistics(self, name: str, part: Module) -> bool:
         """Whether a batch norm's running statistics are pretrained: a few small batches would overwrite them."""
-        if self.context.settings.batch_norm == "train" or not isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+        if self.context.settings.batch_norm == "train" or not isinstance(part, sharding.BATCH_NORMS):
             return False
         return not any(fresh.startswith(f"{name}.") for fresh in self.context.newly_initialized)
 

@@ -196,4 +196,4 @@ def test_a_table_that_others_use_stays_whole(case: dict[str, Any], tmp_path: Pat
 
 def test_ids_are_found_however_deep() -> None:
     examples = [{"choices": [{"input_ids": [1, 2]}, {"input_ids": [2, 3]}], "label": 9}, {"decoder_input_ids": torch.tensor([[4], [5]])}]
-    assert embedding_pruning.ids_in(examples) == {1, 2, 3, 4, 5}
+    assert embedding_pruning.find_ids(examples) == {1, 2, 3, 4, 5}

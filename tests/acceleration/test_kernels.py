@@ -17,8 +17,8 @@ OWN = functional.scaled_dot_product_attention
 
 def attention(*given: Any, **named: Any) -> torch.Tensor:
     """Attention as a step computes it."""
-    with kernels.applied(torch.nn.Identity(), ("attention",)):
-        assert kernels.suits(*given[:3], 0.0, fast=True, drawn=False)
+    with kernels.use_kernels(torch.nn.Identity(), ("attention",)):
+        assert kernels.use_two_products(*given[:3], 0.0, fast=True, drawn=False)
         return functional.scaled_dot_product_attention(*given, **named)
 
 
@@ -84,8 +84,8 @@ def test_a_learnt_bias_gets_its_gradient() -> None:
 ])
 def test_it_is_ours_where_it_is_faster_or_has_dropout(dtype: torch.dtype, dropped: float, length: int, ours: bool) -> None:
     values = torch.zeros(1, 1, length, 4, dtype=dtype)
-    assert kernels.suits(values, values, values, dropped, fast=True, drawn=dropped > 0) is ours
-    assert kernels.suits(values, values, values, dropped, fast=False, drawn=dropped > 0) is (dropped > 0)
+    assert kernels.use_two_products(values, values, values, dropped, fast=True, drawn=dropped > 0) is ours
+    assert kernels.use_two_products(values, values, values, dropped, fast=False, drawn=dropped > 0) is (dropped > 0)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -112,7 +112,7 @@ def test_nothing_of_torch_is_replaced_and_other_threads_meet_torch() -> None:
         seen.append(functional.dropout(values, 0.5))
 
     def step() -> None:
-        with kernels.applied(torch.nn.Identity(), ("attention", "logits"), RowDraws(0, 0, [0])):
+        with kernels.use_kernels(torch.nn.Identity(), ("attention", "logits"), RowDraws(0, 0, [0])):
             assert [getattr(functional, name) for name in names] == before
             thread = threading.Thread(target=elsewhere)
             thread.start()
@@ -131,7 +131,7 @@ def test_nothing_of_torch_is_replaced_and_other_threads_meet_torch() -> None:
 
 def test_contexts_may_be_left_in_any_order() -> None:
     layer = torch.nn.Linear(4, 9000)
-    first, second = lazy_logits.applied(layer), lazy_logits.applied(layer)
+    first, second = lazy_logits.defer_large_layers(layer), lazy_logits.defer_large_layers(layer)
     first.__enter__()
     second.__enter__()
     assert type(layer(torch.ones(1, 4))) is lazy_logits.Logits

@@ -42,7 +42,7 @@ def of_parts(function: Callable[..., Tensor], later: bool, dtype: torch.dtype = 
     labels = torch.randint(WORDS, (3, 7), generator=draw)
     head = torch.nn.Linear(WIDTH, WORDS, device="meta")
     head.weight, head.bias = torch.nn.Parameter(table.detach()), torch.nn.Parameter(bias.detach())
-    with kernels.applied(head, ("logits",) if later else ()), torch.autocast("cpu", torch.bfloat16, enabled=half):
+    with kernels.use_kernels(head, ("logits",) if later else ()), torch.autocast("cpu", torch.bfloat16, enabled=half):
         made = head(states) + beside
         assert isinstance(made, lazy_logits.Logits) is later
         found = function(made, labels)
@@ -180,7 +180,7 @@ def gradients_of(kind: str, folder: Path, wrap: Callable[[Any], Any] = lambda mo
     model = wrap(model).double().eval()
     batch = task.collate(list(encoded.examples), base, [encoded.example_rng(0, 0, item) for item in range(len(encoded.examples))])
     for names in ((), ("logits",)):
-        with kernels.applied(model, names):
+        with kernels.use_kernels(model, names):
             outputs = task.forward(model, batch)
             terms = task.loss(outputs, batch)
         model.zero_grad()
@@ -233,7 +233,7 @@ def test_lora_has_the_same_losses_and_gradients(settings: dict[str, Any], whole:
 
 def test_nothing_is_put_off_without_a_gradient_or_for_a_small_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, states = torch.nn.Linear(WIDTH, WORDS), torch.ones(2, WIDTH)
-    with kernels.applied(layer, ("logits",)):
+    with kernels.use_kernels(layer, ("logits",)):
         assert isinstance(layer(states), lazy_logits.Logits)
         with torch.no_grad():
             assert not isinstance(layer(states), lazy_logits.Logits)
@@ -244,7 +244,7 @@ def test_nothing_is_put_off_without_a_gradient_or_for_a_small_vocabulary(monkeyp
 
 
 def test_lazy_logits_are_not_used_where_weights_are_sharded() -> None:
-    assert kernels.usable(device.KERNELS["cpu"], sharded=True) == ("attention",)
+    assert kernels.select_kernels(device.KERNELS["cpu"], sharded=True) == ("attention",)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -275,7 +275,7 @@ def test_a_run_is_that_of_plain_kernels(recompute: bool, tiny_model: Callable[..
 
 def test_hidden_states_that_were_changed_meanwhile_are_refused() -> None:
     hidden = torch.randn(3, 4, requires_grad=True).clone()
-    put_off = lazy_logits.put_off(torch.nn.Linear(4, lazy_logits.SMALLEST), hidden)
+    put_off = lazy_logits.defer_linear(torch.nn.Linear(4, lazy_logits.SMALLEST), hidden)
     hidden.add_(1.0)
     with pytest.raises(RuntimeError, match="changed in place"):
         put_off.sum()

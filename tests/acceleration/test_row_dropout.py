@@ -94,7 +94,7 @@ def test_calls_steps_and_seeds_have_masks_of_their_own() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_dropout_scales_what_it_keeps_and_its_gradient_is_the_mask(dtype: torch.dtype) -> None:
     ones = torch.ones(4, 1000, 103, dtype=dtype, requires_grad=True)
-    with kernels.applied(torch.nn.Identity(), (), draws([0, 1, 2, 3])):
+    with kernels.use_kernels(torch.nn.Identity(), (), draws([0, 1, 2, 3])):
         output = functional.dropout(ones, 0.1)
     output.sum().backward()
     mask = output.detach()
@@ -114,20 +114,20 @@ def test_every_way_to_drop_is_ours() -> None:
     }
     before = torch.get_rng_state()
     for name, way in ways.items():
-        with kernels.applied(torch.nn.Identity(), (), draws([0, 1])):
+        with kernels.use_kernels(torch.nn.Identity(), (), draws([0, 1])):
             first, second = way(), way()
-        with kernels.applied(torch.nn.Identity(), (), draws([0, 1])):
+        with kernels.use_kernels(torch.nn.Identity(), (), draws([0, 1])):
             assert torch.equal(way(), first), name
         assert not torch.equal(first, second), name
     assert torch.equal(torch.get_rng_state(), before)
-    with kernels.applied(torch.nn.Identity(), (), draws([0, 1])):
+    with kernels.use_kernels(torch.nn.Identity(), (), draws([0, 1])):
         channels = torch.nn.Dropout2d(DROPPED)(values).flatten(2)
     assert torch.equal(channels.amin(2), channels.amax(2))
 
 
 def test_dropout_of_nothing_and_of_all_is_torchs() -> None:
     values = torch.ones(4, 4)
-    with kernels.applied(torch.nn.Identity(), (), draws([0, 1, 2, 3])):
+    with kernels.use_kernels(torch.nn.Identity(), (), draws([0, 1, 2, 3])):
         assert torch.equal(functional.dropout(values, 0.3, training=False), values)
         assert torch.equal(functional.dropout(values, 0.0), values)
         assert functional.dropout(values, 1.0).sum() == 0

@@ -8,7 +8,7 @@ import pytest
 
 from hubtune.defaults import OPEN, REFERENCE_PARAMETERS, WEIGHT_DECAY, batch_size, epochs, learning_rate, resolve
 from hubtune.recipe import Recipe, TrainConfig, build
-from hubtune.training.schedule import steps_in
+from hubtune.training.schedule import count_steps
 
 ROWS = [1, 4, 8, 15, 16, 100, 480, 1000, 10_000, 49_999, 50_001, 10**6, 10**8]
 
@@ -41,7 +41,7 @@ def test_larger_models_take_smaller_steps_within_bounds() -> None:
 def test_nothing_is_left_open(rows: int, parameters: int, wishes: dict[str, float]) -> None:
     resolved = resolve(TrainConfig(), wishes, rows, parameters)
     assert None not in (resolved.learning_rate, resolved.batch_size, resolved.epochs, resolved.weight_decay)
-    an_epoch, steps = steps_in(resolved, rows)
+    an_epoch, steps = count_steps(resolved, rows)
     assert steps >= an_epoch >= 1
 
 

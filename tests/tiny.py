@@ -43,7 +43,7 @@ def trained(work, stop=None):
             loop.run()
         else:
             for _ in range(stop):
-                loop.one_step()
+                loop.train_step()
             loop.save()
     finally:
         loop.close()

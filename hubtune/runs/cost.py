@@ -50,7 +50,7 @@ def estimate(prepared: Prepared) -> dict[str, Any]:
         "seconds_a_validation": round(validation_seconds, 3),
         "peak_memory_bytes": memory.peak(compute.device),
         "disk_bytes": checkpoint.disk_bytes(prepared.num_parameters, trainable),
-        "upload_bytes": upload_bytes, "micro_batch": loop.accumulation.cutter.limit,
+        "upload_bytes": upload_bytes, "micro_batch": loop.accumulation.batcher.limit,
         "precision": compute.precision, "device": compute.device,
         "parameters": {"total": prepared.num_parameters, "trainable": trainable},
     }
@@ -70,8 +70,8 @@ def time_steps(loop: Loop) -> float:
 
 def count_tokens(loop: Loop, items: list[int]) -> float:
     """Return the cost of a step in padded tokens, with the overhead of its micro-batches."""
-    cutter, overhead = loop.accumulation.cutter, loop.context.compute.overhead
-    return float(sum(cutter.padded_tokens(part) + overhead for part in cutter.cut(items)))
+    batcher, overhead = loop.accumulation.batcher, loop.context.compute.overhead
+    return float(sum(batcher.padded_tokens(part) + overhead for part in batcher.divide(items)))
 
 
 def mean_tokens(loop: Loop) -> float:

@@ -20,7 +20,7 @@ from hubtune.recipe import Recipe, TrainConfig
 from hubtune.runs import functions
 from hubtune.runs.prepared_data import PreparedData, Record, encode_splits, load_data
 from hubtune.training import optimizers
-from hubtune.training.schedule import steps_in
+from hubtune.training.schedule import count_steps
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -73,7 +73,7 @@ def prepare(
     num_parameters, rows = count_parameters(model), len(splits.splits["train"])
     settings = resolve_settings(recipe.train, task, strategy, model, rows, resumed)
     data, lengths = encode_splits(task, splits, base, recipe, settings, callbacks)
-    steps_per_epoch, steps = steps_in(settings, rows)
+    steps_per_epoch, steps = count_steps(settings, rows)
     return Prepared(task, strategy, base, origin, data, settings, num_parameters, shard), {
         "recipe": recipe.as_dict(), **describe_plugins(plugins, task, strategy, base),
         "loss": loss, "base": origin.as_record(), "data": splits.as_record(),
@@ -122,7 +122,7 @@ def check_settings(
 ) -> bool:
     """Refuse what machine, strategy or launcher cannot do; returns whether weights are sharded."""
     check_tracker(train.report_to)
-    optimizers.refuse(train.optimizer, strategy)
+    optimizers.check_available(train.optimizer, strategy)
     if train.plan and not resumed:
         device.load_plan(train.plan, train.precision)
     processes.check_launcher()
@@ -204,7 +204,7 @@ def check_shardable(strategy: Strategy[Any], model: Module) -> None:
     modules = tuple(model.modules())
     if reason := sharding.strategy_refusal(strategy) or sharding.model_refusal(model, modules):
         raise RecipeError(f"the weights cannot be sharded: {reason}.",
-                          hint="Let each process hold all of them: --set train.fsdp=off")
+                          hint="Train with whole weights in each process: --set train.fsdp=off")
 
 
 def count_parameters(model: Module) -> int:

@@ -29,7 +29,8 @@ from hubtune.record import RECORD, write_record
 from hubtune.runs.preparation import Prepared
 from hubtune.training import checkpoint, memory_search
 from hubtune.training.context import TrainingContext
-from hubtune.training.loop import Loop, Outcome
+from hubtune.training.loop import Loop
+from hubtune.training.progress import Outcome
 from hubtune.training.state import prepare_module
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def gather_weights(prepared: Prepared, context: TrainingContext, outcome: Outcom
     FSDP cannot unshard a module in place, so the trained weights are put into one that the strategy
     prepares from the base model again.
     """
-    trained = checkpoint.moving(outcome.model, outcome.trainable)
+    trained = checkpoint.trained_tensors(outcome.model, outcome.trainable)
     weights = {name: sharding.full_tensor(value.detach()).cpu() for name, value in trained.items()}
     if not processes.is_first():
         return outcome.model
@@ -200,7 +201,7 @@ def gather_weights(prepared: Prepared, context: TrainingContext, outcome: Outcom
         context, model=loaded.model, newly_initialized=loaded.newly_initialized)
     module = prepare_module(whole, outcome.plan)
     strategy.restore(state)
-    checkpoint.put_back(module, weights, outcome.trainable)
+    checkpoint.restore_tensors(module, weights, outcome.trainable)
     return module
 
 

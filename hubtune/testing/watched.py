@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, Parameter
 
-    from hubtune.training.loop import Outcome
+    from hubtune.training.progress import Outcome
 
 
 class Declined(ModelError):

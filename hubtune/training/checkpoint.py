@@ -1,4 +1,4 @@
-"""Save and resume, atomically: written aside, flushed, hashed, renamed; a broken one is passed over.
+"""Checkpoints: written aside, flushed, hashed and renamed atomically; broken ones are skipped.
 
 Tensors are safetensors and the rest is JSON: nothing that runs code when it is read.
 """
@@ -27,39 +27,43 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 KEPT = 2
-"""Checkpoints that stay: the newest, and one before it should the newest be broken."""
+"""Checkpoints to keep: the newest, and the one before in case the newest is broken."""
 MANIFEST = "manifest.json"
 AT_ONCE = 4 << 20
-"""Bytes that are hashed and written in one go: few enough to be in the cache still when they are written."""
+"""Bytes hashed and written at a time: few enough to stay in the processor's cache."""
 DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.complex64: "C64",
-    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.bool: "BOOL", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.complex64: "C64", torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+    torch.bool: "BOOL", torch.int64: "I64", torch.int32: "I32", torch.int16: "I16",
+    torch.int8: "I8", torch.uint8: "U8",
 }
-"""How safetensors spells the types of numbers."""
+"""Names of number formats in safetensors."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on: tensors by group, and JSON."""
+    """The state of a run: tensors by group, and JSON."""
 
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
 
 
 def write(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
-    """Write one checkpoint; it is there whole or not at all, whenever the machine stops."""
+    """Write one checkpoint atomically, even if the machine stops."""
     aside = folder / f".{name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        hashes = {"state.json": write_file(aside / "state.json", [json.dumps(checkpoint.state).encode()])}
+        state = json.dumps(checkpoint.state).encode()
+        hashes = {"state.json": write_file(aside / "state.json", [state])}
         for group, tensors in checkpoint.tensors.items():
-            hashes[f"{group}.safetensors"] = write_file(aside / f"{group}.safetensors", as_safetensors(tensors))
+            name_of_group = f"{group}.safetensors"
+            hashes[name_of_group] = write_file(aside / name_of_group, serialize(tensors))
         write_file(aside / MANIFEST, [json.dumps(hashes).encode()])
         flush(aside)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)  # where the disk is full, this is in the way of everything else
+        # Where the disk is full, this is in the way of everything else.
+        shutil.rmtree(aside, ignore_errors=True)
         raise
     place = folder / name
     old = folder / f".{name}.old"
@@ -73,7 +77,7 @@ def write(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
 
 
 def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> str:
-    """Write a file through to the disk; returns the sha256 of what was written."""
+    """Write a file through to the disk; return its sha256."""
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for part in parts:
@@ -86,14 +90,16 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> str:
     return digest.hexdigest()
 
 
-def as_safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file, in parts: tensors are not copied, and other threads run while parts are written."""
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that each is aligned
+def serialize(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a safetensors file in chunks, without copying tensors."""
+    # So that each is aligned.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, dict[str, Any]] = {}
     end = 0
     for name in names:
         start, end = end, end + tensors[name].nbytes
-        header[name] = {"dtype": DTYPES[tensors[name].dtype], "shape": [*tensors[name].shape], "data_offsets": [start, end]}
+        header[name] = {"dtype": DTYPES[tensors[name].dtype], "shape": [*tensors[name].shape],
+                        "data_offsets": [start, end]}
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
     yield len(head).to_bytes(8, "little") + head
@@ -103,72 +109,81 @@ def as_safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview
 
 
 def disk_bytes(parameters: int, trainable: int) -> int:
-    """What a run writes at most: the result, the best weights and the checkpoints (weights and AdamW's two)."""
+    """Return the maximum bytes of a run: result, best weights and checkpoints (with moments)."""
     return 4 * (parameters + trainable + 3 * trainable * (KEPT + 1))
 
 
 def refuse_full_disk(folder: Path, parameters: int, trainable: int) -> None:
-    """Refuse to start where all that a run writes does not fit."""
+    """Refuse to start if the files of a run do not fit on the disk."""
     needed = disk_bytes(parameters, trainable)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise TrainingError(
-            f"the disk has {free / 1e9:.1f} GB left, and this run needs {needed / 1e9:.1f} GB.", where=str(folder),
-            hint="Make room, choose another --out, or train fewer weights: --strategy lora",
+            f"the disk has {free / 1e9:.1f} GB left, and this run needs {needed / 1e9:.1f} GB.",
+            where=str(folder),
+            hint="Free some space, choose another --out, or train fewer weights: --strategy lora",
         )
 
 
 def read(place: Path) -> Checkpoint | None:
-    """A checkpoint, or None when it is not whole."""
+    """Read a checkpoint; None if it is incomplete."""
     try:
         hashes = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
         if any(file_sha256(place / name) != digest for name, digest in hashes.items()):
             return None
-        tensors = {Path(name).stem: load_file(place / name) for name in hashes if name.endswith(".safetensors")}
+        tensors = {Path(name).stem: load_file(place / name)
+                   for name in hashes if name.endswith(".safetensors")}
         return Checkpoint(tensors, json.loads((place / "state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
 
 
-def steps(folder: Path) -> list[Path]:
-    """The checkpoints of a run, the newest first."""
+def list_checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints of a run, newest first."""
     return sorted(folder.glob("step-*"), reverse=True)
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint; None when there is none."""
-    return next((found for place in steps(folder) if (found := read(place)) is not None), None)
+    """Read the newest complete checkpoint; None without one."""
+    found = map(read, list_checkpoints(folder))
+    return next((checkpoint for checkpoint in found if checkpoint is not None), None)
 
 
 def prune(folder: Path, keep: int = KEPT) -> None:
-    """Delete all but the newest checkpoints, and what a crash left of others."""
-    for place in (*steps(folder)[keep:], *folder.glob(".*.partial"), *folder.glob(".*.old")):
+    """Delete all but the newest checkpoints, and remains of interrupted writes."""
+    partial = (*folder.glob(".*.partial"), *folder.glob(".*.old"))
+    for place in (*list_checkpoints(folder)[keep:], *partial):
         shutil.rmtree(place, ignore_errors=True)
 
 
-def moving(model: Module, learned: frozenset[str]) -> dict[str, Tensor]:
-    """What training changes: the parameters that learn and the buffers. The rest is the base's, by its commit."""
+def trained_tensors(model: Module, learned: frozenset[str]) -> dict[str, Tensor]:
+    """Return what training changes: trained parameters and buffers.
+
+    The rest is the base model's.
+    """
     kept: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if name in learned}
     saved = set(model.state_dict())  # other buffers, such as position ids, are made again at load
     return kept | {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
-def put_back(model: Module, tensors: Mapping[str, Tensor], learned: frozenset[str]) -> None:
+def restore_tensors(model: Module, tensors: Mapping[str, Tensor], learned: frozenset[str]) -> None:
     """Copy saved values into the model's own tensors."""
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    wanted = moving(model, learned)
+    wanted = trained_tensors(model, learned)
     strange = sorted(set(tensors) ^ set(wanted))
-    strange += sorted(name for name, value in tensors.items() if name in wanted and value.shape != wanted[name].shape)
+    strange += sorted(name for name, value in tensors.items()
+                      if name in wanted and value.shape != wanted[name].shape)
     if strange:
-        raise ResumeError(f"the checkpoint and the model differ in their weights: {', '.join(strange[:4])}.",
-                          hint="It was made by another version of the strategy; train anew with --overwrite.")
+        raise ResumeError(
+            f"the checkpoint and the model differ in their weights: {', '.join(strange[:4])}.",
+            hint="Another version of the strategy wrote it; train again with --overwrite.")
     with torch.no_grad():
         for name, value in tensors.items():
             own[name].copy_(sharding.distribute_like(value, own[name]))
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as tensors by name and JSON."""
+    """Return an optimizer's state as tensors by name, and JSON."""
     saved = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}
@@ -181,8 +196,9 @@ def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
     return tensors, plain
 
 
-def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-    """Give an optimizer of the same groups its state back."""
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor],
+                      plain: Mapping[str, Any]) -> None:
+    """Restore the state of an optimizer with the same groups."""
     saved = optimizer.state_dict()
     parameters = list(sharding.optimizer_parameters(optimizer))
     state: dict[int, dict[str, Any]] = {}
@@ -190,5 +206,7 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], plain
         index, _, key = name.partition(".")
         own = parameters[int(index)]
         beside = isinstance(value, Tensor) and value.shape == own.shape
-        state.setdefault(int(index), {})[key] = sharding.distribute_like(value, own) if beside else value
+        if beside:
+            value = sharding.distribute_like(value, own)
+        state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})

@@ -1,4 +1,4 @@
-"""The facts that a training is given, as plain values."""
+"""The training context: everything that a training needs, as plain values."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 class TrainingContext:
     """Task, strategy, model, data and settings of a training, and how it is computed.
 
-    windows: of streamed data, those that `train` is one of. shard: each process holds a part of the
-    weights. row_numbers: the row in the data, from 0, of each row of train; None: the same.
+    Attributes:
+        windows: of streamed data; `train` is one of them.
+        shard: each process holds a shard of the weights.
+        row_numbers: the row in the data, from 0, of each row of train; None: the same.
     """
 
     task: Task[Any]
@@ -49,16 +51,21 @@ class TrainingContext:
 
     @property
     def may_recompute(self) -> bool:
-        """True if activations are kept so far, and may be recomputed where memory is short."""
+        """True if activations are not recomputed yet, but may be where memory is short."""
         return not self.compute.recompute and self.settings.gradient_checkpointing != "off"
 
-    def for_acceleration(
-        self, module: Module, trainable: frozenset[str], processes: int, callbacks: Callbacks, resumed: Mapping[str, Any] | None
-    ) -> AccelerationContext:
-        """The same for accelerators. module: as the strategy made it; trainable: parameters trained in any phase."""
+    def for_acceleration(self, module: Module, trainable: frozenset[str], processes: int,
+                         callbacks: Callbacks,
+                         resumed: Mapping[str, Any] | None) -> AccelerationContext:
+        """Return the context for accelerators.
+
+        Args:
+            module: prepared by the strategy.
+            trainable: names of the parameters that are trained in any phase.
+        """
         from hubtune.acceleration.interface import AccelerationContext
 
-        return AccelerationContext(
-            self.task, self.strategy, self.base, module, trainable, self.train, self.validation, self.settings, self.compute,
-            self.folder, processes, self.windows is not None, self.shard, resumed, callbacks,
-        )
+        return AccelerationContext(self.task, self.strategy, self.base, module, trainable,
+                                   self.train, self.validation, self.settings, self.compute,
+                                   self.folder, processes, self.windows is not None, self.shard,
+                                   resumed, callbacks)

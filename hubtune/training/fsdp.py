@@ -1,4 +1,4 @@
-"""Have a model's weights shared out over the processes, if it then still gives the loss that it gave."""
+"""Shard a model's weights over the processes, after checking that its loss stays the same."""
 
 from __future__ import annotations
 
@@ -16,27 +16,37 @@ if TYPE_CHECKING:
     from hubtune.training.context import TrainingContext
 
 
-def share_out(context: TrainingContext, module: Module, still: Collection[Module], learning: Callable[[], list[frozenset[str]]]) -> None:
-    """Share the weights out, or say why they cannot be. still: batch norms whose statistics stay; learning: names of what learns."""
+def shard_module(context: TrainingContext, module: Module, still: Collection[Module],
+                 learning: Callable[[], list[frozenset[str]]]) -> None:
+    """Shard the weights.
+
+    Args:
+        still: batch norms whose running statistics are not updated.
+        learning: returns the names of trainable parameters.
+
+    Raises:
+        TrainingError: the weights cannot be sharded.
+    """
     reason, before = sharding.model_refusal(module, still), learning()
     if reason is None:
-        loss = loss_of_one(context, module)
+        loss = shortest_loss(context, module)
         try:
             sharding.shard(module, context.compute.device)
-            found = loss_of_one(context, module)
+            found = shortest_loss(context, module)
             if not equivalence.relative_difference(loss, found) < 1e-3:
                 reason = f"its loss would be {found} instead of {loss}"
         except Exception as error:  # a model may look at its weights in any way
             reason = f"it failed with {type(error).__name__}: {error}"
     if reason is None and learning() != before:
-        reason = f"the strategy '{context.strategy.name}' holds on to weights that are no longer the model's"
+        reason = f"the strategy '{context.strategy.name}' keeps references to unsharded weights"
     if reason is not None:
-        raise processes.collective_error(TrainingError(f"the weights cannot be sharded: {reason}.",
-                                        hint="Let each process hold all of them: --set train.fsdp=off"))
+        raise processes.collective_error(TrainingError(
+            f"the weights cannot be sharded: {reason}.",
+            hint="Train with whole weights in each process: --set train.fsdp=off"))
 
 
-def loss_of_one(context: TrainingContext, module: Module) -> list[float]:
-    """The loss of the shortest training example, without dropout."""
+def shortest_loss(context: TrainingContext, module: Module) -> list[float]:
+    """Return the loss of the shortest training example, without dropout."""
     with evaluation_mode(module):
         shortest = equivalence.spread_by_size(context.train, 1)
         found = equivalence.mean_losses(

@@ -1,4 +1,4 @@
-"""The log of a run, cut back to where it goes on, and the signals that end it between two steps."""
+"""The log of a run, truncated to the step that it resumes from, and signals that stop the run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hubtune.signals import handled
 
 
 def open_log(path: Path, step: int) -> Any:
-    """The log, without what was written after the step that the run goes on from."""
+    """Open the log, without lines after the step that the run resumes from."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = []
     if step and path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # a line that a crash cut off
+            with contextlib.suppress(ValueError):  # a line truncated by a crash
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
     aside = path.with_name(f".{path.name}")
@@ -30,18 +30,18 @@ def open_log(path: Path, step: int) -> Any:
 
 
 ECHO = 1.0
-"""Seconds in which a second signal is the first one once more: a launcher passes on what the terminal has sent to all."""
+"""Seconds in which a second signal counts as the first: launchers repeat the terminal's."""
 
 
 class StopRequest(threading.Event):
-    """A request to stop after the current step, and the signal that it came by."""
+    """A request to stop after the current step, with its signal."""
 
     number: int = signal.SIGINT
 
 
 @contextlib.contextmanager
-def stopping(stop: StopRequest) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP end the step, save and stop; a second signal, later than its echo, stops at once."""
+def handle_stop_signals(stop: StopRequest) -> Iterator[None]:
+    """Stop after the step on Ctrl-C, SIGTERM or SIGHUP; at once on a second, later signal."""
     first = 0.0
 
     def ask(number: int, frame: Any) -> None:

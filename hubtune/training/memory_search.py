@@ -1,10 +1,11 @@
-"""The largest micro-batch that fits in memory, searched before step 0 by computing some, from small to large.
+"""Memory search: find the largest micro-batch that fits, by computing some before step 0.
 
-A CPU does not report that memory is short: the kernel ends the process. So a micro-batch is computed only where a smaller
-one has shown that it fits, and the search ends as soon as the growth so far leaves room for the largest. Memory decides, and
-never a time; where there is enough, the limits stay those of the device, whatever else the machine does.
+A CPU does not report that memory is short: the kernel kills the process. So a micro-batch is
+computed only if a smaller one has shown that it fits, and the search ends as soon as the growth so
+far leaves room for the largest. Memory decides, never a time; if there is enough, the limits stay
+those of the device, whatever else the machine does.
 
-Nothing is learnt: weights, statistics and generators are afterwards as they were, and the optimizer is made anew.
+Weights, statistics and generators are restored afterwards, and the optimizer is created again.
 """
 
 from __future__ import annotations
@@ -32,33 +33,36 @@ if TYPE_CHECKING:
 Rung = tuple[int, int]
 """A micro-batch: number of examples, and tokens of each."""
 Tries = list[tuple[Rung, int]]
-"""Micro-batches that were computed, with the bytes that they took."""
+"""Computed micro-batches, with their bytes."""
 HEAP_FACTOR = 2
-"""On a CPU, how many times as much memory is held as is used: freed blocks stay, in the sizes that they had. MiniLM held
-0.77 GB after an epoch, where its largest step used 0.4."""
+"""Ratio of held to used memory on a CPU, where freed blocks stay allocated in their sizes.
+
+MiniLM held 0.77 GB after an epoch, where its largest step used 0.4.
+"""
 SHARE = 0.85
-"""The share of the free memory that training may take."""
+"""Maximum share of the free memory for training."""
 
 
 def search(state: TrainingState, accumulation: Accumulation) -> int | None:
-    """Set the limits of micro-batches; returns the bytes that training will take at most, None where that is not known.
+    """Set the limits of micro-batches; return the maximum bytes of training, None if unknown.
 
-    A model that cannot be tried, such as one whose batch norm takes no single example, keeps its limits.
+    A model that cannot be tried, such as one with batch norms that refuse a single example, keeps
+    its limits.
     """
     context, peak = state.context, None
-    with untouched(state):
+    with preserve_state(state):
         try:
             peak = MemorySearch(state, accumulation).set_limits()
         except Exception as error:  # step 0 raises it again if it matters
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             context.compute = replace(context.compute, trial={"reason": reason})
-    accumulation.cutter.limit = context.compute.limit
+    accumulation.batcher.limit = context.compute.limit
     return peak
 
 
 @contextlib.contextmanager
-def untouched(state: TrainingState) -> Iterator[None]:
-    """Restore buffers, gradients and random state afterwards; the next step begins its phase anew."""
+def preserve_state(state: TrainingState) -> Iterator[None]:
+    """Restore buffers, gradients and random state afterwards; the phase starts again."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in state.module.buffers()]
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
@@ -89,52 +93,63 @@ class MemorySearch:
         self.room = 0
 
     def set_limits(self) -> int | None:
-        """Set the limits in `context.compute`; returns the bytes that training will take at most."""
+        """Set the limits in `context.compute`; return the maximum bytes of training."""
         state, context, train = self.state, self.context, self.context.train
-        state.start_phase(state.phases.largest(state.module))
+        state.start_phase(state.phases.largest_phase(state.module))
         state.train_mode()
         memory.release_free_memory(self.device)
-        room, held, beside = processes.broadcast((memory.available_bytes(self.device), memory.current_bytes(self.device), self.bytes_beside()))
+        available, current = memory.available_bytes(self.device), memory.current_bytes(self.device)
+        room, held, beside = processes.broadcast((available, current, self.fixed_bytes()))
         if room is None or held is None:
             return None
         self.room = int(SHARE * room) - beside
         longest = train.row_sizes().argsort()[::-1][: context.settings.batch_size]
         rungs = ladder(train.sizes, context.compute.limit, int(np.isin(train.owner, longest).sum()))
-        gradients = self.factor * sum(value.nbytes for value in state.module.parameters() if value.requires_grad)
-        largest, tries = self.climb(rungs, self.train_on, gradients)
-        if (largest is None or largest[1] < rungs[-1][1]) and context.may_recompute and self.accumulation.recompute(state.module):
-            largest, tries = self.climb(rungs, self.train_on, gradients)
+        trained = [value for value in state.module.parameters() if value.requires_grad]
+        gradients = self.factor * sum(value.nbytes for value in trained)
+        largest, tries = self.search_largest(rungs, self.train_micro_batch, gradients)
+        too_small = largest is None or largest[1] < rungs[-1][1]
+        if too_small and context.may_recompute and self.accumulation.recompute(state.module):
+            largest, tries = self.search_largest(rungs, self.train_micro_batch, gradients)
         count, size = largest or (1, rungs[0][1])
         limit = context.compute.limit if largest == rungs[-1] else count * size
+        tried = [{"examples": rung[0], "size": rung[1], "bytes": used} for rung, used in tries]
         context.compute = replace(
-            context.compute, limit=limit, evaluation=self.evaluation_limit(context.compute.evaluation),
-            trial={"room": room, "tried": [{"examples": rung[0], "size": rung[1], "bytes": used} for rung, used in tries]},
-        )
-        return held + beside + bytes_of((count, size), tries, gradients)
+            context.compute, limit=limit, trial={"room": room, "tried": tried},
+            evaluation=self.evaluation_limit(context.compute.evaluation))
+        return held + beside + estimate_bytes((count, size), tries, gradients)
 
-    def bytes_beside(self) -> int:
-        """Bytes beside the passes: AdamW's two moments and, on a CPU, the copy of weights and moments that is written."""
-        trained = sum(value.nbytes for value in self.state.module.parameters() if value.requires_grad)
-        saved = sum(value.nbytes for name, value in self.state.module.named_parameters() if name in self.state.trainable)
+    def fixed_bytes(self) -> int:
+        """Return the bytes besides the passes: AdamW's moments, and a checkpoint's copy on a CPU.
+        """
+        trained = sum(value.nbytes for value in self.state.module.parameters()
+                      if value.requires_grad)
+        saved = sum(value.nbytes for name, value in self.state.module.named_parameters()
+                    if name in self.state.trainable)
         return 2 * trained + (3 * saved if self.device == "cpu" else 0)
 
     def evaluation_limit(self, limit: int) -> int:
-        """The limit of batches that are evaluated."""
+        """Return the limit of evaluation batches."""
         most = min(limit, max_tokens_on(self.device))
         rungs = ladder(self.context.validation.sizes, most, MAX_EXAMPLES)
         with self.state.accelerators.full_weights():
-            largest, _ = self.climb(rungs, self.evaluate)
+            largest, _ = self.search_largest(rungs, self.evaluate)
         count, size = largest or (1, rungs[0][1])
         return limit if largest == rungs[-1] else count * size
 
-    def climb(self, rungs: Sequence[Rung], compute: Callable[[Rung], None], fixed: int = 0) -> tuple[Rung | None, Tries]:
-        """As `largest_that_fits` says, from the memory that is held now."""
+    def search_largest(self, rungs: Sequence[Rung], compute: Callable[[Rung], None],
+                       fixed: int = 0) -> tuple[Rung | None, Tries]:
+        """Find the largest rung that fits, starting from the current memory."""
         memory.release_free_memory(self.device)
         held = memory.current_bytes(self.device) or 0
-        return largest_that_fits(rungs, lambda rung: self.bytes_used(held, compute, rung), self.room, fixed)
+        def measure(rung: Rung) -> int | None:
+            return self.measure_bytes(held, compute, rung)
 
-    def bytes_used(self, held: int, compute: Callable[[Rung], None], rung: Rung) -> int | None:
-        """Bytes beyond `held` that a micro-batch takes, in the first process; None where there was not enough memory."""
+        return largest_that_fits(rungs, measure, self.room, fixed)
+
+    def measure_bytes(self, held: int, compute: Callable[[Rung], None], rung: Rung) -> int | None:
+        """Measure a micro-batch's bytes beyond `held`, in the first process; None if out of memory.
+        """
         memory.reset_peak(self.device)
         has_fit = True
         try:
@@ -146,27 +161,29 @@ class MemorySearch:
         if not has_fit:  # the error is gone, and with it the memory that it held
             memory.release_free_memory(self.device)
             return None
-        return processes.broadcast(self.factor * max(0, memory.peak_since_reset(self.device) - held))
+        used = max(0, memory.peak_since_reset(self.device) - held)
+        return processes.broadcast(self.factor * used)
 
-    def train_on(self, rung: Rung) -> None:
-        """Forward and backward passes of a micro-batch in each process."""
+    def train_micro_batch(self, rung: Rung) -> None:
+        """Run the forward and backward passes of a micro-batch in each process."""
         count, size = rung
         sizes = self.context.train.sizes[self.by_size]
         item = int(self.by_size[min(len(sizes) - 1, int(np.searchsorted(sizes, size)))])
-        cuts = [[item] * count] * self.state.accelerator.num_processes
+        micro_batches = [[item] * count] * self.state.accelerator.num_processes
         try:
-            self.accumulation.gradient(self.state.model, 0, 0, cuts)
+            self.accumulation.gradient(self.state.model, 0, 0, micro_batches)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             self.state.optimizer.zero_grad(set_to_none=True)
-            with self.state.accelerators.full_weights():  # a pruned embedding may lack a token that was drawn
-                self.accumulation.gradient(self.state.model, 0, 0, cuts)
+            # A pruned embedding may lack a token that was drawn.
+            with self.state.accelerators.full_weights():
+                self.accumulation.gradient(self.state.model, 0, 0, micro_batches)
         finally:
             self.state.optimizer.zero_grad(set_to_none=True)
 
     def evaluate(self, rung: Rung) -> None:
-        """Evaluate a batch, as a validation does."""
+        """Evaluate a batch as in validation."""
         context = self.context
         count, size = rung
         items = [int(np.abs(context.validation.sizes - size).argmin())] * count
@@ -181,36 +198,50 @@ class MemorySearch:
 
 
 def ladder(sizes: NDArray[np.int64], limit: int, most: int) -> list[Rung]:
-    """Micro-batches up to the largest that a run may meet, each about twice the one before: longer, then more.
+    """Return micro-batches up to the largest of a run, doubling in length, then in number.
 
-    sizes: of all examples; most: examples of a step.
+    Args:
+        sizes: of all examples.
+        most: maximum number of examples in a step.
     """
     known = np.unique(sizes)
     longest = int(known[-1])
     wanted = [longest / 2**power for power in (4, 3, 2, 1, 0)]
     rungs = [(1, int(known[int(np.searchsorted(known, size))])) for size in wanted]
     largest = max(1, min(limit // max(1, longest), most))
-    counts = [2**power for power in range(1, largest.bit_length()) if 2**power < largest] + [largest]
+    powers = [2**power for power in range(1, largest.bit_length())]
+    counts = [power for power in powers if power < largest] + [largest]
     return list(dict.fromkeys([*rungs, *((count, longest) for count in counts)]))
 
 
-def growth(one: Rung, other: Rung) -> float:
-    """How many times as much memory the other may take: by its tokens and, for attention, by its length."""
-    return max(1.0, other[0] * other[1] / max(1, one[0] * one[1])) * max(1.0, other[1] / max(1, one[1]))
+def growth_factor(one: Rung, other: Rung) -> float:
+    """Return by which factor memory may grow: with tokens and, for attention, with the length."""
+    tokens = other[0] * other[1] / max(1, one[0] * one[1])
+    return max(1.0, tokens) * max(1.0, other[1] / max(1, one[1]))
 
 
 def largest_that_fits(
     rungs: Sequence[Rung], bytes_used: Callable[[Rung], int | None], room: int, fixed: int = 0
 ) -> tuple[Rung | None, Tries]:
-    """The last rung that fits in `room` bytes (None if not even the first does), and the ones that were computed.
+    """Find the last rung that fits in `room` bytes, and the computed ones.
 
-    bytes_used: computes a rung; None where memory did not suffice. fixed: bytes of a rung that do not grow.
-    After the first, a rung is computed only if the bytes so far leave room for its growth, and none if they leave room for all.
+    After the first, a rung is computed only if the bytes so far leave room for its growth, and none
+    if they leave room for all.
+
+    Args:
+        bytes_used: computes a rung; None if memory ran out.
+        fixed: bytes of a rung that do not grow.
+
+    Returns:
+        The rung, None if not even the first fits; and the computed rungs.
     """
     tries: Tries = []
 
     def may_fit(rung: Rung) -> bool:
-        return not tries or fixed + max(0, tries[-1][1] - fixed) * growth(tries[-1][0], rung) <= room
+        if not tries:
+            return True
+        last, used = tries[-1]
+        return fixed + max(0, used - fixed) * growth_factor(last, rung) <= room
 
     for rung in rungs:
         if tries and may_fit(rungs[-1]):
@@ -222,12 +253,13 @@ def largest_that_fits(
     return rungs[-1], tries
 
 
-def bytes_of(rung: Rung, tries: Tries, fixed: int = 0) -> int:
-    """Bytes of a micro-batch, on the line through the first and the last that were computed, or through `fixed`."""
+def estimate_bytes(rung: Rung, tries: Tries, fixed: int = 0) -> int:
+    """Extrapolate a micro-batch's bytes from the first and last computed ones, or `fixed`."""
     if not tries:
         return fixed
     (last, taken), (first, before) = tries[-1], tries[0]
     tokens, fewer = last[0] * last[1], first[0] * first[1]
     if len(tries) == 1:
         fewer, before = 0, min(fixed, taken)
-    return taken + round((taken - before) / max(1, tokens - fewer) * max(0, rung[0] * rung[1] - tokens))
+    slope = (taken - before) / max(1, tokens - fewer)
+    return taken + round(slope * max(0, rung[0] * rung[1] - tokens))

@@ -1,4 +1,4 @@
-"""Training state: model, optimizer, phase and loss scaler. A step number and this are all that a checkpoint holds of a model."""
+"""Training state: model, optimizer, phase and loss scaler, as a checkpoint holds them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import broadcast
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, broadcast
 
 from hubtune.acceleration.interface import Accelerators
 from hubtune.contract import Batch, Plan, StepStrategy
@@ -21,47 +22,59 @@ from hubtune.training.context import TrainingContext
 from hubtune.training.schedule import Phases
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from torch.nn import Module
 
 
 def first_batches(context: TrainingContext, rows: int = 64) -> Iterator[Batch]:
-    """The first training rows in batches of at most 32, for methods that look at data before the first step."""
+    """Yield the first training rows in batches of 32, for initialization from data."""
     for start in range(0, min(rows, len(context.train.examples)), 32):
-        examples = [context.train.examples[i] for i in range(start, min(start + 32, rows, len(context.train.examples)))]
+        end = min(start + 32, rows, len(context.train.examples))
+        examples = [context.train.examples[index] for index in range(start, end)]
         yield make_batch(context.model, context.task, examples, context.base)
 
 
 def prepare_module(context: TrainingContext, plan: Plan) -> Module:
-    """The model as the strategy makes it, the same at every call: weights that it adds are drawn from the seed."""
+    """Prepare the model with the strategy; weights that it adds depend on the seed alone."""
     torch.manual_seed(context.settings.seed % 2**63)
-    module = checked(context.strategy, "prepare", context.strategy.prepare(context.model, context.newly_initialized, context.task, plan))
+    strategy = context.strategy
+    module = strategy.prepare(context.model, context.newly_initialized, context.task, plan)
+    module = checked(strategy, "prepare", module)
     return fp64.convert_model(module) if context.compute.precision == "fp64" else module
 
 
 class TrainingState:
     """Model and optimizer, from phase to phase.
 
-    module: as the strategy made it; model: as Accelerate wrapped it for the phase. accelerators: set by the loop.
+    Attributes:
+        module: prepared by the strategy.
+        model: wrapped by Accelerate for the phase.
+        accelerators: set by the loop.
     """
 
-    def __init__(self, context: TrainingContext, accelerator: Accelerator, steps: int, epochs: float) -> None:
+    def __init__(self, context: TrainingContext, accelerator: Accelerator, steps: int,
+                 epochs: float) -> None:
         self.context, self.accelerator, self.steps = context, accelerator, steps
-        self.plan = Plan(steps, epochs, context.settings.batch_size or 0, partial(first_batches, context))
+        batches = partial(first_batches, context)
+        self.plan = Plan(steps, epochs, context.settings.batch_size or 0, batches)
         self.module = prepare_module(context, self.plan)
         self.phases = Phases(context.strategy, self.module, context.settings, steps)
         parameters = dict(self.module.named_parameters())
         self.num_trainable = sum(parameters[name].numel() for name in self.trainable)
         if not self.num_trainable:
-            raise processes.collective_error(TrainingError(f"the strategy '{context.strategy.name}' leaves nothing to train in this model."))
-        checkpoint.refuse_full_disk(context.folder, sum(p.numel() for p in parameters.values()), self.num_trainable)
-        self.frozen_norms = [part for name, part in self.module.named_modules() if self.keeps_statistics(name, part)]
-        self.scaler = torch.amp.GradScaler(context.compute.device, enabled=context.compute.precision == "fp16")
+            raise processes.collective_error(TrainingError(
+                f"the strategy '{context.strategy.name}' leaves nothing to train in this model."))
+        total = sum(parameter.numel() for parameter in parameters.values())
+        checkpoint.refuse_full_disk(context.folder, total, self.num_trainable)
+        self.frozen_norms = [part for name, part in self.module.named_modules()
+                             if self.keeps_statistics(name, part)]
+        is_fp16 = context.compute.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(context.compute.device, enabled=is_fp16)
         self.accelerators = Accelerators()
         self.phase = -1
         self.optimizer: Any = None
         if context.shard:
-            fsdp.share_out(context, self.module, self.frozen_norms, lambda: self.phases.find_trainable(self.module))
+            fsdp.shard_module(context, self.module, self.frozen_norms,
+                              lambda: self.phases.find_trainable(self.module))
 
     @property
     def trainable(self) -> frozenset[str]:
@@ -69,14 +82,15 @@ class TrainingState:
         return self.phases.trainable
 
     def keeps_statistics(self, name: str, part: Module) -> bool:
-        """Whether a batch norm's running statistics are pretrained: a few small batches would overwrite them."""
-        if self.context.settings.batch_norm == "train" or not isinstance(part, sharding.BATCH_NORMS):
+        """Tell whether a batch norm's statistics are frozen, which protects pretrained ones."""
+        follows_data = self.context.settings.batch_norm == "train"
+        if follows_data or not isinstance(part, sharding.BATCH_NORMS):
             return False
         return not any(fresh.startswith(f"{name}.") for fresh in self.context.newly_initialized)
 
     def start_step(self, step: int) -> bool:
-        """Enter the phase of a step, with its learning rate and in training mode; returns whether a phase has begun."""
-        phase = self.phases.at(step)
+        """Set phase, learning rate and training mode of a step; return True if a phase started."""
+        phase = self.phases.phase_at(step)
         has_begun = phase != self.phase
         if has_begun:
             self.start_phase(phase)
@@ -88,17 +102,19 @@ class TrainingState:
         return has_begun
 
     def start_phase(self, index: int) -> None:
-        """Begin a phase: its trainable parameters, a new optimizer, and the model wrapped for the devices."""
+        """Start a phase: trainable parameters, a new optimizer, and the wrapped model."""
         context = self.context
         self.end_phase()
         context.strategy.start_phase(self.module, self.phases.each[index])
-        groups = checked(context.strategy, "param_groups", context.strategy.param_groups(self.module, context.settings.weight_decay or 0.0))
-        optimizer = optimizers.make_optimizer(context.settings.optimizer, context.strategy, groups, context.settings.learning_rate or 0.0)
+        strategy, settings = context.strategy, context.settings
+        groups = strategy.param_groups(self.module, settings.weight_decay or 0.0)
+        groups = checked(strategy, "param_groups", groups)
+        optimizer = optimizers.make_optimizer(
+            settings.optimizer, strategy, groups, settings.learning_rate or 0.0)
         if context.shard and sharding.has_foreign_parameters(self.module, optimizer):
             raise processes.collective_error(TrainingError(
-                f"the strategy '{context.strategy.name}' holds on to weights from before they were shared out.",
-                hint="Let each process hold all of them: --set train.fsdp=off",
-            ))
+                f"the strategy '{context.strategy.name}' keeps references to unsharded weights.",
+                hint="Train with whole weights in each process: --set train.fsdp=off"))
         self.model = self.module if context.shard else self.accelerator.prepare(self.module)
         self.optimizer = self.accelerator.prepare(optimizer)
         self.phase = index
@@ -113,54 +129,66 @@ class TrainingState:
         self.phase = -1
 
     def train_mode(self) -> None:
-        """Training mode, but for batch norms that keep their statistics."""
+        """Set training mode, except for frozen batch norms."""
         self.model.train()
         for part in self.frozen_norms:
             part.eval()
 
     def lr(self) -> float:
-        """The learning rate of the first parameter group."""
+        """Return the learning rate of the first parameter group."""
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
 
     def optimizer_step(self, step: int) -> float:
-        """One step of the optimizer; returns the norm of the gradient before it was clipped."""
+        """Run one optimizer step; return the gradient norm before clipping."""
         context = self.context
         self.scaler.unscale_(self.optimizer.optimizer)
-        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, context.settings.max_grad_norm or float("inf"))
+        parameters = [
+            parameter for parameter in self.module.parameters() if parameter.requires_grad
+        ]
+        most = context.settings.max_grad_norm or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(parameters, most)
         self.scaler.step(self.optimizer.optimizer)
         self.scaler.update()
         self.accelerators.after_step(self.optimizer)
         if self.accelerator.num_processes > 1 and not context.shard:
-            broadcast(list(self.module.buffers()))  # statistics are those of the first process' rows
+            # Statistics are those of the first process' rows.
+            broadcast(list(self.module.buffers()))
         if isinstance(context.strategy, StepStrategy):
             context.strategy.after_step(self.module, step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         return float(sharding.full_tensor(norm))
 
     def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Tensors of a checkpoint, by group. Call inside `accelerators.full_weights()`."""
+        """Return the tensors of a checkpoint, by group.
+
+        Call inside `accelerators.full_weights()`.
+        """
         return {
-            "model": checkpoint.moving(self.module, self.trainable),
+            "model": checkpoint.trained_tensors(self.module, self.trainable),
             "optimizer": checkpoint.optimizer_state(self.optimizer.optimizer)[0],
             "accelerators": self.accelerators.state()[0],
         }
 
     def state(self) -> dict[str, Any]:
-        """JSON of a checkpoint."""
+        """Return the JSON of a checkpoint."""
         return {
-            "strategy": checked(self.context.strategy, "state", self.context.strategy.state()), "optimizer": checkpoint.optimizer_state(self.optimizer.optimizer)[1],
-            "scaler": self.scaler.state_dict(), "phase": self.phase, "accelerators": self.accelerators.state()[1],
+            "strategy": checked(self.context.strategy, "state", self.context.strategy.state()),
+            "optimizer": checkpoint.optimizer_state(self.optimizer.optimizer)[1],
+            "scaler": self.scaler.state_dict(), "phase": self.phase,
+            "accelerators": self.accelerators.state()[1],
         }
 
-    def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Mapping[str, torch.Tensor]],
+                state: Mapping[str, Any]) -> None:
         """Restore from a checkpoint."""
-        self.start_phase(state["phase"])  # the next step starts another one where this step was its last
+        # The next step starts another one where this step was its last.
+        self.start_phase(state["phase"])
         self.accelerators.restore(state["accelerators"])
         with self.accelerators.full_weights():
-            checkpoint.put_back(self.module, tensors["model"], self.trainable)
-        checkpoint.restore_optimizer(self.optimizer.optimizer, tensors["optimizer"], state["optimizer"])
+            checkpoint.restore_tensors(self.module, tensors["model"], self.trainable)
+        checkpoint.restore_optimizer(self.optimizer.optimizer, tensors["optimizer"],
+                                     state["optimizer"])
         self.accelerators.adapt_optimizer(self.optimizer.optimizer, tensors["accelerators"])
         self.scaler.load_state_dict(state["scaler"])
         self.context.strategy.restore(state["strategy"])
@@ -169,5 +197,23 @@ class TrainingState:
         """Load the weights of a checkpoint, as the result of the run."""
         found = processes.broadcast(checkpoint.read(best) if processes.is_first() else None)
         if found is None:
-            raise ResumeError("the best weights cannot be read back.", hint="Train anew with --overwrite.")
-        checkpoint.put_back(self.module, found.tensors["model"], self.trainable)
+            raise ResumeError("the best weights cannot be read back.",
+                              hint="Train again with --overwrite.")
+        checkpoint.restore_tensors(self.module, found.tensors["model"], self.trainable)
+
+
+def make_accelerator(context: TrainingContext) -> Accelerator:
+    """Create the Accelerator of the device, with the tracker of the recipe."""
+    settings = context.settings
+    # Buffers are sent after a step (`TrainingState.optimizer_step`): in a forward pass processes
+    # would wait for one that is
+    # out of memory. A launcher's half precision and compilation would stay on the model, in
+    # evaluation too.
+    plain = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(
+        cpu=context.compute.device == "cpu", mixed_precision="no", dynamo_backend="no",
+        kwargs_handlers=[plain], log_with=settings.report_to, project_dir=str(context.folder))
+    if settings.report_to:
+        config = {name: value for name, value in vars(settings).items() if value is not None}
+        accelerator.init_trackers("hubtune", config=config)
+    return accelerator

@@ -177,7 +177,7 @@ def test_a_trial_leaves_small_tables_as_they_were(task: Any, tmp_path: Path) -> 
     with contextlib.closing(Loop(made, Callbacks())) as loop:
         memory_search.search(loop.state, loop.accumulation)
         assert len(made.model.words.weight) < 20  # type: ignore[union-attr, arg-type]
-        made.compute, loop.accumulation.cutter.limit = plan, plan.limit
+        made.compute, loop.accumulation.batcher.limit = plan, plan.limit
         loop.run()
     for name, value in made.model.state_dict().items():
         assert torch.equal(value, end[name]), name
@@ -189,7 +189,7 @@ def test_a_trial_leaves_small_tables_as_they_were(task: Any, tmp_path: Path) -> 
 def test_a_table_that_others_use_stays_whole(case: dict[str, Any], tmp_path: Path) -> None:
     made = make_context(tmp_path, **case)
     loop = Loop(made, Callbacks())
-    loop.one_step()
+    loop.train_step()
     loop.close()
     assert len(made.model.words.weight) == WORDS  # type: ignore[union-attr, arg-type]
 

@@ -212,7 +212,7 @@ def reports(loop: Loop) -> dict[str, Any]:
 def refused(made: TrainingContext) -> str:
     """Why there are no features."""
     loop = Loop(made, Callbacks())
-    loop.one_step()
+    loop.train_step()
     loop.close()
     said = reports(loop)
     assert said["used"] is False
@@ -347,7 +347,7 @@ def test_the_forward_comes_back_whatever_happens(tmp_path: Path) -> None:
     ({"task": Twice()}, "called 2 times"),
     ({"model": lambda: Led()}, "what learns stands before the backbone"),
     ({"model": lambda: Reader(table=True)}, "called 2 times"),
-    ({"model": lambda: Reader(padding=True)}, "does not answer as on the real ones"),
+    ({"model": lambda: Reader(padding=True)}, "the head gives other results"),
     ({"model": lambda: with_body(Stacked(), StackedBody())}, "does not go by examples"),
     ({"model": lambda: with_body(Shorter(), ShorterBody())}, "neither the length of the text"),
 ], ids=lambda value: value if isinstance(value, str) else "")
@@ -408,7 +408,7 @@ def test_a_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         trained(make_context(tmp_path / "without"), 2)
         again = make_context(tmp_path / "with")
         again.resume = True
-        with pytest.raises(ResumeError, match="began with features computed once"):
+        with pytest.raises(ResumeError, match="began with cached features"):
             Loop(again, Callbacks())
     again = make_context(tmp_path / "without")
     again.resume = True

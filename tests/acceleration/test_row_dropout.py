@@ -32,35 +32,35 @@ def draws(rows: list[int], step: int = 0, **more: Any) -> RowDraws:
 
 @pytest.mark.parametrize("inner", [(), (9,), (6, 33), (3, 6, 7), (2, 2, 5, 8)])
 def test_a_row_has_the_same_mask_alone_and_among_others(inner: tuple[int, ...]) -> None:
-    together = draws([5, 2, 11]).keep(torch.zeros(3, *inner), DROPPED)
+    together = draws([5, 2, 11]).mask(torch.zeros(3, *inner), DROPPED)
     for place, row in enumerate((5, 2, 11)):
-        assert torch.equal(draws([row]).keep(torch.zeros(1, *inner), DROPPED)[0], together[place])
+        assert torch.equal(draws([row]).mask(torch.zeros(1, *inner), DROPPED)[0], together[place])
 
 
 def test_padding_does_not_change_the_mask_of_what_is_not_padding() -> None:
-    long, short = (draws([4, 7]).keep(torch.zeros(2, 3, size, size), DROPPED) for size in (11, 6))
+    long, short = (draws([4, 7]).mask(torch.zeros(2, 3, size, size), DROPPED) for size in (11, 6))
     assert torch.equal(long[..., :6, :6], short)
 
 
 def test_heads_and_choices_that_are_counted_with_rows_follow_their_row() -> None:
-    together = draws([4, 7]).keep(torch.zeros(6, 5, 8), DROPPED)
-    assert torch.equal(draws([7]).keep(torch.zeros(3, 5, 8), DROPPED), together[3:])
+    together = draws([4, 7]).mask(torch.zeros(6, 5, 8), DROPPED)
+    assert torch.equal(draws([7]).mask(torch.zeros(3, 5, 8), DROPPED), together[3:])
     assert not torch.equal(together[3], together[4])
 
 
 def test_rows_in_another_dimension_and_tensors_without_rows() -> None:
     second, none = Axes(((3, 1),)), Axes(((2, None),))
-    one, all_of = (draws(rows, axes=second).keep(torch.zeros(5, len(rows), 8), DROPPED) for rows in ([7], [4, 7]))
+    one, all_of = (draws(rows, axes=second).mask(torch.zeros(5, len(rows), 8), DROPPED) for rows in ([7], [4, 7]))
     assert torch.equal(one[:, 0], all_of[:, 1])
-    one, all_of = (draws(rows, axes=none).keep(torch.zeros(16, 8), DROPPED) for rows in ([7], [4, 7]))
+    one, all_of = (draws(rows, axes=none).mask(torch.zeros(16, 8), DROPPED) for rows in ([7], [4, 7]))
     assert torch.equal(one, all_of)
 
 
 def test_examples_end_to_end_have_the_masks_that_they_have_in_rows_of_their_own() -> None:
     packed = Packed(torch.tensor([0, 0, 0, 1, 1, 1, 1, 1]), torch.tensor([0, 1, 2, 0, 1, 2, 3, 4]))
     for ours, theirs in (((1, 8, 9), (2, 5, 9)), ((1, 3, 8, 8), (2, 3, 5, 5))):
-        joined = draws([7, 4], packed=packed).keep(torch.zeros(ours), DROPPED)[0]
-        apart = draws([7, 4]).keep(torch.zeros(theirs), DROPPED)
+        joined = draws([7, 4], packed=packed).mask(torch.zeros(ours), DROPPED)[0]
+        apart = draws([7, 4]).mask(torch.zeros(theirs), DROPPED)
         own = [joined[:3], joined[3:]] if len(ours) == 3 else [joined[:, :3, :3], joined[:, 3:, 3:]]
         assert torch.equal(own[0], apart[0][:3] if len(ours) == 3 else apart[0][:, :3, :3])
         assert torch.equal(own[1], apart[1])
@@ -70,7 +70,7 @@ def test_examples_end_to_end_have_the_masks_that_they_have_in_rows_of_their_own(
 def test_masks_have_their_share_and_are_independent(probability: float) -> None:
     """Share, and correlation with neighbours along each dimension, the next call, step and row, within 5 standard deviations."""
     def sample(step: int) -> torch.Tensor:
-        return (draws(list(range(8)), step).keep(torch.zeros(8, 4, 40, 50), probability) == 0).double() - probability
+        return (draws(list(range(8)), step).mask(torch.zeros(8, 4, 40, 50), probability) == 0).double() - probability
 
     masks = [sample(step) for step in range(6)]
     deviation = (probability * (1 - probability)) ** 0.5
@@ -84,7 +84,7 @@ def test_masks_have_their_share_and_are_independent(probability: float) -> None:
 
 def test_calls_steps_and_seeds_have_masks_of_their_own() -> None:
     values, one = torch.zeros(4, 64), draws([0, 1, 2, 3])
-    found = [one.keep(values, 0.5) for _ in range(100)] + [draws([0, 1, 2, 3], step=1).keep(values, 0.5), RowDraws(2, 0, [0, 1, 2, 3]).keep(values, 0.5)]
+    found = [one.mask(values, 0.5) for _ in range(100)] + [draws([0, 1, 2, 3], step=1).mask(values, 0.5), RowDraws(2, 0, [0, 1, 2, 3]).mask(values, 0.5)]
     assert len({tuple(mask.flatten().tolist()) for mask in found}) == len(found)
 
 

@@ -117,9 +117,9 @@ class Kept(Callbacks):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stop: int | None = None) -> None:
         self.rows: list[list[int]] = []
-        own = Loop.one_step
+        own = Loop.train_step
 
-        def one_step(loop: Loop) -> None:
+        def train_step(loop: Loop) -> None:
             rows = loop.sampler.rows(loop.progress.step)
             self.rows.append(sorted(loop.context.train.first + int(row) for row in rows))
             own(loop)
@@ -128,7 +128,7 @@ class Kept(Callbacks):
                 loop.saver.wait()
                 raise Stopped
 
-        monkeypatch.setattr(Loop, "one_step", one_step)
+        monkeypatch.setattr(Loop, "train_step", train_step)
 
 
 def weights(run: Any) -> dict[str, torch.Tensor]:

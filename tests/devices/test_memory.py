@@ -40,7 +40,7 @@ def trained(folder: Path, task: Any, **settings: Any) -> tuple[dict[str, torch.T
 def test_a_run_that_was_short_of_memory_at_step_7_ends_as_the_one_that_was_not(tight: Any, roomy: Any, tmp_path: Path) -> None:
     end, _ = trained(tmp_path / "roomy", roomy())
     found, loop = trained(tmp_path / "tight", tight())
-    assert loop.accumulation.cutter.limit < 8192
+    assert loop.accumulation.batcher.limit < 8192
     for name, value in end.items():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9)
 
@@ -51,7 +51,7 @@ def test_a_resumed_run_remembers_what_memory_suffices_for(tmp_path: Path) -> Non
     loop = Loop(made, Callbacks())
     best = None
     for _ in range(8):
-        loop.one_step()
+        loop.train_step()
         if loop.progress.step % loop.epoch_steps == 0:
             best = loop.validate() or best
     loop.save(best)
@@ -62,7 +62,7 @@ def test_a_resumed_run_remembers_what_memory_suffices_for(tmp_path: Path) -> Non
     again = make_context(tmp_path, task, Plain(), epochs=4.0, weight_decay=0.1)
     again.resume = True
     resumed = Loop(again, Callbacks())
-    assert resumed.accumulation.cutter.limit == loop.accumulation.cutter.limit < 8192
+    assert resumed.accumulation.batcher.limit == loop.accumulation.batcher.limit < 8192
     resumed.run()
     resumed.close()
     for name, value in again.model.state_dict().items():

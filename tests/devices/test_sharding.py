@@ -1,4 +1,4 @@
-"""Weights that are shared out over processes train as whole ones do; and what cannot be shared out is refused with the reason."""
+"""Sharded weights are trained like whole ones, and weights that cannot be sharded are refused with the reason."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def refused(folder: Path, strategy: Any, model: Any) -> str:
 
 @forks
 @pytest.mark.parametrize(("strategy", "model", "reason"), [
-    (Plain, Single, "temperature is a scalar"), (Plain, Looking, "looks at weights beside"), (Holding, Stack, "holds on to weights"),
+    (Plain, Single, "temperature is a scalar"), (Plain, Looking, "looks at weights beside"), (Holding, Stack, "keeps references to unsharded weights"),
 ])
 def test_weights_that_cannot_be_sharded_are_refused(strategy: Any, model: Any, reason: str, tmp_path: Path) -> None:
     first, other = in_processes(2, tmp_path / "many", strategy, model, work=refused)

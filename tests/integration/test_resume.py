@@ -116,7 +116,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(damage, tmp_path, tiny_model,
     out = tmp_path / "run"
     with pytest.raises(MemoryError):
         hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=like(uninterrupted("full")), out=out, callbacks=Stop(9))
-    newest, before = checkpoint.steps(out / "checkpoints")
+    newest, before = checkpoint.list_checkpoints(out / "checkpoints")
     damage(newest)
     assert checkpoint.newest(out / "checkpoints").state["progress"]["step"] == int(before.name.removeprefix("step-"))
     assert same(weights(uninterrupted("full")), weights(hubtune.resume(out))) == []
@@ -144,7 +144,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path, tiny_model, revi
     assert status == 128 + number
     assert "stopped after step 1 of 15; everything up to there is saved" in told
     assert "hubtune train --resume" in told
-    assert [place.name for place in checkpoint.steps(out / "checkpoints")] == ["step-000000001"]
+    assert [place.name for place in checkpoint.list_checkpoints(out / "checkpoints")] == ["step-000000001"]
     assert same(weights(uninterrupted("full")), weights(hubtune.resume(out))) == []
 
 

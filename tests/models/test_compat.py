@@ -55,3 +55,34 @@ def test_client_errors_derive_from_its_http_library():
 
     assert issubclass(HfHubHTTPError, http_error())
     assert http_error().__module__.partition(".")[0] in ("httpx", "httpx2")
+
+
+def release(module):
+    return f"{module.__name__} {module.__version__}"
+
+
+class WithoutStorage(torch.Tensor):
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise AssertionError(f"{func} was computed")
+
+
+def test_tensors_without_storage_have_a_private_constructor():
+    assert hasattr(torch.Tensor, "_make_wrapper_subclass"), (
+        f"{release(torch)} has no Tensor._make_wrapper_subclass: change compat.make_wrapper")
+    made = compat.make_wrapper(WithoutStorage, (2, 3), torch.float32, torch.device("cpu"))
+    assert (type(made), made.shape, made.dtype) == (WithoutStorage, (2, 3), torch.float32)
+
+
+def test_tensors_count_their_changes_in_a_private_attribute():
+    tensor = torch.zeros(2)
+    assert hasattr(tensor, "_version"), f"{release(torch)} has no Tensor._version: change compat.tensor_version"
+    before = compat.tensor_version(tensor)
+    tensor.add_(1)
+    assert compat.tensor_version(tensor) == before + 1, f"{release(torch)} counts changes in another way"
+
+
+def test_families_that_overflow_in_fp16_are_marked_by_a_private_attribute():
+    model = transformers.T5PreTrainedModel
+    assert getattr(model, "_keep_in_fp32_modules", None), (
+        f"{release(transformers)} does not mark T5 in _keep_in_fp32_modules: change compat.fp16_overflow_reason")

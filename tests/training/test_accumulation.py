@@ -35,7 +35,7 @@ def test_phases_train_what_they_say_and_their_schedule_begins_anew(tmp_path: Pat
     assert loop.state.phases.ends == (3, 6)
     rates = []
     for step in range(6):
-        loop.one_step()
+        loop.train_step()
         moved = not torch.equal(made.model[0].weight, first)  # type: ignore[index, arg-type]
         assert moved is (step >= 3)
         rates.append(loop.state.optimizer.param_groups[0]["lr"])
@@ -51,7 +51,7 @@ def test_a_run_of_phases_resumes_as_if_it_had_not_stopped(stop: int, tmp_path: P
     loop = Loop(stopped, Callbacks())
     best = None
     for _ in range(stop):
-        loop.one_step()
+        loop.train_step()
         if loop.progress.step == 3:
             best = loop.validate()  # an epoch ends here
     loop.save(best)
@@ -69,7 +69,7 @@ def test_the_best_weights_of_an_early_phase_are_whole(tmp_path: Path) -> None:
     first = made.model[0].weight.detach().clone()  # type: ignore[index, union-attr, operator]
     loop = Loop(made, Callbacks())
     for _ in range(3):
-        loop.one_step()
+        loop.train_step()
     loop.progress.best, loop.progress.best_step = None, 0
     loop.save(loop.validate())
     loop.progress.best = [float("inf"), 0.0]  # nothing later is better
@@ -85,6 +85,6 @@ def test_pretrained_batch_norms_keep_their_statistics(setting: str, newly_initia
     made.newly_initialized = newly_initialized
     before = made.model[1].running_mean.clone()  # type: ignore[index, union-attr, operator]
     loop = Loop(made, Callbacks())
-    loop.one_step()
+    loop.train_step()
     loop.close()
     assert torch.equal(made.model[1].running_mean, before) is stay  # type: ignore[index, arg-type]

@@ -184,7 +184,7 @@ def test_safetensors_reads_every_type_that_is_written(tmp_path: Path) -> None:
     tensors = {str(dtype): torch.arange(6).reshape(2, 3).to(dtype) for dtype in checkpoint.DTYPES}
     tensors |= {"scalar": torch.tensor(1.5), "empty": torch.empty(0, 3), "across": torch.randn(4, 3).T, "bit": torch.tensor(True)}
     path = tmp_path / "model.safetensors"
-    checkpoint.write_file(path, checkpoint.as_safetensors(tensors))
+    checkpoint.write_file(path, checkpoint.serialize(tensors))
     found = load_file(path)
     assert found.keys() == tensors.keys()
     assert all(value.dtype == tensors[name].dtype and torch.equal(value.double() if value.is_floating_point() else value,
@@ -292,7 +292,7 @@ def small_model() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3))
 
 
-def train_on(model: torch.nn.Module, optimizer: torch.optim.Optimizer, first: int, steps: int) -> None:
+def train_micro_batch(model: torch.nn.Module, optimizer: torch.optim.Optimizer, first: int, steps: int) -> None:
     for step in range(first, first + steps):
         draw = torch.Generator().manual_seed(step)
         loss = model(torch.randn(6, 4, generator=draw)).square().sum()
@@ -315,22 +315,22 @@ OPTIMIZERS: dict[str, Any] = {
 def test_a_training_that_went_through_a_checkpoint_is_the_same_bit_for_bit(tmp_path: Path, name: str) -> None:
     model = small_model()
     optimizer = OPTIMIZERS[name]([{"params": [p]} for p in model.parameters()])
-    train_on(model, optimizer, 0, 3)
+    train_micro_batch(model, optimizer, 0, 3)
     tensors, plain = checkpoint.optimizer_state(optimizer)
     place = checkpoint.write(tmp_path, "step-000000003", Checkpoint(
-        {"model": checkpoint.moving(model, learning(model)), "optimizer": tensors}, {"optimizer": plain}
+        {"model": checkpoint.trained_tensors(model, learning(model)), "optimizer": tensors}, {"optimizer": plain}
     ))
-    train_on(model, optimizer, 3, 3)
+    train_micro_batch(model, optimizer, 3, 3)
 
     other = small_model()
     again = OPTIMIZERS[name]([{"params": [p]} for p in other.parameters()])
     found = checkpoint.read(place)
     assert found is not None
-    checkpoint.put_back(other, found.tensors["model"], learning(other))
+    checkpoint.restore_tensors(other, found.tensors["model"], learning(other))
     checkpoint.restore_optimizer(again, found.tensors["optimizer"], found.state["optimizer"])
     restored, _ = checkpoint.optimizer_state(again)
     assert {key: value.dtype for key, value in restored.items()} == {key: value.dtype for key, value in tensors.items()}
-    train_on(other, again, 3, 3)
+    train_micro_batch(other, again, 3, 3)
     for key, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[key]), key
     ours, theirs = checkpoint.optimizer_state(optimizer), checkpoint.optimizer_state(again)
@@ -343,7 +343,7 @@ def test_only_what_moves_is_saved() -> None:
     model = small_model()
     model[0].weight.requires_grad = False  # type: ignore[index, union-attr]
     model.register_buffer("made_again", torch.ones(2), persistent=False)
-    assert set(checkpoint.moving(model, learning(model))) == {
+    assert set(checkpoint.trained_tensors(model, learning(model))) == {
         "0.bias", "1.weight", "1.bias", "2.weight", "2.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked",
     }
 
@@ -351,7 +351,7 @@ def test_only_what_moves_is_saved() -> None:
 def test_weights_that_the_model_has_not_are_refused() -> None:
     model = small_model()
     with pytest.raises(ResumeError, match=r"the checkpoint and the model differ in their weights: lora_A\.") as caught:
-        checkpoint.put_back(model, {**checkpoint.moving(model, learning(model)), "lora_A": torch.zeros(1)}, learning(model))
+        checkpoint.restore_tensors(model, {**checkpoint.trained_tensors(model, learning(model)), "lora_A": torch.zeros(1)}, learning(model))
     assert "--overwrite" in str(caught.value.hint)
 
 
@@ -359,9 +359,9 @@ def test_weights_that_the_model_has_not_are_refused() -> None:
 def test_weights_that_the_checkpoint_has_not_are_refused_and_none_is_changed(gone: str) -> None:
     model = small_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    saved = {name: torch.zeros_like(value) for name, value in checkpoint.moving(model, learning(model)).items() if name != gone}
+    saved = {name: torch.zeros_like(value) for name, value in checkpoint.trained_tensors(model, learning(model)).items() if name != gone}
     with pytest.raises(ResumeError, match=f"differ in their weights: {gone}"):
-        checkpoint.put_back(model, saved, learning(model))
+        checkpoint.restore_tensors(model, saved, learning(model))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -369,13 +369,13 @@ def test_weights_that_the_checkpoint_has_not_are_refused_and_none_is_changed(gon
 def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     model = small_model()
     with pytest.raises(ResumeError):
-        checkpoint.put_back(model, {**checkpoint.moving(model, learning(model)), "0.bias": torch.zeros(shape)}, learning(model))
+        checkpoint.restore_tensors(model, {**checkpoint.trained_tensors(model, learning(model)), "0.bias": torch.zeros(shape)}, learning(model))
 
 
 def test_weights_that_do_not_move_are_not_asked_of_a_checkpoint() -> None:
     model = small_model()
     model[0].weight.requires_grad = False  # type: ignore[index, union-attr]
-    checkpoint.put_back(model, {name: torch.zeros_like(value) for name, value in checkpoint.moving(model, learning(model)).items()}, learning(model))
+    checkpoint.restore_tensors(model, {name: torch.zeros_like(value) for name, value in checkpoint.trained_tensors(model, learning(model)).items()}, learning(model))
     assert not torch.equal(model[0].weight, torch.zeros_like(model[0].weight))  # type: ignore[index, arg-type]
 
 

@@ -24,7 +24,7 @@ from hubtune.testing import checks
 from hubtune.training import memory_search
 from hubtune.training.context import TrainingContext
 from hubtune.training.loop import Loop
-from hubtune.training.memory_search import Rung, bytes_of, growth, ladder, largest_that_fits
+from hubtune.training.memory_search import Rung, estimate_bytes, growth_factor, ladder, largest_that_fits
 
 ROWS = [{"text": "good " * (1 + n % 9) if n % 2 else "bad " * (2 + n % 7), "label": "yes" if n % 2 else "no"} for n in range(40)]
 SET = {"train.epochs": 2.0, "train.batch_size": 8, "train.precision": "fp32", "train.verify": False, "train.keep": "last"}
@@ -61,7 +61,7 @@ def weights_of(made: TrainingContext, searched: bool) -> dict[str, torch.Tensor]
     with closing(Loop(made, Callbacks())) as loop:
         if searched:
             memory_search.search(loop.state, loop.accumulation)
-            made.compute, loop.accumulation.cutter.limit = plan, plan.limit
+            made.compute, loop.accumulation.batcher.limit = plan, plan.limit
         loop.run()
     return {name: value.clone() for name, value in made.model.state_dict().items()}
 
@@ -100,7 +100,7 @@ def test_generators_statistics_and_gradients_are_as_they_were(tmp_path: Path) ->
 
 def test_the_phase_that_trains_the_most_weights_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     phases = []
-    monkeypatch.setattr(memory_search.MemorySearch, "set_limits", lambda self: phases.append(self.state.phases.largest(self.state.module)))
+    monkeypatch.setattr(memory_search.MemorySearch, "set_limits", lambda self: phases.append(self.state.phases.largest_phase(self.state.module)))
     with closing(Loop(make_context(tmp_path, strategy=TopFirst()), Callbacks())) as loop:
         memory_search.search(loop.state, loop.accumulation)
     assert phases == [1]
@@ -168,7 +168,7 @@ def test_a_run_that_cannot_hold_one_row_any_more_recomputes_from_there_also_when
     roomy = weights_of(made("roomy", Numbers()), searched=False)
     with closing(Loop(made("hungry", Hungry()), Callbacks())) as loop:
         while not loop.context.compute.recompute:
-            loop.one_step()
+            loop.train_step()
         assert loop.progress.step < loop.steps
         loop.save()
     again = made("hungry", Hungry())
@@ -245,7 +245,7 @@ def test_the_ladder_ends_with_the_largest_micro_batch_that_a_run_may_meet(limit:
     tokens = [count * size for count, size in found]
     assert tokens == sorted(set(tokens))
     dense = ladder(np.arange(5, 129), limit, most)
-    assert all(growth(one, other) <= 4 for one, other in pairwise(dense))
+    assert all(growth_factor(one, other) <= 4 for one, other in pairwise(dense))
 
 
 def machine(fixed: int, token: int, square: int) -> Callable[[Rung], int]:
@@ -271,16 +271,16 @@ def test_nothing_is_tried_that_does_not_fit_and_what_fits_is_found(square: int, 
     assert true(fits) <= room
     if fits != rungs[-1]:  # at most one rung is given away to caution
         after = rungs[min(len(rungs) - 1, rungs.index(fits) + 2)]
-        assert true(after) > room or 500 + (true(fits) - 500) * growth(fits, after) > room
+        assert true(after) > room or 500 + (true(fits) - 500) * growth_factor(fits, after) > room
 
 
 @pytest.mark.parametrize("rung", [(1, 128), (3, 61), (16, 128)])
 def test_what_a_micro_batch_will_use_is_on_the_line_through_those_that_were_tried(rung: Rung) -> None:
     true = machine(700, 10, 0)
     two = [(tried, true(tried)) for tried in ((1, 5), (2, 17))]
-    assert bytes_of(rung, two) == bytes_of(rung, two[1:], fixed=700) == true(rung)
-    assert bytes_of(rung, [], fixed=700) == 700
-    assert bytes_of((1, 1), two) == true((2, 17))  # memory that was held once is not less
+    assert estimate_bytes(rung, two) == estimate_bytes(rung, two[1:], fixed=700) == true(rung)
+    assert estimate_bytes(rung, [], fixed=700) == 700
+    assert estimate_bytes((1, 1), two) == true((2, 17))  # memory that was held once is not less
 
 
 def test_with_plenty_of_memory_one_try_is_enough() -> None:

@@ -46,12 +46,12 @@ def test_without_the_library_the_run_is_refused_and_says_what_to_install(monkeyp
 def test_it_needs_a_gpu_and_a_strategy_without_its_own(library: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RecipeError, match="needs an NVIDIA GPU"):
-        optimizers.refuse("adamw-8bit", Plain())
+        optimizers.check_available("adamw-8bit", Plain())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    optimizers.refuse("adamw-8bit", Plain())
+    optimizers.check_available("adamw-8bit", Plain())
     with pytest.raises(RecipeError, match="'plain' has an optimizer of its own"):
-        optimizers.refuse("adamw-8bit", Own())
-    optimizers.refuse("adamw", Own())
+        optimizers.check_available("adamw-8bit", Own())
+    optimizers.check_available("adamw", Own())
 
 
 def test_it_takes_the_place_of_the_strategys(library: None, tmp_path: Path) -> None:

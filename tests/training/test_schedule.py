@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from hubtune.recipe import TrainConfig
-from hubtune.training.schedule import boundaries, rate, steps_in, validates
+from hubtune.training.schedule import count_steps, is_validation_step, phase_ends, rate
 
 SCHEDULES = ("linear", "cosine", "constant")
 
@@ -18,13 +18,13 @@ SCHEDULES = ("linear", "cosine", "constant")
     (TrainConfig(epochs=2, batch_size=64), 3, (1, 2)), (TrainConfig(max_steps=50, batch_size=10), 100, (10, 50)),
 ])
 def test_steps_of_an_epoch_and_in_all(settings: TrainConfig, rows: int, wanted: tuple[int, int]) -> None:
-    assert steps_in(settings, rows) == wanted
+    assert count_steps(settings, rows) == wanted
 
 
 @pytest.mark.parametrize("settings", [TrainConfig(epochs=3), TrainConfig(batch_size=8)])
 def test_settings_with_something_open_have_no_steps(settings: TrainConfig) -> None:
     with pytest.raises(ValueError, match="left open"):
-        steps_in(settings, 100)
+        count_steps(settings, 100)
 
 
 @pytest.mark.parametrize(("schedule", "warmup", "steps"), list(itertools.product(
@@ -61,7 +61,7 @@ def test_where_the_rates_end() -> None:
 @pytest.mark.parametrize(("times", "an_epoch"), list(itertools.product((None, 1, 2, 3, 5), (1, 2, 3, 7, 10))))
 def test_validations_are_even_in_every_epoch_and_come_at_the_end(times: int | None, an_epoch: int) -> None:
     settings, steps = TrainConfig(evals_per_epoch=times), 3 * an_epoch + 1
-    when = [step for step in range(1, steps + 1) if validates(settings, step, an_epoch, steps)]
+    when = [step for step in range(1, steps + 1) if is_validation_step(settings, step, an_epoch, steps)]
     assert steps in when
     for epoch in range(3):
         own = [step - epoch * an_epoch for step in when if epoch * an_epoch < step <= (epoch + 1) * an_epoch]
@@ -72,19 +72,19 @@ def test_validations_are_even_in_every_epoch_and_come_at_the_end(times: int | No
 
 
 def test_a_run_shorter_than_an_epoch_is_validated_once() -> None:
-    assert [step for step in range(1, 5) if validates(TrainConfig(), step, 10, 4)] == [4]
+    assert [step for step in range(1, 5) if is_validation_step(TrainConfig(), step, 10, 4)] == [4]
 
 
 def test_phases_end_where_their_shares_say() -> None:
-    assert boundaries([1.0], 10) == (10,)
-    assert boundaries([0.3, 0.7], 10) == (3, 10)
-    assert boundaries([1.0, 1.0, 2.0], 8) == (2, 4, 8)
+    assert phase_ends([1.0], 10) == (10,)
+    assert phase_ends([0.3, 0.7], 10) == (3, 10)
+    assert phase_ends([1.0, 1.0, 2.0], 8) == (2, 4, 8)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 100])
 @pytest.mark.parametrize("shares", [[1.0], [0.001, 0.999], [0.2, 0.3, 0.5], [0.01, 0.01, 0.98]])
 def test_every_phase_has_a_step_where_there_are_enough(shares: list[float], steps: int) -> None:
-    ends = boundaries(shares, steps)
+    ends = phase_ends(shares, steps)
     assert ends[-1] == steps
     assert list(ends) == sorted(ends)
     if steps >= len(shares):

@@ -221,13 +221,7 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
             raise RecipeError(f"no table [{name}].{near} Tables: {listing(TABLES)}.", where=where)
         if not isinstance(table, Mapping):
             raise RecipeError(f"[{name}] must be a table of keys, not {table!r}.", where=where)
-    limit = tables.get("data", {}).get("limit")
-    if limit is not None and (not isinstance(limit, int) or limit < 4):
-        raise RecipeError(f"data.limit must be a whole number from 4, not {limit!r}.", where=where)
-    buffer = tables.get("data", {}).get("buffer", 1)
-    if not isinstance(buffer, int) or buffer < 1:
-        raise RecipeError(f"data.buffer must be a whole number from 1, not {buffer!r}.",
-                          where=where)
+    data = build_data(dict(tables.get("data", {})), where)
     task = dict(tables.get("task", {}))
     strategy = dict(tables.get("strategy", {}))
     model = dict(tables.get("model", {}))
@@ -248,22 +242,32 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
     if strange:
         raise RecipeError(f"no key model.{min(strange)}; [model] has: id.", where=where,
                           hint='Give a revision within the id: id = "org/name@revision"')
-    data = dict(tables.get("data", {}))
+    return Recipe(
+        task=PluginChoice(str(task.pop("name")), task),
+        strategy=PluginChoice(str(strategy.pop("name", "full")), strategy),
+        loss=PluginChoice(str(loss.pop("name")), loss) if loss else None,
+        model=str(model["id"]),
+        data=data,
+        train=check_ranges(fill(TrainConfig, dict(tables.get("train", {})), "train", where), where),
+        publish=fill(PublishConfig, dict(tables.get("publish", {})), "publish", where),
+    )
+
+
+def build_data(data: dict[str, Any], where: str | None) -> DataConfig:
+    """Build the settings of `[data]`; its keys without a meaning of their own name columns."""
+    limit, buffer = data.get("limit"), data.get("buffer", 1)
+    if limit is not None and (not isinstance(limit, int) or limit < 4):
+        raise RecipeError(f"data.limit must be a whole number from 4, not {limit!r}.", where=where)
+    if not isinstance(buffer, int) or buffer < 1:
+        raise RecipeError(f"data.buffer must be a whole number from 1, not {buffer!r}.",
+                          where=where)
     known = {item.name for item in dataclasses.fields(DataConfig)} - {"columns"}
     columns = {role: data.pop(role) for role in list(data) if role not in known}
     for role, column in columns.items():
         if not isinstance(column, str):
             raise RecipeError(f"data.{role} must be the name of a column, not {column!r}.",
                               where=where)
-    return Recipe(
-        task=PluginChoice(str(task.pop("name")), task),
-        strategy=PluginChoice(str(strategy.pop("name", "full")), strategy),
-        loss=PluginChoice(str(loss.pop("name")), loss) if loss else None,
-        model=str(model["id"]),
-        data=dataclasses.replace(fill(DataConfig, data, "data", where), columns=columns),
-        train=check_ranges(fill(TrainConfig, dict(tables.get("train", {})), "train", where), where),
-        publish=fill(PublishConfig, dict(tables.get("publish", {})), "publish", where),
-    )
+    return dataclasses.replace(fill(DataConfig, data, "data", where), columns=columns)
 
 
 def check_ranges(train: TrainConfig, where: str | None) -> TrainConfig:

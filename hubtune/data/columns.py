@@ -156,7 +156,7 @@ def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: boo
             )
 
 
-def with_added_columns(rows: Any, task: Task[Any]) -> Any:
+def add_task_columns(rows: Any, task: Task[Any]) -> Any:
     """Add the columns that a task computes from all rows, replacing those of the same role."""
     if not task.added_columns:
         return rows

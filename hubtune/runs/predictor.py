@@ -13,7 +13,7 @@ from hubtune.callbacks import Callbacks
 from hubtune.contract import Base, GenerativeTask, Prediction, Strategy, Task, registry
 from hubtune.contract.validation import checked
 from hubtune.data import splits
-from hubtune.data.columns import with_added_columns
+from hubtune.data.columns import add_task_columns
 from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record, require_safetensors
@@ -196,7 +196,7 @@ class Model:
         columns = {**self._record.get("columns", {}), **(columns or {})}
         found = splits.evaluation_split(data, split, self.task.columns, columns, needs_labels=True)
         name, rows = next(iter(found.splits.items()))
-        rows = with_added_columns(rows, self.task)
+        rows = add_task_columns(rows, self.task)
         is_same_data = self._record.get("data") == found.fingerprint[:16]
         if name in ("train", found.name) and is_same_data:
             callbacks.on_warning("the model was trained on these rows: scores will be optimistic.")

@@ -13,7 +13,7 @@ from hubtune.callbacks import Callbacks
 from hubtune.contract import Base, ReferenceTask, Rows, Task
 from hubtune.contract.validation import checked
 from hubtune.data import encoding, splits
-from hubtune.data.columns import with_added_columns
+from hubtune.data.columns import add_task_columns
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.row_batches import BatchedRows
 from hubtune.data.sources import DataSplits
@@ -62,7 +62,7 @@ def load_data(
     data = splits.training_splits(
         data, recipe.data, task.columns, recipe.train.seed, callbacks.on_warning)
     data = replace(data, splits={
-        split: with_added_columns(found, task) for split, found in data.splits.items()})
+        split: add_task_columns(found, task) for split, found in data.splits.items()})
     counts = ", ".join(f"{len(found)} {split}" for split, found in data.splits.items())
     callbacks.on_info(f"rows: {counts}")
     return data, dataset_info

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 
 from hubtune.acceleration import recomputation
 from hubtune.acceleration.interface import Accelerators, BatchRows
@@ -20,8 +19,9 @@ from hubtune.data.batching import batches_of_rank
 from hubtune.devices import device, processes
 from hubtune.errors import TrainingError
 from hubtune.evaluation import model_checks
-from hubtune.evaluation.batches import make_batch, to_device
+from hubtune.evaluation.batches import make_batch
 from hubtune.models import compat
+from hubtune.training.grad_cache import GradCache
 from hubtune.training.steps import MicroBatcher
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ class Accumulation:
         self.context, self.accelerator, self.scaler = context, accelerator, scaler
         self.accelerators = accelerators or Accelerators()
         self.batcher = MicroBatcher(context)
-        self.contrastive = context.task if isinstance(context.task, ContrastiveTask) else None
+        self.grad_cache: GradCache | None = None
+        if isinstance(context.task, ContrastiveTask):
+            self.grad_cache = GradCache(self, context.task)
         if recomputation.is_enabled(context.model):
             # The strategy asked for it: dropout must be that of the forward pass.
             recomputation.enable(context.model)
@@ -134,18 +136,17 @@ class Accumulation:
                 counts[name] += part.weight * count
         counts = self.sum_over_devices(counts)
         several = len(parts) > 1 or self.accelerator.num_processes > 1
-        caches = None
-        if self.contrastive and several:
-            caches = self.compute_cache(model, step, parts, self.contrastive)
+        cached = None
+        if self.grad_cache and several:
+            cached = self.grad_cache.compute(model, step, parts)
         means: dict[str, float] = defaultdict(float)
 
         def backward(position: int) -> Callable[[], None]:
             part = parts[position]
-            if caches is None or self.contrastive is None:
+            if cached is None or self.grad_cache is None:
                 objective = self.objective_of(model, step, part, counts, len(micro_batches), means)
             else:
-                gradient = caches[1][position]
-                objective = self.cached_objective(model, step, part, gradient, self.contrastive)
+                objective = self.grad_cache.objective(model, step, part, cached[1][position])
             if position == len(parts) - 1:
                 objective = objective + self.regularization(model, means)
             # DDP averages gradients over devices; this undoes it.
@@ -159,8 +160,8 @@ class Accumulation:
         # Processes wait for each other in it: agreed on before.
         with self.accelerator.trigger_sync_in_backward(model):
             last()
-        if caches is not None:
-            means["loss"] += caches[0] / self.accelerator.num_processes  # each has found the same
+        if cached is not None:
+            means["loss"] += cached[0] / self.accelerator.num_processes  # each has found the same
         return self.sum_over_devices(means)
 
     @contextlib.contextmanager
@@ -231,54 +232,6 @@ class Accumulation:
             objective = objective + term.weight * part.weight * share_of
             means[term.name] += part.weight * float(share_of.detach())
         return objective
-
-    def embed_micro_batch(self, model: Module, step: int, part: MicroBatch,
-                          task: ContrastiveTask[Any]) -> Tensor:
-        """Return the embeddings of a micro-batch for a loss over the whole step."""
-        with self.forward_context(step, part):
-            return checked(task, "embed", task.embed(task.forward(model, part.batch), part.batch))
-
-    def compute_cache(self, model: Module, step: int, parts: list[MicroBatch],
-                      task: ContrastiveTask[Any]) -> tuple[float, list[Tensor]]:
-        """Return the mean loss over the step, and its gradient by each micro-batch's embeddings.
-
-        GradCache (Gao et al., arXiv:2101.06983).
-        """
-        with self.agree_on_memory(), torch.no_grad():
-            found = [self.embed_micro_batch(model, step, part, task).detach() for part in parts]
-        own = [(part.index, values, part.batch) for part, values in zip(parts, found, strict=True)]
-        counted = [entry for entry, part in zip(own, parts, strict=True) if part.weight]
-        every = self.gather_embeddings(counted)
-        together = torch.cat([found for _, found, _ in every]).requires_grad_()
-        with device.autocast(self.context.compute):
-            loss = task.contrastive_loss(together, [batch for _, _, batch in every])
-            loss = checked(task, "contrastive_loss", loss)
-        count = sum(batch.counts[loss.name] for _, _, batch in every) or 1.0
-        mean = loss.weight * loss.total / count
-        (gradient,) = torch.autograd.grad(mean, together)
-        gradients = torch.split(gradient, [len(values) for _, values, _ in every])
-        by_index = dict(zip([index for index, _, _ in every], gradients, strict=True))
-        return float(mean.detach()), [
-            by_index[index] if index in by_index else torch.zeros_like(values)
-            for index, values, _ in own]
-
-    def gather_embeddings(self, own: list[tuple[int, Tensor,
-                                                Batch]]) -> list[tuple[int, Tensor, Batch]]:
-        """Gather the embeddings and batches of all devices, in the order of the step."""
-        if self.accelerator.num_processes == 1:
-            return own
-        place = self.accelerator.device
-        every = gather_object([
-            (index, found.cpu(), replace(batch, inputs={}, targets=to_device(batch.targets, "cpu")))
-            for index, found, batch in own
-        ])
-        return [(index, found.to(place), replace(batch, targets=to_device(batch.targets, place)))
-                for index, found, batch in sorted(every, key=lambda entry: int(entry[0]))]
-
-    def cached_objective(self, model: Module, step: int, part: MicroBatch, gradient: Tensor,
-                         task: ContrastiveTask[Any]) -> Any:
-        """Return a scalar whose gradient by the embeddings is the cached one."""
-        return (self.embed_micro_batch(model, step, part, task) * gradient).sum()
 
     def regularization(self, model: Module, means: dict[str, float]) -> Any:
         """Return the strategy's regularization, once per step."""

@@ -202,7 +202,7 @@ def test_only_models_names_the_auto_classes() -> None:
 
 
 def test_only_these_touch_accelerate() -> None:
-    allowed = ("training/loop", "training/state", "training/accumulation", "training/checkpoint", "evaluation/model_checks",
+    allowed = ("training/state", "training/accumulation", "training/grad_cache", "training/checkpoint", "evaluation/model_checks",
                "evaluation/inference", "devices/processes", "guest")
     assert importers("accelerate", [*core_files(), *plugin_files()]) <= {f"hubtune/{name}.py" for name in allowed}
 

@@ -207,14 +207,14 @@ def test_negatives_are_found_before_training_and_for_rows_that_are_evaluated(tin
 def test_rows_with_found_negatives_cannot_be_streamed():
     from datasets import Dataset
 
-    from hubtune.data.columns import with_added_columns
+    from hubtune.data.columns import add_task_columns
     from hubtune.data.streaming import Stream
 
     task = Reranking(RerankingOptions(hard_negatives="model"))
     with pytest.raises(hubtune.HubtuneError, match="cannot be streamed"):
-        with_added_columns(object.__new__(Stream), task)
+        add_task_columns(object.__new__(Stream), task)
     rows = Dataset.from_list([{"query": "a", "positive": "b"}])
-    assert with_added_columns(rows, Reranking()) is rows
+    assert add_task_columns(rows, Reranking()) is rows
 
 
 # ------------------------------------------------------------------------------------------- what other libraries load

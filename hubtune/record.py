@@ -16,49 +16,56 @@ from hubtune.errors import RecipeError, ResumeError
 from hubtune.other_names import RENAMED, RENAMED_VALUES
 from hubtune.recipe import Recipe
 
+LOCK = ".lock"
+"""The file in a run's folder that is locked while a process works on the run."""
 RECORD = "hubtune.json"
 """The file beside the weights with the task, its options and facts."""
 PACKAGES = ("hubtune", "torch", "transformers", "accelerate", "huggingface-hub", "datasets", "peft",
             "safetensors")
 
 
-def new_folder(
-    made: Recipe, out: str | Path | None, overwrite: bool, look_only: bool = False
-) -> Path:
-    """Return the folder of a new run.
+def choose_folder(made: Recipe, out: str | Path | None) -> Path:
+    """Return the folder of a new run: `out`, or the next that is free under `runs`."""
+    if out is not None:
+        return Path(out)
+    model = made.model.partition("@")[0].rstrip("/").split("/")[-1]
+    name = f"{made.task.name}-{model}-{made.strategy.name}"
+    number = next(n for n in range(1, 10**6) if not Path("runs", f"{name}-{n}").exists())
+    return Path("runs", f"{name}-{number}")
+
+
+def clear_folder(folder: Path, overwrite: bool, look_only: bool = False) -> None:
+    """Refuse the folder of a new run that is not empty, or delete the run that it holds.
 
     Args:
-        overwrite: empty the folder if it holds a run.
+        overwrite: delete the run in it.
         look_only: delete nothing.
 
     Raises:
         RecipeError: the folder is not empty, or holds no run.
     """
-    if out is None:
-        model = made.model.partition("@")[0].rstrip("/").split("/")[-1]
-        name = f"{made.task.name}-{model}-{made.strategy.name}"
-        number = next(n for n in range(1, 10**6) if not Path("runs", f"{name}-{n}").exists())
-        return Path("runs", f"{name}-{number}")
-    folder = Path(out)
     if folder.is_file():
-        raise RecipeError(f"'{out}' is a file; --out must name a folder.")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return folder
-    is_run = (folder / "run.json").is_file()
+        raise RecipeError(f"'{folder}' is a file; --out must name a folder.")
+    names = {path.name for path in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
+    if not names:
+        return
+    # Between recipe.toml and run.json, a run may have been killed.
+    is_run = "run.json" in names or all(
+        name == "recipe.toml" or name.startswith(".run.json.") for name in names)
     if not overwrite:
-        unfinished = is_run and read_record(folder)["state"] == "started"
+        unfinished = "run.json" in names and read_record(folder)["state"] == "started"
+        resume = f"Resume it: hubtune train --resume {shlex.quote(str(folder))}\n" if "run.json" in names else ""
         raise RecipeError(
-            f"the folder '{out}' is not empty"
+            f"the folder '{folder}' is not empty"
             + (": it holds a run that stopped." if unfinished else "."),
-            hint=f"Resume it: hubtune train --resume {shlex.quote(str(out))}\nReplace it: the same "
-            "command with --overwrite\nOr choose another --out.",
+            hint=f"{resume}Replace it: the same command with --overwrite\nOr choose another --out.",
         )
     if not is_run:
-        raise RecipeError(f"'{out}' has no run.json, so --overwrite does not delete it.",
+        raise RecipeError(f"'{folder}' has no run.json, so --overwrite does not delete it.",
                           hint="Choose another --out.")
-    if not look_only:
-        shutil.rmtree(folder)
-    return folder
+    for name in () if look_only else sorted(names):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from hubtune.files import file_sha256
 from hubtune.hub import card
 from hubtune.hub.origin import fetch, local_origin, read_run_record
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
-from hubtune.record import new_folder, read_record, versions, write_record
-from hubtune.runs import main_process_first, preparation
+from hubtune.record import choose_folder, clear_folder, read_record, versions, write_record
+from hubtune.runs import main_process_first, preparation, run_lock
 from hubtune.runs.predictor import Model
 
 if TYPE_CHECKING:
@@ -38,18 +38,20 @@ def train(
     if not processes.is_first():
         prepared = main_process_first.follow(recipe, source)
         return run_follower(Path(out or "runs"), prepared, {}, resume=False)
-    callbacks = callbacks or Callbacks()
-    folder = new_folder(recipe, out, overwrite)
-    prepared, described = main_process_first.prepare(recipe, callbacks, source)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.toml").write_text(recipe.as_toml(), encoding="utf-8")
-    record = {
-        "name": folder.resolve().name, "state": "started", "contract": CONTRACT,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions(), **described,
-    }
-    write_record(folder, record)
-    return complete(folder, recipe, prepared, record, callbacks, resume=False)
+    folder, callbacks = choose_folder(recipe, out), callbacks or Callbacks()
+    if folder.is_file():
+        clear_folder(folder, overwrite)  # which refuses it
+    with run_lock.hold(folder):
+        clear_folder(folder, overwrite)
+        prepared, described = main_process_first.prepare(recipe, callbacks, source)
+        (folder / "recipe.toml").write_text(recipe.as_toml(), encoding="utf-8")
+        record = {
+            "name": folder.resolve().name, "state": "started", "contract": CONTRACT,
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": versions(), **described,
+        }
+        write_record(folder, record)
+        return complete(folder, recipe, prepared, record, callbacks, resume=False)
 
 
 def resume(
@@ -68,8 +70,9 @@ def resume(
     if not processes.is_first():
         prepared = main_process_first.follow(recipe, source, record)
         return run_follower(folder, prepared, record, resume=has_begun)
-    prepared, _ = main_process_first.prepare(recipe, callbacks, source, record)
-    return complete(folder, recipe, prepared, record, callbacks, resume=has_begun)
+    with run_lock.hold(folder):
+        prepared, _ = main_process_first.prepare(recipe, callbacks, source, record)
+        return complete(folder, recipe, prepared, record, callbacks, resume=has_begun)
 
 
 def check(
@@ -77,7 +80,7 @@ def check(
     callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Do all that `train` does before it fetches weights; returns what `run.json` would hold."""
-    new_folder(recipe, out, overwrite, look_only=True)
+    clear_folder(choose_folder(recipe, out), overwrite, look_only=True)
     return preparation.prepare(recipe, callbacks or Callbacks(), source)[1]
 
 
@@ -86,7 +89,7 @@ def plan(
     callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Estimate the cost of `train` from some of its steps, and forget these."""
-    new_folder(recipe, out, overwrite, look_only=True)
+    clear_folder(choose_folder(recipe, out), overwrite, look_only=True)
     prepared, _ = preparation.prepare(recipe, callbacks or Callbacks(), source)
     from hubtune.runs import cost  # with torch and accelerate, only for a recipe that is right
 

@@ -1,0 +1,41 @@
+"""One process trains or resumes a run at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hubtune.errors import BusyError, RecipeError
+from hubtune.record import LOCK
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Make the folder of a run, and keep other processes from it; a folder that stays empty is deleted.
+
+    The system frees the lock of a process that is killed.
+
+    Raises:
+        BusyError: another process trains or resumes the run.
+        RecipeError: the folder cannot be made or written.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise BusyError(f"another process is working on the run '{folder}'.",
+                        hint="Wait until it ends, or choose another folder with --out.") from None
+    except OSError as error:
+        raise RecipeError(f"the folder '{folder}' cannot be written: {error.strerror}.",
+                          hint="Choose another folder with --out.") from error
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+        with contextlib.suppress(OSError):  # not empty, or gone
+            folder.rmdir()

@@ -1,4 +1,5 @@
-"""A strategy under watch in the real engine: what was frozen, what learned, and whether each stayed or moved."""
+"""Record a strategy in the real engine: which weights are frozen, which learn, and which of them
+moved."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class Declined(ModelError):
-    """What `prepare` says of a model that the strategy cannot be used with, as only its weights show."""
+    """Error of `prepare` for a model that the strategy cannot be used with, as only its weights
+    show."""
 
 
 @dataclass
@@ -52,8 +54,13 @@ class Watched:
         strategy, watched = self.strategy, self
         prepare, groups = strategy.prepare, strategy.param_groups
 
-        def seen_prepare(model: Module, newly_initialized: frozenset[str], task: Any, plan: Any) -> Module:
-            before = {name: (parameter, parameter.detach().clone()) for name, parameter in model.named_parameters()}
+        def record_prepare(
+            model: Module, newly_initialized: frozenset[str], task: Any, plan: Any
+        ) -> Module:
+            before = {
+                name: (parameter, parameter.detach().clone())
+                for name, parameter in model.named_parameters()
+            }
             outputs = watched.outputs(model)
             try:
                 module = checked(strategy, "prepare", prepare(model, newly_initialized, task, plan))
@@ -62,29 +69,34 @@ class Watched:
             old = {id(parameter) for parameter, _ in before.values()}
             watched.module, watched.newly_initialized = module, newly_initialized
             watched.added = any(id(parameter) not in old for parameter in module.parameters())
-            watched.start = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+            watched.start = {
+                name: parameter.detach().clone() for name, parameter in module.named_parameters()
+            }
             changed = changed_parameters(module, before, newly_initialized)
             if changed and not same_outputs(outputs, watched.outputs(module)):
-                watched.faults.append(f"prepare changed the values of {changed[0]}, and the outputs with them")
+                watched.faults.append(
+                    f"prepare changed the values of {changed[0]}, and the outputs with them"
+                )
             return module
 
-        def seen_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
+        def record_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
             made = checked(strategy, "param_groups", groups(model, weight_decay))
-            watched.look_at(model, made)
+            watched.check_groups(model, made)
             return made
 
-        strategy.prepare = seen_prepare  # type: ignore[method-assign]
-        strategy.param_groups = seen_groups  # type: ignore[method-assign]
+        strategy.prepare = record_prepare  # type: ignore[method-assign]
+        strategy.param_groups = record_groups  # type: ignore[method-assign]
 
-    def look_at(self, model: Module, groups: list[dict[str, Any]]) -> None:
-        """Every trainable parameter is in exactly one group."""
+    def check_groups(self, model: Module, groups: list[dict[str, Any]]) -> None:
+        """Note parameters that are in no group, in two, or in one although they are frozen."""
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
         grouped = [id(parameter) for group in groups for parameter in group["params"]]
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and name not in self.hooked:
                 self.hooked.add(name)
-                parameter.register_hook(partial(self.note_gradient, name))  # type: ignore[no-untyped-call]
+                note = partial(self.note_gradient, name)
+                parameter.register_hook(note)  # type: ignore[no-untyped-call]
         self.rated = self.rated or any(group.get("rate", 1.0) != 1.0 for group in groups)
         twice = sorted(names.get(key, "?") for key in set(grouped) if grouped.count(key) > 1)
         left = sorted(names[key] for key in trainable - set(grouped))
@@ -99,17 +111,39 @@ class Watched:
         import torch
 
         ensure(self.module is not None, "`prepare` was never called.", "the engine")
-        ensure(not self.faults, f"{self.faults[:1]}", "`prepare`, `start_phase` and `param_groups`: each trainable parameter in one group")
+        ensure(
+            not self.faults,
+            f"{self.faults[:1]}",
+            "`prepare`, `start_phase` and `param_groups`: each trainable parameter in one group",
+        )
         ensure(self.learned, "nothing learns.", "`prepare` and `start_phase`: requires_grad")
         now = dict(self.module.named_parameters())  # type: ignore[union-attr]
-        ensure(now.keys() == self.start.keys(), "parameters came or went while it trained.", "`after_step`, `start_phase`")
-        moved = {name for name, parameter in now.items() if not torch.equal(parameter, self.start[name])}
+        ensure(
+            now.keys() == self.start.keys(),
+            "parameters came or went while it trained.",
+            "`after_step`, `start_phase`",
+        )
+        moved = {
+            name for name, parameter in now.items() if not torch.equal(parameter, self.start[name])
+        }
         frozen = sorted(moved - self.learned)
-        ensure(not frozen, f"{len(frozen)} frozen weights changed, such as {frozen[:1]}.", "`start_phase`, `after_step`")
+        ensure(
+            not frozen,
+            f"{len(frozen)} frozen weights changed, such as {frozen[:1]}.",
+            "`start_phase`, `after_step`",
+        )
         broken = sorted(name for name in self.learned if not bool(torch.isfinite(now[name]).all()))
-        ensure(not broken, f"weights are no longer finite: {broken[:2]}.", "the learning rate in `defaults`, `after_step`")
+        ensure(
+            not broken,
+            f"weights are no longer finite: {broken[:2]}.",
+            "the learning rate in `defaults`, `after_step`",
+        )
         still = sorted((self.reached & self.learned) - moved)
-        ensure(not still, f"weights with a gradient did not move: {still[:2]}.", "`param_groups`: a learning rate of 0?")
+        ensure(
+            not still,
+            f"weights with a gradient did not move: {still[:2]}.",
+            "`param_groups`: a learning rate of 0?",
+        )
         ensure(moved, "no weight moved at all.", "`param_groups`, `optimizer`")
         for name in sorted(self.newly_initialized):
             standing = [inside for inside in now if holds(inside, name)]
@@ -117,9 +151,17 @@ class Watched:
                    f"the fresh weight {name} does not learn: it would stay random.",
                    "`prepare`: `newly_initialized` names what makes the head")
             ensure(standing, f"the fresh weight {name} is gone from the model.", "`prepare`")
-        heads = [inside for inside in self.learned for name in self.newly_initialized if holds(inside, name)]
-        ensure(not self.newly_initialized or any(inside in moved for inside in heads), "no fresh weight moved.", "`prepare`, `param_groups`")
-
+        heads = [
+            inside
+            for inside in self.learned
+            for name in self.newly_initialized
+            if holds(inside, name)
+        ]
+        ensure(
+            not self.newly_initialized or any(inside in moved for inside in heads),
+            "no fresh weight moved.",
+            "`prepare`, `param_groups`",
+        )
 
     def note_gradient(self, name: str, gradient: Tensor) -> None:
         """Note a parameter that a gradient other than zero reached."""
@@ -127,47 +169,69 @@ class Watched:
             self.reached.add(name)
 
     def differs(self) -> bool:
-        """Tell if the strategy does something that the plain class does not: it freezes, adds, or has its own steps."""
+        """Tell if the strategy does something that the plain class does not: it freezes, adds, or
+        has its own steps."""
         strategy = self.strategy
-        own = isinstance(strategy, StepStrategy | OptimizerStrategy) or bool(strategy.from_pretrained_kwargs())
-        return own or self.rated or len(strategy.phases()) > 1 or self.added or self.learned != set(self.start)
+        own = isinstance(strategy, StepStrategy | OptimizerStrategy) or bool(
+            strategy.from_pretrained_kwargs()
+        )
+        return (
+            own
+            or self.rated
+            or len(strategy.phases()) > 1
+            or self.added
+            or self.learned != set(self.start)
+        )
 
 
 def changed_parameters(
     module: Module, before: dict[str, tuple[Parameter, Tensor]], newly_initialized: frozenset[str]
 ) -> list[str]:
-    """Return the names of pretrained parameters that have other values than before, or were replaced.
+    """Return the names of pretrained parameters that have other values than before, or were
+    replaced.
 
     Args:
         before: Every parameter of the pretrained model with a copy of its values.
     """
     left = {id(parameter) for parameter in module.parameters()}
     return [
-        name for name, (parameter, values) in before.items() if name not in newly_initialized
-        and (id(parameter) not in left or parameter.shape != values.shape or not bool((parameter == values).all()))
+        name
+        for name, (parameter, values) in before.items()
+        if name not in newly_initialized
+        and (
+            id(parameter) not in left
+            or parameter.shape != values.shape
+            or not bool((parameter == values).all())
+        )
     ]
 
 
 def same_outputs(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
-    """Return whether two models compute the same, as they do where a method moves a part of a weight into its adapter
-    (PiSSA, OLoRA, LoRA-GA, OSF). Without outputs that can be compared they do not."""
+    """Return whether two models compute the same, as they do where a method moves a part of a
+    weight into its adapter (PiSSA, OLoRA, LoRA-GA, OSF). Without outputs that can be compared they
+    do not."""
     from hubtune.evaluation.verification import TOLERANCE
 
     return before.keys() == after.keys() != set() and all(
         value.shape == after[name].shape
-        and float((value - after[name]).abs().max()) <= TOLERANCE * max(1.0, float(value.abs().max()))
-        for name, value in before.items())
+        and float((value - after[name]).abs().max())
+        <= TOLERANCE * max(1.0, float(value.abs().max()))
+        for name, value in before.items()
+    )
 
 
 def holds(name: str, other: str) -> bool:
-    """Whether a parameter of a wrapped model is the one of this name: its parts in their order, perhaps with others between."""
+    """Return whether a parameter of a wrapped model is the one of this name: its parts in order,
+    others between."""
     parts = iter(name.split("."))
-    return name.rpartition(".")[2] == other.rpartition(".")[2] and all(part in parts for part in other.split("."))
+    return name.rpartition(".")[2] == other.rpartition(".")[2] and all(
+        part in parts for part in other.split(".")
+    )
 
 
 @dataclass
 class Learnt:
-    """A finished training of the kit."""
+    """Finished training of the kit."""
 
     watched: Watched
     outcome: Outcome
@@ -189,24 +253,50 @@ def learn(bench: Bench, strategy: Strategy[Any], steps: int, folder: Path, rows:
     def outputs(model: Module) -> dict[str, Tensor]:
         examples = bench.examples[: 1 if bench.uniform else 4]
         batch = make_batch(model, bench.task, examples, bench.base)
-        inputs = {name: value for name, value in batch.inputs.items() if isinstance(value, torch.Tensor)}
+        inputs = {
+            name: value for name, value in batch.inputs.items() if isinstance(value, torch.Tensor)
+        }
         with evaluation_mode(model):
             return compared_outputs(model(**inputs))
 
     loaded = bench.fresh_model(strategy)
     watched = Watched(strategy, outputs)
     count = sum(parameter.numel() for parameter in loaded.model.parameters())
-    settings = defaults.resolve(TrainConfig(
-        max_steps=steps, batch_size=4, keep="last", early_stopping_patience=0, save_minutes=1e6, precision="fp32", max_grad_norm=0.0, warmup=0.0,
-        schedule="constant",
-    ), strategy.defaults, bench.encoded.rows, count)
+    settings = defaults.resolve(
+        TrainConfig(
+            max_steps=steps,
+            batch_size=4,
+            keep="last",
+            early_stopping_patience=0,
+            save_minutes=1e6,
+            precision="fp32",
+            max_grad_norm=0.0,
+            warmup=0.0,
+            schedule="constant",
+        ),
+        strategy.defaults,
+        bench.encoded.rows,
+        count,
+    )
     compute = device.Compute("cpu", "fp32", 0, 64, 8192, uniform=bench.uniform)
     part = bench.part(rows)
     folder.mkdir(parents=True, exist_ok=True)
-    outcome = loop.fit(TrainingContext(
-        bench.task, strategy, bench.own, loaded.model, loaded.newly_initialized, bench.annotated, part,
-        list(bench.rows[: part.rows]), settings, compute, folder,
-    ), Callbacks())
+    outcome = loop.fit(
+        TrainingContext(
+            bench.task,
+            strategy,
+            bench.own,
+            loaded.model,
+            loaded.newly_initialized,
+            bench.annotated,
+            part,
+            list(bench.rows[: part.rows]),
+            settings,
+            compute,
+            folder,
+        ),
+        Callbacks(),
+    )
     return Learnt(watched, outcome)
 
 

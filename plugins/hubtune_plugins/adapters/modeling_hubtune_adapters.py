@@ -1,21 +1,27 @@
-"""A transformers model with bottleneck adapters (Houlsby et al., arXiv:1902.00751; Pfeiffer et al., arXiv:2005.00247).
+"""A transformers model with bottleneck adapters (Houlsby et al., arXiv:1902.00751; Pfeiffer et al.,
+arXiv:2005.00247).
 
-This file lies beside the weights of models that hubtune tuned, and needs nothing but torch and transformers.
-`config.json` says under `hubtune_adapters` of which class the model is and which of its modules have an adapter.
+This file lies beside the weights of models that hubtune tuned, and needs nothing but torch and
+transformers. `config.json` says under `hubtune_adapters` of which class the model is and which of
+its modules have an adapter.
 """
 
 
 def insert(model, said):
-    """Put an adapter behind each of the modules that `said["layers"]` names: h becomes h + up(act(down(h))).
+    """Put an adapter behind each of the modules that `said["layers"]` names: h becomes h +
+    up(act(down(h))).
 
-    said: {"model": class, "layers": {module: [width, bottleneck]}, "nonlinearity": name, "dropout": probability}.
-    The up projection begins at zero, so that the model begins as it was. Returns the adapters.
+    said: {"model": class, "layers": {module: [width, bottleneck]}, "nonlinearity": name, "dropout":
+    probability}. The up projection begins at zero, so that the model begins as it was. Returns the
+    adapters.
     """
     WithAdapter = layer_with_adapter()
     layers = {name: model.get_submodule(name) for name in said["layers"]}
     made = {name: bottleneck(layers[name], *sizes, said["nonlinearity"], said["dropout"])
             for name, sizes in said["layers"].items()}
-    wrapped = {id(layers[name]): WithAdapter(layers[name], adapter) for name, adapter in made.items()}
+    wrapped = {
+        id(layers[name]): WithAdapter(layers[name], adapter) for name, adapter in made.items()
+    }
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if id(child) in wrapped and not isinstance(parent, WithAdapter):
@@ -24,7 +30,8 @@ def insert(model, said):
 
 
 def bottleneck(layer, width, inner, nonlinearity, dropout):
-    """An adapter for what a layer puts out: from `width` values (of a convolution: channels) to `inner` and back."""
+    """Make an adapter for a layer's outputs: from `width` values (of a convolution: channels) to
+    `inner` and back."""
     from torch import nn
 
     weight = next(layer.parameters())
@@ -37,13 +44,19 @@ def bottleneck(layer, width, inner, nonlinearity, dropout):
     nn.init.zeros_(up.bias)
     activation = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}[nonlinearity]()
     adapter = nn.Sequential()
-    for name, part in {"down": down, "activation": activation, "dropout": nn.Dropout(dropout), "up": up}.items():
+    for name, part in {
+        "down": down,
+        "activation": activation,
+        "dropout": nn.Dropout(dropout),
+        "up": up,
+    }.items():
         adapter.add_module(name, part)
     return adapter
 
 
 def layer_with_adapter():
-    """The class of a layer with an adapter behind it. It is made when it is asked for: importing this file is cheap."""
+    """Make the class of a layer with an adapter behind it, late, so that importing this file is
+    cheap."""
     from torch import nn
 
     class WithAdapter(nn.Module):
@@ -57,7 +70,9 @@ def layer_with_adapter():
                 return (out[0] + self.adapter(out[0]), *out[1:])
             return out + self.adapter(out)
 
-        def __getattr__(self, name):  # what a model asks of its layer, such as the number format of its weight
+        def __getattr__(
+            self, name
+        ):  # what a model asks of its layer, such as the number format of its weight
             try:
                 return super().__getattr__(name)
             except AttributeError:
@@ -67,11 +82,12 @@ def layer_with_adapter():
 
 
 class Adapted:
-    """What `auto_map` names: the model's own class in transformers, with adapters put in before weights are read."""
+    """Stand-in that `auto_map` names for the model's class in transformers, with adapters before
+    weights are read."""
 
     @classmethod
     def of(cls, config):
-        """The class for a configuration."""
+        """Return the class for a configuration."""
         import transformers
 
         said = config.hubtune_adapters
@@ -85,13 +101,17 @@ class Adapted:
 
     @classmethod
     def register_for_auto_class(cls, auto_class=None):
-        """Asked by the `Auto` classes; there is nothing to note."""
+        """Do nothing: the `Auto` classes call this."""
 
     @classmethod
     def from_pretrained(cls, name, *inputs, config, **named):
-        """The model with its weights, as `AutoModel....from_pretrained(..., trust_remote_code=True)` asks for it."""
+        """Load a model, as `AutoModel....from_pretrained(..., trust_remote_code=True)` asks for
+        it."""
         return cls.of(config).from_pretrained(name, *inputs, config=config, **named)
 
     @classmethod
-    def _from_config(cls, config, **named):
-        return cls.of(config)._from_config(config, **named)
+    def _from_config(cls, config, dtype=None, **named):
+        """Make a model with new weights, as `AutoModel....from_config` of transformers asks for it
+        by this name."""
+        model = cls.of(config)(config, **named)
+        return model if dtype is None else model.to(dtype)

@@ -1,4 +1,5 @@
-"""A model that is published with the code that builds it: what is saved, and how its users load it."""
+"""A model that is published with the code that builds it: what is saved, and how its users load
+it."""
 
 from pathlib import Path
 
@@ -7,18 +8,25 @@ from hubtune import Export
 CODE = Path(__file__).with_name("modeling_hubtune_adapters.py")
 
 
-def with_code(model, auto, said):
-    """The model to save, with the code beside it. auto: the `Auto` class that loads it; said: what the code reads of
-    `config.json` to put the adapters in."""
+def export_with_code(model, auto, said):
+    """Export a model with the code that builds it.
+
+    Args:
+        auto: The `Auto` class that loads it.
+        said: Values of `config.json` that the code reads to put the adapters in.
+    """
     return Export(
         root=model, loads_with="code", files={CODE.name: CODE.read_text(encoding="utf-8")},
         config={"auto_map": {auto: f"{CODE.stem}.Adapted"}, "hubtune_adapters": said},
     )
 
 
-def trusting(snippet, repo):
-    """A snippet that loads the model, at a commit whose code the user has read."""
+def trust_code(snippet, repo):
+    """Make a snippet load the model at a commit whose code the user has read."""
     trusted = f'"{repo}", revision=COMMIT, trust_remote_code=True'
     text = snippet.replace(f'from_pretrained("{repo}"', f"from_pretrained({trusted}")
-    return ("# This model comes with code. Read it, and name the commit that you have read: the full hash.\n"
-            'COMMIT = "..."\n' + text.replace(f'model="{repo}"', f"model={trusted}"))
+    return (
+        "# This model comes with code. Read it, and name the commit that you have read: "
+        "the full hash.\n"
+        'COMMIT = "..."\n' + text.replace(f'model="{repo}"', f"model={trusted}")
+    )

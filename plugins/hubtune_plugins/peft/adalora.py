@@ -1,4 +1,5 @@
-"""AdaLoRA: low-rank updates whose ranks are a budget, moved during training to where they matter."""
+"""AdaLoRA: low-rank updates whose ranks are a budget, moved during training to where they
+matter."""
 
 from dataclasses import dataclass
 
@@ -14,33 +15,46 @@ class AdaLoraOptions:
     dropout: float = option(0.05, "dropout before the update")
     warmup: float = option(0.1, "share of the steps before the budget falls")
     settle: float = option(0.3, "share of the steps at the end in which ranks stay")
-    orthogonality: float = option(0.5, "weight of the term that keeps an update's vectors orthogonal")
-    targets: list[str] = option([], "only layers whose name ends in one of these; empty: all linear ones")
+    orthogonality: float = option(
+        0.5, "weight of the term that keeps an update's vectors orthogonal"
+    )
+    targets: list[str] = option(
+        [], "only layers whose name ends in one of these; empty: all linear ones"
+    )
 
 
 class AdaLora(LayerMethod, StepStrategy):
-    """Low-rank updates with a shared budget of ranks, with the head trained whole; published as plain weights."""
+    """Low-rank updates with a shared budget of ranks, with the head trained whole; published as
+    plain weights."""
 
     name = "adalora"
     summary = "low-rank updates with ranks where they matter (AdaLoRA)"
-    paper = "Zhang et al., Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, arXiv:2303.10512"
+    paper = ("Zhang et al., Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, "
+             "arXiv:2303.10512")
     Options = AdaLoraOptions
     defaults = {"train.learning_rate": 3e-3}
     method = "adalora"
 
     def prepare(self, model, newly_initialized, task, plan):
         wrapped = super().prepare(model, newly_initialized, task, plan)
-        remember(wrapped)
+        register_importance(wrapped)
         self.adapter = wrapped.peft_config["default"]
         return wrapped
 
     def settings(self):
         options = self.options
-        return {"init_r": options.start_rank, "target_r": min(options.rank, options.start_rank),
-                "lora_alpha": options.alpha, "lora_dropout": options.dropout, "orth_reg_weight": options.orthogonality}
+        return {
+            "init_r": options.start_rank,
+            "target_r": min(options.rank, options.start_rank),
+            "lora_alpha": options.alpha,
+            "lora_dropout": options.dropout,
+            "orth_reg_weight": options.orthogonality,
+        }
 
-    def derived(self, config, plan):
-        return schedule(plan.steps, getattr(self.options, "warmup", 0.1), getattr(self.options, "settle", 0.3))
+    def derived_settings(self, config, plan):
+        return schedule(
+            plan.steps, getattr(self.options, "warmup", 0.1), getattr(self.options, "settle", 0.3)
+        )
 
     def regularization(self, model):
         return self.adapter.orth_reg_weight * orthogonality(model)
@@ -55,44 +69,59 @@ class AdaLora(LayerMethod, StepStrategy):
         self.adapter.rank_pattern = state["ranks"]
 
     def export(self, model):
-        self.adapter.rank_pattern = ranks_of(model)  # of the weights published, which may be from before the last cut
+        self.adapter.rank_pattern = ranks_of(
+            model
+        )  # of the weights published, which may be from before the last cut
         return super().export(model)
 
 
 def schedule(steps, warmup, settle):
-    """PEFT's schedule of the budget for a run of some steps, from the shares of its start and its end."""
+    """Return PEFT's schedule of the budget for a number of steps, from the shares of its start and
+    its end."""
     final = min(max(1, round(settle * steps)), steps - 1)
-    return {"total_step": steps, "tfinal": final, "tinit": min(round(warmup * steps), steps - final - 1)}
+    return {
+        "total_step": steps,
+        "tfinal": final,
+        "tinit": min(round(warmup * steps), steps - final - 1),
+    }
 
 
 KEPT = ("exp_avg_ipt", "exp_avg_unc")
-"""What PEFT's allocator remembers of every weight, in dicts that no checkpoint sees: kept here in buffers."""
+"""Statistics of every weight that PEFT's allocator keeps in dicts, and that are buffers here:
+checkpoints hold these."""
 
 
-def adapted(model):
-    """Every vector and matrix of the updates: PEFT's name, the parameter, its layer, and a key such as `importance_A`."""
+def adapter_parameters(model):
+    """Yield each parameter of the updates: PEFT's name, the parameter, its layer, and a key such as
+    `importance_A`."""
     inner = model.base_model.model
     for name, parameter in inner.named_parameters():
         if "lora_" in name and ".default" in name:
             place, _, rest = name.rpartition(".lora_")
-            yield name, parameter, inner.get_submodule(place), f"importance_{rest.partition('.')[0]}"
+            yield (
+                name,
+                parameter,
+                inner.get_submodule(place),
+                f"importance_{rest.partition('.')[0]}",
+            )
 
 
-def remember(model):
-    """Give every layer the buffers for what the allocator remembers, at zero."""
+def register_importance(model):
+    """Register buffers of zeros for the allocator's statistics in every layer."""
     import torch
 
-    for _, parameter, owner, key in adapted(model):
+    for _, parameter, owner, key in adapter_parameters(model):
         for kind in KEPT:
             owner.register_buffer(f"{key}_{kind}", torch.zeros_like(parameter))
 
 
 def allocate(model, step):
-    """Score every weight by its gradient and cut ranks to the budget of a step, with memories in buffers."""
+    """Score every weight by its gradient and cut ranks to the budget of a step, with memories in
+    buffers."""
     import torch
 
     allocator = model.base_model.rankallocator
-    known = list(adapted(model))
+    known = list(adapter_parameters(model))
     for name, parameter, owner, key in known:
         if parameter.grad is None:  # a layer that this step did not use
             parameter.grad = torch.zeros_like(parameter)
@@ -107,12 +136,11 @@ def allocate(model, step):
 
 
 def orthogonality(model):
-    """How far an update's vectors are from orthogonal: the mean over all A and B of the Frobenius norm of A A' - I
-    (B' B - I)."""
+    """Compute the mean over all A and B of the Frobenius norm of A A' - I (B' B - I)."""
     import torch
 
     total, count = 0.0, 0
-    for _, parameter, _, key in adapted(model):
+    for _, parameter, _, key in adapter_parameters(model):
         if not key.endswith("E"):
             square = parameter @ parameter.T if key.endswith("A") else parameter.T @ parameter
             total = total + torch.linalg.norm(square - torch.eye(len(square)).to(square))
@@ -121,8 +149,13 @@ def orthogonality(model):
 
 
 def ranks_of(model):
-    """Which ranks of every update are in use, as PEFT's configuration says it: {name of its vector E: [bool]}."""
-    return {name: (parameter != 0).view(-1).tolist() for name, parameter, _, key in adapted(model) if key.endswith("E")}
+    """Return which ranks of each update are in use, as PEFT's configuration has it: {name of its
+    vector E: [bool]}."""
+    return {
+        name: (parameter != 0).view(-1).tolist()
+        for name, parameter, _, key in adapter_parameters(model)
+        if key.endswith("E")
+    }
 
 
 @hookimpl

@@ -1,4 +1,5 @@
-"""The base of the methods that adapt layers: which ones, how they are wrapped, merged and published."""
+"""The base of the methods that adapt layers: which ones, how they are wrapped, merged and
+published."""
 
 from __future__ import annotations
 
@@ -14,21 +15,28 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hubtune import Base, Export, ModelError, Plan, Strategy, Task
 from hubtune_plugins.peft.layer_trial import (
     FAULTS,
-    quiet,
-    reason,
-    tried,
-    unmergeable,
+    first_line,
+    merge_refusal,
+    silence_deprecations,
+    try_layers,
     without_weights,
 )
 from hubtune_plugins.peft.methods import config_class, fields_of
 from hubtune_plugins.peft.prompts import adapter_usage
-from hubtune_plugins.peft.structure import Head, convolutions, embeddings, linear_layers, norms, transposed
+from hubtune_plugins.peft.structure import (
+    Head,
+    are_transposed,
+    convolutions,
+    embeddings,
+    linear_layers,
+    norms,
+)
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 FINDERS = {"ln_tuning": norms, "trainable_tokens": embeddings}
-"""Which layers a method adapts, where it is not the linear ones."""
+"""Functions that find the layers to adapt, of methods for others than the linear ones."""
 OWN_TARGETS = {"adaption_prompt", "shadow"}
 """Methods that adapt whole blocks, which PEFT finds by itself where `targets` names none."""
 UNFIT = {"xlora": "it mixes adapters that are trained already, and learns none"}
@@ -36,7 +44,8 @@ UNFIT = {"xlora": "it mixes adapters that are trained already, and learns none"}
 
 
 class LayerMethod(Strategy[Any]):
-    """A method that adapts layers, with the head trained whole; published as plain weights where PEFT can merge it."""
+    """Base of methods that adapt layers, with the head trained whole; published merged where PEFT
+    can merge."""
 
     contract = 2
     requires = ("peft",)
@@ -45,74 +54,101 @@ class LayerMethod(Strategy[Any]):
     """PEFT's name of the method."""
     head: Head
     moved_weights: bool = False
-    """True where the start moved parts of pretrained weights into the adapter, which then does not fit the base."""
+    """True where the start moved parts of pretrained weights into the adapter, which then does not
+    fit the base."""
 
     def settings(self) -> dict[str, Any]:
-        """The user's options, as arguments of PEFT's configuration."""
+        """Return the user's options as arguments of PEFT's configuration."""
         raise NotImplementedError
 
-    def derived(self, config: Any, plan: Plan) -> dict[str, Any]:
-        """Arguments of PEFT's configuration that follow from the model's configuration or the run."""
+    def derived_settings(self, config: Any, plan: Plan) -> dict[str, Any]:
+        """Return arguments of PEFT's configuration that follow from the model's configuration or
+        the run."""
         if self.method == "adaption_prompt":
             return {"adapter_len": 10, "adapter_layers": config.get_text_config().num_hidden_layers}
         return {}
 
-    def where(self, layers: Mapping[str, Module]) -> dict[str, Any]:
-        """What is adapted, as arguments of PEFT's configuration. layers: by full name."""
-        return {"target_modules": list(layers) or self.options.targets or None,
-                "fan_in_fan_out": transposed(layers)}
+    def target_settings(self, layers: Mapping[str, Module]) -> dict[str, Any]:
+        """Return arguments of PEFT's configuration that say what is adapted.
 
-    def config(self, model: Module, plan: Plan, layers: Mapping[str, Module], head: Head | None = None) -> Any:
-        """PEFT's configuration of the method for some layers and a head."""
+        layers: by full name.
+        """
+        return {"target_modules": list(layers) or self.options.targets or None,
+                "fan_in_fan_out": are_transposed(layers)}
+
+    def config(
+        self, model: Module, plan: Plan, layers: Mapping[str, Module], head: Head | None = None
+    ) -> Any:
+        """Make PEFT's configuration of the method for some layers and a head."""
         saved = {"modules_to_save": head.modules or None} if head else {}
-        every = {"progressbar": False, **self.where(layers), **self.derived(model.config, plan), **saved,
-                 **self.settings()}
+        every = {
+            "progressbar": False,
+            **self.target_settings(layers),
+            **self.derived_settings(model.config, plan),
+            **saved,
+            **self.settings(),
+        }
         known = fields_of(self.method)
-        return config_class(self.method)(**{name: value for name, value in every.items() if name in known})
+        return config_class(self.method)(
+            **{name: value for name, value in every.items() if name in known}
+        )
 
     def trial_config(self, model: Module, plan: Plan, layers: Mapping[str, Module]) -> Any:
-        """PEFT's configuration to try layers with."""
+        """Make PEFT's configuration to try layers with."""
         return self.config(model, plan, layers)
 
     def refuse(self, task: Task[Any], config: Any) -> str | None:
         if self.method in UNFIT:
             return f"PEFT's {self.method} has nothing to train: {UNFIT[self.method]}."
         try:
-            config_class(self.method)(**{**self.derived(config, Plan(10, 1.0, 8)), **self.settings()})
+            config_class(self.method)(
+                **{**self.derived_settings(config, Plan(10, 1.0, 8)), **self.settings()}
+            )
         except FAULTS as error:
-            return f"PEFT refuses these options of {self.method}: {reason(error)}"
+            return f"PEFT refuses these options of {self.method}: {first_line(error)}"
         return None
 
-    def prepare(self, model: Module, newly_initialized: frozenset[str], task: Task[Any], plan: Plan) -> Module:
-        self.head = Head(model, newly_initialized, whole="modules_to_save" in fields_of(self.method))
+    def prepare(
+        self, model: Module, newly_initialized: frozenset[str], task: Task[Any], plan: Plan
+    ) -> Module:
+        self.head = Head(
+            model, newly_initialized, whole="modules_to_save" in fields_of(self.method)
+        )
         layers = {} if self.method in OWN_TARGETS else self.layers(model)
         named = keeps_names(model, self.config(model, plan, layers)) if layers else True
-        with contextlib.nullcontext() if named else nameless(model):
-            taken = self.tried(model, plan, layers) if layers else {}
+        with contextlib.nullcontext() if named else without_model_type(model):
+            taken = self.find_targets(model, plan, layers) if layers else {}
             before = {name: fingerprint(layer) for name, layer in taken.items()}
             wrapped = self.wrap(model, self.config(model, plan, taken, self.head), task, plan)
-        self.moved_weights = any(fingerprint(layer) != before[name] for name, layer in taken.items())
+        self.moved_weights = any(
+            fingerprint(layer) != before[name] for name, layer in taken.items()
+        )
         if not layers:
             self.try_blocks(wrapped, task, plan)
         return wrapped
 
     def layers(self, model: Module) -> dict[str, Module]:
-        """The layers to adapt, by full name."""
+        """Find the layers to adapt, by full name."""
         return FINDERS.get(self.method, linear_layers)(model, self.head, self.options.targets)
 
-    def tried(self, model: Module, plan: Plan, layers: dict[str, Module]) -> dict[str, Module]:
-        """The layers that PEFT takes, found by trying one of each kind."""
-        trial = tried(model, layers, lambda some: self.trial_config(model, plan, some))
+    def find_targets(
+        self, model: Module, plan: Plan, layers: dict[str, Module]
+    ) -> dict[str, Module]:
+        """Find the layers that PEFT takes, by trying one of each kind."""
+        trial = try_layers(model, layers, lambda some: self.trial_config(model, plan, some))
         if not trial.taken:
             name, said = next(iter(trial.refused.items()))
-            raise ModelError(f"PEFT's {self.method} takes none of its layers; of {name} it says: {said}",
-                             hint="Set the option that it names, or use another strategy: --strategy lora")
+            raise ModelError(
+                f"PEFT's {self.method} takes none of its layers; of {name} it says: {said}",
+                hint="Set the option that it names, or use another strategy: --strategy lora",
+            )
         if trial.unmerged:
             self.publish_adapter(model, trial.unmerged)
         return trial.taken
 
     def try_blocks(self, wrapped: Any, task: Task[Any], plan: Plan) -> None:
-        """Refuse a model whose blocks PEFT has adapted but cannot run, and find out how to publish it."""
+        """Refuse a model whose blocks PEFT has adapted but cannot run, and find out how to publish
+        it."""
         import torch
 
         try:
@@ -122,30 +158,39 @@ class LayerMethod(Strategy[Any]):
         except torch.OutOfMemoryError:
             raise
         except FAULTS as error:
-            raise ModelError(f"PEFT's {self.method} cannot run blocks of this architecture: {reason(error)}",
-                             hint="Use another strategy: --strategy lora") from error
-        unmerged = unmergeable(without_weights(wrapped))
+            raise ModelError(
+                f"PEFT's {self.method} cannot run blocks of this architecture: {first_line(error)}",
+                hint="Use another strategy: --strategy lora",
+            ) from error
+        unmerged = merge_refusal(without_weights(wrapped))
         if unmerged:
             self.publish_adapter(wrapped, unmerged)
 
     def publish_adapter(self, model: Module, unmerged: str) -> None:
-        """Publish an adapter beside the base model instead of merged weights, or say why PEFT's format cannot hold it."""
+        """Publish an adapter instead of merged weights, or refuse weights that PEFT's format cannot
+        hold."""
         self.loads_with = "peft"  # type: ignore[misc]  of this run, whatever the class says
         if self.head.bare:
-            raise ModelError(f"its adapter cannot be merged ({unmerged}), and PEFT's format cannot hold the new weights "
-                             f"{', '.join(self.head.bare[:3])}.", hint="Use a method that is merged: --strategy lora")
+            raise ModelError(
+                f"its adapter cannot be merged ({unmerged}), and PEFT's format cannot hold the new "
+                "weights "
+                f"{', '.join(self.head.bare[:3])}.",
+                hint="Use a method that is merged: --strategy lora",
+            )
 
     def wrap(self, model: Module, config: Any, task: Task[Any], plan: Plan) -> Any:
-        """The model with PEFT's layers around its own, and the head learning."""
+        """Put PEFT's layers around the model's own, and make the head trainable."""
         from peft import get_peft_model
 
-        quiet()
+        silence_deprecations()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # about kinds of layers, which were tried
+                warnings.simplefilter(
+                    "ignore", UserWarning
+                )  # about kinds of layers, which were tried
                 wrapped = get_peft_model(model, config)
         except FAULTS as error:
-            raise ModelError(f"PEFT's {self.method} cannot adapt it: {reason(error)}",
+            raise ModelError(f"PEFT's {self.method} cannot adapt it: {first_line(error)}",
                              hint="Use another strategy: --strategy lora") from error
         for layer in convolutions(wrapped):  # which some models ask for their shape, to pad by it
             for name in ("stride", "kernel_size", "dilation", "padding"):
@@ -156,24 +201,36 @@ class LayerMethod(Strategy[Any]):
     def export(self, model: Any) -> Export:
         if self.loads_with == "peft":
             model.peft_config["default"].modules_to_save = self.head.modules or None
-            # Embeddings stay as they are; asked to look for them, PEFT fails at models that have none.
-            model.save_pretrained = functools.partial(model.save_pretrained, save_embedding_layers=False)
+            # Embeddings stay as they are; asked to look for them, PEFT fails at models that have
+            # none.
+            model.save_pretrained = functools.partial(
+                model.save_pretrained, save_embedding_layers=False
+            )
             return Export(root=model, loads_with="peft")
-        return merged(model, self.head, beside=not self.moved_weights)
+        return merge(model, self.head, beside=not self.moved_weights)
 
     def usage(self, task: Task[Any], repo: str, base: Base) -> str:
-        return adapter_usage(task, repo, base) if self.loads_with == "peft" else super().usage(task, repo, base)
+        return (
+            adapter_usage(task, repo, base)
+            if self.loads_with == "peft"
+            else super().usage(task, repo, base)
+        )
 
 
 def fingerprint(layer: Module) -> tuple[float, ...]:
-    """Sums of the values of a layer's own parameters, adapters left out."""
+    """Sum the values of each of a layer's own parameters, adapters left out."""
     layer = getattr(layer, "base_layer", layer)
-    return tuple(float(parameter.detach().double().sum()) for parameter in layer.parameters(recurse=False))
+    return tuple(
+        float(parameter.detach().double().sum()) for parameter in layer.parameters(recurse=False)
+    )
 
 
 def keeps_names(model: Module, config: Any) -> bool:
-    """Whether PEFT adapts the layers of these names. In some mixtures of experts it takes `gate_proj` for a name of
-    transformers 4, and adapts the experts' joined weights in the place of that layer."""
+    """Return whether PEFT adapts the layers of these names.
+
+    In some mixtures of experts it takes `gate_proj` for a name of transformers 4, and adapts the
+    experts' joined weights in the place of that layer.
+    """
     try:
         from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
     except ImportError:  # a PEFT that leaves all names alone
@@ -187,8 +244,8 @@ def keeps_names(model: Module, config: Any) -> bool:
 
 
 @contextlib.contextmanager
-def nameless(model: Any) -> Iterator[None]:
-    """A model of no type that PEFT knows, for a while."""
+def without_model_type(model: Any) -> Iterator[None]:
+    """Hide the model's type from PEFT within a context."""
     model.config.model_type = ""
     try:
         yield
@@ -196,8 +253,8 @@ def nameless(model: Any) -> Iterator[None]:
         del model.config.model_type
 
 
-def merged(model: Any, head: Head, beside: bool) -> Export:
-    """The trained model with its adapter merged; beside it the adapter, where PEFT alone can load it.
+def merge(model: Any, head: Head, beside: bool) -> Export:
+    """Merge the adapter, and export it beside the model where PEFT alone can load it.
 
     Args:
         model: PEFT's model.
@@ -210,33 +267,39 @@ def merged(model: Any, head: Head, beside: bool) -> Export:
         warnings.simplefilter("ignore")  # about ranks of zero and ties, which are as they should be
         alone = beside and not head.bare and not convolutions(model) and keeps_names(model, config)
         adapters = {"adapter": Adapter(model)} if alone else {}  # the merge leaves nothing of it
-        root = unwrapped(model.merge_and_unload())
+        root = unwrap(model.merge_and_unload())
     if tied is not None:
-        root.config.tie_word_embeddings = tied  # PEFT unties decoders whose input is not the encoder's
+        root.config.tie_word_embeddings = (
+            tied  # PEFT unties decoders whose input is not the encoder's
+        )
     return Export(root=root, beside=adapters)
 
 
-def unwrapped(root: Module) -> Any:
-    """The merged model without the wrappers that some methods leave around the head."""
+def unwrap(root: Module) -> Any:
+    """Remove the wrappers that some methods leave around the head of a merged model."""
     from peft.utils import AuxiliaryTrainingWrapper
 
     for name, module in list(root.named_modules()):
         if isinstance(module, AuxiliaryTrainingWrapper):
             owner, _, last = name.rpartition(".")
-            plain = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+            plain = module.unload_and_optionally_merge_module(
+                merge=True, safe_merge=False, adapter_names=None
+            )
             setattr(root.get_submodule(owner), last, plain)
     return root
 
 
 class Adapter:
-    """The adapter alone, in PEFT's format, for those who load the base model themselves."""
+    """Adapter in PEFT's format, for those who load the base model themselves."""
 
     def __init__(self, model: Any) -> None:
         from peft import get_peft_model_state_dict
 
         self.config = model.peft_config["default"]
         tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-        self.tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        self.tensors = {
+            name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()
+        }
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the adapter's configuration and tensors into a folder."""

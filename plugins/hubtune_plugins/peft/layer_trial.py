@@ -1,4 +1,5 @@
-"""Tries PEFT on one layer of each kind, to learn which layers of a model a method takes and whether it can merge them."""
+"""Tries PEFT on one layer of each kind, to learn which layers of a model a method takes and whether
+it can merge them."""
 
 from __future__ import annotations
 
@@ -13,17 +14,27 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-FAULTS = (ValueError, TypeError, NotImplementedError, RuntimeError, AttributeError, KeyError, IndexError, AssertionError,
-          ImportError, ZeroDivisionError)
-"""What PEFT raises where a layer, a model or an option does not suit a method."""
+FAULTS = (
+    ValueError,
+    TypeError,
+    NotImplementedError,
+    RuntimeError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    AssertionError,
+    ImportError,
+    ZeroDivisionError,
+)
+"""Errors that PEFT raises where a layer, a model or an option does not suit a method."""
 
 
 @dataclass
 class Trial:
     """Result of trying a method on the layers of a model.
 
-    taken: the layers that PEFT adapts, by full name. refused: PEFT's reason by layer. unmerged: why it cannot merge
-    what it adapts, or None.
+    taken: the layers that PEFT adapts, by full name. refused: PEFT's reason by layer. unmerged: why
+    it cannot merge what it adapts, or None.
     """
 
     taken: dict[str, Module] = field(default_factory=dict)
@@ -36,7 +47,8 @@ QUANTIZED = ("is_loaded_in_4bit", "is_loaded_in_8bit")
 
 
 def skeleton(whole: Any, name: str, layer: Module) -> Module:
-    """A model that has one layer, at the place and with the configuration that it has in the whole one."""
+    """Make a model of one layer, with the name and the configuration that it has in the whole
+    one."""
     from torch.nn import Module
 
     class Skeleton(Module):
@@ -56,7 +68,9 @@ def skeleton(whole: Any, name: str, layer: Module) -> Module:
     return model
 
 
-def tried(model: Module, layers: Mapping[str, Module], adapter: Callable[[dict[str, Module]], Any]) -> Trial:
+def try_layers(
+    model: Module, layers: Mapping[str, Module], adapter: Callable[[dict[str, Module]], Any]
+) -> Trial:
     """Try a method on one layer of each kind.
 
     Args:
@@ -68,7 +82,7 @@ def tried(model: Module, layers: Mapping[str, Module], adapter: Callable[[dict[s
     for name, layer in layers.items():
         kind = (type(layer), name.rpartition(".")[2], *shapes(layer))
         if kind not in known:
-            known[kind] = verdict(model, name, layer, adapter)
+            known[kind] = try_layer(model, name, layer, adapter)
         refused, unmerged = known[kind]
         if refused is None:
             trial.taken[name] = layer
@@ -79,14 +93,15 @@ def tried(model: Module, layers: Mapping[str, Module], adapter: Callable[[dict[s
 
 
 def shapes(layer: Module) -> Iterable[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a layer's parameters."""
+    """Return names and shapes of a layer's parameters."""
     return ((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters())
 
 
-def verdict(
+def try_layer(
     model: Module, name: str, layer: Module, adapter: Callable[[dict[str, Module]], Any]
 ) -> tuple[str | None, str | None]:
-    """PEFT's reasons not to adapt a layer, and not to merge what it adapted; None: it does."""
+    """Return PEFT's reasons not to adapt a layer, and not to merge its adapter; None where it
+    does."""
     import torch
     from peft import get_peft_model
 
@@ -95,36 +110,40 @@ def verdict(
         try:
             own = copy.deepcopy(layer)
             wrapped = get_peft_model(skeleton(model, name, own), adapter({name: own})).eval()
-            wrapped(sample(layer))
+            wrapped(sample_input(layer))
         except FAULTS as error:
-            return reason(error), None
-        return None, unmergeable(wrapped)
+            return first_line(error), None
+        return None, merge_refusal(wrapped)
 
 
-def unmergeable(wrapped: Any) -> str | None:
-    """PEFT's reason not to merge an adapter into the weights below it; None: it does."""
+def merge_refusal(wrapped: Any) -> str | None:
+    """Return PEFT's reason not to merge an adapter into the weights below it; None where it
+    does."""
     if not hasattr(wrapped.base_model, "merge_and_unload"):
         return "PEFT has no merge for it"
     try:
         wrapped.merge_and_unload()
     except FAULTS as error:
-        return reason(error)
+        return first_line(error)
     return None
 
 
 def without_weights(model: Module) -> Any:
-    """Copy a model without the values of its parameters and buffers, so that the copy takes no memory."""
+    """Copy a model without the values of its parameters and buffers, so that the copy takes no
+    memory."""
     from torch.nn import Parameter
 
     memo: dict[int, Any] = {}
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         empty = tensor.detach().to("meta")
-        memo[id(tensor)] = Parameter(empty, tensor.requires_grad) if isinstance(tensor, Parameter) else empty
+        memo[id(tensor)] = (
+            Parameter(empty, tensor.requires_grad) if isinstance(tensor, Parameter) else empty
+        )
     return copy.deepcopy(model, memo)
 
 
-def sample(layer: Module) -> Tensor:
-    """An input that fits a layer: token ids, an image or vectors."""
+def sample_input(layer: Module) -> Tensor:
+    """Make an input that fits a layer: token ids, an image or vectors."""
     import torch
 
     weight = next(layer.parameters())
@@ -133,16 +152,23 @@ def sample(layer: Module) -> Tensor:
     if isinstance(layer, torch.nn.Conv2d):
         shape = (1, layer.in_channels, *(2 * side for side in layer.kernel_size))
     else:
-        shape = (1, 2, getattr(layer, "in_features", None) or getattr(layer, "nx", None) or weight.shape[-1])
+        shape = (
+            1,
+            2,
+            getattr(layer, "in_features", None) or getattr(layer, "nx", None) or weight.shape[-1],
+        )
     # Weights of quantized layers hold codes: such a layer takes vectors of the default type.
-    return torch.zeros(shape, device=weight.device, dtype=weight.dtype if weight.is_floating_point() else None)
+    return torch.zeros(
+        shape, device=weight.device, dtype=weight.dtype if weight.is_floating_point() else None
+    )
 
 
-def reason(error: BaseException) -> str:
-    """The first line of what a library raised."""
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def quiet() -> None:
-    """PEFT asks transformers for an attribute by its old name: nothing that a user could mend."""
+def silence_deprecations() -> None:
+    """Silence the warning about an attribute that PEFT reads by its old name, which no user could
+    mend."""
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")

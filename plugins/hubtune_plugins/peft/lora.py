@@ -1,4 +1,5 @@
-"""LoRA: low-rank updates beside the linear layers, merged into plain weights when the model is published."""
+"""LoRA: low-rank updates beside the linear layers, merged into plain weights when the model is
+published."""
 
 import contextlib
 import functools
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 from hubtune import ModelError, hookimpl, option
 from hubtune_plugins.peft.layer_method import LayerMethod
-from hubtune_plugins.peft.layer_trial import FAULTS, reason
+from hubtune_plugins.peft.layer_trial import FAULTS, first_line
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,18 @@ class LoraOptions:
     rank: int = option(16, "rank of the update")
     alpha: int = option(32, "the update's scale is alpha / rank")
     dropout: float = option(0.05, "dropout before the update")
-    dora: bool = option(False, "decompose weights into magnitude and direction (DoRA, arXiv:2402.09353)")
+    dora: bool = option(
+        False, "decompose weights into magnitude and direction (DoRA, arXiv:2402.09353)"
+    )
     rslora: bool = option(False, "scale by alpha / sqrt(rank) (rsLoRA, arXiv:2312.03732)")
-    targets: list[str] = option([], "only layers whose name ends in one of these; empty: all linear ones")
+    targets: list[str] = option(
+        [], "only layers whose name ends in one of these; empty: all linear ones"
+    )
 
 
 class Lora(LayerMethod):
-    """Low-rank updates beside every linear layer, with the head trained whole; published as plain weights."""
+    """Low-rank updates beside every linear layer, with the head trained whole; published as plain
+    weights."""
 
     name = "lora"
     summary = "low-rank updates beside the linear layers (LoRA)"
@@ -36,7 +42,7 @@ class Lora(LayerMethod):
         return {"r": options.rank, "lora_alpha": options.alpha, "lora_dropout": options.dropout,
                 "use_dora": options.dora, "use_rslora": options.rslora}
 
-    def derived(self, config, plan):
+    def derived_settings(self, config, plan):
         from peft.tuners.lora import config as configs
 
         kinds = {"corda": "CordaConfig", "eva": "EvaConfig", "lora_ga": "LoraGAConfig"}
@@ -50,7 +56,8 @@ class Lora(LayerMethod):
         return config
 
     def wrap(self, model, config, task, plan):
-        """Wrap the model, with updates that start from training data where the options ask for it."""
+        """Wrap the model, with updates that start from training data where the options ask for
+        it."""
         start = config.init_lora_weights
         try:
             if start == "lora_ga":
@@ -60,7 +67,9 @@ class Lora(LayerMethod):
             if start == "eva":
                 cap_ranks_by_activations(model, config, plan)
         except FAULTS as error:
-            raise ModelError(f"PEFT cannot start LoRA by {start} here: {reason(error)}") from error
+            raise ModelError(
+                f"PEFT cannot start LoRA by {start} here: {first_line(error)}"
+            ) from error
         wrapped = super().wrap(model, config, task, plan)
         if start == "eva":
             start_from_activations(wrapped, plan)
@@ -72,25 +81,32 @@ EVA_PASSES = 50
 
 
 class Repeated(list):
-    """Batches again and again, up to a limit: PEFT goes on until every layer's components are stable, which may be never."""
+    """Batches that repeat up to a limit: PEFT reads on until all components are stable, which may
+    be never."""
 
     def __iter__(self):
         for _ in range(EVA_PASSES):
             yield from super().__iter__()
         raise ModelError(
-            "EVA's components of some layers did not become stable: it needs more vectors in a batch than components.",
+            "EVA's components of some layers did not become stable: it needs more vectors in a "
+            "batch than components.",
             hint="Raise train.batch_size, lower strategy.r, or start in another way: "
-                 "--set strategy.init_lora_weights=pissa")
+            "--set strategy.init_lora_weights=pissa",
+        )
 
 
 def cap_ranks(config, limits):
-    """Lower the ranks of layers that cannot have that of the options. limits: the highest rank by layer."""
+    """Lower the ranks of layers that cannot have that of the options.
+
+    limits: the highest rank by layer.
+    """
     low = {name: max(1, limit) for name, limit in limits.items() if limit < config.r}
     config.rank_pattern = {**low, **config.rank_pattern}
 
 
 def start_from_gradients(model, config, task, plan):
-    """LoRA-GA (arXiv:2407.05000): let PEFT see the gradients of the target weights on a few training batches."""
+    """LoRA-GA (arXiv:2407.05000): let PEFT see the gradients of the target weights on a few
+    training batches."""
     from peft.tuners.lora import preprocess_loraga
 
     def step():
@@ -101,20 +117,26 @@ def start_from_gradients(model, config, task, plan):
             sum(term.total * term.weight / batch.counts[term.name] for term in terms).backward()
 
     # It takes 2 r singular vectors of a gradient.
-    cap_ranks(config, {name: min(model.get_submodule(name).weight.shape) // 2 for name in config.target_modules})
+    cap_ranks(
+        config,
+        {name: min(model.get_submodule(name).weight.shape) // 2 for name in config.target_modules},
+    )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Full backward hook is firing")  # of the first layers
+        warnings.filterwarnings(
+            "ignore", message="Full backward hook is firing"
+        )  # of the first layers
         preprocess_loraga(model, config, step)
 
 
 def cap_ranks_by_activations(model, config, plan):
-    """Cap the ranks by what EVA can find: no more components than a layer sees vectors in a batch, or their width."""
+    """Cap the ranks by what EVA can find: no more components than a layer sees vectors in a batch,
+    or their width."""
     import torch
 
     seen = {}
 
     def count(name, layer, inputs):
-        rows, width = vectors(inputs).shape
+        rows, width = flatten_vectors(inputs).shape
         seen[name] = max(seen.get(name, 0), min(rows, width))
 
     hooks = [model.get_submodule(name).register_forward_pre_hook(functools.partial(count, name))
@@ -132,24 +154,35 @@ def cap_ranks_by_activations(model, config, plan):
 
 
 def start_from_activations(wrapped, plan):
-    """EVA (arXiv:2410.07170): start from the principal components of what the layers see on a few training batches."""
+    """EVA (arXiv:2410.07170): start from the principal components of what the layers see on a few
+    training batches."""
     from peft import initialize_lora_eva_weights
     from peft.tuners.lora import LoraLayer
 
     layers = [layer for layer in wrapped.modules() if isinstance(layer, LoraLayer)]
     hooks = [layer.register_forward_pre_hook(make_contiguous) for layer in layers]
     batches = Repeated([batch.inputs for batch in plan.batches()])
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # it prints of every batch that is too small
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+    ):  # it prints of every batch that is too small
         warnings.simplefilter("ignore", UserWarning)  # of inputs that are no tensors
         initialize_lora_eva_weights(
-            wrapped, batches, forward_fn=lambda model, batch: model(**batch), gather_distributed_inputs=False,
-            show_progress_bar=False, prepare_model_inputs_fn=None, prepare_layer_inputs_fn=vectors)
+            wrapped,
+            batches,
+            forward_fn=lambda model, batch: model(**batch),
+            gather_distributed_inputs=False,
+            show_progress_bar=False,
+            prepare_model_inputs_fn=None,
+            prepare_layer_inputs_fn=flatten_vectors,
+        )
     for hook in hooks:
         hook.remove()
 
 
 def start_from_covariances(model, config, plan):
-    """CorDA (arXiv:2406.05223): let PEFT see the covariance of what the target layers see on a few training batches."""
+    """CorDA (arXiv:2406.05223): let PEFT see the covariance of what the target layers see on a few
+    training batches."""
     from peft.tuners.lora.corda import preprocess_corda
 
     def run():
@@ -161,12 +194,12 @@ def start_from_covariances(model, config, plan):
 
 
 def make_contiguous(layer, inputs):
-    """A layer's inputs, laid out as PEFT's hash of them needs it."""
+    """Make a layer's inputs contiguous, as PEFT's hash of them needs it."""
     return tuple(value.contiguous() for value in inputs)
 
 
-def vectors(inputs, *_):
-    """A layer's inputs as rows of vectors."""
+def flatten_vectors(inputs, *_):
+    """Return a layer's inputs as a matrix of vectors."""
     seen = inputs[0] if isinstance(inputs, tuple) else inputs
     return seen.reshape(-1, seen.shape[-1])
 

@@ -5,23 +5,27 @@ import inspect
 from hubtune import ModelError
 
 
-def takes(kind, argument):
-    """Whether a class' forward names the argument; "on": whether it passes unknown ones on."""
+def accepts(kind, argument):
+    """Return whether a class' forward names the argument; "on": whether it passes unknown ones
+    on."""
     parameters = inspect.signature(kind.forward).parameters if kind is not None else {}
     if argument == "on":
         return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return argument in parameters
 
 
-def answers(model, form, vectors=None):
-    """What a model says of a short text alone, and beside a longer one, of the text's own places: {"alone", "together"}.
+def compute_answers(model, form, vectors=None):
+    """Compute outputs for a short text alone, and beside a longer one: {"alone", "together"}, of
+    its own positions.
 
-    vectors: embeds the words, where the model shall read vectors.
+    vectors: embeds token ids, where the model is given word vectors in their place.
     """
     import torch
 
     config, device = model.config.get_text_config(), next(model.parameters()).device
-    ids = (torch.arange(18, device=device).view(2, 9) * 7 + 3) % (config.vocab_size - 8) + 8  # none of the special ones
+    ids = (torch.arange(18, device=device).view(2, 9) * 7 + 3) % (
+        config.vocab_size - 8
+    ) + 8  # none of the special ones
     mask = torch.ones_like(ids)
     ids[0, 6:], mask[0, 6:] = getattr(config, "pad_token_id", None) or 0, 0
 
@@ -44,30 +48,58 @@ def answers(model, form, vectors=None):
     return {"alone": alone[learnt:], "together": together[learnt:learnt + 6]}
 
 
-def same_words(model, form, vectors):
+def keeps_running_state(config):
+    """Return whether layers of a model keep a state in the place of keys and values, by its
+    cache."""
+    from transformers import DynamicCache
+
+    try:
+        layers = DynamicCache(config=config).layers
+    except (
+        AttributeError
+    ):  # a configuration without layers to count, whose model shows it when it is tried
+        return False
+    return any(hasattr(layer, "conv_states") for layer in layers)
+
+
+def check_word_vectors(model, form, vectors):
     """Refuse a model that answers otherwise where it reads word vectors in the place of words."""
-    by_vector = answers(model, form, vectors=vectors)
-    if not answers(model, form)["together"].allclose(by_vector["together"], rtol=1e-4, atol=1e-5):
-        raise ModelError("it reads word vectors in another way than words, which PEFT does not know.",
-                         hint="Use another strategy: --strategy lora")
+    by_vector = compute_answers(model, form, vectors=vectors)
+    if not compute_answers(model, form)["together"].allclose(
+        by_vector["together"], rtol=1e-4, atol=1e-5
+    ):
+        raise ModelError(
+            "it reads word vectors in another way than words, which PEFT does not know.",
+            hint="Use another strategy: --strategy lora",
+        )
 
 
-def heeded(plain, learnt):
-    """Refuse what runs, but wrongly: learnt tokens that change nothing, or that make padding matter.
+def check_prompt_effect(plain, learnt):
+    """Refuse what runs, but wrongly: learnt tokens that change nothing, or that make padding
+    matter.
 
     plain, learnt: the `answers` of the model without learnt tokens, and with them.
     """
-    if plain["together"].shape == learnt["together"].shape and bool((plain["together"] == learnt["together"]).all()):
-        raise ModelError("its outputs do not depend on the learnt tokens.", hint="Use: --strategy lora")
-    gaps = [float((a["alone"] - a["together"]).abs().max()) / max(1e-3, float(a["alone"].abs().max()))
-            for a in (plain, learnt)]
+    if plain["together"].shape == learnt["together"].shape and bool(
+        (plain["together"] == learnt["together"]).all()
+    ):
+        raise ModelError(
+            "its outputs do not depend on the learnt tokens.", hint="Use: --strategy lora"
+        )
+    gaps = [
+        float((a["alone"] - a["together"]).abs().max()) / max(1e-3, float(a["alone"].abs().max()))
+        for a in (plain, learnt)
+    ]
     if gaps[1] > 1e-3 >= gaps[0]:
-        raise ModelError("with learnt tokens before it, an answer would change with the padding behind it.",
-                         hint="Use another strategy: --strategy lora")
+        raise ModelError(
+            "with learnt tokens before it, an answer would change with the padding behind it.",
+            hint="Use another strategy: --strategy lora",
+        )
 
 
 def cache_shape(model, form):
-    """Layers, heads and width of a head, of the keys and values that the model writes into an empty cache."""
+    """Layers, heads and width of a head, of the keys and values that the model writes into an empty
+    cache."""
     import torch
     from transformers import DynamicCache, EncoderDecoderCache
 
@@ -76,12 +108,19 @@ def cache_shape(model, form):
     if form == "SEQ_2_SEQ_LM":
         more = {"decoder_input_ids": ids}
     cache = EncoderDecoderCache(own, DynamicCache()) if more else own
-    name = "cache" if takes(type(model), "cache") else "past_key_values"
+    name = "cache" if accepts(type(model), "cache") else "past_key_values"
     with torch.no_grad():
         model(input_ids=ids, attention_mask=torch.ones_like(ids), **{name: cache}, **more)
-    shapes = {tuple(part.shape) for layer in own.layers for part in (layer.keys, layer.values) if part is not None}
+    shapes = {
+        tuple(part.shape)
+        for layer in own.layers
+        for part in (layer.keys, layer.values)
+        if part is not None
+    }
     if len(shapes) != 1:
-        kept = f"keys and values of unlike shapes {sorted(shapes)}" if shapes else "no keys and values"
+        kept = (
+            f"keys and values of unlike shapes {sorted(shapes)}" if shapes else "no keys and values"
+        )
         raise ModelError(f"its layers keep {kept}, so that no prefix fits them all.",
                          hint="Use another strategy: --strategy lora")
     (_, heads, _, width), = shapes

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from hubtune import hookimpl, option
-from hubtune_plugins.peft.prompt_trial import same_words, takes
-from hubtune_plugins.peft.prompts import FORMS, Prompted, counts_words
+from hubtune_plugins.peft.prompt_trial import accepts, check_word_vectors
+from hubtune_plugins.peft.prompts import FORMS, PromptMethod, finds_last_token
 
 
 @dataclass(frozen=True)
@@ -12,46 +12,63 @@ class PromptOptions:
     tokens: int = option(20, "learnt word vectors before the text")
 
 
-class PromptTuning(Prompted):
-    """Learnt word vectors before the text, with the head trained whole; published as a PEFT adapter."""
+class PromptTuning(PromptMethod):
+    """Learnt word vectors before the text, with the head trained whole; published as a PEFT
+    adapter."""
 
     name = "prompt-tuning"
     summary = "learnt word vectors before the text"
-    paper = "Lester et al., The Power of Scale for Parameter-Efficient Prompt Tuning, arXiv:2104.08691"
+    paper = (
+        "Lester et al., The Power of Scale for Parameter-Efficient Prompt Tuning, arXiv:2104.08691"
+    )
     Options = PromptOptions
     method = "prompt_tuning"
     defaults = {"train.learning_rate": 1e-2, "train.weight_decay": 0.0}
 
-    def unfit(self, model, body, form, config):
+    def architecture_refusal(self, model, body, form, config):
         if form in ("TOKEN_CLS", "QUESTION_ANS"):
-            return ("the published model would answer for the learnt tokens, too: its outputs would stand beside the "
-                    "wrong words. Prefix tuning does not have this fault: --strategy prefix-tuning")
-        if not takes(model, "inputs_embeds"):
+            return (
+                "the published model would answer for the learnt tokens, too: its outputs would "
+                "stand beside the "
+                "wrong words. Prefix tuning does not have this fault: --strategy prefix-tuning"
+            )
+        if not accepts(model, "inputs_embeds"):
             return f"'{config.model_type}' models take no word vectors in the place of words."
-        if form == "SEQ_CLS" and counts_words(model):
-            return (f"'{config.model_type}' models find a text's last word by its number, which learnt tokens do not "
-                    "have. Prefix tuning does not have this fault: --strategy prefix-tuning")
+        if form == "SEQ_CLS" and finds_last_token(model):
+            return (
+                f"'{config.model_type}' models find a text's last word by its number, which learnt "
+                "tokens do not "
+                "have. Prefix tuning does not have this fault: --strategy prefix-tuning"
+            )
         return None
 
     def settings(self):
         return {"num_virtual_tokens": self.options.tokens, "prompt_tuning_init": "SAMPLE_VOCAB"}
 
-    def sizes(self, model, form):
-        return {"token_dim": model.get_input_embeddings().weight.shape[1], "num_layers": 1, "num_attention_heads": 1}
+    def measured_settings(self, model, form):
+        return {
+            "token_dim": model.get_input_embeddings().weight.shape[1],
+            "num_layers": 1,
+            "num_attention_heads": 1,
+        }
 
     def prepare(self, model, newly_initialized, task, plan):
         wrapped = super().prepare(model, newly_initialized, task, plan)
         form = FORMS[task.model]
-        same_words(wrapped.get_base_model(), form, vectors=wrapped.word_embeddings)
-        return answering_for_words(wrapped, self.num_virtual_tokens()) if form == "CAUSAL_LM" else wrapped
+        check_word_vectors(wrapped.get_base_model(), form, vectors=wrapped.word_embeddings)
+        return (
+            drop_prompt_logits(wrapped, self.num_virtual_tokens())
+            if form == "CAUSAL_LM"
+            else wrapped
+        )
 
     def export(self, model):
         model.__dict__.pop("forward", None)
         return super().export(model)
 
 
-def answering_for_words(wrapped, tokens):
-    """The model with logits for the words alone, as the task knows them; PEFT also gives those of the learnt tokens."""
+def drop_prompt_logits(wrapped, tokens):
+    """Leave out the logits of learnt tokens, which PEFT returns before those of the text."""
     own = wrapped.forward
 
     def forward(*arguments, **named):

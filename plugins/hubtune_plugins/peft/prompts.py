@@ -1,13 +1,14 @@
-"""The base of the methods that learn states before the text: which models take them, how they are wrapped and published."""
+"""The base of the methods that learn states before the text: which models take them, how they are
+wrapped and published."""
 
 import inspect
 import warnings
 
 from hubtune import Export, ModelError, Strategy
 from hubtune_plugins.layers.learning import learn
-from hubtune_plugins.peft.layer_trial import FAULTS, quiet, reason
+from hubtune_plugins.peft.layer_trial import FAULTS, first_line, silence_deprecations
 from hubtune_plugins.peft.methods import config_class
-from hubtune_plugins.peft.prompt_trial import answers, heeded
+from hubtune_plugins.peft.prompt_trial import check_prompt_effect, compute_answers
 from hubtune_plugins.peft.structure import Head
 
 FORMS = {
@@ -16,40 +17,56 @@ FORMS = {
     "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
 }
 """PEFT's task type by the transformers class that makes the model."""
+TABLES = {
+    "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+    "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
+    "AutoModelForQuestionAnswering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING",
+    "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING",
+    "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
+}
+"""Tables of transformers with the model classes of configurations, by `Auto` class."""
 SAVED_BY_PEFT = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"),
                  "QUESTION_ANS": ("qa_outputs",)}
 """Heads that PEFT's forms add to those that are saved, by the end of their name."""
 
 
-def formless(task):
-    """Why no form suits a task's models, or None."""
+def form_refusal(task):
+    """Return the reason why PEFT has no task type for a task's models, or None."""
     if task.model == "AutoModel":
-        return "what loads models that make vectors cannot load learnt tokens: they are no part of the weights."
+        return (
+            "what loads models that make vectors cannot load learnt tokens: they are no part of "
+            "the weights."
+        )
     if task.model not in FORMS:
-        return (f"learnt tokens stand before a text, in a form that PEFT must know, and it knows none for "
-                f"{task.model.removeprefix('AutoModelFor')} models.")
+        return (
+            "learnt tokens stand before a text, in a form that PEFT must know, and it knows none "
+            "for "
+            f"{task.model.removeprefix('AutoModelFor')} models."
+        )
     return None
 
 
-def classes_of(task, config):
-    """The transformers class that a task's model will have, and that of its body, or None."""
+def model_classes(task, config):
+    """Return the transformers class of a task's model and that of its body; None where there is
+    none."""
     import transformers
 
-    def first(auto):
-        mapping = getattr(transformers, auto)._model_mapping
-        found = mapping.get(type(config), None)
+    def find_class(table):
+        found = getattr(transformers, table).get(type(config), None)
         return found[0] if isinstance(found, tuple | list) else found
 
-    return first(task.model), first("AutoModel")
+    return find_class(TABLES[task.model]), find_class("MODEL_MAPPING")
 
 
-def counts_words(kind):
-    """Whether a class' forward looks for a word by its number, as for the last one that is no padding."""
+def finds_last_token(kind):
+    """Return whether a class' forward searches token ids, as for the last one that is no
+    padding."""
     return "_token_id" in inspect.getsource(kind.forward)
 
 
-class Prompted(Strategy):
-    """A method that learns states before the text, on a frozen model that is published beside: an adapter alone."""
+class PromptMethod(Strategy):
+    """Base of methods that learn states before the text of a frozen model; published as an
+    adapter."""
 
     contract = 2
     requires = ("peft",)
@@ -58,62 +75,88 @@ class Prompted(Strategy):
     method = ""
     """PEFT's name of the method."""
     submodules = {}
-    """How many parts of the model get learnt tokens, by PEFT's form; else one."""
+    """Number of parts of the model that get learnt tokens, by PEFT's task type; else one."""
 
     def refuse(self, task, config):
-        unsuitable = formless(task) or self.unfit(*classes_of(task, config), FORMS[task.model], config)
+        unsuitable = form_refusal(task) or self.architecture_refusal(
+            *model_classes(task, config), FORMS[task.model], config
+        )
         if unsuitable:
             return unsuitable
         try:
             config_class(self.method)(task_type=FORMS[task.model], **self.settings())
         except FAULTS as error:
-            return f"PEFT refuses {self.method} for {task.model}: {reason(error)}"
+            return f"PEFT refuses {self.method} for {task.model}: {first_line(error)}"
         return None
 
-    def unfit(self, model, body, form, config):
-        """Why an architecture cannot take the method, from its classes: the model's and its body's, or None."""
+    def architecture_refusal(self, model, body, form, config):
+        """Return the reason why an architecture cannot take the method, or None.
+
+        Args:
+            model: The model's class.
+            body: The class of its body.
+            form: PEFT's task type.
+        """
         raise NotImplementedError
 
     def settings(self):
-        """The user's options, as arguments of PEFT's configuration."""
+        """Return the user's options as arguments of PEFT's configuration."""
         raise NotImplementedError
 
-    def sizes(self, model, form):
-        """Arguments of PEFT's configuration that are measured in the model."""
+    def measured_settings(self, model, form):
+        """Return arguments of PEFT's configuration that are measured in the model."""
         raise NotImplementedError
 
     def num_virtual_tokens(self):
-        return config_class(self.method)(task_type="CAUSAL_LM", **self.settings()).num_virtual_tokens
+        return config_class(self.method)(
+            task_type="CAUSAL_LM", **self.settings()
+        ).num_virtual_tokens
 
     def prepare(self, model, newly_initialized, task, plan):
         form = FORMS[task.model]
         self.head = Head(model, newly_initialized, SAVED_BY_PEFT.get(form, ()))
         if self.head.bare:
-            raise ModelError(f"PEFT's format cannot hold its new weights {', '.join(self.head.bare[:3])}.",
-                             hint="Use a strategy that is published merged: --strategy lora")
+            raise ModelError(
+                f"PEFT's format cannot hold its new weights {', '.join(self.head.bare[:3])}.",
+                hint="Use a strategy that is published merged: --strategy lora",
+            )
         learn(model, ())
         try:
-            plain = answers(model, form)
+            plain = compute_answers(model, form)
             wrapped = self.wrap(model, form)
-            learnt = answers(wrapped, form)
+            learnt = compute_answers(wrapped, form)
         except FAULTS as error:
-            raise ModelError(f"PEFT's {self.method} cannot put learnt tokens before its inputs: {reason(error)}",
-                             hint="Use another strategy: --strategy lora") from error
-        heeded(plain, learnt)
+            raise ModelError(
+                f"PEFT's {self.method} cannot put learnt tokens before its inputs: "
+                f"{first_line(error)}",
+                hint="Use another strategy: --strategy lora",
+            ) from error
+        check_prompt_effect(plain, learnt)
         return wrapped
 
     def wrap(self, model, form):
-        """The model with learnt tokens before its inputs, and the head learning."""
+        """Put learnt tokens before the model's inputs, and make its head trainable."""
         from peft import get_peft_model
 
-        quiet()
+        silence_deprecations()
         warnings.filterwarnings("ignore", message="Token type ids are not supported")
-        return get_peft_model(model, config_class(self.method)(**{
-            "task_type": form, "modules_to_save": list(self.head.modules) or None,
-            "num_transformer_submodules": self.submodules.get(form, 1), **self.sizes(model, form), **self.settings()}))
+        return get_peft_model(
+            model,
+            config_class(self.method)(
+                **{
+                    "task_type": form,
+                    "modules_to_save": list(self.head.modules) or None,
+                    "num_transformer_submodules": self.submodules.get(form, 1),
+                    **self.measured_settings(model, form),
+                    **self.settings(),
+                }
+            ),
+        )
 
     def export(self, model):
-        model.peft_config["default"].modules_to_save = self.head.modules or None  # without what PEFT guessed
+        model.peft_config["default"].modules_to_save = (
+            self.head.modules or None
+        )  # without what PEFT guessed
         return Export(root=model, loads_with="peft")
 
     def usage(self, task, repo, base):
@@ -121,13 +164,16 @@ class Prompted(Strategy):
 
 
 def adapter_usage(task, repo, base):
-    """Python that uses an adapter that is published beside its base model."""
-    labels = bool(getattr(base.config, "problem_type", None)) or FORMS.get(task.model) == "TOKEN_CLS"
-    return snippet(task.model, repo, base, told(base, labels))
+    """Return Python that uses an adapter and its base model."""
+    labels = (
+        bool(getattr(base.config, "problem_type", None)) or FORMS.get(task.model) == "TOKEN_CLS"
+    )
+    return snippet(task.model, repo, base, base_arguments(base, labels))
 
 
-def told(base, labels):
-    """What the base model must be told as it is loaded, since an adapter does not say it; labels: its names, too."""
+def base_arguments(base, labels):
+    """Return arguments to load the base model with, which an adapter does not hold; labels: with
+    label names."""
     config = base.config
     known = {"revision": base.commit} if len(base.commit) == 40 else {}  # a folder's is a sha256
     if labels:
@@ -138,13 +184,24 @@ def told(base, labels):
 
 
 def snippet(auto, repo, base, known):
-    """Python that loads the base model and the adapter. auto: the `Auto` class; known: arguments for the base model."""
+    """Return Python that loads base model and adapter.
+
+    Args:
+        auto: The `Auto` class.
+        known: Arguments for the base model.
+    """
     form = FORMS.get(auto)
     arguments = "".join(f",\n    {name}={value!r}" for name, value in known.items())
-    asked = ('inputs = tokenizer("What a lovely day", return_tensors="pt")\n'
-             "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))" if (form or "").endswith("_LM") else
-             'print(model(**tokenizer("What a lovely day", return_tensors="pt")))')
+    asked = (
+        'inputs = tokenizer("What a lovely day", return_tensors="pt")\n'
+        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40)[0]))"
+        if (form or "").endswith("_LM")
+        else 'print(model(**tokenizer("What a lovely day", return_tensors="pt")))'
+    )
     text = f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\n{asked}' if form else ""
-    return (f"from peft import PeftModel\nfrom transformers import {'AutoTokenizer, ' if form else ''}{auto}\n\n"
-            f'base = {auto}.from_pretrained(\n    "{base.repo}"{arguments},\n)\n'
-            f'model = PeftModel.from_pretrained(base, "{repo}").eval()\n' + text)
+    return (
+        "from peft import PeftModel\n"
+        f"from transformers import {'AutoTokenizer, ' if form else ''}{auto}\n\n"
+        f'base = {auto}.from_pretrained(\n    "{base.repo}"{arguments},\n)\n'
+        f'model = PeftModel.from_pretrained(base, "{repo}").eval()\n' + text
+    )

@@ -1,4 +1,5 @@
-"""QLoRA: LoRA on a base whose weights are held in 4 bits while it trains; published merged, in plain weights."""
+"""QLoRA: LoRA on a base whose weights are held in 4 bits while it trains; published merged, in
+plain weights."""
 
 from hubtune import hookimpl
 from hubtune_plugins.peft.lora import Lora
@@ -6,7 +7,8 @@ from hubtune_plugins.peft.methods import import_bitsandbytes
 
 
 class QLora(Lora):
-    """Low-rank updates beside linear layers that are held in 4 bits (NF4), with the head trained whole in fp32."""
+    """Low-rank updates beside linear layers that are held in 4 bits (NF4), with the head trained
+    whole in fp32."""
 
     name = "qlora"
     summary = "LoRA on a base in 4 bits: a quarter of the memory (QLoRA)"
@@ -15,71 +17,87 @@ class QLora(Lora):
     extra = "hubtune[qlora]"
 
     def refuse(self, task, config):
-        return "its weights are quantized already. Tune the model that they were made from." if getattr(config, "quantization_config", None) else None
+        return (
+            "its weights are quantized already. Tune the model that they were made from."
+            if getattr(config, "quantization_config", None)
+            else None
+        )
 
     def from_pretrained_kwargs(self):
-        """Weights go to the GPU, if there is one, in 4 bits. Products are as exact as the run: autocast makes them bf16,
-        evaluation fp32."""
+        """Load weights in 4 bits on the GPU, if there is one, else on the CPU.
+
+        Products are as exact as the run: bf16 under autocast, fp32 in evaluation.
+        """
         import_bitsandbytes()
         import torch
         from transformers import BitsAndBytesConfig
 
-        bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                                  bnb_4bit_compute_dtype=torch.float32)
+        bits = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        )
         device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
         return {"device_map": {"": device}, "quantization_config": bits}
 
     def prepare(self, model, newly_initialized, task, plan):
-        renew(model, newly_initialized)
+        make_head_plain(model, newly_initialized)
         return super().prepare(model, newly_initialized, task, plan)
 
     def export(self, model):
-        """The updates, added to the 4-bit weights that they were trained on, as plain fp32 weights."""
-        add_updates(model)
+        """Add the updates to the 4-bit weights that they were trained on, as plain fp32 weights."""
+        merge_updates(model)
         export = super().export(model)
-        plain_again(export.root)
+        dequantize_model(export.root)
         return export
 
 
-def quantised(model):
-    """The layers in 4 bits, by name."""
-    return [(name, part) for name, part in model.named_modules() if type(part).__name__ == "Linear4bit"]
+def quantized_layers(model):
+    """Return the layers in 4 bits, with their names."""
+    return [
+        (name, part) for name, part in model.named_modules() if type(part).__name__ == "Linear4bit"
+    ]
 
 
-def renew(model, newly_initialized):
+def make_head_plain(model, newly_initialized):
     """Make the layers of a head plain ones, so that they learn whole and in fp32."""
-    for name, layer in quantised(model):
+    for name, layer in quantized_layers(model):
         if any(f"{name}.{part}" in newly_initialized for part, _ in layer.named_parameters()):
-            replace(model, name, plain(layer))
+            replace_module(model, name, make_plain(layer))
 
 
-def add_updates(model):
-    """Add PEFT's updates to the layers in 4 bits, which become plain: PEFT's own merge would round to 4 bits again."""
+def merge_updates(model):
+    """Add PEFT's updates to the layers in 4 bits, which become plain: PEFT's own merge would round
+    to 4 bits again."""
     from peft.tuners.lora import LoraLayer
 
     for _, layer in list(model.named_modules()):
         if isinstance(layer, LoraLayer) and type(layer.base_layer).__name__ == "Linear4bit":
-            base = plain(layer.base_layer)
+            base = make_plain(layer.base_layer)
             base.weight.data += layer.get_delta_weight("default").to(base.weight)
             layer.base_layer, layer.merged_adapters = base, ["default"]
 
 
-def plain_again(model):
-    """Make a model forget that any of its weights were in 4 bits; those that still are become plain."""
-    for name, layer in quantised(model):
-        replace(model, name, plain(layer))
+def dequantize_model(model):
+    """Make a model forget that any of its weights were in 4 bits; those that still are become
+    plain."""
+    for name, layer in quantized_layers(model):
+        replace_module(model, name, make_plain(layer))
     del model.config.quantization_config
     model.is_quantized = model.is_loaded_in_4bit = False
     model.hf_quantizer = None
 
 
-def plain(layer):
-    """A 4-bit layer as a plain one, with its weights dequantised."""
+def make_plain(layer):
+    """Make a plain layer of one in 4 bits, with its weights dequantized."""
     import torch
     from bitsandbytes.functional import dequantize_4bit
 
     weight = layer.weight
-    made = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device=weight.device)
+    made = torch.nn.Linear(
+        layer.in_features, layer.out_features, layer.bias is not None, device=weight.device
+    )
     with torch.no_grad():
         made.weight.copy_(dequantize_4bit(weight.data, weight.quant_state))
         if layer.bias is not None:
@@ -87,7 +105,7 @@ def plain(layer):
     return made
 
 
-def replace(model, name, layer):
+def replace_module(model, name, layer):
     """Put a layer in the place of another."""
     owner, _, last = name.rpartition(".")
     setattr(model.get_submodule(owner), last, layer)

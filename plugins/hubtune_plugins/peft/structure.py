@@ -1,23 +1,27 @@
-"""What in a model a PEFT method wraps and what it trains whole, told from the structure, not from names."""
+"""What in a model a PEFT method wraps and what it trains whole, told from the structure, not from
+names."""
 
 from collections import Counter
 
 from hubtune import ModelError
 
 ASIDE = {"router", "gate", "vision_tower", "vision_model", "audio_tower"}
-"""Parts of a model that keep their weights: routers of a mixture of experts, and towers for what is no text."""
-KEYS_VALUES = {"k", "v", "key", "value", "k_proj", "v_proj", "key_proj", "value_proj", "k_lin", "v_lin", "keys", "values",
-               "kv", "kv_proj", "key_value"}
+"""Parts of a model that keep their weights: routers of a mixture of experts, and towers for what is
+no text."""
+KEYS_VALUES = {"k", "v", "key", "value", "k_proj", "v_proj", "key_proj", "value_proj", "k_lin"}
+KEYS_VALUES |= {"v_lin", "keys", "values", "kv", "kv_proj", "key_value"}
 FUSED = {"c_attn", "qkv", "qkv_proj", "query_key_value", "Wqkv", "in_proj", "attn_qkv"}
 """Layers that make queries, keys and values at once."""
 
 
 class Head:
-    """The fresh parameters: `modules` that PEFT trains and saves whole, and `bare` ones, trained where they are.
+    """New parameters: `modules` that PEFT trains and saves whole, and `bare` ones, trained where
+    they are.
 
-    PEFT itself knows heads by the names `classifier` and `score` only, and silently loses the others. It copies a
-    module, which would part tied weights and train pretrained ones beside the fresh; and it finds modules by the end of
-    their name. Parameters that no module holds alone are therefore bare: no adapter of PEFT's can hold them.
+    PEFT itself knows heads by the names `classifier` and `score` only, and silently loses the
+    others. It copies a module, which would part tied weights and train pretrained ones beside the
+    fresh; and it finds modules by the end of their name. Parameters that no module holds alone are
+    therefore bare: no adapter of PEFT's can hold them.
     """
 
     def __init__(self, model, newly_initialized, parents=(), whole=True):
@@ -25,45 +29,57 @@ class Head:
         Args:
             model: The model before PEFT wraps it.
             newly_initialized: Names of the new parameters.
-            parents: Modules that PEFT saves whole by itself, so that nothing inside them may be named.
-            whole: Whether the method can save modules whole; else every parameter is trained where it is.
+            parents: Modules that PEFT saves whole by itself, so that nothing inside them may be
+            named. whole: Whether the method can save modules whole; else every parameter is trained
+            where it is.
         """
         every = dict(model.named_parameters(remove_duplicate=False))
         modules = [name for name, _ in model.named_modules(remove_duplicate=False)]
 
-        def alone(module):
-            """Whether all its parameters are fresh, and none is tied to one elsewhere."""
+        def is_alone(module):
+            """Return whether all its parameters are new, and none is tied to one elsewhere."""
             inside = {name for name in every if name.startswith(f"{module}.")}
-            return inside <= newly_initialized and not {id(every[n]) for n in inside} & {id(every[n]) for n in set(every) - inside}
+            return inside <= newly_initialized and not {id(every[n]) for n in inside} & {
+                id(every[n]) for n in set(every) - inside
+            }
 
         owners = {name: self.owner(name, parents) for name in newly_initialized}
-        whole = {o for o in set(owners.values()) - {""} if whole and all(alone(m) for m in modules if m.endswith(o))}
-        self.modules = sorted(o for o in whole if not any(o.startswith(f"{other}.") for other in whole))
+        whole = {
+            o
+            for o in set(owners.values()) - {""}
+            if whole and all(is_alone(m) for m in modules if m.endswith(o))
+        }
+        self.modules = sorted(
+            o for o in whole if not any(o.startswith(f"{other}.") for other in whole)
+        )
         self.bare = sorted(name for name, owner in owners.items() if owner not in whole)
         self.parameters = [every[name] for name in self.bare]
 
     @staticmethod
     def owner(name, parents):
-        """The module that holds a parameter, or the outermost of `parents` around it."""
+        """Return the module that holds a parameter, or the outermost of `parents` around it."""
         parts = name.split(".")[:-1]
         ends = [i for i, part in enumerate(parts, 1) if parents and part.endswith(tuple(parents))]
         return ".".join(parts[:ends[0]] if ends else parts)
 
     def learn(self):
-        """Let the bare ones learn, after PEFT has frozen all it does not know."""
+        """Make the bare ones trainable, after PEFT has frozen all that it does not know."""
         for parameter in self.parameters:
             parameter.requires_grad = True
 
-    def inside(self, name):
-        """Whether a module is in the head."""
-        return any(name == module or name.startswith(f"{module}.") for module in self.modules) or any(
-            bare.rpartition(".")[0] == name for bare in self.bare)
+    def contains(self, name):
+        """Return whether a module is in the head."""
+        return any(
+            name == module or name.startswith(f"{module}.") for module in self.modules
+        ) or any(bare.rpartition(".")[0] == name for bare in self.bare)
 
 
 def linear_layers(model, head, endings=()):
-    """The layers to adapt by full name: linear ones outside the head, the output embedding, routers and other towers.
+    """Find the layers to adapt by full name: linear ones outside the head, the output embedding,
+    routers and towers.
 
-    A model that has none, as some convolutional nets: its ungrouped convolutions. endings: keep only names that end so.
+    A model that has none, as some convolutional nets: its ungrouped convolutions. endings: keep
+    only names that end so.
     """
     from torch.nn import Conv2d, Linear
     from transformers.pytorch_utils import Conv1D
@@ -76,73 +92,106 @@ def linear_layers(model, head, endings=()):
 
     def found(kinds):
         return {
-            name: part for name, part in model.named_modules()
-            if isinstance(part, kinds) and part is not out and not head.inside(name) and not ASIDE & set(name.split("."))
-            and uses[id(part.weight)] == 1  # an update of one tied weight would be merged into the other, too
+            name: part
+            for name, part in model.named_modules()
+            if isinstance(part, kinds)
+            and part is not out
+            and not head.contains(name)
+            and not ASIDE & set(name.split("."))
+            # An update of one tied weight would be merged into the other, too.
+            and uses[id(part.weight)] == 1
         }
 
-    layers = found((Linear, Conv1D)) or {name: part for name, part in found(Conv2d).items() if part.groups == 1}
-    chosen = {name: layer for name, layer in layers.items() if not endings or name.endswith(tuple(endings))}
+    layers = found((Linear, Conv1D)) or {
+        name: part for name, part in found(Conv2d).items() if part.groups == 1
+    }
+    chosen = {
+        name: layer
+        for name, layer in layers.items()
+        if not endings or name.endswith(tuple(endings))
+    }
     if not chosen:
         known = sorted({name.rpartition(".")[2] for name in layers})
         raise ModelError(
-            f"no layer's name ends in {endings}." if endings else
-            "it has no plain linear layers, nor convolutions, for the method to adapt.",
-            hint=f"Names there are: {', '.join(known)}. Set strategy.targets to some of them." if known else
-            "Tune it whole: --strategy full",
+            f"no layer's name ends in {endings}."
+            if endings
+            else "it has no plain linear layers, nor convolutions, for the method to adapt.",
+            hint=f"Names there are: {', '.join(known)}. Set strategy.targets to some of them."
+            if known
+            else "Tune it whole: --strategy full",
         )
     return chosen
 
 
 def norms(model, head, endings=()):
-    """The norms outside the head that have a weight, by full name: LayerNorm, RMSNorm and their kin."""
+    """Find the norms outside the head that have a weight, by full name: LayerNorm, RMSNorm and
+    their kin."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     found = {
-        name: part for name, part in model.named_modules()
-        if "norm" in type(part).__name__.lower() and not isinstance(part, _BatchNorm) and not head.inside(name)
-        and getattr(getattr(part, "weight", None), "ndim", 0) == 1 and not any(part.children())
+        name: part
+        for name, part in model.named_modules()
+        if "norm" in type(part).__name__.lower()
+        and not isinstance(part, _BatchNorm)
+        and not head.contains(name)
+        and getattr(getattr(part, "weight", None), "ndim", 0) == 1
+        and not any(part.children())
         and (not endings or name.endswith(tuple(endings)))
     }
     if not found:
-        raise ModelError("it has no norms with weights for the method to adapt.", hint="Use another strategy: --strategy lora")
+        raise ModelError(
+            "it has no norms with weights for the method to adapt.",
+            hint="Use another strategy: --strategy lora",
+        )
     return found
 
 
 def embeddings(model, head, endings=()):
-    """The input embedding, by full name."""
+    """Find the input embedding, by full name."""
     from torch.nn import Embedding
 
     try:
         words = model.get_input_embeddings()
     except (AttributeError, NotImplementedError):  # a model that is not for text
         words = None
-    found = {name: part for name, part in model.named_modules() if part is words and isinstance(part, Embedding)}
+    found = {
+        name: part
+        for name, part in model.named_modules()
+        if part is words and isinstance(part, Embedding)
+    }
     if not found:
-        raise ModelError("it has no embedding of tokens for the method to adapt.", hint="Use another strategy: --strategy lora")
+        raise ModelError(
+            "it has no embedding of tokens for the method to adapt.",
+            hint="Use another strategy: --strategy lora",
+        )
     return found
 
 
 def convolutions(wrapped):
-    """PEFT's layers around convolutions."""
+    """Return PEFT's layers around convolutions."""
     from torch.nn import Conv2d
 
-    return [layer for layer in wrapped.modules() if isinstance(getattr(layer, "base_layer", None), Conv2d)]
+    return [
+        layer
+        for layer in wrapped.modules()
+        if isinstance(getattr(layer, "base_layer", None), Conv2d)
+    ]
 
 
-def transposed(layers):
-    """Whether their weights are stored (in, out), as GPT-2's Conv1D does."""
+def are_transposed(layers):
+    """Return whether all weights are stored (in, out), as in GPT-2's Conv1D."""
     from transformers.pytorch_utils import Conv1D
 
     return bool(layers) and all(isinstance(layer, Conv1D) for layer in layers.values())
 
 
 def keys_and_values(layers):
-    """The names of those that make keys and values for attention, by the names that the field gives them."""
+    """Return the names of layers that make keys and values for attention, by their usual names."""
     return [name for name in layers if name.rpartition(".")[2] in KEYS_VALUES | FUSED]
 
 
 def narrows(layer):
-    """Whether it has more inputs than outputs, as the last layer of a feed-forward does."""
+    """Return whether a layer has more inputs than outputs, as the last one of a feed-forward
+    block."""
     rows, columns = layer.weight.shape[:2]  # (out, in); Conv1D: (in, out)
     return rows > columns if type(layer).__name__ == "Conv1D" else columns > rows

@@ -1,4 +1,5 @@
-"""Adapters: found a place in any architecture, trained alone, and published with the code that puts them in."""
+"""Adapters: found a place in any architecture, trained alone, and published with the code that puts
+them in."""
 
 import json
 import subprocess
@@ -16,45 +17,109 @@ import hubtune
 from hubtune import ModelError, Plan
 
 PLAN = Plan(8, 1.0, 2)
-SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-CONFIGS = {
-    "mixtral": {**SMALL, "num_key_value_heads": 1, "num_local_experts": 3, "vocab_size": 60, "pad_token_id": 0},
-    "albert": {**SMALL, "embedding_size": 8, "vocab_size": 60},
-    "funnel": {"d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 32, "block_sizes": [1, 1], "vocab_size": 60},
-    "vit": {**SMALL, "image_size": 16, "patch_size": 8},
-    "swin": {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2],
-             "window_size": 4},
-    "convnext": {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "patch_size": 2},
-    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "bottleneck"},
-    "wav2vec2": {**SMALL, "conv_dim": [8, 8], "conv_kernel": [3, 3], "conv_stride": [2, 2],
-                 "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
-                 "mask_time_prob": 0.0},
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
 }
-TINY = ("bert", "distilbert", "roberta", "deberta-v2", "xlnet", "bart", "t5", "modernbert", "gpt2", "llama")
+CONFIGS = {
+    "mixtral": {
+        **SMALL,
+        "num_key_value_heads": 1,
+        "num_local_experts": 3,
+        "vocab_size": 60,
+        "pad_token_id": 0,
+    },
+    "albert": {**SMALL, "embedding_size": 8, "vocab_size": 60},
+    "funnel": {
+        "d_model": 16,
+        "n_head": 2,
+        "d_head": 8,
+        "d_inner": 32,
+        "block_sizes": [1, 1],
+        "vocab_size": 60,
+    },
+    "vit": {**SMALL, "image_size": 16, "patch_size": 8},
+    "swin": {
+        "image_size": 32,
+        "patch_size": 4,
+        "embed_dim": 8,
+        "depths": [1, 2],
+        "num_heads": [1, 2],
+        "window_size": 4,
+    },
+    "convnext": {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "patch_size": 2},
+    "resnet": {
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16],
+        "depths": [1, 2],
+        "layer_type": "bottleneck",
+    },
+    "wav2vec2": {
+        **SMALL,
+        "conv_dim": [8, 8],
+        "conv_kernel": [3, 3],
+        "conv_stride": [2, 2],
+        "num_feat_extract_layers": 2,
+        "num_conv_pos_embeddings": 4,
+        "num_conv_pos_embedding_groups": 2,
+        "mask_time_prob": 0.0,
+    },
+}
+TINY = (
+    "bert",
+    "distilbert",
+    "roberta",
+    "deberta-v2",
+    "xlnet",
+    "bart",
+    "t5",
+    "modernbert",
+    "gpt2",
+    "llama",
+)
 PLACES = {  # of the first block, and of how many blocks
     "bert": ("bert.encoder.layer.0", ["attention.output.dense", "output.dense"], 2),
     "distilbert": ("distilbert.transformer.layer.0", ["attention.out_lin", "ffn.lin2"], 2),
     "deberta-v2": ("deberta.encoder.layer.0", ["attention.output.dense", "output.dense"], 2),
     "xlnet": ("transformer.layer.0", ["ff.layer_2"], 2),  # its attention has no linear layers
     "bart": ("model.decoder.layers.0", ["self_attn.out_proj", "encoder_attn.out_proj", "fc2"], 4),
-    "t5": ("transformer.decoder.block.0", ["layer.0.SelfAttention.o", "layer.1.EncDecAttention.o",
-                                           "layer.2.DenseReluDense.wo"], 4),
+    "t5": (
+        "transformer.decoder.block.0",
+        ["layer.0.SelfAttention.o", "layer.1.EncDecAttention.o", "layer.2.DenseReluDense.wo"],
+        4,
+    ),
     "modernbert": ("model.layers.0", ["attn.Wo", "mlp.Wo"], 2),
     "gpt2": ("transformer.h.0", ["attn.c_proj", "mlp.c_proj"], 2),
     "llama": ("model.layers.0", ["self_attn.o_proj", "mlp.down_proj"], 2),
     "mixtral": ("model.layers.0", ["self_attn.o_proj", "mlp"], 2),
-    "albert": ("albert.encoder.albert_layer_groups.0.albert_layers.0", ["attention.dense", "ffn_output"], 1),
+    "albert": (
+        "albert.encoder.albert_layer_groups.0.albert_layers.0",
+        ["attention.dense", "ffn_output"],
+        1,
+    ),
     "funnel": ("funnel.encoder.blocks.0.0", ["attention.post_proj", "ffn.linear_2"], 2),
     "swin": ("swin.encoder.layers.1.blocks.1", ["attention.o_proj", "mlp.fc2"], 3),
     "convnext": ("convnext.encoder.stages.0.layers.0", ["pwconv2"], 2),
     "resnet": ("resnet.encoder.stages.1.layers.1", ["layer.2.convolution"], 3),
-    "wav2vec2": ("wav2vec2.encoder.layers.0", ["attention.out_proj", "feed_forward.output_dense"], 2),
+    "wav2vec2": (
+        "wav2vec2.encoder.layers.0",
+        ["attention.out_proj", "feed_forward.output_dense"],
+        2,
+    ),
 }
 
 
 def asked(model_type):
-    """The task, as far as the strategy looks at it."""
-    kind = {"wav2vec2": "Audio", "vit": "Image", "swin": "Image", "convnext": "Image", "resnet": "Image"}
+    """Make the part of a task that the strategy reads."""
+    kind = {
+        "wav2vec2": "Audio",
+        "vit": "Image",
+        "swin": "Image",
+        "convnext": "Image",
+        "resnet": "Image",
+    }
     return SimpleNamespace(model=f"AutoModelFor{kind.get(model_type, 'Sequence')}Classification")
 
 
@@ -65,17 +130,25 @@ def tiny(tiny_model):
         auto = getattr(transformers, asked(model_type).model)
         torch.manual_seed(0)
         if model_type in CONFIGS:
-            config = transformers.AutoConfig.for_model(model_type, num_labels=3, **CONFIGS[model_type])
+            config = transformers.AutoConfig.for_model(
+                model_type, num_labels=3, **CONFIGS[model_type]
+            )
             model = auto.from_config(config)
         else:
             model = auto.from_pretrained(tiny_model(model_type), num_labels=3, pad_token_id=0)
         config, prefix = model.config, f"{model.base_model_prefix}."
-        newly_initialized = frozenset(name for name, _ in model.named_parameters() if not name.startswith(prefix))
+        newly_initialized = frozenset(
+            name for name, _ in model.named_parameters() if not name.startswith(prefix)
+        )
         if "Sequence" in auto.__name__:
             ids = torch.arange(6, 24).view(2, 9)
             if config.is_encoder_decoder:
                 ids[:, -1] = config.eos_token_id
-            return model.eval(), newly_initialized, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            return (
+                model.eval(),
+                newly_initialized,
+                {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+            )
         if model_type == "wav2vec2":
             return model.eval(), newly_initialized, {"input_values": torch.randn(2, 200)}
         size = getattr(config, "image_size", 32)
@@ -103,20 +176,29 @@ def test_adapters_follow_what_writes_to_the_residual_stream(model_type, tiny):
     block, parts, count = PLACES[model_type]
     model, newly_initialized, _ = tiny(model_type)
     both = dict(places(model, newly_initialized, every=True))
-    assert [name for name in both if name.startswith(f"{block}.")] == [f"{block}.{place}" for place in parts]
+    assert [name for name in both if name.startswith(f"{block}.")] == [
+        f"{block}.{place}" for place in parts
+    ]
     last = dict(places(model, newly_initialized, every=False))
     assert [name for name in last if name.startswith(f"{block}.")] == [f"{block}.{parts[-1]}"]
     assert len(last) == count
 
 
 def test_what_is_trained_is_what_a_fresh_process_loads_with_transformers_alone(tiny, tmp_path):
-    """Every architecture begins as it was, only adapters and head learn, and all is saved. One process reloads all."""
+    """Every architecture begins as it was, only adapters and head learn, and all is saved.
+
+    One process reloads all.
+    """
     expected = {}
     for model_type in (*TINY, *CONFIGS):
         model, newly_initialized, inputs = tiny(model_type)
         task, strategy = asked(model_type), Adapters(AdapterOptions(variant="houlsby", reduction=4))
         before = answer(model, inputs)
-        frozen = {id(p): p.detach().clone() for name, p in model.named_parameters() if name not in newly_initialized}
+        frozen = {
+            id(p): p.detach().clone()
+            for name, p in model.named_parameters()
+            if name not in newly_initialized
+        }
         model = strategy.prepare(model, newly_initialized, task, PLAN)
         assert torch.allclose(answer(model, inputs), before, atol=1e-6), model_type
         start = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -143,8 +225,14 @@ def test_what_is_trained_is_what_a_fresh_process_loads_with_transformers_alone(t
         said = again[model_type]
         assert torch.allclose(torch.tensor(said["logits"]), after, atol=1e-6), model_type
         assert said["missing"] == said["unexpected"] == 0, model_type
-        assert said["without_code"] > 0, model_type  # who does not trust the code is told that weights are missing
+        assert said["without_code"] > 0, (
+            model_type
+        )  # who does not trust the code is told that weights are missing
         assert said["labels"] == 3
+        assert said["from_config"], (
+            f"{model_type}: transformers {transformers.__version__} makes a model of a configuration "
+            "in another way: mend Adapted._from_config"
+        )
 
 
 REPLAY = """
@@ -160,20 +248,27 @@ for name in sys.argv[2:]:
     auto = getattr(transformers, saved["auto"])
     load = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
     model, report = auto.from_pretrained(folder, trust_remote_code=True, **load)
+    untrained = auto.from_config(model.config, trust_remote_code=True, dtype=torch.float64)
     plain, without = auto.from_pretrained(folder, trust_remote_code=False, **load)
     with torch.no_grad():
         logits = model.eval()(**saved["inputs"]).logits.tolist()
     said[name] = {"logits": logits, "missing": len(report["missing_keys"]),
-                  "unexpected": len(report["unexpected_keys"]), "without_code": len(without["missing_keys"]),
-                  "labels": model.config.num_labels}
+                  "unexpected": len(report["unexpected_keys"]),
+                  "from_config": untrained.dtype == torch.float64
+                  and untrained.state_dict().keys() == model.state_dict().keys(),
+                  "without_code": len(without["missing_keys"]), "labels": model.config.num_labels}
 print(json.dumps(said))
 """
 
 
 def replayed(place, names):
-    """What a fresh process makes of saved models, with transformers and without hubtune."""
-    done = subprocess.run([sys.executable, "-I", "-c", REPLAY, str(place), *names], capture_output=True, text=True,
-                          check=False)
+    """Run saved models in a clean process, with transformers and without hubtune."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", REPLAY, str(place), *names],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -189,7 +284,9 @@ def test_options_decide_the_bottleneck(tiny):
     assert adapter.dropout.p == 0.25
     assert not adapter.up.weight.any()
     assert answer(model, inputs).shape == (2, 3)
-    assert "strategy.reduction is 0" in Adapters(AdapterOptions(reduction=0)).refuse(asked("bert"), None)
+    assert "strategy.reduction is 0" in Adapters(AdapterOptions(reduction=0)).refuse(
+        asked("bert"), None
+    )
 
 
 def test_a_model_without_blocks_is_refused_with_what_to_do():
@@ -207,12 +304,24 @@ def test_the_card_s_snippet_names_a_commit_and_trusts_the_code(tiny):
 
 
 def test_a_run_is_proven_and_predicts(tiny_model, tmp_path):
-    rows = [{"text": f"a {word} day, number {n}", "label": word} for n in range(16) for word in ("good", "bad")]
-    run = hubtune.train("text-classification", model=tiny_model("deberta-v2"), data=rows, strategy="adapters",
-                        set={"train.max_steps": 8, "train.batch_size": 4}, out=tmp_path / "run")
+    rows = [
+        {"text": f"a {word} day, number {n}", "label": word}
+        for n in range(16)
+        for word in ("good", "bad")
+    ]
+    run = hubtune.train(
+        "text-classification",
+        model=tiny_model("deberta-v2"),
+        data=rows,
+        strategy="adapters",
+        set={"train.max_steps": 8, "train.batch_size": 4},
+        out=tmp_path / "run",
+    )
     assert run.record["proof"]["largest_difference"] <= run.record["proof"]["tolerance"]
     assert run.predict(["a good day"])[0]["label"] in ("good", "bad")
     folder = tmp_path / "run" / "model"
-    pipe = transformers.pipeline("text-classification", model=str(folder), trust_remote_code=True, top_k=None)
+    pipe = transformers.pipeline(
+        "text-classification", model=str(folder), trust_remote_code=True, top_k=None
+    )
     found = {one["label"]: one["score"] for one in pipe("a good day")[0]}
     assert found == pytest.approx(run.predict(["a good day"])[0]["probabilities"], abs=1e-5)

@@ -1,4 +1,5 @@
-"""QLoRA on this machine, with or without a GPU: what it trains in 4 bits is published in plain weights."""
+"""QLoRA on this machine, with or without a GPU: what it trains in 4 bits is published in plain
+weights."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ class TestQLora(StrategyConformance):
                  if isinstance(part, torch.nn.Linear)}
         assert {name for name, kind in kinds.items() if kind != "Linear4bit"} == {"classifier"}
         folder = self.trained().folder / "model"
-        assert "quantization_config" not in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        assert "quantization_config" not in json.loads(
+            (folder / "config.json").read_text(encoding="utf-8")
+        )
 
 
 class TestQLoraOfADecoder(StrategyConformance):

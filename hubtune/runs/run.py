@@ -62,6 +62,8 @@ def resume(
     record = read_record(folder)
     recipe = build(record["recipe"])
     if record["state"] == "trained" and recipe.publish.repo:
+        if not processes.is_first():
+            return FollowerRun(folder)
         return publish(Run(folder), recipe.publish, callbacks)
     if record["state"] != "started":
         raise ResumeError(f"'{folder}' is already {record['state']}.",
@@ -115,14 +117,19 @@ def complete(
 
 
 def publish(run: Run, settings: PublishConfig, callbacks: Callbacks) -> Run:
-    """Publish a finished run as its recipe says; after a failure, say that the run is kept, and how to go on."""
+    """Publish a finished run as its recipe says.
+
+    Raises:
+        HubError: with the command that publishes the run, which is kept.
+    """
     assert settings.repo is not None
     scores = ", ".join(f"{name} {value:.4f}" for name, value in run.metrics.items())
     callbacks.on_info(f"The run is finished: {run.folder} ({scores})")
     try:
         run.publish(settings.repo, public=settings.public, pr=settings.pr, callbacks=callbacks)
     except HubError as error:
-        flags = [flag for flag, given in (("--public", settings.public), ("--pr", settings.pr)) if given]
+        given = {"--public": settings.public, "--pr": settings.pr}
+        flags = [flag for flag, is_given in given.items() if is_given]
         command = shlex.join(["hubtune", "publish", str(run.folder), settings.repo, *flags])
         hint = f"The run is kept in {run.folder}. Publish it with: {command}"
         raise type(error)(error.message, where=error.where,

@@ -244,7 +244,7 @@ def test_an_unknown_key_of_the_model_is_refused() -> None:
     assert "org/name@revision" in str(caught.value.hint)
 
 
-def test_a_file_that_is_missing_or_no_toml_is_said_so(tmp_path: Path) -> None:
+def test_missing_and_invalid_recipe_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="there is no recipe") as caught:
         read(tmp_path / "none.toml")
     assert "hubtune recipe" in str(caught.value.hint)

@@ -61,7 +61,7 @@ def start(script: str, running: list[subprocess.Popen[str]]) -> Path:
     return Path(process.stdout.readline().strip())
 
 
-def test_what_a_killed_process_left_is_swept_and_what_is_held_stays(started: list[subprocess.Popen[str]], tmp_path: Path) -> None:
+def test_folders_of_killed_processes_are_swept_and_locked_ones_stay(started: list[subprocess.Popen[str]], tmp_path: Path) -> None:
     stays, left = start(HOLDING, started), start(HOLDING, started)
     started[1].send_signal(signal.SIGKILL)
     started[1].wait()
@@ -96,7 +96,7 @@ def test_what_is_handed_over_stays_as_long_as_the_first_process_does(started: li
     assert not place.exists()
 
 
-def test_a_folder_that_is_swept_before_it_is_held_is_made_again(tmp_path: Path) -> None:
+def test_a_folder_that_is_swept_before_it_is_locked_is_created_again(tmp_path: Path) -> None:
     tries = []
 
     def make() -> Path:

@@ -69,7 +69,7 @@ def test_a_row_that_may_see_nothing_is_still_a_number() -> None:
     assert all(value.grad is not None and torch.isfinite(value.grad).all() for value in inputs)
 
 
-def test_a_learnt_bias_gets_its_gradient() -> None:
+def test_a_trained_bias_gets_its_gradient() -> None:
     found = []
     for function in (OWN, attention):
         bias = torch.zeros(1, 2, 7, 7, dtype=torch.float64, requires_grad=True)

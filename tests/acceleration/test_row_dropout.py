@@ -216,7 +216,7 @@ def step(kind: str, tiny_model: Callable[..., Path], folder: Path) -> Callable[.
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_step_has_one_gradient_however_it_is_cut_with_dropout_on(kind: str, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_gradients_do_not_depend_on_micro_batches_with_dropout_on(kind: str, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     compute = step(kind, tiny_model, tmp_path)
     whole = compute([list(range(8))])
     for cuts in ([[0, 1, 2, 3], [4, 5, 6, 7]], [[4, 1], [0], [7, 2, 3, 6, 5]], [[item] for item in range(8)]):

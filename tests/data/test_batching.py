@@ -47,7 +47,7 @@ def test_an_epoch_depends_on_its_arguments_alone(order: str) -> None:
     assert first != [step.tolist() for step in steps_of_epoch(sizes, 8, order, 6, 2)]
 
 
-def test_steps_know_nothing_of_devices_memory_and_cuts() -> None:
+def test_steps_do_not_depend_on_devices_memory_and_micro_batches() -> None:
     assert list(inspect.signature(steps_of_epoch).parameters) == ["sizes", "batch_size", "order", "seed", "epoch"]
 
 
@@ -75,7 +75,7 @@ def test_no_rows_make_no_steps(order: str) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("uniform", [False, True])
-def test_a_cut_holds_each_item_once_within_the_limit(seed: int, uniform: bool) -> None:
+def test_micro_batches_hold_each_item_once_within_the_limit(seed: int, uniform: bool) -> None:
     sizes = sizes_of(seed, 40)
     items = [1000 + 7 * index for index in range(len(sizes))]  # items are ids, not positions
     size_of = dict(zip(items, sizes, strict=True))
@@ -91,7 +91,7 @@ def test_a_cut_holds_each_item_once_within_the_limit(seed: int, uniform: bool) -
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_no_cut_at_all_costs_less(seed: int) -> None:
+def test_no_other_division_costs_less(seed: int) -> None:
     draw = random.Random(seed)
     sizes = [draw.randint(0, 30) for _ in range(draw.randint(1, 6))]
     overhead, limit = draw.choice([0, 1, 8, 64]), draw.choice([20, 60, 10**6])
@@ -113,7 +113,7 @@ def partitions(items: Sequence[int]) -> Iterator[list[list[int]]]:
             yield [*rest[:index], [items[0], *rest[index]], *rest[index + 1 :]]
 
 
-def test_nothing_is_cut_into_nothing() -> None:
+def test_an_empty_step_has_no_micro_batches() -> None:
     assert micro_batches([], [], 64, 100) == []
 
 

@@ -63,7 +63,7 @@ def test_rows_that_fit_are_encoded_once_and_whole() -> None:
                     "tokens_cut": 0, "first_rows_cut": []}
 
 
-def test_the_user_s_length_cuts_and_the_cut_is_counted() -> None:
+def test_truncation_at_the_user_s_length_is_counted() -> None:
     found, said = sizes(3, 5, 4, 10, wanted=4)
     assert found == [3, 4, 4, 4]
     assert (said["max_length"], said["rows_cut"], said["tokens_cut"], said["tokens"]) == (4, 2, 7, 22)
@@ -75,14 +75,14 @@ def test_the_user_s_length_may_be_more_than_the_rows_have() -> None:
     assert (found, said["max_length"], said["rows_cut"]) == ([3, 5], 100, 0)
 
 
-def test_the_model_s_limit_cuts_whatever_the_user_wants() -> None:
+def test_the_model_s_limit_truncates_beyond_the_user_s_length() -> None:
     for wanted in (None, 100):
         found, said = sizes(3, 50, 4, wanted=wanted, limit=6)
         assert found == [3, 6, 4]
         assert (said["max_length"], said["limit"], said["rows_cut"], said["tokens_cut"]) == (6, 6, 1, 44)
 
 
-def test_without_a_wish_only_outliers_are_cut() -> None:
+def test_by_default_only_outliers_are_truncated() -> None:
     found, said = sizes(*[10] * 300, 12, 4000, limit=None)
     assert said["max_length"] == 24  # twice the 99th percentile, in eights
     assert (said["rows_cut"], said["tokens_cut"]) == (1, 4000 - 24)
@@ -123,7 +123,7 @@ def test_no_rows_make_no_examples() -> None:
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_texts_of_every_kind_of_model_are_framed_and_cut(model_type: str, tiny_model: Callable[..., Path]) -> None:
+def test_texts_of_every_kind_of_model_are_framed_and_truncated(model_type: str, tiny_model: Callable[..., Path]) -> None:
     import transformers
     from hubtune_plugins.text.text_classification import TextClassification
 

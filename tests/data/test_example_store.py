@@ -165,7 +165,7 @@ def test_row_batches_are_encoded_as_the_whole(limit: int | None) -> None:
     assert said["rows_cut"] == (0 if limit is None else sum(row % 7 + 1 > 4 for row in range(len(ROWS))))
 
 
-def test_examples_of_a_group_are_drawn_for_each_other() -> None:
+def test_examples_are_sampled_within_their_group() -> None:
     encoded = encode(Words(), ROWS[:30], BASE, 4)
     for item, example in enumerate(encoded.examples):
         first = example["input_ids"][0]

@@ -158,7 +158,7 @@ def test_a_file_that_cannot_be_read_is_refused_by_its_name(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.csv", b"text,label\n"), ("a.jsonl", b"\n\n"), ("a.json", b"[]")])
-def test_a_file_without_rows_is_said_to_have_none(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_without_rows_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert "there are no rows in it" in refusal(tmp_path / name).message
 

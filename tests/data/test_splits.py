@@ -163,7 +163,7 @@ def test_texts_that_look_like_missing_values_are_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_cut_holds_each_row_once_and_each_label_in_train(seed: int) -> None:
+def test_held_out_rows_are_disjoint_and_each_label_stays_in_train(seed: int) -> None:
     draw = random.Random(seed)
     labels = [draw.choice("aaaaaaabbbc") for _ in range(draw.randint(8, 300))] + ["rare"]
     source = [{"text": f"row {index} of it", "label": label} for index, label in enumerate(labels)]
@@ -180,7 +180,7 @@ def test_the_cut_holds_each_row_once_and_each_label_in_train(seed: int) -> None:
         assert Counter(held["label"])[label] >= min(int(share * count), count - 1)
 
 
-def test_the_cut_follows_the_seed_alone() -> None:
+def test_held_out_rows_depend_on_the_seed_alone() -> None:
     random.seed(1)
     first = train_rows(balanced(), seed=3).splits["validation"]["text"][:]
     random.seed(2)
@@ -224,7 +224,7 @@ def test_too_few_rows_are_refused() -> None:
 
 
 @pytest.mark.parametrize("written", [str, float])
-def test_numbers_are_cut_like_other_rows(written: Any) -> None:
+def test_numeric_labels_are_held_out_without_stratification(written: Any) -> None:
     source = [{"text": f"row {index} of it", "label": written(index / 7 + 0.01)} for index in range(50)]
     assert len(train_rows(source).splits["validation"]) == 5
 
@@ -255,7 +255,7 @@ def test_duplicates_between_splits_are_counted_and_warned_of() -> None:
     assert len(warnings) == 3
 
 
-def test_nothing_is_told_where_nothing_stands_twice() -> None:
+def test_rows_without_duplicates_give_no_warning() -> None:
     warnings: list[str] = []
     assert train_rows(balanced(), warnings=warnings).checks["duplicates"] == {"validation/train": 0}
     assert warnings == []

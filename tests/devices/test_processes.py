@@ -48,7 +48,7 @@ class ScoredShortOfMemory(ShortOfMemory, Scored):
 
 @forks
 @pytest.mark.parametrize(("task", "short"), [(Numbers, ShortOfMemory), (Scored, ScoredShortOfMemory)])
-def test_where_one_process_has_too_little_memory_all_cut_smaller(task: Any, short: Any, tmp_path: Path) -> None:
+def test_all_processes_use_smaller_micro_batches_when_one_runs_out_of_memory(task: Any, short: Any, tmp_path: Path) -> None:
     alone = trained(tmp_path / "one", task, Plain)
     for state in in_processes(2, tmp_path / "many", short, Plain):
         for name, value in alone.items():

@@ -18,7 +18,7 @@ CUTS = [[[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]], [[5], [0, 1, 2, 3, 4], [11, 
 
 @pytest.mark.parametrize("cuts", CUTS, ids=["halves", "uneven", "single"])
 @pytest.mark.parametrize(("task", "strategy"), [(Numbers, Plain), (Contrast, Plain), (Contrast, Penalised), (Numbers, Penalised)])
-def test_a_step_has_one_gradient_however_it_is_cut(cuts: Any, task: Any, strategy: Any, tmp_path: Path) -> None:
+def test_gradients_do_not_depend_on_micro_batches(cuts: Any, task: Any, strategy: Any, tmp_path: Path) -> None:
     means, whole = gradients(make_context(tmp_path, task(), strategy()), WHOLE)
     again, parts = gradients(make_context(tmp_path, task(), strategy()), cuts)
     assert again == pytest.approx(means, rel=1e-12)

@@ -116,7 +116,7 @@ def test_with_one_byte_flipped_the_one_before_is_taken(
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone"])
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
-def test_with_a_file_cut_or_gone_the_one_before_is_taken(
+def test_a_truncated_or_missing_file_falls_back_to_the_checkpoint_before(
     tmp_path: Path, two: tuple[Checkpoint, Checkpoint], name: str, damage: str
 ) -> None:
     path = tmp_path / "step-000000010" / name
@@ -260,7 +260,7 @@ def test_other_tensors_get_other_buffers_and_old_ones_go(saver: Saver) -> None:
     }
 
 
-def test_what_went_wrong_in_the_thread_is_said_by_the_next_save_and_leaves_no_pieces(
+def test_an_error_in_the_thread_is_raised_by_the_next_save_without_partial_files(
     saver: Saver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saver.save({"step-000000001": some(1)})

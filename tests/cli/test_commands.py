@@ -199,8 +199,8 @@ def test_a_written_recipe_names_every_role_and_takes_settings_over_it(capsys: py
     (["train", "sentiment", "--model", "x", "--set", "train.epoch=3"], "recipe-error", "no key train.epoch. Did you mean"),
     (["train", "sentiment", "--model", "x", "--data", "./nowhere.csv"], "data-error", "there is no file or folder"),
     (["train", "nowhere.toml"], "recipe-error", "there is no recipe 'nowhere.toml'"),
-    (["train", "--resume", "./nowhere"], "resume-error", "is no run: it has no run.json"),
-    (["publish", "./nowhere", "me/x"], "resume-error", "is no run: it has no run.json"),
+    (["train", "--resume", "./nowhere"], "resume-error", "is not a run: it has no run.json"),
+    (["publish", "./nowhere", "me/x"], "resume-error", "is not a run: it has no run.json"),
     (["predict", "./nowhere", "text"], "model-error", "there is no folder './nowhere'"),
     (["show", "./nowhere"], "model-error", "there is no folder './nowhere'"),
 ])

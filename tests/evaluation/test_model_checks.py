@@ -176,5 +176,5 @@ def test_a_class_that_takes_a_part_of_a_model_is_refused_since_it_would_not_load
     text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64,
             "vocab_size": 60, "cross_attention_layers": [], "pad_token_id": 2}
     task = registry.load().task(PluginChoice("text-generation"))
-    with pytest.raises(ModelError, match="the class for 'text-generation' takes a part of it, 'mllama_text_model'"):
+    with pytest.raises(ModelError, match="the class for 'text-generation' uses only its part 'mllama_text_model'"):
         loading.meta_model(Base("a", "b", transformers.MllamaConfig(text_config=text), None), task)

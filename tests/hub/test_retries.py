@@ -162,7 +162,7 @@ def test_a_rival_commit_is_kept_and_not_taken_for_ours(healed: Any, folder: Path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HfApi, "create_commit", late)
-        with pytest.raises(HubError, match="changed meanwhile"):
+        with pytest.raises(HubError, match="changed by a concurrent commit"):
             hub.push(folder, "me/rival", message="Second")
     assert "Second" not in titles("me/rival")
 

@@ -167,7 +167,7 @@ def test_what_the_hub_refuses_is_told_with_what_mends_it(model, arguments, kind,
 def test_a_token_that_may_only_read_is_refused_before_anything_is_fetched(hub, reviews, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", hub.add_token("me", "read"))
     before = len(hub.requests)
-    with pytest.raises(hubtune.HubtuneError, match="may only read") as refused:
+    with pytest.raises(hubtune.HubtuneError, match="is read-only") as refused:
         hubtune.train("sentiment", model="tiny/bert", data=reviews, push="me/x", out=tmp_path / "run")
     assert refused.value.kind == "forbidden"
     assert not [served for served in hub.requests[before:] if "/resolve/" in served.path]

@@ -157,7 +157,7 @@ FAULTS: dict[str, tuple[str, Callable[[Any], dict[str, Any]], str]] = {
         "usagee": lambda self, repo, base: ""}, "a method `usagee`, which hubtune never calls. Did you mean 'usage'"),
     "no truncation": ("a_long_row_is_cut_at_the_length_that_it_may_have", lambda good: {
         "encode": lambda self, rows, base: good.encode(self, rows, dataclasses.replace(base, max_length=None))},
-        "`encode` of the task 'kit-task' made an example of .* tokens, and base.max_length was"),
+        "`encode` of the task 'kit-task' made an example of .* tokens, but base.max_length was"),
     "a label that trips it": ("a_label_that_the_model_does_not_know_is_an_error_with_a_message", lambda good: {
         "encode": lambda self, rows, base: [(base.config.label2id[row["label"]] and one) or one for row, one in zip(
             rows, good.encode(self, [{"text": row["text"], "label": "yes"} for row in rows], base), strict=True)]},

@@ -122,7 +122,7 @@ def test_a_machine_without_room_recomputes_and_ends_with_the_same_weights(
 ) -> None:
     plain = trained(tmp_path / "plain", tiny_model)
     assert not plain.record["compute"]["recompute"]
-    monkeypatch.setattr(memory, "room", lambda device: 1)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 1)
     short = trained(tmp_path / "short", tiny_model)
     assert short.record["compute"]["recompute"]
     assert short.record["compute"]["limit"] < 20

@@ -55,4 +55,4 @@ def test_no_run_is_an_error_in_one_block(capsys: pytest.CaptureFixture[str], tmp
     from hubtune.cli import commands
 
     assert commands.main(["compare", str(tmp_path)]) == 1
-    assert "is no run" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err

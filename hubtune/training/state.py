@@ -214,6 +214,7 @@ def make_accelerator(context: TrainingContext) -> Accelerator:
         cpu=context.compute.device == "cpu", mixed_precision="no", dynamo_backend="no",
         kwargs_handlers=[plain], log_with=settings.report_to, project_dir=str(context.folder))
     if settings.report_to:
-        config = {name: value for name, value in vars(settings).items() if value is not None}
-        accelerator.init_trackers("hubtune", config=config)
+        config = {name: value if isinstance(value, int | float | str) else str(value)
+                  for name, value in vars(settings).items() if value is not None}
+        accelerator.init_trackers("hubtune", config=config)  # trackers take no lists
     return accelerator

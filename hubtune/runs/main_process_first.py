@@ -77,7 +77,7 @@ def save(prepared: Prepared, dataset_info: Mapping[str, Any], folder: Path) -> N
     }), encoding="utf-8")
 
 
-def load(recipe: Recipe, folder: Path, resumed: Record | None) -> Prepared | None:
+def load(recipe: Recipe, folder: Path, resumed: Record | None = None) -> Prepared | None:
     """Load what another process has saved; None where it has saved nothing.
 
     Raises:

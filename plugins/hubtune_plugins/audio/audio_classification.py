@@ -1,8 +1,23 @@
 """Audio classification: one label per sound, such as a keyword, a speaker, a language or an instrument."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Column, ModelSetup, hookimpl, option
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hubtune import (
+    Base,
+    Batch,
+    Column,
+    Example,
+    ExampleRNG,
+    ModelSetup,
+    Rows,
+    Task,
+    hookimpl,
+    option,
+)
 from hubtune_plugins.audio.sounds import AUDIO, FRAMES, SoundTask, augmentation, examples_of, inputs_of
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 
@@ -27,18 +42,20 @@ class AudioClassification(Labelled, SoundTask):
                          "genre", "language", "speaker", "speaker_id", "y"), kind="label", needed="train"),
     )
 
-    def model_config(self, dataset_info, base):
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         return super().model_config(dataset_info, base) | ModelSetup(augmentation(base.config))
 
-    def encode(self, rows, base):
+    def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
         limits = [round(self.options.max_seconds * FRAMES), base.max_length]
         for row, example in zip(rows, examples_of(rows, base, min(filter(None, limits), default=None)), strict=True):
             yield [self.with_target(example, row, base)]
 
-    def collate(self, examples, base, rngs):
+    def collate(
+        self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
+    ) -> Batch:
         return self.batch(inputs_of(examples, base, rngs), examples)
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[Task[Any]]]:
     return [AudioClassification]

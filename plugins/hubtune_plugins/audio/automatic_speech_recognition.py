@@ -1,11 +1,31 @@
 """Speech recognition by connectionist temporal classification, CTC (Graves et al., ICML 2006): speech as text."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Batch, Loss, Metric, ModelSetup, hookimpl, option
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hubtune import (
+    Base,
+    Batch,
+    Example,
+    ExampleRNG,
+    Loss,
+    Metric,
+    ModelSetup,
+    Prediction,
+    Rows,
+    Task,
+    hookimpl,
+    option,
+)
 from hubtune_plugins.audio.characters import TEXT, error_rates, ids_of, in_case, processor_of, settled, spoken
 from hubtune_plugins.audio.ctc import ctc_losses, heard, learnable, likeliest, targets_of
 from hubtune_plugins.audio.sounds import AUDIO, SoundTask, augmentation, examples_of, frames_of, inputs_of
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -29,45 +49,47 @@ class SpeechRecognition(SoundTask):
     Options = SpeechOptions
     columns = (AUDIO, TEXT)
 
-    def validate_data(self, splits):
+    def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         texts = [spoken(row["text"], self.options.punctuation) for row in splits["train"]]
         learnable(texts, frames_of([row["audio"] for row in splits["train"]], 16000))
         return {"characters": sorted(set("".join(texts)) - {" "})}
 
-    def model_config(self, dataset_info, base):
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         tokenizer, self.case, size = settled(base, dataset_info, self.options.casing)
         self.blank = tokenizer.pad_token_id
         head = {"pad_token_id": self.blank, "vocab_size": size}
         return ModelSetup({**head, **augmentation(base.config)}, processor_of(base, tokenizer))
 
-    def written(self, text):
+    def written(self, text: str) -> Any:
         return in_case(spoken(text, self.options.punctuation), self.case)  # as the model is to write it
 
-    def encode(self, rows, base):
+    def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
         for row, example in zip(rows, examples_of(rows, base), strict=True):
             if row.get("text") is not None:
                 example["ids"] = ids_of(base.processor.tokenizer, self.written(row["text"]))
             yield [example]
 
-    def collate(self, examples, base, rngs):
+    def collate(
+        self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
+    ) -> Batch:
         """Its loss is in nats per character, whatever the length of the texts."""
         targets = targets_of(examples)
         counts = {} if targets is None else {"loss": float(targets["lengths"].sum())}
         return Batch(inputs_of(examples, base, rngs), targets, len(examples), counts)
 
-    def forward(self, model, batch):
+    def forward(self, model: Module, batch: Batch) -> Any:
         return heard(model, super().forward(model, batch).logits, batch.inputs.get("attention_mask"))
 
-    def loss(self, outputs, batch):
+    def loss(self, outputs: Any, batch: Batch) -> Loss | list[Loss]:
         return Loss(ctc_losses(outputs, batch.targets, self.blank).sum())
 
-    def postprocess(self, outputs, batch, base):
+    def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[Prediction]:
         return [{"text": base.processor.tokenizer.decode(ids)} for ids in likeliest(outputs)]
 
-    def score(self, predictions, rows, base):
+    def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
         return error_rates([self.written(row["text"]) for row in rows], [one["text"] for one in predictions])
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[Task[Any]]]:
     return [SpeechRecognition]

@@ -1,17 +1,21 @@
 """Transcriptions as characters, and the tokenizers that write them for a model trained with CTC."""
 
+from __future__ import annotations
+
 import json
 import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from hubtune import Column, ModelError
+from hubtune import Base, Column, ModelError
 
 TEXT = Column("text", ("transcription", "text", "sentence", "transcript", "normalized_text"), needed="train")
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")
 """The first ids of a vocabulary that is made here: the pad is CTC's blank, the bar stands between words."""
-CASES = {"keep": str, "lower": str.lower, "upper": str.upper}
+CASES: dict[str, Callable[[str], str]] = {"keep": str, "lower": str.lower, "upper": str.upper}
 
 
-def spoken(text, punctuation="drop"):
+def spoken(text: str, punctuation: Any = "drop") -> str:
     """A transcription in one unicode form, with single spaces and without what no voice says, but for apostrophes."""
     text = unicodedata.normalize("NFKC", str(text)).replace("\u2019", "'").replace("|", " ")
     if punctuation == "drop":
@@ -19,17 +23,17 @@ def spoken(text, punctuation="drop"):
     return " ".join(text.split())
 
 
-def in_case(text, case):
+def in_case(text: str, case: Any) -> Any:
     """A text in one of `CASES`."""
     return CASES[case](text)
 
 
-def ids_of(tokenizer, text):
+def ids_of(tokenizer: Any, text: str) -> Any:
     """The ids of a text's characters, and nothing before or behind them."""
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
-def found_tokenizer(base):
+def found_tokenizer(base: Base) -> Any:
     """The tokenizer that the model came with, or None."""
     from transformers import AutoTokenizer
 
@@ -41,7 +45,7 @@ def found_tokenizer(base):
         return None
 
 
-def case_of(tokenizer, characters, casing):
+def case_of(tokenizer: Any, characters: Any, casing: Any) -> Any:
     """The casing under which a tokenizer writes all characters and reads them back; None where it cannot."""
     if tokenizer is None or tokenizer.pad_token_id is None:
         return None
@@ -52,7 +56,7 @@ def case_of(tokenizer, characters, casing):
     return None
 
 
-def made_tokenizer(characters, case):
+def made_tokenizer(characters: Any, case: Any) -> Any:
     """A tokenizer with one id per character."""
     import tempfile
     from pathlib import Path
@@ -66,7 +70,7 @@ def made_tokenizer(characters, case):
         return Wav2Vec2CTCTokenizer(str(path))
 
 
-def processor_of(base, tokenizer):
+def processor_of(base: Base, tokenizer: Any) -> Any:
     """The processor of the model's type, around its feature extractor and a tokenizer."""
     from transformers import Wav2Vec2Processor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
@@ -77,7 +81,7 @@ def processor_of(base, tokenizer):
     return PROCESSOR_MAPPING.get(type(base.config), Wav2Vec2Processor)(feature_extractor=extractor, tokenizer=tokenizer)
 
 
-def settled(base, dataset_info, casing):
+def settled(base: Base, dataset_info: Mapping[str, Any], casing: Any) -> tuple[Any, Any, Any]:
     """Tokenizer, casing and the size of the head. The tokenizer is the model's own where that can write the characters found."""
     own, characters = found_tokenizer(base), dataset_info.get("characters")
     if characters is None:
@@ -92,17 +96,17 @@ def settled(base, dataset_info, casing):
     return made, case, letters(made)
 
 
-def head_size(tokenizer, config):
+def head_size(tokenizer: Any, config: Any) -> Any:
     """How many characters a head has room for that was trained for this tokenizer; added tokens may be left out of it."""
     return config.vocab_size if config.vocab_size >= tokenizer.vocab_size else letters(tokenizer)
 
 
-def letters(tokenizer):
+def letters(tokenizer: Any) -> Any:
     """How many characters a head needs to write all that a tokenizer reads."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def error_rates(gold, found):
+def error_rates(gold: Any, found: Any) -> dict[str, Any]:
     """Word and character error rates of texts, by jiwer: edits in relation to what is right, over all texts together."""
     import jiwer
 

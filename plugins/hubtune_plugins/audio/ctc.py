@@ -1,11 +1,18 @@
 """Connectionist temporal classification, CTC (Graves et al., ICML 2006): a text is learnt without knowing where in the
 sound its letters are. At every step a model says a character or the blank; equal ones that follow each other are one."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-from hubtune import DataError, exact, row_numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hubtune import DataError, Example, exact, row_numbers
 from hubtune_plugins.audio.sounds import output_lengths
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 
 @dataclass
@@ -16,7 +23,7 @@ class Heard:
     lengths: Any
 
 
-def heard(model, logits, mask):
+def heard(model: Module, logits: Tensor, mask: Any) -> Any:
     """A model's output with its lengths. mask: that of the inputs, or None where all sounds are equally long."""
     import torch
 
@@ -25,7 +32,7 @@ def heard(model, logits, mask):
     return Heard(logits, whole if lengths is None else lengths)
 
 
-def learnable(texts, frames):
+def learnable(texts: Any, frames: Any) -> None:
     """Refuse rows of train that teach nothing: texts without a letter, or with more letters than frames of sound."""
     empty = [row for row, text in enumerate(texts) if not text]
     long = [row for row, text in enumerate(texts) if len(text) > frames[row]]
@@ -36,7 +43,7 @@ def learnable(texts, frames):
                             hint="Does each text belong to its sound? Correct these rows or take them out.")
 
 
-def targets_of(examples):
+def targets_of(examples: Sequence[Example]) -> dict[str, Any] | None:
     """The `ids` of texts, (examples, characters) and padded, and their `lengths`; None where an example has no text."""
     import torch
 
@@ -47,7 +54,7 @@ def targets_of(examples):
             "lengths": torch.tensor([len(each) for each in ids])}
 
 
-def ctc_losses(outputs, targets, blank):
+def ctc_losses(outputs: Any, targets: Any, blank: Any) -> Any:
     """The loss of each text in nats, (sounds,): infinite ones, of texts that do not fit into their sound, are 0."""
     from torch.nn import functional as F
 
@@ -55,7 +62,7 @@ def ctc_losses(outputs, targets, blank):
                       targets["lengths"], blank=blank, reduction="none", zero_infinity=True)
 
 
-def likeliest(outputs):
+def likeliest(outputs: Any) -> list[Any]:
     """The ids of the best character at every step, by sound, repeated ones and blanks included: tokenizers merge these."""
     best = outputs.logits.argmax(-1).tolist()
     return [ids[:length] for ids, length in zip(best, outputs.lengths.tolist(), strict=True)]

@@ -3,14 +3,17 @@
 Every function gives `count` rows by role, the same at every call.
 """
 
+from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
+from hubtune import Base, Row
 from hubtune.testing import TaskFixture
 
 
-def labelled(count):
+def labelled(count: int) -> list[Any]:
     """Sounds of two, three or four tones, all low or all high, which is their label."""
     draw = random.Random(0)
     pitches = {"low": 200.0, "high": 2000.0}
@@ -18,14 +21,14 @@ def labelled(count):
             for row, label in zip(range(count), list(pitches) * count, strict=False)]
 
 
-def spelt(count):
+def spelt(count: int) -> list[Any]:
     """Sounds that spell their text: one pitch for each of two or three different letters."""
     draw, pitches = random.Random(0), {"a": 200.0, "b": 800.0, "c": 3200.0}
     texts = ["".join(draw.sample("abc", 2 + row % 2)) for row in range(count)]
     return [{"audio": tone(draw, [pitches[letter] for letter in text]), "text": text} for text in texts]
 
 
-def tone(draw, pitches, length=0.12, rate=16000):
+def tone(draw: Any, pitches: Any, length: Any = 0.12, rate: int = 16000) -> dict[str, Any]:
     """A sound: one pitch in Hz after the other, each `length` seconds long with a little silence behind."""
     samples = []
     for pitch in pitches:
@@ -39,18 +42,18 @@ def tone(draw, pitches, length=0.12, rate=16000):
 class SoundLabels(TaskFixture):
     """Sounds of low or high tones, which is the label."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return labelled(count)
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> Any:
         return task.kind.gold(row["label"], task.names, base.config)
 
 
 class Transcripts(TaskFixture):
     """Sounds that spell their text."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return spelt(count)
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> dict[str, Any]:
         return {"text": task.written(row["text"])}

@@ -1,12 +1,30 @@
 """What the audio tasks share: any sound to samples, samples to a model's inputs, and models that feel no padding."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from os import PathLike
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from hubtune import Column, DataError, Task, enumerate_rows, row_numbers
+from hubtune import (
+    Base,
+    Batch,
+    Column,
+    DataError,
+    Example,
+    ExampleRNG,
+    Rows,
+    Task,
+    enumerate_rows,
+    row_numbers,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 FRAMES = 50
 """Frames of a second, as wav2vec 2.0 and its kin make them: one every 20 ms."""
@@ -19,23 +37,23 @@ AUDIO = Column(
 )
 
 
-class SoundTask(Task):
+class SoundTask(Task[Any]):
     """What is the same for all tasks over sound: rows hold a sound under `audio`, and cost its length in frames."""
 
     processor = "AutoFeatureExtractor"
     unit = "frames"
-    requires = ("soundfile", "soxr")
+    requires: ClassVar[tuple[str, ...]] = ("soundfile", "soxr")
     extra = "hubtune[audio]"
 
-    def num_tokens(self, example):
-        return example["size"]
+    def num_tokens(self, example: Example) -> int:
+        return int(example["size"])
 
-    def forward(self, model, batch):
+    def forward(self, model: Module, batch: Batch) -> Any:
         """The model's output, in which no sound feels the silence that it was padded with."""
         with masked_norms(model, batch.inputs.get("attention_mask")):
             return super().forward(model, batch)
 
-    def usage(self, repo, base):
+    def usage(self, repo: str, base: Base) -> str:
         rate = extractor_of(base).sampling_rate
         return (
             "import soundfile\nimport soxr\nfrom transformers import pipeline\n\n"
@@ -45,12 +63,12 @@ class SoundTask(Task):
         )
 
 
-def extractor_of(base):
+def extractor_of(base: Base) -> Any:
     """The feature extractor, which may stand inside of a processor."""
     return getattr(base.processor, "feature_extractor", base.processor)
 
 
-def opened(value, rate):
+def opened(value: Any, rate: float) -> tuple[Any, Any, Any]:
     """A value as (file, None, None) or (None, array, its rate); an array that says no rate has the model's."""
     if isinstance(value, Mapping):
         if value.get("array") is not None:
@@ -65,7 +83,7 @@ def opened(value, rate):
     return None, value, rate
 
 
-def seconds(value, rate):
+def seconds(value: Any, rate: float) -> Any:
     """How long a sound is; of a file only the header is read."""
     import numpy as np
     import soundfile
@@ -74,7 +92,7 @@ def seconds(value, rate):
     return max(np.shape(array)) / own if file is None else soundfile.info(file).duration
 
 
-def decode(value, rate, row=None):
+def decode(value: Any, rate: float, row: int | None = None) -> Any:
     """A sound as float32 samples (samples,) in [-1, 1] at a rate in Hz: the mean of its channels, resampled by soxr."""
     import numpy as np
     import soundfile
@@ -97,7 +115,7 @@ def decode(value, rate, row=None):
     return np.pad(wave, (0, max(0, math.ceil(SHORTEST * rate) - len(wave))))
 
 
-def unreadable(rows, value, error):
+def unreadable(rows: Sequence[int], value: Any, error: Any) -> Any:
     """The error for sounds that cannot be read: which rows, the first one's name, what the library said."""
     name = value.get("path") if isinstance(value, Mapping) else value if isinstance(value, str | PathLike) else None
     where = f"{row_numbers(rows)}: " if rows else ""
@@ -108,7 +126,7 @@ def unreadable(rows, value, error):
     )
 
 
-def frames_of(values, rate):
+def frames_of(values: Any, rate: float) -> Any:
     """The frames of every sound: those that begin every 20 ms and end within it, so that sounds with equally many are
     equally long to most models. Raises DataError with the rows that cannot be read."""
     found, bad = [], []
@@ -122,7 +140,7 @@ def frames_of(values, rate):
     return found
 
 
-def examples_of(rows, base, most=None):
+def examples_of(rows: Rows, base: Base, most: Any = None) -> Iterator[Any]:
     """One example per row, its sound not decoded yet. most: frames that longer sounds are to be cut to."""
     extractor = extractor_of(base)
     # Two kinds make every sound equally long: Whisper's says the seconds, AST's counts steps of 10 ms.
@@ -133,7 +151,7 @@ def examples_of(rows, base, most=None):
         yield {"audio": row["audio"], "row": index, "frames": frames, "size": fixed or frames}
 
 
-def inputs_of(examples, base, rngs):
+def inputs_of(examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None) -> Any:
     """What the model's forward takes, (examples, samples) or (examples, steps, features), and its mask if it has one.
 
     Sounds longer than their example says are cut: anywhere in training, in the middle otherwise.
@@ -150,7 +168,7 @@ def inputs_of(examples, base, rngs):
     return padded(extracted(extractor, waves), base.config if rngs else None)
 
 
-def extracted(extractor, waves):
+def extracted(extractor: Any, waves: Any) -> dict[Any, Any]:
     """The feature extractor's tensors, padded to the longest, or to the one length that the model takes."""
     from inspect import signature
 
@@ -162,13 +180,13 @@ def extracted(extractor, waves):
     return {name: made[name] for name in names if name in made}
 
 
-def augmentation(config):
+def augmentation(config: Any) -> dict[str, Any]:
     """SpecAugment hides the share of frames that the configuration names, and no more: the library's least number of masks,
     two of ten frames each, would hide most of a spoken word, and a model would learn words with holes alone."""
     return {"mask_time_min_masks": 0} if hasattr(config, "mask_time_min_masks") else {}
 
 
-def padded(inputs, config):
+def padded(inputs: Any, config: Any) -> Any:
     """In training, room for one of SpecAugment's masks, whose making raises an error where a batch is shorter."""
     from torch.nn import functional as F
 
@@ -181,7 +199,7 @@ def padded(inputs, config):
 
 
 @contextmanager
-def masked_norms(model, mask):
+def masked_norms(model: Any, mask: Any) -> Iterator[Any]:
     """Group norms over time, as in wav2vec 2.0 base, take mean and variance over a sound without its padding."""
     from torch.nn import GroupNorm
 
@@ -199,11 +217,11 @@ def masked_norms(model, mask):
             hook.remove()
 
 
-def normaliser(steps):
+def normaliser(steps: Tensor) -> Any:
     """A hook that normalises (batch, channels, time) over the first `steps` (batch,) of each row alone."""
     import torch
 
-    def hook(norm, arguments, output):
+    def hook(norm: Any, arguments: Any, output: Any) -> Any:
         x = arguments[0].to(torch.promote_types(arguments[0].dtype, torch.float32))
         inside = (torch.arange(x.shape[-1], device=x.device) < steps[:, None])[:, None]
         count = steps[:, None, None]
@@ -214,7 +232,7 @@ def normaliser(steps):
     return hook
 
 
-def output_lengths(model, mask, steps):
+def output_lengths(model: Module, mask: Any, steps: int) -> Any:
     """How many of a model's `steps` of output belong to each sound, (examples,); None where nothing is masked."""
     if mask is None:
         return None

@@ -1,21 +1,41 @@
 """What a label can be: one of a few, several of a few, or a number. How each is learnt, answered and scored."""
 
-from collections import Counter
+from __future__ import annotations
 
-from hubtune import DataError, column_values, label_id, label_space, label_text, row_numbers
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubtune import (
+    DataError,
+    LabelKind,
+    Prediction,
+    Rows,
+    column_values,
+    label_id,
+    label_space,
+    label_text,
+    row_numbers,
+)
 from hubtune_plugins.classification import scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class One:
     """One label a row."""
 
+    name: LabelKind = "single_label"
     problem = "single_label_classification"
     metric = "accuracy"
 
-    def __init__(self, options):
+    def __init__(self, options: Any) -> None:
         self.options = options
 
-    def dataset_info(self, splits, name):
+    def dataset_info(
+        self, splits: Mapping[str, Rows], name: Callable[[list[str]], dict[str, str]]
+    ) -> dict[str, Any]:
         """The label space of the rows by split. name: what the raw labels are called, as a dict, given the labels."""
         raw = {split: column_values(rows, "label", make=self.labels) for split, rows in splits.items()}
         labels = label_space(raw)
@@ -24,49 +44,57 @@ class One:
         counts = Counter(names[label] for row in raw["train"] for label in row)
         return {"labels": ordered, "names": names, "counts": {name: counts[name] for name in ordered}}
 
-    def labels(self, value):
+    def labels(self, value: Any) -> list[Any]:
         """The labels in a cell, as strings."""
         return [label_text(value)]
 
-    def ids(self, value, names, config):
+    def ids(self, value: Any, names: Any, config: Any) -> list[Any]:
         """The ids of the labels in a cell."""
         return [label_id(names.get(label, label), config) for label in self.labels(value)]
 
-    def target(self, value, names, config):
+    def target(self, value: Any, names: Any, config: Any) -> Any:
         return self.ids(value, names, config)[0]
 
-    def losses(self, logits, targets):
+    def losses(self, logits: Tensor, targets: Any) -> Any:
         """The loss of each row, (rows,), of `logits` (rows, labels)."""
         from torch.nn import functional as F
 
         return F.cross_entropy(logits, targets, reduction="none")
 
-    def answers(self, logits, names):
+    def answers(self, logits: Tensor, names: Any) -> list[Any]:
         return [self.answer(dict(zip(names, row, strict=True))) for row in logits.softmax(-1).tolist()]
 
-    def answer(self, probabilities):
+    def answer(self, probabilities: Any) -> dict[str, Any]:
         best = max(probabilities, key=probabilities.__getitem__)
         return {"label": best, "probability": probabilities[best], "probabilities": probabilities}
 
-    def gold(self, value, names, config):
+    def gold(self, value: Any, names: Any, config: Any) -> Any:
         ids = self.ids(value, names, config)
         return self.answer({name: float(index in ids) for name, index in config.label2id.items()})
 
-    def compared(self, predictions, values, names, config):
+    def compared(
+        self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
+    ) -> tuple[Any, Any]:
         """The right ids and the given ones, row by row."""
         given = [[config.label2id[name] for name in (p["labels"] if "labels" in p else [p["label"]])] for p in predictions]
         return [self.ids(value, names, config) for value in values], given
 
-    def references(self, predictions, values, names, config):
+    def references(
+        self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
+    ) -> tuple[Any, Any]:
         """The right answers and the given ones, as scikit-learn's metrics take them."""
         gold, found = self.compared(predictions, values, names, config)
         return [g[0] for g in gold], [f[0] for f in found]
 
-    def score(self, predictions, values, names, config):
+    def score(
+        self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
+    ) -> dict[str, float]:
         gold, found = self.compared(predictions, values, names, config)
         return scores.class_scores([g[0] for g in gold], [f[0] for f in found], len(config.label2id))
 
-    def report(self, predictions, values, names, config):
+    def report(
+        self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
+    ) -> dict[str, Any]:
         gold, found = self.compared(predictions, values, names, config)
         return scores.class_table([g[0] for g in gold], [f[0] for f in found], list(config.label2id))
 
@@ -74,37 +102,45 @@ class One:
 class Several(One):
     """Any number of labels a row, as a list or in one string."""
 
+    name = "multi_label"
     problem = "multi_label_classification"
     metric = "f1_micro"
 
-    def labels(self, value):
+    def labels(self, value: Any) -> list[Any]:
         parts = value if isinstance(value, list) else str(value).split(self.options.separator)
         return [text for part in parts if (text := label_text(part))]
 
-    def target(self, value, names, config):
+    def target(self, value: Any, names: Any, config: Any) -> list[Any]:
         ids = self.ids(value, names, config)
         return [float(index in ids) for index in range(len(config.label2id))]
 
-    def losses(self, logits, targets):
+    def losses(self, logits: Tensor, targets: Any) -> Any:
         from torch.nn import functional as F
 
         return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(1)
 
-    def answers(self, logits, names):
+    def answers(self, logits: Tensor, names: Any) -> list[Any]:
         return [self.answer(dict(zip(names, row, strict=True))) for row in logits.sigmoid().tolist()]
 
-    def answer(self, probabilities):
+    def answer(self, probabilities: Any) -> dict[str, Any]:
         given = [name for name, value in probabilities.items() if value >= self.options.threshold]
         return {"labels": given, "probabilities": probabilities}
 
-    def references(self, predictions, values, names, config):
+    def references(
+        self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
+    ) -> tuple[Any, Any]:
         gold, found = self.compared(predictions, values, names, config)
-        return [scores.spread(ids, len(config.label2id)).tolist() for ids in (gold, found)]
+        classes = len(config.label2id)
+        return scores.spread(gold, classes).tolist(), scores.spread(found, classes).tolist()
 
-    def score(self, predictions, values, names, config):
+    def score(
+        self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
+    ) -> dict[str, float]:
         return scores.several_scores(*self.compared(predictions, values, names, config), len(config.label2id))
 
-    def report(self, predictions, values, names, config):
+    def report(
+        self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
+    ) -> dict[str, Any]:
         gold, found = (scores.spread(ids, len(config.label2id)) for ids in self.compared(predictions, values, names, config))
         return scores.class_table(gold, found, list(config.label2id))
 
@@ -112,42 +148,51 @@ class Several(One):
 class Number(One):
     """A number a row."""
 
+    name = "regression"
     problem = "regression"
     metric = "pearson"
 
-    def dataset_info(self, splits, name):
+    def dataset_info(
+        self, splits: Mapping[str, Rows], name: Callable[[list[str]], dict[str, str]]
+    ) -> dict[str, Any]:
         for split, rows in splits.items():
             refuse_words(column_values(rows, "label"), split)
         return {}
 
-    def target(self, value, names, config):
+    def target(self, value: Any, names: Any, config: Any) -> Any:
         return number(value)
 
-    def losses(self, logits, targets):
+    def losses(self, logits: Tensor, targets: Any) -> Any:
         from torch.nn import functional as F
 
         return F.mse_loss(logits.squeeze(-1), targets.to(logits.dtype), reduction="none")
 
-    def answers(self, logits, names):
+    def answers(self, logits: Tensor, names: Any) -> list[Any]:
         return [{"value": value} for value in logits.squeeze(-1).tolist()]
 
-    def gold(self, value, names, config):
+    def gold(self, value: Any, names: Any, config: Any) -> dict[str, Any]:
         return {"value": number(value)}
 
-    def references(self, predictions, values, names, config):
+    def references(
+        self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
+    ) -> tuple[Any, Any]:
         return [number(value) for value in values], [p["value"] for p in predictions]
 
-    def score(self, predictions, values, names, config):
+    def score(
+        self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
+    ) -> dict[str, float]:
         return scores.number_scores([number(value) for value in values], [p["value"] for p in predictions])
 
-    def report(self, predictions, values, names, config):
+    def report(
+        self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
+    ) -> dict[str, Any]:
         return {}
 
 
-KINDS = {"single_label": One, "multi_label": Several, "regression": Number}
+KINDS: dict[str, type[One]] = {kind.name: kind for kind in (One, Several, Number)}
 
 
-def kind_of(values):
+def kind_of(values: Any) -> str:
     """Lists are several labels; numbers with a decimal point are a number; all else is one label."""
     if any(isinstance(value, list) for value in values):
         return "multi_label"
@@ -160,12 +205,12 @@ def kind_of(values):
     return "single_label"
 
 
-def kind_in(config):
+def kind_in(config: Any) -> Any:
     """What kind of labels a model was made for, by name; one, where it does not say."""
     return next((name for name, kind in KINDS.items() if kind.problem == getattr(config, "problem_type", None)), "single_label")
 
 
-def number(value):
+def number(value: Any) -> float:
     """A label that is a number. Raises DataError for one that is none."""
     try:
         return float(value)
@@ -173,11 +218,11 @@ def number(value):
         raise DataError(f"the label {value!r} is no number, and the model gives numbers.") from None
 
 
-def refuse_words(values, split):
+def refuse_words(values: Any, split: str) -> None:
     """Refuse values that are no numbers, by their rows."""
     import math
 
-    def fine(value):
+    def fine(value: Any) -> Any:
         try:
             return math.isfinite(float(value))
         except (TypeError, ValueError):

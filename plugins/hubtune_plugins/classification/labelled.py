@@ -1,20 +1,33 @@
 """The base of tasks whose model gives every row a number for each label: all but what they read."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from hubtune import (
+    Base,
     Batch,
     ClassificationTask,
+    Example,
+    LabelKind,
     Loss,
     Metric,
     ModelSetup,
+    Prediction,
     RecipeError,
+    Row,
+    Rows,
     column_values,
     exact,
     label_config,
     option,
 )
-from hubtune_plugins.classification.kinds import KINDS, kind_in
+from hubtune_plugins.classification.kinds import KINDS, One, kind_in
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -24,26 +37,26 @@ class LabelOptions:
                          choices=("auto", "accuracy", "f1_macro", "f1_weighted"))
 
 
-class Labelled(ClassificationTask):
+class Labelled(ClassificationTask[Any]):
     """A task whose outputs have `logits` (rows, labels) and whose rows have a `label`. Examples may hold `target`."""
 
     contract = 2
     metric = Metric("accuracy")
     Options = LabelOptions
 
-    def which(self, values):
+    def which(self, values: Any) -> str:
         """What kind of labels the training rows have: one, several or number."""
         return "single_label"
 
-    def names_of(self, labels):
+    def names_of(self, labels: Any) -> dict[Any, Any]:
         """What each raw label is called; the order is the model's."""
         return {label: label for label in labels}
 
-    def validate_data(self, splits):
+    def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         kind = self.which(column_values(splits["train"], "label"))
         return {"kind": kind, **KINDS[kind](self.options).dataset_info(splits, self.names_of)}
 
-    def model_config(self, dataset_info, base):
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         kind = dataset_info.get("kind") or kind_in(base.config)
         self.kind, self.names, self.weights = KINDS[kind](self.options), dataset_info.get("names", {}), None
         labels = label_config(dataset_info.get("labels") or (["LABEL_0"] if kind == "regression" else None), base.config)
@@ -56,17 +69,17 @@ class Labelled(ClassificationTask):
             self.weights = [sum(counts) / (len(counts) * count) for count in counts]
         return ModelSetup({**labels, "problem_type": self.kind.problem})
 
-    def select_metric(self, base):
+    def select_metric(self, base: Base) -> Metric:
         name = self.kind.metric if self.options.metric == "auto" else self.options.metric
         return Metric(name, higher_is_better=name not in ("mae", "rmse"))
 
-    def with_target(self, example, row, base):
+    def with_target(self, example: Example, row: Row, base: Base) -> Any:
         """The example, with what is right where the row says it."""
         if row.get("label") is None:
             return example
         return {**example, "target": self.kind.target(row["label"], self.names, base.config)}
 
-    def batch(self, inputs, examples):
+    def batch(self, inputs: Any, examples: Sequence[Example]) -> Batch:
         """Inputs with the targets of their examples, if all have one."""
         import torch
 
@@ -76,36 +89,42 @@ class Labelled(ClassificationTask):
         targets = torch.tensor([e["target"] for e in examples])
         return Batch(inputs, targets, len(examples), {"loss": sum(self.weights_of(targets))})
 
-    def weights_of(self, targets):
+    def weights_of(self, targets: Any) -> Any:
         """The weight of each row: of its label, where labels are weighted."""
         if self.weights is None or targets.is_floating_point():
             return [1.0] * len(targets)
         return [self.weights[target] for target in targets.tolist()]
 
-    def label_kind(self):
-        return next(name for name, kind in KINDS.items() if kind.problem == self.kind.problem)
+    def label_kind(self) -> LabelKind:
+        kind: One = self.kind
+        return kind.name
 
-    def label_counts(self, dataset_info, base):
+    def label_counts(self, dataset_info: Mapping[str, Any], base: Base) -> Mapping[str, int]:
         counts = dataset_info.get("counts")
         return {label: counts[label] for label in base.config.label2id} if counts else {}
 
-    def class_logits(self, outputs, batch):
-        return outputs.logits
+    def class_logits(self, outputs: Any, batch: Batch) -> Tensor:
+        logits: Tensor = outputs.logits
+        return logits
 
-    def class_answers(self, predictions, rows, base):
+    def class_answers(
+        self, predictions: Sequence[Prediction], rows: Rows, base: Base
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
         return self.kind.references(predictions, [row["label"] for row in rows], self.names, base.config)
 
-    def loss(self, outputs, batch):
+    def loss(self, outputs: Any, batch: Batch) -> Loss | list[Loss]:
         weights = self.weights_of(batch.targets)
         each = self.kind.losses(exact(outputs.logits), batch.targets)
         return Loss((each * each.new_tensor(weights)).sum())
 
-    def postprocess(self, outputs, batch, base):
+    def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[Prediction]:
         logits = exact(outputs.logits)
         return self.kind.answers(logits, [base.config.id2label[index] for index in range(logits.shape[-1])])
 
-    def score(self, predictions, rows, base):
-        return self.kind.score(predictions, [row["label"] for row in rows], self.names, base.config)
+    def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
+        kind: One = self.kind
+        return kind.score(predictions, [row["label"] for row in rows], self.names, base.config)
 
-    def report(self, predictions, rows, base):
-        return self.kind.report(predictions, [row["label"] for row in rows], self.names, base.config)
+    def report(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
+        kind: One = self.kind
+        return kind.report(predictions, [row["label"] for row in rows], self.names, base.config)

@@ -1,7 +1,11 @@
 """Scores of classification and regression, from scikit-learn."""
 
+from __future__ import annotations
 
-def class_scores(gold, found, classes):
+from typing import Any
+
+
+def class_scores(gold: Any, found: Any, classes: int) -> dict[str, float]:
     """Accuracy and F1 of one label a row; labels as ids. One call of the library, as resampling repeats it."""
     import numpy as np
     from sklearn.metrics import precision_recall_fscore_support
@@ -16,7 +20,7 @@ def class_scores(gold, found, classes):
     }
 
 
-def several_scores(gold, found, classes):
+def several_scores(gold: Any, found: Any, classes: int) -> dict[str, float]:
     """F1 over labels and over rows, and the share of rows with exactly the right labels; labels as ids."""
     from sklearn.metrics import f1_score
 
@@ -28,7 +32,7 @@ def several_scores(gold, found, classes):
     }
 
 
-def number_scores(gold, found):
+def number_scores(gold: Any, found: Any) -> dict[str, float]:
     """Correlations and errors of a predicted number."""
     import numpy as np
 
@@ -42,7 +46,7 @@ def number_scores(gold, found):
     }
 
 
-def ranks(values):
+def ranks(values: Any) -> Any:
     """Ranks of values, from 1; equal ones have the mean of theirs."""
     import numpy as np
 
@@ -50,19 +54,20 @@ def ranks(values):
     return (counts.cumsum() - (counts - 1) / 2)[place]
 
 
-def class_table(gold, found, names):
+def class_table(gold: Any, found: Any, names: Any) -> dict[str, Any]:
     """scikit-learn's classification report as a dict: precision, recall, F1 and support per class.
 
     gold, found: ids, or rows of zeros and ones (rows, classes).
     """
     from sklearn.metrics import classification_report
 
-    return classification_report(
+    table: dict[str, Any] = classification_report(
         gold, found, labels=list(range(len(names))), target_names=names, output_dict=True, zero_division=0.0
     )
+    return table
 
 
-def spread(ids, classes):
+def spread(ids: Any, classes: int) -> Any:
     """Lists of ids as rows of zeros and ones."""
     import numpy as np
 
@@ -72,7 +77,7 @@ def spread(ids, classes):
     return rows
 
 
-def confusion(gold, found, classes):
+def confusion(gold: Any, found: Any, classes: int) -> Any:
     """Rows by right id (first axis) and given id, as floats: (classes, classes). Quick, as resampling repeats it."""
     import numpy as np
 

@@ -1,13 +1,20 @@
 """How far up a model's parameters are, for what treats lower layers in another way than higher ones."""
 
-import math
+from __future__ import annotations
 
-from hubtune import ModelError
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubtune import ModelError, Prediction
 from hubtune_plugins.layers.learning import owned
 from hubtune_plugins.layers.stacks import body
 
+if TYPE_CHECKING:
+    from torch.nn import Module
 
-def depths(model, newly_initialized):
+
+def depths(model: Module, newly_initialized: frozenset[str]) -> Any:
     """How far up each parameter is, by name: embeddings 0, the blocks 1 and up, the head one more than the last block.
 
     What stands between blocks, such as a final norm or a pooler, counts to the block before it.
@@ -27,7 +34,7 @@ def depths(model, newly_initialized):
     return known
 
 
-def upper(known, part, parts):
+def upper(known: Any, part: Any, parts: Sequence[Prediction]) -> set[Any]:
     """The names of the head's parameters and of those in the topmost `part` of `parts` of the blocks, of `depths`.
 
     The last part takes the embeddings too, which are at 0.

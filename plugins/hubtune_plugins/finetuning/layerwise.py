@@ -1,10 +1,16 @@
 """Layer-wise learning rates: the nearer a layer is to the inputs, the less it changes."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import hookimpl, option
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Plan, Strategy, Task, hookimpl, option
 from hubtune_plugins.finetuning.depths import depths
 from hubtune_plugins.finetuning.full import Full
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -23,20 +29,22 @@ class Layerwise(Full):
     Options = LayerwiseOptions
     defaults = {"train.learning_rate": 5e-5}
 
-    def refuse(self, task, config):
+    def refuse(self, task: Task[Any], config: Any) -> str | None:
         if 0 < self.options.decay <= 1:
             return None
         return f"strategy.decay is {self.options.decay}, and has to lie above 0 and not above 1."
 
-    def prepare(self, model, newly_initialized, task, plan):
+    def prepare(
+        self, model: Module, newly_initialized: frozenset[str], task: Task[Any], plan: Plan
+    ) -> Module:
         self.depths = depths(model, newly_initialized)
         self.top = max((depth for name, depth in self.depths.items() if name not in newly_initialized), default=0)
         return super().prepare(model, newly_initialized, task, plan)
 
-    def rate(self, name):
+    def rate(self, name: str) -> Any:
         return self.options.head_rate if name in self.newly_initialized else self.options.decay ** (self.top - self.depths[name])
 
 
 @hookimpl
-def hubtune_strategies():
+def hubtune_strategies() -> list[type[Strategy[Any]]]:
     return [Layerwise]

@@ -1,10 +1,16 @@
 """Linear probing, then full fine-tuning: the head fits the features before it may change them."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Phase, hookimpl, option
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Phase, Strategy, Task, hookimpl, option
 from hubtune_plugins.finetuning.heads import HeadFirst
 from hubtune_plugins.layers.learning import learn
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -30,19 +36,20 @@ class LpFt(HeadFirst):
     Options = LpFtOptions
     defaults = {"train.learning_rate": 5e-5}
 
-    def refuse(self, task, config):
+    def refuse(self, task: Task[Any], config: Any) -> str | None:
         if not 0 < self.options.share < 1:
             return f"strategy.share is {self.options.share}, and has to lie between 0 and 1."
         return super().refuse(task, config)
 
-    def phases(self):
+    def phases(self) -> tuple[Phase, ...]:
         share = self.options.share
         return (Stage("head", share, self.options.head_rate, head_only=True), Stage("all", 1 - share))
 
-    def start_phase(self, model, phase):
+    def start_phase(self, model: Module, phase: Phase) -> None:
+        assert isinstance(phase, Stage)
         learn(model, self.newly_initialized if phase.head_only else {name for name, _ in model.named_parameters()})
 
 
 @hookimpl
-def hubtune_strategies():
+def hubtune_strategies() -> list[type[Strategy[Any]]]:
     return [LpFt]

@@ -67,7 +67,7 @@ def table(lines: Iterable[Sequence[Any]], where: str) -> list[dict[str, str | No
         header.pop()
     if None in header or len(set(header)) < len(header):
         raise DataError(f"the first row has to name every column once: {header}.", where=where)
-    rows = []
+    rows: list[dict[str, str | None]] = []
     for line in filled:
         if any(cell is not None for cell in line[len(header):]):
             raise DataError(f"row {len(rows) + 1} has more cells than the header has names.", where=where)

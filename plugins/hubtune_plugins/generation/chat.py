@@ -3,15 +3,18 @@
 An answer is learnt after exactly the tokens that the chat template puts before it when an answer is asked for.
 """
 
-from itertools import pairwise
+from __future__ import annotations
 
-from hubtune import DataError
+from itertools import pairwise
+from typing import Any
+
+from hubtune import Base, DataError
 
 IGNORED = -100
 """The label of a token that is not learnt."""
 
 
-def missing(processor, chats=False):
+def missing(processor: Any, chats: Any = False) -> Any:
     """Attributes that a tokenizer lacks: a pad token out of its own vocabulary, which attention masks; a chat template,
     where it `chats`."""
     found = {}
@@ -22,7 +25,7 @@ def missing(processor, chats=False):
     return found
 
 
-def simple_template(processor):
+def simple_template(processor: Any) -> Any:
     """A chat template of plain words for a tokenizer without one; every answer is closed by the end token."""
     begins = processor.bos_token_id is not None and processor("a").input_ids[0] == processor.bos_token_id
     return (
@@ -33,7 +36,7 @@ def simple_template(processor):
     )
 
 
-def render(base, said, ask=False):
+def render(base: Base, said: Any, ask: Any = False) -> Any:
     """The text of a conversation by the tokenizer's chat template; `ask`: up to where an answer begins."""
     from jinja2 import TemplateError
 
@@ -44,7 +47,7 @@ def render(base, said, ask=False):
                         hint="Bring the conversations into the form that the model was trained on.") from error
 
 
-def pieces(base, said):
+def pieces(base: Base, said: Any) -> Any:
     """The rendered text cut where learning starts and stops: [(text, whether it is learnt)].
 
     What an answer adds to the text before it is learnt, with its end token. Templates that rewrite earlier turns
@@ -70,18 +73,18 @@ def pieces(base, said):
     return found
 
 
-def marks(base):
+def marks(base: Base) -> tuple[Any, ...]:
     """The tokenizer's special words, one of which ends an answer."""
     added = [str(token) for token in base.processor.added_tokens_decoder.values() if token.special]
     return (*added, *base.processor.all_special_tokens)
 
 
-def ids_of(base, text):
+def ids_of(base: Base, text: str) -> Any:
     """The ids of a rendered text, which has its special tokens in it."""
     return base.processor(text, add_special_tokens=False, verbose=False).input_ids
 
 
-def encoded(base, said):
+def encoded(base: Base, said: Any) -> Any:
     """A conversation as an example: `input_ids`, and where it ends in an answer `labels` and the answer's `start`."""
     parts = pieces(base, said)
     upto = [ids_of(base, "".join(text for text, _ in parts[: count + 1])) for count in range(len(parts))]
@@ -96,7 +99,7 @@ def encoded(base, said):
     return cut(base, {"input_ids": ids, "labels": labels}, len(ids) - len(split[-1]))
 
 
-def cut(base, example, start):
+def cut(base: Base, example: dict[str, Any], start: int) -> dict[str, Any]:
     """An example of at most `base.max_length` tokens around the place where its last answer starts.
 
     The oldest tokens go first, but for the one that begins every text; of a long answer, its end: a quarter of the
@@ -115,7 +118,7 @@ def cut(base, example, start):
     return example
 
 
-def plain(base, text, ends):
+def plain(base: Base, text: str, ends: Any) -> Any:
     """The ids of a plain text, with the end token where it `ends`."""
     ids, end = list(base.processor(text, verbose=False).input_ids), base.processor.eos_token_id
     if end is not None and len(ids) > 1 and ids[-1] == end:
@@ -123,14 +126,14 @@ def plain(base, text, ends):
     return [*ids, end] if ends and end is not None else ids
 
 
-def windows(ids, limit):
+def windows(ids: Any, limit: Any) -> list[Any]:
     """A plain text as examples in which every token but the first is learnt once: each begins where another ends."""
     limit = max(2, limit or len(ids))
     parts = [ids[at : at + limit] for at in range(0, max(1, len(ids) - 1), limit - 1)]
     return [{"input_ids": part, "labels": [IGNORED, *part[1:]], "start": 0} for part in parts]
 
 
-def end_tokens(base):
+def end_tokens(base: Base) -> list[Any]:
     """The ids that end an answer: the tokenizer's end token, and what its chat template closes an answer with."""
     ends = {base.processor.eos_token_id}
     if base.processor.chat_template:

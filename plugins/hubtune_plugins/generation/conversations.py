@@ -3,14 +3,18 @@
 A conversation is a list of messages, each with a `role` and a `content`.
 """
 
-from hubtune import DataError, row_numbers
+from __future__ import annotations
+
+from typing import Any
+
+from hubtune import DataError, Row, Rows, row_numbers
 
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 SIDES = ("chosen", "rejected")
 """The two answers of a row that says which is better."""
 
 
-def form_of(roles):
+def form_of(roles: Any) -> str:
     """What rows with these columns teach: chat, the answers of conversations, or text, all of a plain text."""
     if "messages" in roles or {"prompt", "completion"} <= roles:
         return "chat"
@@ -24,7 +28,7 @@ def form_of(roles):
     return "text"
 
 
-def conversation(row):
+def conversation(row: Row) -> Any:
     """The messages of a row: its own, or its prompt (with the input that belongs to it) and its answer, where known."""
     if row.get("messages") is not None:
         return messages(row["messages"], "user")
@@ -37,7 +41,7 @@ def conversation(row):
     return answer if answer[: len(said)] == said else said + answer
 
 
-def messages(value, role):
+def messages(value: Any, role: Any) -> Any:
     """A string as one message of the role; a list of messages, also of ShareGPT's `from` and `value`, in one form."""
     if isinstance(value, str):
         return [{"role": role, "content": value}]
@@ -50,32 +54,32 @@ def messages(value, role):
     return found
 
 
-def answered(said):
+def answered(said: Any) -> Any:
     """Whether a conversation ends in an answer to something."""
     return len(said) > 1 and said[-1]["role"] == "assistant" and bool(said[-1]["content"].strip())
 
 
-def answer_of(row):
+def answer_of(row: Row) -> str:
     """The last answer of a row, without the blanks around it."""
-    return conversation(row)[-1]["content"].strip()
+    return str(conversation(row)[-1]["content"]).strip()
 
 
-def question_of(row):
+def question_of(row: Row) -> dict[str, Any]:
     """What of a row may be seen before its last answer; a plain text is gone on with."""
     if row.get("messages") is not None:
         said = messages(row["messages"], "user")
         return {**row, "messages": said[:-1] if answered(said) else said}
-    return row if row.get("prompt") is not None else {"prompt": row["text"]}
+    return dict(row) if row.get("prompt") is not None else {"prompt": row["text"]}
 
 
-def with_answer(row, side):
+def with_answer(row: Row, side: Any) -> dict[str, Any]:
     """A prompt with one of its answers, such as the chosen one; without a prompt, the answer has it in it (TRL's implicit prompt)."""
     if row.get("prompt") is not None:
         return {"prompt": row["prompt"], "completion": row[side]}
     return {"text" if isinstance(row[side], str) else "messages": row[side]}
 
 
-def learnable(row, form):
+def learnable(row: Row, form: Any) -> Any:
     """Whether a row has something to learn."""
     if form == "text":
         return isinstance(row["text"], str) and bool(row["text"].strip())
@@ -85,7 +89,7 @@ def learnable(row, form):
         return False
 
 
-def refuse_unlearnable(rows, split, form):
+def refuse_unlearnable(rows: Rows, split: str, form: Any) -> None:
     """Refuse a split for rows that have nothing to learn."""
     bad = [index for index, row in enumerate(rows) if not learnable(row, form)]
     if bad:
@@ -94,7 +98,7 @@ def refuse_unlearnable(rows, split, form):
                         hint="Mend these rows or take them out, and run the same command again.")
 
 
-def refuse_undecided(rows, split):
+def refuse_undecided(rows: Rows, split: str) -> None:
     """Refuse a split for rows whose answers are empty or not two."""
     if any(rows[0].get(side) is None for side in SIDES):
         raise DataError(f"{split} has no pairs of a chosen and a rejected answer.",

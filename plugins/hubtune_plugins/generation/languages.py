@@ -1,9 +1,13 @@
 """The languages of models that know many, and what their decoders begin with."""
 
-from hubtune import ModelError
+from __future__ import annotations
+
+from typing import Any
+
+from hubtune import Base, ModelError
 
 
-def languages_of(base, source, target):
+def languages_of(base: Base, source: Any, target: Any) -> Any:
     """Attributes that tell a tokenizer the languages of texts and targets, as it calls them; an empty string says none."""
     processor, found = base.processor, {}
     for name, language in (("src_lang", source), ("tgt_lang", target)):
@@ -15,13 +19,13 @@ def languages_of(base, source, target):
     return found
 
 
-def language_id(processor, name):
+def language_id(processor: Any, name: str) -> Any:
     """The id of a language's token."""
     own = getattr(processor, "get_lang_id", None)
     return own(name) if own else processor.convert_tokens_to_ids(name)
 
 
-def start_token(base, target):
+def start_token(base: Base, target: Any) -> Any:
     """What the decoder begins with: as its configuration says, else the target's language, else the first mark."""
     if target and not forced_token(base, target):
         return language_id(base.processor, target)
@@ -31,7 +35,7 @@ def start_token(base, target):
     return next(token for token in known if token is not None)
 
 
-def forced_token(base, target):
+def forced_token(base: Base, target: Any) -> dict[str, Any]:
     """What the first written token must be, for generate: the language, where targets begin with it."""
     if not target:
         return {}

@@ -1,10 +1,15 @@
 """Tasks that learn to write: how likely a model finds the tokens of the texts that are right."""
 
-from hubtune import DataError, GenerativeTask, Loss, Metric, exact
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hubtune import Base, Batch, DataError, GenerativeTask, Loss, Metric, Prediction, Row, exact
 from hubtune_plugins.generation.chat import IGNORED
 
 
-class Writing(GenerativeTask):
+class Writing(GenerativeTask[Any]):
     """A task with the tokens to be written in `batch.targets["labels"]`, (examples, length)."""
 
     contract = 2
@@ -12,15 +17,15 @@ class Writing(GenerativeTask):
     ahead = 0
     """How many places before a token its logits are: 1 where a model reads what it is to write."""
 
-    def counts(self, targets):
+    def counts(self, targets: Any) -> dict[str, Any]:
         """Tokens that are learnt, as the counts of a batch."""
         return {} if targets is None else {"loss": float((targets["labels"][:, self.ahead:] != IGNORED).sum())}
 
-    def labels(self, batch):
+    def labels(self, batch: Batch) -> Any:
         """The labels that are predicted, (examples, length - ahead)."""
         return batch.targets["labels"][:, self.ahead:]
 
-    def asked(self, outputs, batch):
+    def asked(self, outputs: Any, batch: Batch) -> tuple[Any, Any, Any]:
         """The logits of the tokens that have a label, (tokens, vocabulary), these labels, and where they are, (examples, length - ahead).
 
         Logits of prompts that a strategy adds are left out. Only these become fp32: a vocabulary is large.
@@ -29,20 +34,20 @@ class Writing(GenerativeTask):
         places = labels != IGNORED
         return exact(outputs.logits[:, -length:][:, : length - self.ahead][places]), labels[places], places
 
-    def loss(self, outputs, batch):
+    def loss(self, outputs: Any, batch: Batch) -> Loss | list[Loss]:
         from torch.nn.functional import cross_entropy
 
         logits, labels, _ = self.asked(outputs, batch)
         return Loss(cross_entropy(logits, labels, reduction="sum"))
 
-    def losses(self, outputs, batch):
+    def losses(self, outputs: Any, batch: Batch) -> Any:
         """What the labels of each example cost in nats, summed, (examples,)."""
         from torch.nn.functional import cross_entropy
 
         logits, labels, places = self.asked(outputs, batch)
         return sums(cross_entropy(logits, labels, reduction="none"), places)
 
-    def postprocess(self, outputs, batch, base):
+    def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[Prediction]:
         """Per example: what its labels cost in nats in all, how many they are, and how many were the likeliest token."""
         from torch.nn.functional import cross_entropy
 
@@ -51,18 +56,19 @@ class Writing(GenerativeTask):
         counts = zip(*(sums(values, places).tolist() for values in (losses, hits)), places.sum(1).tolist(), strict=True)
         return [{"nll": nll, "tokens": tokens, "hits": right} for nll, right, tokens in counts]
 
-    def merge(self, parts, row, base):
+    def merge(self, parts: Sequence[Prediction], row: Row, base: Base) -> Prediction:
         """The sums over the windows of a long text."""
-        sums = {name: sum(part[name] for part in parts) for name in ("nll", "tokens", "hits") if name in parts[0]}
+        names = [name for name in ("nll", "tokens", "hits") if name in parts[0]]
+        sums: Prediction = {name: sum(part[name] for part in parts) for name in names}
         return {**parts[0], **sums}
 
-    def show(self, prediction):
+    def show(self, prediction: Prediction) -> Prediction:
         """The text alone, where there is one."""
         return {"text": prediction["text"]} if "text" in prediction else prediction
 
 
 
-def sums(values, places):
+def sums(values: Any, places: Any) -> Any:
     """Per example the sum of what its tokens have, (examples,): values (tokens,), in the order of places (examples, length)."""
     import torch
 
@@ -71,7 +77,7 @@ def sums(values, places):
     return spread.sum(1)
 
 
-def likelihood_scores(predictions):
+def likelihood_scores(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Loss in nats a token, the share of tokens that were likeliest, perplexity."""
     import math
 

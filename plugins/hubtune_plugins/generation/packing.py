@@ -1,9 +1,17 @@
 """Several examples in one row, so that none of it is padding, where a model keeps them apart."""
 
-from hubtune import ModelError
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Example, ModelError
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
-def packed(examples):
+def packed(examples: Sequence[Example]) -> tuple[Any, Any]:
     """Inputs and targets of examples in one row, (1, all tokens): positions that start anew tell transformers' masks
     where each begins."""
     import torch
@@ -16,7 +24,7 @@ def packed(examples):
     return inputs, {"labels": torch.tensor([labels]), "starts": torch.tensor(starts)}
 
 
-def refuse_leaks(model, inputs):
+def refuse_leaks(model: Module, inputs: Any) -> bool:
     """Refuse to pack where an example's logits change with the one before it; whether there were two to compare."""
     import torch
 
@@ -25,7 +33,7 @@ def refuse_leaks(model, inputs):
         return False
     start, end = starts[1:3]
 
-    def logits(first):
+    def logits(first: Any) -> Any:
         part = {name: value[:, first:end] if torch.is_tensor(value) else value for name, value in inputs.items()}
         return model(**part).logits[:, start - first:]
 

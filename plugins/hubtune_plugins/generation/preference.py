@@ -1,13 +1,34 @@
 """Preference: of two answers to a prompt the chosen one becomes likelier than the rejected one (DPO)."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Batch, Column, Loss, Metric, ReferenceTask, hookimpl, option
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hubtune import (
+    Base,
+    Batch,
+    Column,
+    Example,
+    ExampleRNG,
+    Loss,
+    Metric,
+    Prediction,
+    ReferenceTask,
+    Rows,
+    Task,
+    hookimpl,
+    option,
+)
 from hubtune_plugins.generation import chat
 from hubtune_plugins.generation.conversations import SIDES, conversation, refuse_undecided, with_answer
 from hubtune_plugins.generation.pairs import dpo
 from hubtune_plugins.generation.pairs.bradley_terry import pair_losses
 from hubtune_plugins.generation.text_generation import TextGeneration
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -19,7 +40,7 @@ class PreferenceOptions:
     temperature: float = option(0.0, "0: always the likeliest token; above: drawn")
 
 
-class Preference(TextGeneration, ReferenceTask):
+class Preference(TextGeneration, ReferenceTask[Any]):
     """DPO, by the summed log-probabilities of answers (longer ones have lower): Rafailov et al., arXiv:2305.18290."""
 
     name = "preference"
@@ -34,26 +55,28 @@ class Preference(TextGeneration, ReferenceTask):
                needed="train"),
     )
 
-    def validate_data(self, splits):
+    def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         for split, rows in splits.items():
             refuse_undecided(rows, split)
         return {"form": "chat"}
 
-    def encode(self, rows, base):
+    def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
         for row in rows:
             if row.get("chosen") is None or row.get("rejected") is None:
                 yield [chat.encoded(base, conversation({"prompt": row["prompt"]}))]
             else:
                 yield [{side: chat.encoded(base, conversation(with_answer(row, side))) for side in SIDES}]
 
-    def num_tokens(self, example):
+    def num_tokens(self, example: Example) -> int:
         """Both answers of a pair go through the model."""
         return sum(map(super().num_tokens, answers_of(example)))
 
-    def length(self, example):
+    def length(self, example: Example) -> int:
         return max(map(super().num_tokens, answers_of(example)))
 
-    def collate(self, examples, base, rngs):
+    def collate(
+        self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
+    ) -> Batch:
         """Chosen and rejected answers in turn, (examples * 2, longest)."""
         import torch
 
@@ -67,14 +90,14 @@ class Preference(TextGeneration, ReferenceTask):
             counts["sft"] = float((self.labels(batch)[::2] != chat.IGNORED).sum())
         return Batch(batch.inputs, batch.targets, len(examples), counts)
 
-    def reference_outputs(self, outputs, batch, base):
+    def reference_outputs(self, outputs: Any, batch: Batch, base: Base) -> list[dict[str, Any]]:
         return [{"reference": pair} for pair in self.log_probabilities(outputs, batch).tolist()]
 
-    def log_probabilities(self, outputs, batch):
+    def log_probabilities(self, outputs: Any, batch: Batch) -> Any:
         """Of the chosen and the rejected answers, summed over their tokens: (pairs, 2)."""
         return -self.losses(outputs, batch).view(batch.size, 2)
 
-    def loss(self, outputs, batch):
+    def loss(self, outputs: Any, batch: Batch) -> Loss | list[Loss]:
         found = self.log_probabilities(outputs, batch)
         rewards = dpo.rewards(found, batch.targets.get("reference"), self.options.beta)
         terms = [Loss(pair_losses(rewards[:, 0] - rewards[:, 1], self.options.label_smoothing).sum())]
@@ -82,21 +105,21 @@ class Preference(TextGeneration, ReferenceTask):
             terms.append(Loss(-found[:, 0].sum(), name="sft", weight=self.options.sft))
         return terms
 
-    def postprocess(self, outputs, batch, base):
+    def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[Prediction]:
         return dpo.answers(self.log_probabilities(outputs, batch), batch.targets.get("reference"), self.options.beta)
 
-    def predict(self, model, batch, base):
+    def predict(self, model: Module, batch: Batch, base: Base) -> list[Prediction]:
         return [{} for _ in range(batch.size)] if batch.targets is not None else super().predict(model, batch, base)
 
-    def score(self, predictions, rows, base):
+    def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
         return dpo.pair_scores(predictions)
 
 
-def answers_of(example):
+def answers_of(example: Example) -> list[Any]:
     """The two answers of a pair, or a question alone."""
     return [example[side] for side in SIDES] if "chosen" in example else [example]
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[Task[Any]]]:
     return [Preference]

@@ -1,9 +1,18 @@
 """Lists of token ids as tensors, and as the beginning of what a decoder writes."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Base, Batch, Example
 from hubtune_plugins.generation.chat import IGNORED
 
+if TYPE_CHECKING:
+    pass
 
-def padded(base, lists, fill=None, left=False):
+
+def padded(base: Base, lists: Any, fill: Any = None, left: Any = False) -> tuple[Any, Any]:
     """Lists of ids as (lists, longest) and their attention mask; `fill`: by default the pad token."""
     import torch
 
@@ -17,7 +26,7 @@ def padded(base, lists, fill=None, left=False):
     return torch.tensor(rows), torch.tensor(mask)
 
 
-def collated(base, examples):
+def collated(base: Base, examples: Sequence[Example]) -> tuple[Any, Any]:
     """Examples as padded inputs and, where all have `labels`, as targets: these, and where each last answer `starts`."""
     import torch
 
@@ -29,7 +38,7 @@ def collated(base, examples):
     return {"input_ids": ids, "attention_mask": mask}, targets
 
 
-def ended(base, ids):
+def ended(base: Base, ids: Any) -> Any:
     """The ids of a target with the tokenizer's end token, in the place of the last one where there is no room."""
     ids, end = list(ids), base.processor.eos_token_id
     if end is None or end in ids[-2:]:  # some put the language last
@@ -37,7 +46,7 @@ def ended(base, ids):
     return [*ids[: len(ids) - (len(ids) == base.max_length)], end]
 
 
-def taught(base, examples, start):
+def taught(base: Base, examples: Sequence[Example], start: Any) -> tuple[Any, Any]:
     """What a decoder reads, (examples, longest), and where all have `labels` the targets: it reads these one place on,
     after `start`."""
     import torch
@@ -50,13 +59,15 @@ def taught(base, examples, start):
     return torch.cat([first, before[:, :-1]], 1), {"labels": labels}
 
 
-def prompts_of(batch):
+def prompts_of(batch: Batch) -> list[Any]:
     """The ids of each example up to its answer, as lists."""
     lengths = batch.inputs["attention_mask"].sum(1) if batch.targets is None else batch.targets["starts"]
     return [row[:length] for row, length in zip(batch.inputs["input_ids"].tolist(), lengths.tolist(), strict=True)]
 
 
-def continued(model, base, prompts, ends, most, temperature=0.0):
+def continued(
+    model: Any, base: Base, prompts: Any, ends: Any, most: Any, temperature: float = 0.0
+) -> Any:
     """The texts that a decoder writes after lists of ids: `most` tokens each at most, greedy at temperature 0.
 
     Prompts are padded on the left, with positions counted from the first real token. Only prompts of one length meet
@@ -68,7 +79,7 @@ def continued(model, base, prompts, ends, most, temperature=0.0):
     if base.max_length is not None:
         prompts = [ids[-(base.max_length - room):] for ids in prompts]
     apart = reads_padding(model, base, prompts)
-    groups = {}
+    groups: dict[Any, Any] = {}
     for index, ids in enumerate(prompts):
         groups.setdefault(len(ids) if apart else 0, []).append(index)
     texts = [""] * len(prompts)
@@ -87,7 +98,7 @@ def continued(model, base, prompts, ends, most, temperature=0.0):
     return texts
 
 
-def reads_padding(model, base, prompts):
+def reads_padding(model: Any, base: Base, prompts: Any) -> bool:
     """Whether what follows a prompt changes with padding on its left: the shortest, one of middle length and the longest
     are asked for two tokens, alone and beside each other."""
     import torch
@@ -102,7 +113,7 @@ def reads_padding(model, base, prompts):
     return not bool(gap <= 1e-4 * alone.abs().max().clamp(min=1.0))
 
 
-def first_scores(model, base, prompts):
+def first_scores(model: Any, base: Base, prompts: Any) -> Any:
     """What the model says of the two tokens after each prompt, (prompts, 2 * vocabulary), prompts being padded on the left.
     The second is read from what the model keeps, which some choose from in another way."""
     import torch

@@ -1,14 +1,34 @@
 """Text to text with an encoder and a decoder: translation, summarisation and other rewriting."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Batch, Column, ModelError, ModelSetup, hookimpl, option
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hubtune import (
+    Base,
+    Batch,
+    Column,
+    Example,
+    ExampleRNG,
+    ModelError,
+    ModelSetup,
+    Prediction,
+    Rows,
+    Task,
+    hookimpl,
+    option,
+)
 from hubtune_plugins.generation import usages
 from hubtune_plugins.generation.chat import missing
 from hubtune_plugins.generation.languages import forced_token, languages_of, start_token
 from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
 from hubtune_plugins.generation.scores import text_scores
 from hubtune_plugins.generation.sequences import ended, padded, taught
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -41,20 +61,20 @@ class Text2TextGeneration(Writing):
                           "title", "headline", "answer", "zh", "de", "fr", "es", "ru", "ja", "ro"), needed="train"),
     )
 
-    def model_config(self, dataset_info, base):
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         if not base.config.is_encoder_decoder:  # transformers counts models that hear and then write as well
             raise ModelError("it has no decoder apart from what reads the text.", where=base.repo,
                              hint="Write with it as with any decoder: hubtune train text-generation")
         languages = languages_of(base, self.options.source_lang, self.options.target_lang)
         return ModelSetup(tokenizer={**missing(base.processor), **languages})
 
-    def start(self, base):
+    def start(self, base: Base) -> Any:
         return start_token(base, self.options.target_lang)
 
-    def forced(self, base):
+    def forced(self, base: Base) -> Any:
         return forced_token(base, self.options.target_lang)
 
-    def encode(self, rows, base):
+    def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
         cut = {"truncation": base.max_length is not None, "max_length": base.max_length, "verbose": False}
         for row in rows:
             example = {"input_ids": base.processor(self.options.prefix + row["text"], **cut).input_ids}
@@ -62,23 +82,25 @@ class Text2TextGeneration(Writing):
                 example["labels"] = ended(base, base.processor(text_target=row["target"], **cut).input_ids)
             yield [example]
 
-    def num_tokens(self, example):
+    def num_tokens(self, example: Example) -> int:
         return len(example["input_ids"]) + len(example.get("labels", ()))
 
-    def length(self, example):
+    def length(self, example: Example) -> int:
         return max(len(example["input_ids"]), len(example.get("labels", ())))
 
-    def collate(self, examples, base, rngs):
+    def collate(
+        self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
+    ) -> Batch:
         ids, mask = padded(base, [example["input_ids"] for example in examples])
         read, targets = taught(base, examples, self.start(base))
         return Batch({"input_ids": ids, "attention_mask": mask, "decoder_input_ids": read}, targets, len(examples),
                      self.counts(targets))
 
-    def written(self, base):
+    def written(self, base: Base) -> dict[str, Any]:
         """How `generate` is called, here and on the model's card."""
         return {"num_beams": self.options.num_beams, "decoder_start_token_id": self.start(base), **self.forced(base)}
 
-    def predict(self, model, batch, base):
+    def predict(self, model: Any, batch: Batch, base: Base) -> list[Prediction]:
         most = min(self.options.max_new_tokens, (base.max_length or 10**6) - 1)
         written = model.generate(
             input_ids=batch.inputs["input_ids"], attention_mask=batch.inputs["attention_mask"], max_new_tokens=most,
@@ -86,18 +108,18 @@ class Text2TextGeneration(Writing):
         )
         return [{"text": text.strip()} for text in base.processor.batch_decode(written, skip_special_tokens=True)]
 
-    def score(self, predictions, rows, base):
+    def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
         scores = likelihood_scores(predictions)
         del scores["perplexity"]
         if all("text" in prediction for prediction in predictions):
             scores |= text_scores([p["text"] for p in predictions], [row["target"] for row in rows], self.options.words)
         return scores
 
-    def usage(self, repo, base):
+    def usage(self, repo: str, base: Base) -> Any:
         arguments = {"max_new_tokens": self.options.max_new_tokens, **self.written(base)}
         return usages.rewriting(repo, self.options.prefix, arguments)
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[Task[Any]]]:
     return [Text2TextGeneration]

@@ -1,11 +1,31 @@
 """Text generation with a decoder: answers to instructions (only the answers are learnt), or plain texts."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Batch, Column, ModelSetup, hookimpl, option
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hubtune import (
+    Base,
+    Batch,
+    Column,
+    Example,
+    ExampleRNG,
+    ModelSetup,
+    Prediction,
+    Row,
+    Rows,
+    Task,
+    hookimpl,
+    option,
+)
 from hubtune_plugins.generation import chat, packing, sequences, usages
 from hubtune_plugins.generation.conversations import answer_of, conversation, form_of, question_of, refuse_unlearnable
 from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -25,10 +45,10 @@ class TextGeneration(Writing):
     pipeline_tag = "text-generation"
     fixture = "hubtune_plugins.generation.fixtures:Instructions"
     input = "prompt"
-    Options = GenerationOptions
+    Options: ClassVar[type] = GenerationOptions
     ahead = 1
     form = None
-    columns = (
+    columns: ClassVar[tuple[Column, ...]] = (
         Column("prompt", ("prompt", "instruction", "question", "query", "input"), kind="any", needed="never"),
         Column("input", ("input", "context"), needed="never", gaps=True),
         Column("completion", ("completion", "response", "answer", "output", "chosen", "target", "reply"), kind="label",
@@ -38,20 +58,20 @@ class TextGeneration(Writing):
         Column("text", ("text", "content", "document", "story", "body"), needed="never"),
     )
 
-    def validate_data(self, splits):
+    def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         form = form_of(set(splits["train"][0]))
         for split, rows in splits.items():
             refuse_unlearnable(rows, split, form)
         return {"form": form}
 
-    def model_config(self, dataset_info, base):
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         self.form = dataset_info.get("form") or ("chat" if base.processor.chat_template else None)
         self.checked = False
         # An encoder such as BERT sees what it is to predict unless it is told to be a decoder.
         return ModelSetup({"is_decoder": True} if getattr(base.config, "is_decoder", None) is False else {},
                           tokenizer=chat.missing(base.processor, chats=self.form != "text"))
 
-    def encode(self, rows, base):
+    def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
         for row in rows:
             if row.get("messages") is None and (row.get("prompt") is None or (self.form == "text" and row.get("text"))):
                 yield chat.windows(chat.plain(base, row["text"], ends=True), base.max_length)
@@ -61,29 +81,31 @@ class TextGeneration(Writing):
             else:
                 yield [chat.encoded(base, conversation(row))]
 
-    def num_tokens(self, example):
+    def num_tokens(self, example: Example) -> int:
         return len(example["input_ids"])
 
-    def collate(self, examples, base, rngs):
+    def collate(
+        self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
+    ) -> Batch:
         if rngs is not None and self.options.packing and all("labels" in example for example in examples):
             inputs, targets = packing.packed(examples)
         else:
             inputs, targets = sequences.collated(base, examples)
         return Batch(inputs, targets, len(examples), self.counts(targets))
 
-    def forward(self, model, batch):
+    def forward(self, model: Module, batch: Batch) -> Any:
         if "position_ids" in batch.inputs and not self.checked:
             self.checked = packing.refuse_leaks(model, batch.inputs)
         return model(**batch.inputs)
 
-    def predict(self, model, batch, base):
+    def predict(self, model: Module, batch: Batch, base: Base) -> list[Prediction]:
         if batch.targets is not None and not (self.options.generate and bool((batch.targets["starts"] > 0).all())):
             return [{} for _ in range(batch.size)]
         texts = sequences.continued(model, base, sequences.prompts_of(batch), chat.end_tokens(base),
                                     self.options.max_new_tokens, self.options.temperature)
         return [{"text": text} for text in texts]
 
-    def score(self, predictions, rows, base):
+    def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
         scores = likelihood_scores(predictions)
         if all("text" in prediction for prediction in predictions):
             from sklearn.metrics import accuracy_score
@@ -92,13 +114,13 @@ class TextGeneration(Writing):
             scores["exact_match"] = float(accuracy_score(wanted, [p["text"] for p in predictions]))
         return scores
 
-    def question(self, row):
+    def question(self, row: Row) -> Row:
         return question_of(row)
 
-    def usage(self, repo, base):
+    def usage(self, repo: str, base: Base) -> Any:
         return usages.continuing(repo, self.form == "chat", self.options.max_new_tokens, chat.end_tokens(base))
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[Task[Any]]]:
     return [TextGeneration]

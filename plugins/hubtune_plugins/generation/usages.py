@@ -1,7 +1,11 @@
 """Python for model cards: how a published model is used with transformers alone."""
 
+from __future__ import annotations
 
-def continuing(repo, chat, most, ends):
+from typing import Any
+
+
+def continuing(repo: str, chat: Any, most: Any, ends: Any) -> str:
     """A decoder, asked a question in a `chat` or for more of a text. most: new tokens. ends: ids that end an answer."""
     asked = '[{"role": "user", "content": "What a lovely day"}]' if chat else '"Once upon a time"'
     answer = '[-1]["content"]' if chat else ""
@@ -12,7 +16,7 @@ found = pipe({asked}, max_new_tokens={most}, do_sample=False, eos_token_id={ends
 print(found[0]["generated_text"]{answer})'''
 
 
-def rewriting(repo, prefix, arguments):
+def rewriting(repo: str, prefix: Any, arguments: Any) -> str:
     """An encoder with a decoder. prefix: what stands before every text. arguments: those of `generate`."""
     given = ", ".join(f"{name}={value}" for name, value in arguments.items())
     return f'''from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -27,7 +31,7 @@ print(tokenizer.decode(written[0], skip_special_tokens=True))'''
 TALK = [{"role": "user", "content": "How are you?"}, {"role": "assistant", "content": "Well, thank you."}]
 
 
-def rewarding(repo, end, special):
+def rewarding(repo: str, end: Any, special: Any) -> str:
     """A reward model, asked for the score of a conversation. end: what comes after the template's text. special: whether the
     tokenizer adds special tokens."""
     more = f" + {end!r}" if end else ""

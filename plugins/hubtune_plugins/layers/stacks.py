@@ -1,14 +1,21 @@
 """Of which blocks a model is built, told from the structure, not from names: any architecture will do."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from hubtune_plugins.layers.learning import owned
 
+if TYPE_CHECKING:
+    from torch.nn import Module
 
-def body(model, newly_initialized):
+
+def body(model: Module, newly_initialized: frozenset[str]) -> list[Any]:
     """The blocks by full name, without those whose parameters are all fresh: what stands in the head is no block."""
     return [name for name in blocks(model) if not newly_initialized.issuperset(owned(model, name))]
 
 
-def blocks(model):
+def blocks(model: Module) -> Any:
     """The blocks by full name, from the inputs up: an encoder's before its decoder's, a pyramid's stage by stage."""
     found = stacked(model, "", False, residual)
     if found:
@@ -17,7 +24,7 @@ def blocks(model):
     return sorted(bare, key=lambda name: int(name.rpartition(".")[2]))
 
 
-def stacked(module, path, nested, counts):
+def stacked(module: Module, path: Any, nested: Any, counts: Any) -> Any:
     """The blocks in a module, of those that `counts` takes for one.
 
     A block that is itself little more than a stack of blocks, such as a stage of Swin, gives way to them.
@@ -39,22 +46,22 @@ def stacked(module, path, nested, counts):
     return found
 
 
-def weight(module):
+def weight(module: Module) -> Any:
     """How many parameters a module has."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def weighty(module):
+def weighty(module: Module) -> bool:
     """Whether a module holds a matrix."""
     return any(parameter.ndim > 1 for parameter in module.parameters())
 
 
-def residual(module):
+def residual(module: Module) -> Any:
     """Whether a module holds matrices and a normalisation, as a residual block does and a single expert does not."""
     matrices = sum(parameter.ndim > 1 for parameter in module.parameters())
     return matrices > 1 and any(map(is_norm, module.modules()))
 
 
-def is_norm(module):
+def is_norm(module: Module) -> bool:
     """Whether a module normalises: LayerNorm, RMSNorm, BatchNorm2d, T5LayerNorm and their kin."""
     return "norm" in type(module).__name__.lower()

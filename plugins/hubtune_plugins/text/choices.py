@@ -1,12 +1,19 @@
 """Choices as data sets write them, which of them is right, and rows of unequally many of them as tensors."""
 
-import json
+from __future__ import annotations
 
-from hubtune import DataError, exact, label_text, row_numbers
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Base, DataError, Prediction, Row, Rows, exact, label_text, row_numbers
 from hubtune_plugins.tokenization.texts import pad, refuse
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def read(cell):
+
+def read(cell: Any) -> Any:
     """Choices as they are in the data: lists and dicts may be written as JSON."""
     if isinstance(cell, str):
         try:
@@ -16,13 +23,13 @@ def read(cell):
     return cell
 
 
-def texts_of(cell):
+def texts_of(cell: Any) -> list[Any]:
     """The texts of choices: a list, or a dict of lists `text` and `label` as in ARC and CommonsenseQA."""
     cell = read(cell)
     return [label_text(text) for text in (cell.get("text") if isinstance(cell, dict) else cell) or ()]
 
 
-def pairs(row):
+def pairs(row: Row) -> tuple[Any, Any]:
     """The two texts of each choice: what comes before it, and the choice; with a context, the question goes with the choice."""
     texts = texts_of(row["choices"])
     if row.get("context") is None:
@@ -30,18 +37,19 @@ def pairs(row):
     return [row["context"]] * len(texts), [f"{row['question']} {text}" for text in texts]
 
 
-def named(row):
+def named(row: Row) -> Any:
     """The index of the right choice, from its own name, its text, its number from 0 or its letter; None if it is none."""
     label, cell = label_text(row["label"]).strip(), read(row["choices"])
     texts = texts_of(cell)
     names = [label_text(name) for name in cell.get("label") or ()] if isinstance(cell, dict) else []
-    known = [*(names and [names]), *([texts] if isinstance(row["label"], str) else []),
+    known: list[list[str]] = [
+        *([names] if names else []), *([texts] if isinstance(row["label"], str) else []),
              [str(index) for index in range(len(texts))], [chr(ord("A") + index) for index in range(len(texts))],
              [chr(ord("a") + index) for index in range(len(texts))]]
     return next((found.index(label) for found in known if label in found), None)
 
 
-def right(row):
+def right(row: Row) -> Any:
     """The index of the right choice."""
     index = named(row)
     if index is None:
@@ -52,7 +60,7 @@ def right(row):
 LABELS = "A label is the text of a choice, its letter (A is the first), or its number from 0."
 
 
-def refuse_unclear(rows, split):
+def refuse_unclear(rows: Rows, split: str) -> None:
     """Refuse rows without a choice, and rows whose label is none of theirs."""
     few = [index for index, row in enumerate(rows) if len(texts_of(row["choices"])) < 2]
     refuse(few, split, "rows have fewer than two choices",
@@ -62,7 +70,7 @@ def refuse_unclear(rows, split):
         raise DataError(f"{rows[wrong[0]]['label']!r} is none of the choices: {row_numbers(wrong)} of {split}.", hint=LABELS)
 
 
-def stacked(base, lists):
+def stacked(base: Base, lists: Any) -> dict[str, Any]:
     """Tokenised choices of each row as inputs (rows, most choices, longest), and `choices`: how many each row has.
 
     Rows with fewer have their first choice some times more, which `choice_logits` leaves out again.
@@ -74,7 +82,7 @@ def stacked(base, lists):
             "choices": [len(choices) for choices in lists]}
 
 
-def choice_logits(logits, counts):
+def choice_logits(logits: Tensor, counts: Any) -> Any:
     """(rows, most choices) from one number per choice, (rows * most choices, 1); minus infinity where a row has fewer."""
     import torch
 
@@ -83,25 +91,25 @@ def choice_logits(logits, counts):
     return logits.masked_fill(torch.arange(logits.shape[1], device=logits.device) >= counts, float("-inf"))
 
 
-def answer(probabilities):
+def answer(probabilities: Any) -> dict[str, Any]:
     """The answer of a row, from the probability of each of its choices."""
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
     return {"label": best, "probability": probabilities[best], "probabilities": probabilities}
 
 
-def sure(row):
+def sure(row: Row) -> Any:
     """The answer of whoever knows."""
     index = right(row)
     return answer([float(place == index) for place in range(len(texts_of(row["choices"])))])
 
 
-def scores(predictions, rows):
+def scores(predictions: Sequence[Prediction], rows: Rows) -> dict[str, Any]:
     """The share of rows whose right choice is the likeliest."""
     from sklearn.metrics import accuracy_score
 
     return {"accuracy": float(accuracy_score([right(row) for row in rows], [p["label"] for p in predictions]))}
 
 
-def chance(rows):
+def chance(rows: Rows) -> Any:
     """The accuracy of whoever draws one of the choices."""
     return sum(1 / len(texts_of(row["choices"])) for row in rows) / len(rows)

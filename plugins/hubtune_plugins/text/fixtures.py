@@ -4,6 +4,11 @@ Every function gives `count` rows by role, the same at every call. Words come ro
 that no row says what the next one is.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+from hubtune import Base, Row
 from hubtune.testing import TaskFixture
 from hubtune_plugins.text import choices
 from hubtune_plugins.text.passages import graded
@@ -12,7 +17,7 @@ from hubtune_plugins.text.tokens import answers
 from hubtune_plugins.text.tokens.tags import iob2, listed
 
 
-def labelled(count, kind):
+def labelled(count: int, kind: Any) -> Any:
     """Texts whose one telling word says the label: one, several or a number, as `kind` asks for."""
     groups = (("negative", "awful"), ("positive", "lovely"), ("neutral", "square"))
     things = ("film", "room", "soup", "walk", "chair")
@@ -24,7 +29,7 @@ def labelled(count, kind):
     return rows
 
 
-def tagged(count):
+def tagged(count: int) -> Any:
     """People and places as spans of one or two words, in IOB2."""
     people, places = ("Ada", "Ada Lovelace", "Tom", "Tom Brown"), ("Rome", "New York", "Paris")
     rows = []
@@ -36,7 +41,7 @@ def tagged(count):
     return rows
 
 
-def asked(count):
+def asked(count: int) -> Any:
     """Questions for a person or a place in a context, the answer as SQuAD writes it."""
     people, places = ("Ada", "Tom Brown", "Mia", "Sam"), ("Rome", "New York", "Paris")
     rows = []
@@ -49,7 +54,7 @@ def asked(count):
     return rows
 
 
-def chosen(count):
+def chosen(count: int) -> Any:
     """The right choice is what people do, the others, two or three, what they cannot do."""
     sensible = ("makes tea.", "opens the door.", "reads a book.", "calls a friend.")
     absurd = ("drinks the moon.", "swims through a wall.", "eats the river.", "flies under a stone.", "melts the moon.")
@@ -61,7 +66,7 @@ def chosen(count):
     return rows
 
 
-def alike(count):
+def alike(count: int) -> Any:
     """Pairs of sentences about a thing and its state: three points for the same thing, two for the same state."""
     things, states = ("kettle", "train", "garden", "film", "phone"), ("new", "broken", "lovely", "late")
     rows = []
@@ -73,13 +78,13 @@ def alike(count):
     return rows
 
 
-def repeated(count):
+def repeated(count: int) -> list[Any]:
     """Texts that name their animal twice, so that either name can be found from the other."""
     things, verbs = ("cat", "dog", "bird", "fish"), ("sleeps", "waits", "sings", "swims")
     return [{"text": f"The {things[i % 4]} {verbs[i % 4]}, and the {things[i % 4]} is glad."} for i in range(count)]
 
 
-def ranked(count):
+def ranked(count: int) -> Any:
     """Passages for a question about a thing and its state: three points for both, one for the thing alone."""
     things, states = ("kettle", "train", "garden", "film", "phone"), ("new", "broken", "lovely", "late")
     rows = []
@@ -95,30 +100,30 @@ def ranked(count):
 class Ranking(TaskFixture):
     """Queries with graded passages."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return ranked(count)
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> dict[str, Any]:
         return {"scores": graded.grades_of(row)}
 
 
 class Classification(TaskFixture):
     """Labels of texts, of the kind that the task asks for."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return labelled(count, task.options.kind if hasattr(task.options, "kind") else "single_label")
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> Any:
         return task.kind.gold(row["label"], task.names, base.config)
 
 
 class TokenTags(TaskFixture):
     """Tags of words."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return tagged(count)
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> Any:
         tags = task.right(row["tags"], base)
         return task.answer(listed(row["tokens"]), tags, [1.0] * len(tags))
 
@@ -126,38 +131,38 @@ class TokenTags(TaskFixture):
 class Answers(TaskFixture):
     """Questions about a context."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return asked(count)
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> Any:
         return answers.sure(row)
 
 
 class Choices(TaskFixture):
     """Questions with a few answers to choose from."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return chosen(count)
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> Any:
         return task.merge([choices.sure(row)], row, base)
 
 
 class Similarity(TaskFixture):
     """Pairs of texts with a score."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return alike(count)
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> Any:
         return KINDS[kind_of([row], task.options.kind)].gold(row)
 
 
 class MaskedTexts(TaskFixture):
     """Texts whose words can be guessed."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return repeated(count)
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> dict[str, Any]:
         return {"nll": 0.0, "tokens": 1, "hits": 1}

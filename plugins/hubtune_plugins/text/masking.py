@@ -1,10 +1,18 @@
 """Hiding pieces of a text: which they are, what the model sees instead, and how well they were found."""
 
-from hubtune import DataError, ModelError, exact
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Base, DataError, Example, ModelError, Prediction, exact
 from hubtune_plugins.text.tokens.pieces import IGNORED
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def refuse_unfit(base, share):
+
+def refuse_unfit(base: Base, share: Any) -> None:
     """Refuse a model that cannot hide pieces, and a share of them that is none."""
     if base.processor.mask_token_id is None:
         raise ModelError("its tokenizer has no mask token, so it was not trained to find hidden words.",
@@ -13,7 +21,7 @@ def refuse_unfit(base, share):
         raise DataError(f"task.probability is a share between 0 and 1, not {share}.", hint="BERT's is 0.15.")
 
 
-def hidden(example, base, share, draw=None):
+def hidden(example: Example, base: Base, share: Any, draw: Any = None) -> tuple[Any, Any]:
     """What the model sees of a window, and per piece what it is to find.
 
     A share of the pieces, one at least, is chosen: 80% of these are masked, 10% replaced by a random piece and 10% left
@@ -37,7 +45,7 @@ def hidden(example, base, share, draw=None):
     return shown, targets
 
 
-def found(logits, ids, targets, processor):
+def found(logits: Tensor, ids: Any, targets: Any, processor: Any) -> Any:
     """How well the hidden pieces of a window were found: `nll` in nats, summed over `tokens` pieces, of which `hits` were
     the likeliest. Where none was hidden, what fills its masks. logits (pieces, vocabulary), ids and targets (pieces,).
     """
@@ -50,20 +58,20 @@ def found(logits, ids, targets, processor):
     return counts if len(right) else {**counts, "fills": fills(logits[ids == processor.mask_token_id], processor)}
 
 
-def fills(logits, processor):
+def fills(logits: Tensor, processor: Any) -> list[Any]:
     """The likeliest word for each mask, from logits (masks, vocabulary)."""
     best = zip(*(part.tolist() for part in exact(logits).softmax(-1).max(-1)), strict=True)
     return [{"token": processor.decode([piece]).strip(), "probability": probability} for probability, piece in best]
 
 
-def joined(parts, text, mask):
+def joined(parts: Sequence[Prediction], text: str, mask: Any) -> Prediction:
     """What the windows of a text say together: sums, and the text with its masks filled, where it has any."""
     whole = {name: sum(part[name] for part in parts) for name in ("nll", "tokens", "hits")}
     words = [fill for part in parts for fill in part.get("fills", ())]
     return {**whole, "fills": words, "text": filled(text, mask, words)} if words else whole
 
 
-def filled(text, mask, fills):
+def filled(text: str, mask: Any, fills: Any) -> str:
     """A text with its masks filled, as far as there are fills."""
     from itertools import zip_longest
 
@@ -71,7 +79,7 @@ def filled(text, mask, fills):
     return "".join(before + word for before, word in around)
 
 
-def totals(predictions):
+def totals(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Mean negative log-likelihood of a hidden piece, in nats, its exponential, and the share that was found."""
     from math import exp
 

@@ -1,8 +1,29 @@
 """Multiple choice: which of a few texts fits best."""
 
-from hubtune import Batch, Column, Loss, Metric, hookimpl
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubtune import (
+    Base,
+    Batch,
+    Column,
+    Example,
+    ExampleRNG,
+    Loss,
+    Metric,
+    Prediction,
+    Row,
+    Rows,
+    Task,
+    hookimpl,
+)
 from hubtune_plugins.text import choices, usages
 from hubtune_plugins.tokenization.texts import SeveralTexts, targets_of, tokenise
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 class MultipleChoice(SeveralTexts):
@@ -23,47 +44,49 @@ class MultipleChoice(SeveralTexts):
                needed="train"),
     )
 
-    def validate_data(self, splits):
+    def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         for split, rows in splits.items():
             choices.refuse_unclear(rows, split)
         return {}
 
-    def encode(self, rows, base):
+    def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
         for row in rows:
             firsts, seconds = choices.pairs(row)
             target = {} if row.get("label") is None else {"target": choices.right(row)}
             yield [{"texts": tokenise(base, firsts, seconds), **target}]
 
-    def collate(self, examples, base, rngs):
+    def collate(
+        self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
+    ) -> Batch:
         inputs = choices.stacked(base, [example["texts"] for example in examples])
         return Batch(inputs, targets_of(examples), len(examples))
 
-    def forward(self, model, batch):
+    def forward(self, model: Module, batch: Batch) -> Any:
         """Logits (rows, most choices): minus infinity where a row has fewer."""
         return choices.choice_logits(super().forward(model, batch).logits, batch.inputs["choices"])
 
-    def loss(self, outputs, batch):
+    def loss(self, outputs: Any, batch: Batch) -> Loss | list[Loss]:
         from torch.nn.functional import cross_entropy
 
         return Loss(cross_entropy(outputs, batch.targets, reduction="sum"))
 
-    def postprocess(self, outputs, batch, base):
+    def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[Prediction]:
         rows = zip(outputs.softmax(-1).tolist(), batch.inputs["choices"], strict=True)
         return [choices.answer(row[:count]) for row, count in rows]
 
-    def merge(self, parts, row, base):
+    def merge(self, parts: Sequence[Prediction], row: Row, base: Base) -> Prediction:
         return {**parts[0], "choice": choices.texts_of(row["choices"])[parts[0]["label"]]}
 
-    def score(self, predictions, rows, base):
+    def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
         return choices.scores(predictions, rows)
 
-    def report(self, predictions, rows, base):
+    def report(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
         return {"chance": choices.chance(rows)}
 
-    def usage(self, repo, base):
+    def usage(self, repo: str, base: Base) -> Any:
         return usages.choosing(repo)
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[Task[Any]]]:
     return [MultipleChoice]

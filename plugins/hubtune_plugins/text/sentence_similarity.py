@@ -1,13 +1,38 @@
 """Sentence similarity: one vector per text, near to another where the texts mean the same or belong together."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Batch, Column, ContrastiveTask, DataError, Loss, Metric, SamplingTask, hookimpl, option
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from hubtune import (
+    Base,
+    Batch,
+    Column,
+    ContrastiveTask,
+    DataError,
+    Example,
+    ExampleRNG,
+    Loss,
+    Metric,
+    ModelSetup,
+    Prediction,
+    Rows,
+    SamplingTask,
+    Task,
+    hookimpl,
+    option,
+)
 from hubtune_plugins.text.similarity.contrast import partner, step_loss, told
 from hubtune_plugins.text.similarity.embeddings import Embedding, padded_texts
 from hubtune_plugins.text.similarity.likeness import KINDS, checked, kind_of, refuse_flat
 from hubtune_plugins.text.similarity.ranking import remembered
 from hubtune_plugins.tokenization.texts import tokenise
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -19,7 +44,7 @@ class SimilarityOptions:
     temperature: float = option(0.05, "what cosines are divided by in the loss")
 
 
-class SentenceSimilarity(Embedding, ContrastiveTask, SamplingTask):
+class SentenceSimilarity(Embedding, ContrastiveTask[Any], SamplingTask[Any]):
     """One vector per text; the cosine of two says how alike the texts are.
 
     graded: two texts and a number; CoSENT, a loss over the order of all pairs of a step (Su, kexue.fm/archives/8847).
@@ -48,24 +73,24 @@ class SentenceSimilarity(Embedding, ContrastiveTask, SamplingTask):
     )
     kind = None
     """What the rows teach: of the run, or those that were encoded last; None where none said it."""
-    ranks: dict = {}
+    ranks: Mapping[int, Any] = MappingProxyType({})
     """What score found for a prediction, by its id, and the prediction."""
 
-    def validate_data(self, splits):
+    def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         kinds = {split: checked(rows, split, self.options.kind) for split, rows in splits.items()}
         refuse_flat(splits["train"], kinds["train"])
         return {"kind": kinds["train"]}
 
-    def model_config(self, dataset_info, base):
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         if self.options.temperature <= 0:
             raise DataError(f"task.temperature is more than 0, not {self.options.temperature}.", hint="Usual is 0.05.")
         self.kind = dataset_info.get("kind") or (None if self.options.kind == "auto" else self.options.kind)
         return super().model_config(dataset_info, base)
 
-    def select_metric(self, base):
+    def select_metric(self, base: Base) -> Metric:
         return Metric(KINDS[self.kind or "graded"].scores[0])
 
-    def encode(self, rows, base):
+    def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
         if not len(rows):
             return
         kind = kind_of(rows, self.options.kind)
@@ -75,27 +100,29 @@ class SentenceSimilarity(Embedding, ContrastiveTask, SamplingTask):
         for row, *texts in zip(rows, *encoded, strict=True):
             yield [{"texts": texts, **(KINDS[kind].carried(row) if kind else {})}]
 
-    def num_tokens(self, example):
+    def num_tokens(self, example: Example) -> int:
         return 2 * self.length(example)
 
-    def sampling_key(self, example):
+    def sampling_key(self, example: Example) -> int | None:
         """The label, of a text that has one."""
         return example["keys"][0] if len(example["texts"]) == 1 and "keys" in example else None
 
-    def collate(self, examples, base, rngs):
+    def collate(
+        self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
+    ) -> Batch:
         """The texts of all examples in one batch: (examples * 2, longest), an example's two after each other."""
         texts = [example["texts"] for example in examples]
         if rngs is not None and self.sampling_key(examples[0]) is not None:
             texts = [[*example["texts"], partner(example, draw)] for example, draw in zip(examples, rngs, strict=True)]
         return Batch(padded_texts(base, texts), told(examples, texts), len(examples))
 
-    def contrastive_loss(self, embeddings, batches):
+    def contrastive_loss(self, embeddings: Tensor, batches: Sequence[Batch]) -> Loss:
         import torch
 
         targets = torch.cat([batch.targets for batch in batches])
         return Loss(step_loss(embeddings, targets, self.options.temperature) * len(targets))
 
-    def score(self, predictions, rows, base):
+    def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
         """Correlations, or retrieval among the rows: each text against all second texts, or against all other texts."""
         kind = KINDS[checked(rows, "the data", self.options.kind)]
         if kind.ranked:
@@ -104,5 +131,5 @@ class SentenceSimilarity(Embedding, ContrastiveTask, SamplingTask):
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[Task[Any]]]:
     return [SentenceSimilarity]

@@ -1,6 +1,11 @@
 """Sentiment: a text classification whose labels are understood, whatever way the data writes them."""
 
-from hubtune import Column, DataError, hookimpl
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from hubtune import Column, DataError, Rows, Task, hookimpl
 from hubtune_plugins.text.text_classification import TextClassification
 
 WORDS = {
@@ -24,19 +29,19 @@ class Sentiment(TextClassification):
     contract = 2
     name = "sentiment"
     summary = "negative, neutral or positive (or 0/1, or one to five stars) for a text"
-    columns = (
+    columns: ClassVar[tuple[Column, ...]] = (
         TextClassification.columns[0],
         Column("label", ("label", "sentiment", "labels", "stars", "rating", "score", "class", "polarity", "label_name",
                          "target", "y"), kind="label", needed="train"),
     )
 
-    def validate_data(self, splits):
+    def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         dataset_info = super().validate_data(splits)
         if dataset_info["kind"] != "single_label":
             raise DataError("sentiment is one label a text.", hint="For a number or several labels: text-classification")
         return dataset_info
 
-    def names_of(self, labels):
+    def names_of(self, labels: Any) -> Any:
         words = {label: word for label in labels for word, known in WORDS.items() if label.strip().lower() in known}
         if len(words) == len(labels):
             if len(set(words.values())) < len(labels):
@@ -54,5 +59,5 @@ class Sentiment(TextClassification):
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[Task[Any]]]:
     return [Sentiment]

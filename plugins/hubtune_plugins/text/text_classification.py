@@ -1,8 +1,23 @@
 """Text classification: one label, several labels or a number per text, or per pair of texts."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Column, hookimpl, option
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hubtune import (
+    Base,
+    Batch,
+    Column,
+    Example,
+    ExampleRNG,
+    ModelSetup,
+    Rows,
+    Task,
+    hookimpl,
+    option,
+)
 from hubtune_plugins.classification.kinds import kind_of
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 from hubtune_plugins.tokenization.texts import pad, pad_token, tokenise
@@ -27,7 +42,7 @@ class TextClassification(Labelled):
     pipeline_tag = "text-classification"
     fixture = "hubtune_plugins.text.fixtures:Classification"
     Options = ClassificationOptions
-    columns = (
+    columns: ClassVar[tuple[Column, ...]] = (
         Column("text", ("text", "sentence", "sentence1", "text1", "premise", "question1", "review", "content", "comment",
                         "tweet", "message", "sms", "body", "utterance", "query", "question", "document", "title")),
         Column("text_pair", ("text_pair", "sentence2", "text2", "hypothesis", "question2"), needed="never"),
@@ -35,28 +50,30 @@ class TextClassification(Labelled):
                          "sentiment", "label_name", "y"), kind="label", needed="train"),
     )
 
-    def which(self, values):
+    def which(self, values: Any) -> Any:
         return kind_of(values) if self.options.kind == "auto" else self.options.kind
 
-    def model_config(self, dataset_info, base):
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         return pad_token(base) | super().model_config(dataset_info, base)
 
-    def encode(self, rows, base):
+    def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
         texts = [row["text"] for row in rows]
         pairs = [row["text_pair"] for row in rows] if texts and "text_pair" in rows[0] else None
         for row, example in zip(rows, tokenise(base, texts, pairs) if texts else (), strict=True):
             yield [self.with_target(example, row, base)]
 
-    def num_tokens(self, example):
+    def num_tokens(self, example: Example) -> int:
         return len(example["input_ids"])
 
-    def collate(self, examples, base, rngs):
+    def collate(
+        self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
+    ) -> Batch:
         return self.batch(pad(base, examples), examples)
 
-    def usage(self, repo, base):
+    def usage(self, repo: str, base: Base) -> str:
         return super().usage(repo, base).replace('day")', 'day", truncation=True)')
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[Task[Any]]]:
     return [TextClassification]

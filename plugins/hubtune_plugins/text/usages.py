@@ -1,22 +1,26 @@
 """Python for model cards: how a published model is used with transformers alone."""
 
+from __future__ import annotations
 
-def piped(tag, repo, text, more=""):
+from typing import Any
+
+
+def piped(tag: Any, repo: str, text: str, more: Any = "") -> str:
     """A pipeline that is shown a text; `more`: further arguments of it, each after a comma."""
     return f'from transformers import pipeline\n\npipe = pipeline("{tag}", model="{repo}"{more})\nprint(pipe("{text}"))'
 
 
-def choosing(repo):
+def choosing(repo: str) -> str:
     """There is no pipeline for choices."""
     return CHOOSING.replace("{repo}", repo)
 
 
-def answering(repo):
+def answering(repo: str) -> str:
     """transformers 5 has no pipeline for answers any more."""
     return ANSWERING.replace("{repo}", repo)
 
 
-def reranking(repo, sigmoid):
+def reranking(repo: str, sigmoid: Any) -> str:
     """Scores of a query's passages; transformers has no pipeline that ranks."""
     return RERANKING.replace("{repo}", repo).replace("{sigmoid}", ".sigmoid()" if sigmoid else "")
 

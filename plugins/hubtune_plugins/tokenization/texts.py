@@ -1,39 +1,44 @@
 """What tasks that read texts share: texts to token ids, token ids to padded tensors."""
 
-from hubtune import DataError, ModelSetup, Task, row_numbers
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hubtune import Base, DataError, Example, ModelSetup, Task, row_numbers
 
 FED = ("input_ids", "token_type_ids")
 
 
-class TextTask(Task):
+class TextTask(Task[Any]):
     """A task that reads texts: its examples hold `input_ids`, its model is told how to pad."""
 
     contract = 2
 
-    def model_config(self, dataset_info, base):
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         return pad_token(base)
 
-    def num_tokens(self, example):
+    def num_tokens(self, example: Example) -> int:
         return len(example["input_ids"])
 
 
 class SeveralTexts(TextTask):
     """A task whose examples hold several tokenized texts, in `texts`, which go through the model together."""
 
-    def num_tokens(self, example):
+    def num_tokens(self, example: Example) -> int:
         return len(example["texts"]) * self.length(example)
 
-    def length(self, example):
+    def length(self, example: Example) -> int:
         return max(len(text["input_ids"]) for text in example["texts"])
 
 
-def refuse(wrong, split, what, hint):
+def refuse(wrong: Any, split: str, what: Any, hint: str) -> None:
     """Refuse a split for its rows of these indices, if there are any."""
     if wrong:
         raise DataError(f"{len(wrong)} {what}: {row_numbers(wrong)} of {split}.", hint=hint)
 
 
-def tokenise(base, texts, pairs=None):
+def tokenise(base: Base, texts: Any, pairs: Any = None) -> list[Any]:
     """One dict of token ids per text (and second text), without padding, cut at `base.max_length` if there is one."""
     encoded = base.processor(
         texts, pairs, add_special_tokens=True, padding=False, truncation=base.max_length is not None,
@@ -43,12 +48,12 @@ def tokenise(base, texts, pairs=None):
     return [{name: encoded[name][i] for name in names} for i in range(len(texts))]
 
 
-def one_type(config):
+def one_type(config: Any) -> bool:
     """Whether the model knows a single token type, so that a pair's second type would be out of range."""
     return getattr(config.get_text_config(), "type_vocab_size", 2) == 1
 
 
-def pad(base, examples):
+def pad(base: Base, examples: Sequence[Example]) -> dict[Any, Any]:
     """Padded `input_ids`, `token_type_ids` and `attention_mask`, each (examples, longest), as tensors.
 
     On the right for all but XLNet, whose answer is read at the end: causal models then see no padding at all.
@@ -61,7 +66,7 @@ def pad(base, examples):
     columns = {name: [list(e[name]) for e in examples] for name in FED if name in examples[0]}
     columns["attention_mask"] = [[1] * len(example["input_ids"]) for example in examples]
 
-    def filled(values, value):
+    def filled(values: Any, value: Any) -> Any:
         space = [value] * (longest - len(values))
         return space + values if left else values + space
 
@@ -70,14 +75,14 @@ def pad(base, examples):
     }
 
 
-def targets_of(examples):
+def targets_of(examples: Sequence[Example]) -> Any:
     """The `target` of every example as one tensor; None unless all have one."""
     import torch
 
     return torch.tensor([e["target"] for e in examples]) if all("target" in e for e in examples) else None
 
 
-def pad_token(base, end=True):
+def pad_token(base: Base, end: Any = True) -> ModelSetup:
     """Setup that lets the model pad, without a new word in its vocabulary: any will do, since attention masks it.
 
     end: the end token, if there is one. A decoder that classifies is read at the last token that is not the pad token, so where

@@ -1,8 +1,12 @@
 """What every vision task is: it reads images through an image processor and measures them in patches."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Column, Task, option
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hubtune import Base, Column, Example, ExampleRNG, Row, Task, option
 from hubtune_plugins.vision.images import decoded, patches, pixels, size_of
 
 IMAGE = Column("image", ("image", "img", "picture", "photo", "pixel_values", "file_name"), kind="image")
@@ -13,19 +17,19 @@ class ImageOptions:
     flip: bool = option(False, "show half of the images mirrored, anew in every epoch: where left and right are alike")
 
 
-class ImageTask(Task):
+class ImageTask(Task[Any]):
     """A task on images. Examples hold `image` as the data has it, `row`, and `patches`."""
 
     contract = 2
     processor = "AutoImageProcessor"
     unit = "patches"
-    requires = ("PIL",)
+    requires: ClassVar[tuple[str, ...]] = ("PIL",)
     extra = "hubtune[vision]"
 
-    def num_tokens(self, example):
-        return example["patches"]
+    def num_tokens(self, example: Example) -> int:
+        return int(example["patches"])
 
-    def usage(self, repo, base):
+    def usage(self, repo: str, base: Base) -> str:
         return (f'from transformers import pipeline\n\npipe = pipeline("{self.pipeline_tag}", model="{repo}")\n'
                 'print(pipe("image.png"))')
 
@@ -36,12 +40,16 @@ class PlaceTask(ImageTask):
     `model_config` is to set `grid`: height and width of what the processor makes of any image, or None.
     """
 
-    def example(self, row, index, base):
+    grid: Any
+
+    def example(self, row: Row, index: Any, base: Base) -> dict[str, Any]:
         """An example of a row, without what is right."""
         size = size_of(row["image"], index)
         return {"image": row["image"], "row": index, "size": size, "patches": patches(base.processor, self.grid, size)}
 
-    def inputs(self, examples, base, rngs):
+    def inputs(
+        self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
+    ) -> tuple[Any, Any]:
         """The inputs of a batch, with the `sizes` of its images; and which of these are mirrored."""
         images, flips = decoded(examples, rngs, self.options.flip)
         return {**pixels(base, images), "sizes": [example["size"] for example in examples]}, flips

@@ -1,14 +1,21 @@
 """How DETR-like detectors of transformers are asked, what their loss is made of, and what they answer."""
 
-from contextlib import contextmanager
+from __future__ import annotations
 
-from hubtune import Loss
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Base, Batch, Example, Loss, Prediction
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 MOST, LEAST = 100, 0.001
 """Of every image, the best answers that COCO's metric looks at, and the score from which on they count."""
 
 
-def reads_mask(auto, config):
+def reads_mask(auto: Any, config: Any) -> bool:
     """Whether the model that an `Auto` class makes of a configuration takes a mask of padding."""
     import inspect
 
@@ -18,7 +25,7 @@ def reads_mask(auto, config):
     return "pixel_mask" in inspect.signature(made.forward).parameters
 
 
-def targets_of(examples, flips):
+def targets_of(examples: Sequence[Example], flips: Any) -> list[Any] | None:
     """Labels as detectors of transformers take them, by example: `class_labels` (objects,) and `boxes` (objects, 4), mirrored
     where `flips` says so; None where an example has no boxes."""
     import torch
@@ -30,7 +37,7 @@ def targets_of(examples, flips):
             for example, flip in zip(examples, flips, strict=True)]
 
 
-def with_loss(model, batch):
+def with_loss(model: Module, batch: Batch) -> Any:
     """The model's output, with its loss."""
     with as_one_process(model):
         inputs = {name: value for name, value in batch.inputs.items() if name != "sizes"}
@@ -38,7 +45,7 @@ def with_loss(model, batch):
 
 
 @contextmanager
-def as_one_process(model):
+def as_one_process(model: Module) -> Iterator[Any]:
     """Keep the library's loss from adding up boxes over processes, which see batches of their own, in their own number,
     and let it compute in fp64 where the model does."""
     import torch
@@ -55,7 +62,7 @@ def as_one_process(model):
         torch.set_default_dtype(default)
 
 
-def normaliser(config, counts):
+def normaliser(config: Any, counts: Any) -> Any:
     """What the terms of a detector's loss are divided by, by term, for images with so many objects.
 
     Boxes, and classes under a focal loss: by the number of objects, where an image without any counts as one. Classes
@@ -69,7 +76,7 @@ def normaliser(config, counts):
     return found
 
 
-def sums(outputs, labels, by):
+def sums(outputs: Any, labels: Any, by: Any) -> list[Any]:
     """The terms of a detector's loss as sums: the model's own means, times what it divided them by.
 
     labels: what the model was given; by: what `normaliser` says of them.
@@ -83,7 +90,7 @@ def sums(outputs, labels, by):
             Loss(classes * by["classes"], "classes")]
 
 
-def best(outputs, sizes, base):
+def best(outputs: Any, sizes: Any, base: Base) -> list[Prediction]:
     """The best boxes of each image, best first: (left, top, right, bottom). sizes: (height, width) of every image, in
     pixels, as boxes are."""
     import torch

@@ -4,6 +4,11 @@ Every function gives `count` rows by role, the same at every call. Images and ma
 bytes, as a data set of the Hub holds them.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+from hubtune import Base, Row
 from hubtune.testing import TaskFixture
 from hubtune_plugins.vision.boxes import as_answer, objects_of
 from hubtune_plugins.vision.images import as_png
@@ -11,7 +16,7 @@ from hubtune_plugins.vision.masks import read_ids
 from hubtune_plugins.vision.segmenters import answered
 
 
-def in_one_colour(count):
+def in_one_colour(count: int) -> Any:
     """Images of one colour and a little, whose label is its name."""
     from PIL import Image
 
@@ -23,13 +28,14 @@ def in_one_colour(count):
     return rows
 
 
-def with_boxes(count):
+def with_boxes(count: int) -> Any:
     """Images with a red and a blue box on grey; objects: {"bbox": [[x, y, width, height]], "category": [name]}."""
     from PIL import Image
 
     colours, rows = {"red": (230, 30, 30), "blue": (30, 30, 230)}, []
     for index in range(count):
-        image, objects = Image.new("RGB", (64, 48 + 16 * (index % 2)), (200, 200, 200)), {"bbox": [], "category": []}
+        image = Image.new("RGB", (64, 48 + 16 * (index % 2)), (200, 200, 200))
+        objects: dict[str, list[Any]] = {"bbox": [], "category": []}
         for number, (name, colour) in enumerate(colours.items()):
             x, y, w, h = 4 + 32 * number + index % 5, 4 + 3 * index % 17, 16 + index % 3, 18 + index % 4
             image.paste(colour, (x, y, x + w, y + h))
@@ -39,7 +45,7 @@ def with_boxes(count):
     return rows
 
 
-def with_masks(count):
+def with_masks(count: int) -> Any:
     """Images with a red and a green box on blue; the mask holds 1 and 2 where they are, and 0 elsewhere."""
     from PIL import Image
 
@@ -58,29 +64,29 @@ def with_masks(count):
 class ImageLabels(TaskFixture):
     """Images of one colour, which is the label."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return in_one_colour(count)
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> Any:
         return task.kind.gold(row["label"], task.names, base.config)
 
 
 class Boxes(TaskFixture):
     """Images with boxes of two colours."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return with_boxes(count)
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> Any:
         return as_answer(objects_of(row["objects"]))
 
 
 class Masks(TaskFixture):
     """Images with a mask of three classes."""
 
-    def sample(self, task, count):
+    def sample(self, task: Any, count: int) -> Any:
         return with_masks(count)
 
-    def gold(self, task, row, base):
+    def gold(self, task: Any, row: Row, base: Base) -> Any:
         ids = read_ids(row["mask"], task.ids)
         return answered(ids.clip(min=0), base.config.label2id, ids)  # a pixel without a class is answered, too

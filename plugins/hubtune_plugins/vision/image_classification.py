@@ -1,8 +1,23 @@
 """Image classification: one label per image."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Column, ModelSetup, enumerate_rows, hookimpl
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hubtune import (
+    Base,
+    Batch,
+    Column,
+    Example,
+    ExampleRNG,
+    ModelSetup,
+    Rows,
+    Task,
+    enumerate_rows,
+    hookimpl,
+)
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, ImageTask
 from hubtune_plugins.vision.images import decoded, fitted, patches, pixels, sizes_of
@@ -27,23 +42,25 @@ class ImageClassification(Labelled, ImageTask):
         Column("label", ("label", "labels", "class", "category", "fine_label", "target", "y"), kind="label", needed="train"),
     )
 
-    def validate_data(self, splits):
+    def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         sizes_of(splits)
         return super().validate_data(splits)
 
-    def model_config(self, dataset_info, base):
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         processor, self.grid = fitted(base.processor)
         return super().model_config(dataset_info, base) | ModelSetup(processor=processor)
 
-    def encode(self, rows, base):
+    def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
         cost = patches(base.processor, self.grid, self.grid)
         for index, row in enumerate_rows(rows):
             yield [self.with_target({"image": row["image"], "row": index, "patches": cost}, row, base)]
 
-    def collate(self, examples, base, rngs):
+    def collate(
+        self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
+    ) -> Batch:
         return self.batch(pixels(base, decoded(examples, rngs, self.options.flip)[0]), examples)
 
 
 @hookimpl
-def hubtune_tasks():
+def hubtune_tasks() -> list[type[Task[Any]]]:
     return [ImageClassification]

@@ -1,6 +1,20 @@
 """What the vision tasks share: images of any kind to RGB, RGB to tensors, and what an image costs."""
 
-from hubtune import DataError, ModelError, column_values, row_numbers
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hubtune import (
+    Base,
+    DataError,
+    Example,
+    ExampleRNG,
+    ModelError,
+    Rows,
+    column_values,
+    row_numbers,
+)
 
 SIDE = 16
 """Pixels of a side of a patch, which images are measured in."""
@@ -8,7 +22,7 @@ TURNED = (5, 6, 7, 8)
 """EXIF orientations of an image that lies on its side."""
 
 
-def open_image(value):
+def open_image(value: Any) -> Any:
     """A Pillow image of a path, bytes, a dict that has either, an array, or an image; its pixels are read later."""
     import io
 
@@ -30,7 +44,7 @@ def open_image(value):
         return Image.open(io.BytesIO(file.read()))
 
 
-def as_png(image):
+def as_png(image: Any) -> Any:
     """The bytes of a Pillow image as a PNG file."""
     import io
 
@@ -39,7 +53,7 @@ def as_png(image):
     return file.getvalue()
 
 
-def name_of(value, row=None):
+def name_of(value: Any, row: int | None = None) -> Any:
     """What to call an image in an error: its file, or its row (from 0)."""
     path = value.get("path") if isinstance(value, dict) else value
     if isinstance(path, str) or hasattr(path, "__fspath__"):
@@ -47,7 +61,7 @@ def name_of(value, row=None):
     return "an image" if row is None else row_numbers([row])
 
 
-def reading(value, row, read):
+def reading(value: Any, row: int | None, read: Any) -> Any:
     """What `read` makes of an opened image; an image that cannot be read is refused by its name."""
     from PIL import Image
 
@@ -58,11 +72,11 @@ def reading(value, row, read):
                         hint="Repair the file, or take its row out of the data.") from error
 
 
-def load_rgb(value, row=None):
+def load_rgb(value: Any, row: int | None = None) -> Any:
     """An image as RGB, turned as its EXIF says: grey, 16 bit, palette, CMYK or transparent ones too."""
     from PIL import ImageOps
 
-    def read(image):
+    def read(image: Any) -> Any:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # 16 bit: Pillow would cut it off at 255
             image = image.point(lambda level: level / 256).convert("L")
@@ -73,7 +87,7 @@ def load_rgb(value, row=None):
     return reading(value, row, read)
 
 
-def load_ids(value, row=None):
+def load_ids(value: Any, row: int | None = None) -> Any:
     """A mask as an array of class ids, (height, width); palette images by their index."""
     import numpy as np
 
@@ -86,16 +100,16 @@ def load_ids(value, row=None):
     return ids.astype(np.int64)
 
 
-def size_of(value, row=None):
+def size_of(value: Any, row: int | None = None) -> Any:
     """Height and width in pixels, as the image is looked at, without decoding it."""
-    def read(image):
+    def read(image: Any) -> tuple[Any, Any]:
         width, height = image.size
         return (width, height) if image.getexif().get(0x0112) in TURNED else (height, width)
 
     return reading(value, row, read)
 
 
-def sizes_of(splits, column="image"):
+def sizes_of(splits: Mapping[str, Rows], column: Any = "image") -> Any:
     """The height and width of every image by split; the rows whose image cannot be read are refused."""
     sizes = {}
     for split, rows in splits.items():
@@ -113,7 +127,7 @@ def sizes_of(splits, column="image"):
     return sizes
 
 
-def grid(processor):
+def grid(processor: Any) -> Any:
     """Height and width of what the processor makes of any image; None where they follow the image's own."""
     from PIL import Image
 
@@ -127,7 +141,7 @@ def grid(processor):
     return shapes.pop() if len(shapes) == 1 else None
 
 
-def fitted(processor, crop=True, pad=False):
+def fitted(processor: Any, crop: Any = True, pad: Any = False) -> tuple[Any, Any]:
     """The processor, and the `grid` of what it makes.
 
     Where sizes would differ, and the model takes no padding, or without `crop`: changed so that it stretches every whole
@@ -146,7 +160,7 @@ def fitted(processor, crop=True, pad=False):
     return made, grid(made)
 
 
-def patches(processor, fixed, size):
+def patches(processor: Any, fixed: Any, size: Any) -> Any:
     """How many patches the processor makes of an image of a size. fixed: what `grid` said of the processor."""
     height, width = fixed or size
     if fixed is None:
@@ -157,13 +171,15 @@ def patches(processor, fixed, size):
     return max(1, round(height * width / SIDE**2))
 
 
-def pixels(base, images):
+def pixels(base: Base, images: Any) -> Any:
     """What the model takes of Pillow images, as tensors: `pixel_values` (images, channels, height, width), and a mask of
     padding where the processor makes one."""
     return dict(base.processor(images=images, return_tensors="pt"))
 
 
-def decoded(examples, rngs, flip):
+def decoded(
+    examples: Sequence[Example], rngs: Sequence[ExampleRNG] | None, flip: Any
+) -> tuple[Any, Any]:
     """The images of examples as RGB, and which of them are mirrored: with `flip` about half, as their draws fall."""
     from PIL import ImageOps
 

@@ -1,6 +1,11 @@
 """Masks: from the numbers in their images to class ids, and back."""
 
-from hubtune import Column, DataError, row_numbers
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hubtune import Column, DataError, Rows, row_numbers
 from hubtune_plugins.vision.images import as_png, load_ids, size_of
 
 MASK = Column("mask", ("mask", "label", "labels", "annotation", "annotations", "segmentation_mask", "semantic_mask"),
@@ -9,13 +14,13 @@ IGNORED = -100
 """What stands for a pixel without a class, in targets."""
 
 
-def ids_of(splits, ignore):
+def ids_of(splits: Mapping[str, Rows], ignore: Any) -> Any:
     """The numbers that stand for classes in the masks of the train split, without the ignored one.
 
     Masks of nothing but 0 and the ignored number are drawn in black and white: then both are classes. Refused: a mask of
     another size than its image, and a number that the train split never shows.
     """
-    found = {}
+    found: dict[Any, Any] = {}
     for split, rows in splits.items():
         odd, found[split] = [], []
         for index, row in enumerate(rows):
@@ -39,7 +44,7 @@ def ids_of(splits, ignore):
     return ids
 
 
-def named(ids, names):
+def named(ids: Any, names: Any) -> dict[str, Any]:
     """The numbers that stand for classes, and the classes' names; refused where the user's names do not fit.
 
     Names stand for the numbers from 0 on, or for those that were found.
@@ -52,7 +57,7 @@ def named(ids, names):
     return {"ids": ids, "labels": names or [str(number) for number in ids]}
 
 
-def id_by_number(dataset_info, label2id):
+def id_by_number(dataset_info: Mapping[str, Any], label2id: Any) -> Any:
     """The class id of every number in masks, as `named` found them; of a tuned model, which knows no masks: its own."""
     order = list(label2id)
     if not dataset_info.get("labels"):
@@ -60,7 +65,7 @@ def id_by_number(dataset_info, label2id):
     return dict(zip(dataset_info["ids"], map(order.index, dataset_info["labels"]), strict=True))
 
 
-def read_ids(value, ids, row=None):
+def read_ids(value: Any, ids: Any, row: int | None = None) -> Any:
     """A mask as class ids, (height, width). ids: the class of every number; any other has none."""
     import numpy as np
 
@@ -71,7 +76,7 @@ def read_ids(value, ids, row=None):
     return table[numbers]
 
 
-def written(ids):
+def written(ids: Any) -> Any:
     """Class ids as a grey PNG in base64."""
     import base64
 
@@ -80,7 +85,7 @@ def written(ids):
     return base64.b64encode(as_png(Image.fromarray(ids.astype("uint8" if ids.max() < 256 else "uint16")))).decode()
 
 
-def counted(gold, found):
+def counted(gold: Any, found: Any) -> list[Any]:
     """(class, class found, pixels) of all labelled pixels: what a score needs of a mask, and no more."""
     import numpy as np
 

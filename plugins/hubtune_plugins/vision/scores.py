@@ -1,13 +1,17 @@
 """Scores of the vision tasks, from scikit-learn and pycocotools."""
 
+from __future__ import annotations
+
 import contextlib
 import io
+from collections.abc import Sequence
+from typing import Any
 
-from hubtune import label_id
+from hubtune import Prediction, Rows, label_id
 from hubtune_plugins.vision.boxes import objects_of
 
 
-def pixel_scores(predictions):
+def pixel_scores(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Mean intersection over union and pixel accuracy of answers with `counts`, over the classes that occur."""
     from sklearn.metrics import accuracy_score
 
@@ -17,7 +21,7 @@ def pixel_scores(predictions):
             "pixel_accuracy": float(accuracy_score(gold, found, sample_weight=pixels)) if pixels else 0.0}
 
 
-def overlaps(predictions):
+def overlaps(predictions: Sequence[Prediction]) -> Any:
     """Intersection over union of every class that occurs, by id."""
     from sklearn.metrics import jaccard_score
 
@@ -29,15 +33,17 @@ def overlaps(predictions):
     return dict(zip(classes, map(float, each), strict=True))
 
 
-def columns(predictions):
+def columns(predictions: Sequence[Prediction]) -> tuple[Any, Any, Any]:
     """The `counts` of answers, which are (gold, found, pixels) triples, as three lists of all rows together."""
-    total = {}
+    total: dict[Any, Any] = {}
     for gold, found, pixels in (count for prediction in predictions for count in prediction["counts"]):
         total[gold, found] = total.get((gold, found), 0) + pixels
     return [gold for gold, _ in total], [found for _, found in total], list(total.values())
 
 
-def average_precision(predictions, rows, config):
+def average_precision(
+    predictions: Sequence[Prediction], rows: Rows, config: Any
+) -> tuple[dict[str, float], Any]:
     """`box_scores` of answers to rows that have `objects`."""
     gold = [[(label_id(kind, config), 1.0, box) for kind, box in objects_of(row["objects"])] for row in rows]
     found = [[(label_id(one["label"], config), one["score"], (x, y, right - x, bottom - y))
@@ -45,7 +51,7 @@ def average_precision(predictions, rows, config):
     return box_scores(gold, found, list(config.label2id))
 
 
-def box_scores(gold, found, names):
+def box_scores(gold: Any, found: Any, names: Any) -> tuple[Any, Any]:
     """COCO's mean average precision, by pycocotools: at IoU 0.50 to 0.95 (`map`), at 0.50 and 0.75, and `map` per class.
 
     gold, found: per image, (class, score, (x, y, width, height) in pixels) triples; classes from 0.
@@ -75,6 +81,6 @@ def box_scores(gold, found, names):
     return {"map": float(judge.stats[0]), "map_50": float(judge.stats[1]), "map_75": float(judge.stats[2])}, each
 
 
-def spread(lists):
+def spread(lists: Any) -> list[Any]:
     """(image, item) of every item of every image."""
     return [(image, item) for image, items in enumerate(lists) for item in items]

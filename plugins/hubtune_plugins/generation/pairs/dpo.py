@@ -3,15 +3,21 @@
 Answers are compared by their summed log-probabilities, (pairs, 2): of the chosen and of the rejected ones.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hubtune import Prediction
 from hubtune_plugins.generation.pairs.bradley_terry import wins
 
 
-def rewards(found, reference, beta):
+def rewards(found: Any, reference: Any, beta: float) -> Any:
     """beta times how much likelier answers are than in the reference, (pairs, 2); without one it counts as 0."""
     return beta * (found if reference is None else found - reference.to(found.dtype))
 
 
-def answers(found, reference, beta):
+def answers(found: Any, reference: Any, beta: float) -> list[Prediction]:
     """Per pair its log-probabilities and, with a reference, how much more the chosen answer is rewarded."""
     pairs = [{"chosen": chosen, "rejected": rejected} for chosen, rejected in found.tolist()]
     if reference is None:
@@ -20,7 +26,7 @@ def answers(found, reference, beta):
     return [{**pair, "reward_margin": margin} for pair, margin in zip(pairs, margins, strict=True)]
 
 
-def pair_scores(predictions):
+def pair_scores(predictions: Sequence[Prediction]) -> dict[str, float]:
     """accuracy: the share of pairs whose chosen answer is the likelier one, lengths not evened out.
 
     With a reference also reward_accuracy, the share that became likelier than the other against it (a draw counts

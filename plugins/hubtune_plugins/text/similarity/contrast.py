@@ -1,14 +1,21 @@
 """Losses over all pairs of a step, and what they need: who matches whom, and a partner out of a label's texts."""
 
+from __future__ import annotations
 
-def key(text):
+from collections.abc import Sequence
+from typing import Any
+
+from hubtune import Example
+
+
+def key(text: str) -> Any:
     """A number that stands for a text: 63 bits of its hash."""
     from hashlib import blake2b
 
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
-def told(examples, texts):
+def told(examples: Sequence[Example], texts: Any) -> Any:
     """Scores, (examples,), or keys, (examples, 2), that the examples carry; None where they do not, or where there is
     one text to an example: a label's texts have partners in training only."""
     import torch
@@ -17,13 +24,13 @@ def told(examples, texts):
     return torch.tensor([example[name] for example in examples]) if name and len(texts[0]) == 2 else None
 
 
-def step_loss(vectors, targets, temperature):
+def step_loss(vectors: Any, targets: Any, temperature: float) -> Any:
     """The mean loss of a step, a scalar; vectors (pairs, 2, size), of length 1. Scores as targets are told by their type."""
     first, second = (vectors / temperature**0.5).unbind(1)
     return (order_loss if targets.is_floating_point() else match_loss)(first, second, targets)
 
 
-def order_loss(first, second, scores):
+def order_loss(first: Any, second: Any, scores: Any) -> Any:
     """CoSENT: no pair should lie above one with a better score (Su, kexue.fm/archives/8847). A scalar.
 
     first, second (pairs, size): unit vectors over the root of the temperature. scores (pairs,).
@@ -35,7 +42,7 @@ def order_loss(first, second, scores):
     return torch.cat([cosines.new_zeros(1), wrong]).logsumexp(0)
 
 
-def match_loss(first, second, keys):
+def match_loss(first: Any, second: Any, keys: Any) -> Any:
     """Each first text finds its second among all others of the step (Henderson et al., arXiv:1705.00652). A scalar mean.
 
     first, second: as above. keys (pairs, 2): numbers of what the two texts are; what any of two rows' numbers says to
@@ -49,7 +56,7 @@ def match_loss(first, second, keys):
     return torch.nn.functional.cross_entropy(cosines, torch.arange(len(keys), device=cosines.device))
 
 
-def partner(example, draw):
+def partner(example: Example, draw: Any) -> Any:
     """Another text of the example's label, drawn by a `ExampleRNG`; the text itself where it is the only one."""
     own = example["texts"][0]
     first = draw.random().randrange(len(draw.others)) if draw.others else 0

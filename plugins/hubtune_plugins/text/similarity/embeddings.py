@@ -1,9 +1,16 @@
 """Texts as vectors: how a model's states become one vector, and what others need to know of it."""
 
-import json
+from __future__ import annotations
 
-from hubtune import ModelError, exact
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Base, Batch, ModelError, ModelSetup, Prediction, exact
 from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 POOLED = {  # Python from `hidden` and `mask`, each (texts, length, ...), to (texts, hidden size)
     "mean": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)",
@@ -18,18 +25,19 @@ ENCODERS_OF = ("t5", "mt5", "umt5", "longt5")
 class Embedding(SeveralTexts):
     """A task whose model gives each text of an example, in its `texts`, a vector. Its options have `pooling`."""
 
-    def model_config(self, dataset_info, base):
+    def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         self.pooling = pooling_for(base.config) if self.options.pooling == "auto" else self.options.pooling
         return pad_token(base)
 
-    def embed(self, outputs, batch):
+    def embed(self, outputs: Any, batch: Batch) -> Tensor:
         """Unit vectors of an example's texts, (examples, texts, hidden size)."""
         from torch.nn.functional import normalize
 
         vectors = pool(exact(states(outputs)), batch.inputs["attention_mask"], self.pooling)
-        return normalize(vectors, dim=-1).unflatten(0, (batch.size, -1))
+        units = normalize(vectors, dim=-1)
+        return units.view(batch.size, -1, units.shape[-1])
 
-    def postprocess(self, outputs, batch, base):
+    def postprocess(self, outputs: Any, batch: Batch, base: Base) -> list[Prediction]:
         """A text's vector; of two texts also their cosine."""
         vectors = self.embed(outputs, batch).float().cpu()
         if vectors.shape[1] == 1:
@@ -38,17 +46,17 @@ class Embedding(SeveralTexts):
         return [{"similarity": cosine, "embedding": one, "embedding_pair": other}
                 for cosine, (one, other) in zip(cosines, vectors.tolist(), strict=True)]
 
-    def show(self, prediction):
+    def show(self, prediction: Prediction) -> Prediction:
         return {"similarity": prediction["similarity"]} if "similarity" in prediction else prediction
 
-    def usage(self, repo, base):
+    def usage(self, repo: str, base: Base) -> Any:
         return snippet(repo, self.pooling, base.config.is_encoder_decoder)
 
-    def files(self, base):
+    def files(self, base: Base) -> dict[str, str]:
         return sentence_transformers_files(base.config, self.pooling)
 
 
-def padded_texts(base, lists):
+def padded_texts(base: Base, lists: Any) -> Any:
     """The texts of all examples as padded inputs, (all texts, longest), those of an example after each other."""
     import torch
 
@@ -59,7 +67,7 @@ def padded_texts(base, lists):
     return inputs
 
 
-def states(outputs):
+def states(outputs: Any) -> Any:
     """The states of all tokens, (texts, length, hidden size): of an encoder-decoder those of the encoder."""
     hidden = getattr(outputs, "encoder_last_hidden_state", None)
     hidden = getattr(outputs, "last_hidden_state", None) if hidden is None else hidden
@@ -69,7 +77,7 @@ def states(outputs):
     return hidden
 
 
-def pooling_for(config):
+def pooling_for(config: Any) -> str:
     """The last token for causal models, where only it has seen the whole text; the mean for all others."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
@@ -77,7 +85,7 @@ def pooling_for(config):
     return "last" if causal and not config.is_encoder_decoder else "mean"
 
 
-def pool(hidden, mask, pooling):
+def pool(hidden: Any, mask: Any, pooling: Any) -> Any:
     """One vector per text, (texts, hidden size), from `hidden` (texts, length, hidden size) and `mask` (texts, length)."""
     import torch
 
@@ -90,7 +98,7 @@ def pool(hidden, mask, pooling):
     return hidden[torch.arange(len(hidden), device=mask.device), place]
 
 
-def snippet(repo, pooling, encoder):
+def snippet(repo: str, pooling: Any, encoder: Any) -> str:
     """Python that embeds two texts with transformers alone."""
     return f'''import torch
 from transformers import AutoModel, AutoTokenizer
@@ -107,7 +115,7 @@ vectors = torch.nn.functional.normalize(vectors, dim=-1)
 print(vectors @ vectors.T)  # cosine similarities'''
 
 
-def sentence_transformers_files(config, pooling):
+def sentence_transformers_files(config: Any, pooling: Any) -> dict[Any, Any]:
     """What makes sentence-transformers read the folder as model, pooling and normalisation."""
     if config.is_encoder_decoder and config.model_type not in ENCODERS_OF:
         return {}

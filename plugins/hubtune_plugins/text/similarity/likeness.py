@@ -4,7 +4,12 @@ Each kind of rows says what it needs, what its examples carry to be learnt from,
 what perfect vectors are.
 """
 
-from hubtune import DataError, column_values, label_text
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hubtune import DataError, Prediction, Row, Rows, column_values, label_text
 from hubtune_plugins.classification.kinds import number, refuse_words
 from hubtune_plugins.classification.scores import number_scores
 from hubtune_plugins.text.similarity.contrast import key
@@ -14,20 +19,21 @@ from hubtune_plugins.text.similarity.ranking import ranked_labels, ranked_pairs
 class Graded:
     """Two texts and a number; scored by how well the order of the cosines is that of the numbers."""
 
-    needed, told = ("text_pair", "label"), "label"
-    scores = ("spearman", "pearson")
-    ranked = None
+    needed: tuple[str, ...] = ("text_pair", "label")
+    told: str = "label"
+    scores: tuple[str, ...] = ("spearman", "pearson")
+    ranked: Callable[..., Any] | None = None
 
-    def carried(self, row):
+    def carried(self, row: Row) -> dict[str, Any]:
         """What an example carries to be learnt from."""
         return {"score": number(row["label"])} if row.get("label") is not None else {}
 
-    def score(self, predictions, rows, ranks):
+    def score(self, predictions: Sequence[Prediction], rows: Rows, ranks: Any) -> dict[Any, Any]:
         """The `scores`; ranks: what `ranking.remembered` gave, where there is `ranked`."""
         found = number_scores([number(row["label"]) for row in rows], [p["similarity"] for p in predictions])
         return {name: found[name] for name in self.scores}
 
-    def gold(self, row):
+    def gold(self, row: Row) -> dict[str, Any]:
         """The true score; or vectors that are equal where the texts match, and random else."""
         return {"similarity": number(row["label"])}
 
@@ -35,18 +41,19 @@ class Graded:
 class Pairs(Graded):
     """Two texts that belong together; scored by finding the second of a row among all second ones."""
 
-    needed, told = ("text_pair",), "text_pair"
-    scores = ("recall@1", "recall@10", "ndcg@10", "mrr")
+    needed = ("text_pair",)
+    told = "text_pair"
+    scores: tuple[str, ...] = ("recall@1", "recall@10", "ndcg@10", "mrr")
     ranked = staticmethod(ranked_pairs)
 
-    def carried(self, row):
+    def carried(self, row: Row) -> dict[str, Any]:
         return {"keys": [key(row["text"]), key(row["text_pair"])]} if "text_pair" in row else {}
 
-    def score(self, predictions, rows, ranks):
+    def score(self, predictions: Sequence[Prediction], rows: Rows, ranks: Any) -> dict[Any, Any]:
         known = [scores for p in predictions if (scores := ranks[id(p)][0])]
         return {name: sum(scores[name] for scores in known) / max(1, len(known)) for name in self.scores}
 
-    def gold(self, row):
+    def gold(self, row: Row) -> dict[str, Any]:
         vector = unit_vector(row["text_pair"])
         return {"similarity": 1.0, "embedding": vector, "embedding_pair": vector}
 
@@ -54,21 +61,22 @@ class Pairs(Graded):
 class Labels(Pairs):
     """A text and its class; scored by finding the other texts of the class among all others."""
 
-    needed, told = ("label",), "label"
+    needed = ("label",)
+    told = "label"
     scores = ("recall@1", "recall@5", "ndcg@10")
     ranked = staticmethod(ranked_labels)
 
-    def carried(self, row):
+    def carried(self, row: Row) -> dict[str, Any]:
         return {"keys": [key(label_text(row["label"]))] * 2} if "label" in row else {}
 
-    def gold(self, row):
+    def gold(self, row: Row) -> dict[str, Any]:
         return {"embedding": unit_vector(label_text(row["label"]))}
 
 
 KINDS = {"graded": Graded(), "pairs": Pairs(), "labels": Labels()}
 
 
-def kind_of(rows, chosen="auto"):
+def kind_of(rows: Rows, chosen: Any = "auto") -> Any:
     """What rows teach: as chosen, else by their columns; None for texts alone."""
     if chosen != "auto":
         return chosen
@@ -76,7 +84,7 @@ def kind_of(rows, chosen="auto"):
     return ("graded" if label else "pairs") if pair else "labels" if label else None
 
 
-def checked(rows, split, chosen):
+def checked(rows: Rows, split: str, chosen: Any) -> Any:
     """The kind of rows, once it is sure that they can be learnt from and scored."""
     kind = kind_of(rows, chosen)
     missing = [role for role in (KINDS[kind].needed if kind else ("label",)) if rows[0].get(role) is None]
@@ -95,7 +103,7 @@ def checked(rows, split, chosen):
     return kind
 
 
-def refuse_flat(rows, kind):
+def refuse_flat(rows: Rows, kind: Any) -> None:
     """Refuse training rows in which nothing differs, and labels of which none has two texts."""
     role = KINDS[kind].told
     values = column_values(rows, role, make=label_text)
@@ -108,11 +116,11 @@ def refuse_flat(rows, kind):
                         hint="A label needs two texts. For two texts a row: --set data.text_pair=COLUMN")
 
 
-def unit_vector(seed):
+def unit_vector(text: str) -> list[float]:
     """A random vector of length 1, the same for equal texts."""
     from random import Random
 
-    draw = Random(seed)
+    draw = Random(text)
     vector = [draw.gauss(0, 0.1) for _ in range(100)]
     length = sum(value**2 for value in vector) ** 0.5
     return [value / length for value in vector]

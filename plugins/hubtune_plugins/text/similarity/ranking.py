@@ -3,13 +3,18 @@
 Ours, because scikit-learn's `ndcg_score` only gives the mean; a test holds them against it.
 """
 
-from hubtune import label_text
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hubtune import Prediction, Rows, label_text
 
 DEPTH = 10
 CHUNK = 256
 
 
-def ranking_scores(queries, documents, relevant, own=None):
+def ranking_scores(queries: Any, documents: Any, relevant: Any, own: Any = None) -> Any:
     """For each query: recall@1, 5 and 10 (is a relevant document among the first k?), nDCG@10 and reciprocal rank.
 
     queries (n, size), documents (m, size): unit vectors. relevant: per query the indices of its documents; None for a
@@ -18,7 +23,7 @@ def ranking_scores(queries, documents, relevant, own=None):
     import numpy as np
 
     gains = 1 / np.log2(np.arange(2, DEPTH + 2))
-    scores = []
+    scores: list[Any] = []
     for start in range(0, len(queries), CHUNK):
         for row in queries[start : start + CHUNK] @ documents.T:
             wanted, query = relevant[len(scores)], len(scores)
@@ -38,13 +43,13 @@ def ranking_scores(queries, documents, relevant, own=None):
     return scores
 
 
-def ranked_pairs(predictions, rows):
+def ranked_pairs(predictions: Sequence[Prediction], rows: Rows) -> Any:
     """Each text against the different second texts; what any row pairs it with is relevant."""
     import numpy as np
 
     documents = {row["text_pair"]: index for index, row in reversed(list(enumerate(rows)))}
     place = {index: number for number, index in enumerate(documents.values())}
-    relevant = {}
+    relevant: dict[Any, Any] = {}
     for row in rows:
         relevant.setdefault(row["text"], set()).add(place[documents[row["text_pair"]]])
     found = {text: np.array(sorted(places)) for text, places in relevant.items()}
@@ -55,7 +60,7 @@ def ranked_pairs(predictions, rows):
     )
 
 
-def ranked_labels(predictions, rows):
+def ranked_labels(predictions: Sequence[Prediction], rows: Rows) -> Any:
     """Each text against all others; those of its label are relevant. A label's only text counts nowhere."""
     import numpy as np
 
@@ -65,7 +70,7 @@ def ranked_labels(predictions, rows):
     return ranking_scores(vectors, vectors, [members[label] for label in labels.tolist()], own=range(len(rows)))
 
 
-def remembered(known, predictions, rows, ranked):
+def remembered(known: Any, predictions: Sequence[Prediction], rows: Rows, ranked: Any) -> Any:
     """{id of a prediction: (its scores, the prediction)}: as known, or where one is new, as `ranked` among all rows.
 
     A query's rank is found once: resampled rows are resampled queries over the same documents. Resampled documents

@@ -1,8 +1,11 @@
 """Tags of words: what schemes there are, the spans that they mark, and how right those are."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from functools import lru_cache
+from typing import Any
 
 from hubtune import label_text
 from hubtune_plugins.classification.scores import class_scores, class_table
@@ -10,17 +13,17 @@ from hubtune_plugins.classification.scores import class_scores, class_table
 PREFIXED = re.compile(r"[BIESLU]-.+")
 
 
-def listed(cell):
+def listed(cell: Any) -> Any:
     """A list of words or tags; blanks divide those of a string."""
     return cell.split() if isinstance(cell, str) else [None if item is None else label_text(item) for item in cell or ()]
 
 
-def scheme_of(known):
+def scheme_of(known: Any) -> str:
     """`bio` where each of several tags is O or says where in a span its word is, else `words`."""
     return "bio" if len(known) > 1 and all(tag == "O" or PREFIXED.fullmatch(tag) for tag in known) else "words"
 
 
-def learnt(tags, scheme):
+def learnt(tags: Any, scheme: str) -> Any:
     """The tags of a row as a model learns them: spans in IOB2, whose parts pipelines know how to join."""
     if scheme == "io":
         tags = [tag if tag == "O" else f"I-{tag}" for tag in tags]
@@ -28,7 +31,7 @@ def learnt(tags, scheme):
 
 
 @lru_cache(maxsize=100_000)
-def spans(tags):
+def spans(tags: Any) -> tuple[Any, ...]:
     """(type, start, end) of the spans in a tuple of tags, end exclusive, read as CoNLL's evaluation script reads them.
 
     That is IOB1, IOB2, BIOES and BILOU alike, and no tag is wrong: a span goes on while its type does, and begins anew
@@ -45,7 +48,7 @@ def spans(tags):
     return tuple(found)
 
 
-def iob2(tags):
+def iob2(tags: Any) -> Any:
     """The same spans in IOB2: B- on the first word of each, I- on the others."""
     written = ["O"] * len(tags)
     for kind, start, end in spans(tuple(tags)):
@@ -53,7 +56,7 @@ def iob2(tags):
     return written
 
 
-def span_scores(gold, found):
+def span_scores(gold: Any, found: Any) -> Any:
     """Precision, recall and F1 of spans over all rows; right is a span with the right words and the right type.
 
     Our own: neither scikit-learn nor torchmetrics counts spans. Tested against seqeval.
@@ -62,15 +65,17 @@ def span_scores(gold, found):
                   sum(len(spans(tuple(f))) for f in found), sum(len(spans(tuple(g))) for g in gold))
 
 
-def ratios(right, given, wanted):
+def ratios(right: Any, given: Any, wanted: Any) -> dict[str, Any]:
     """Precision, recall and F1 from counts."""
     return {"precision": right / given if given else 0.0, "recall": right / wanted if wanted else 0.0,
             "f1": 2 * right / (given + wanted) if given + wanted else 0.0}
 
 
-def span_table(gold, found):
+def span_table(gold: Any, found: Any) -> dict[Any, Any]:
     """Precision, recall, F1 and support per type."""
-    right, given, wanted = Counter(), Counter(), Counter()
+    right: Counter[str] = Counter()
+    given: Counter[str] = Counter()
+    wanted: Counter[str] = Counter()
     for g, f in zip(gold, found, strict=True):
         truth, guess = spans(tuple(g)), spans(tuple(f))
         wanted.update(kind for kind, _, _ in truth)
@@ -80,17 +85,22 @@ def span_table(gold, found):
             for kind in sorted(set(wanted) | set(given))}
 
 
-def tag_scores(gold, found, ids, scheme):
+def tag_scores(gold: Any, found: Any, ids: Any, scheme: str) -> dict[str, float]:
     """Scores of rows of tags: of their spans, or of single words as `ids`, which hold the id of each tag, name them."""
-    flat = class_scores(*flattened(gold, found, ids), len(ids))
+    right, given = flattened(gold, found, ids)
+    flat = class_scores(right, given, len(ids))
     return flat if scheme == "words" else {**span_scores(gold, found), "accuracy": flat["accuracy"]}
 
 
-def tag_table(gold, found, ids, scheme):
+def tag_table(gold: Any, found: Any, ids: Any, scheme: str) -> dict[str, Any]:
     """Precision, recall, F1 and support per type of span, or per tag."""
-    return span_table(gold, found) if scheme != "words" else class_table(*flattened(gold, found, ids), list(ids))
+    if scheme != "words":
+        return span_table(gold, found)
+    right, given = flattened(gold, found, ids)
+    return class_table(right, given, list(ids))
 
 
-def flattened(gold, found, ids):
+def flattened(gold: Any, found: Any, ids: Any) -> tuple[list[int], list[int]]:
     """The ids of all words of all rows, right and given."""
-    return [[ids[tag] for tags in side for tag in tags] for side in (gold, found)]
+    right, given = ([ids[tag] for tags in side for tag in tags] for side in (gold, found))
+    return right, given

@@ -1,18 +1,23 @@
 """Long texts in overlapping windows, and which piece of a window stands where in its text."""
 
+from __future__ import annotations
+
 import re
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from hubtune import Base, Example
 from hubtune_plugins.tokenization.texts import FED, one_type, pad
 
 
-def padded_windows(base, examples):
+def padded_windows(base: Base, examples: Sequence[Example]) -> dict[str, Any]:
     """Windows as padded inputs. Their `places`, per piece its (start, end) in the characters of the text, or None, go
     with them as a list, which no model sees."""
     return {**pad(base, examples), "places": [example["places"] for example in examples]}
 
 
-def windows(base, texts, contexts=None, stride=64):
+def windows(base: Base, texts: Any, contexts: Any = None, stride: int = 64) -> Any:
     """The examples of each text, or of each text before its context: one, or windows of `base.max_length` tokens.
 
     The last of the two is what is cut, into windows that share `stride` tokens (less where windows are short).
@@ -20,7 +25,8 @@ def windows(base, texts, contexts=None, stride=64):
     if not texts:
         return []
     processor, most = base.processor, base.max_length
-    lists, cut = [[] for _ in texts], {}
+    lists: list[list[Any]] = [[] for _ in texts]
+    cut: dict[str, Any] = {}
     if most is not None:
         room = max(2, most - processor.num_special_tokens_to_add(pair=contexts is not None))
         cut = {"max_length": most, "stride": min(stride, (room - 1) // 4), "return_overflowing_tokens": True,
@@ -38,20 +44,20 @@ def windows(base, texts, contexts=None, stride=64):
     return lists
 
 
-def example(fed, places, base):
+def example(fed: Any, places: Any, base: Base) -> dict[str, Any]:
     """What a model is fed, and the places of its pieces."""
     if one_type(base.config):
         fed.pop("token_type_ids", None)
     return {**fed, "places": places}
 
 
-def shortened(processor, text, most):
+def shortened(processor: Any, text: str, most: Any) -> Any:
     """A text of at most so many tokens."""
     ids = processor(text, add_special_tokens=False, verbose=False)["input_ids"]
     return text if len(ids) <= most else processor.decode(ids[:most])
 
 
-def slow_windows(base, text, context, stride):
+def slow_windows(base: Base, text: str, context: Any, stride: int) -> Any:
     """Windows by a tokenizer in Python, which does not say where its pieces come from."""
     processor = base.processor
     first = None if context is None else processor(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -70,9 +76,10 @@ def slow_windows(base, text, context, stride):
     return made
 
 
-def spelled(processor, text):
+def spelled(processor: Any, text: str) -> tuple[Any, Any]:
     """Token ids of a text, word by word, with the place of each: its word, or its letter where tokens are letters."""
-    ids, places = [], []
+    ids: list[Any] = []
+    places: list[Any] = []
     blank = processor(" ", add_special_tokens=False, verbose=False)["input_ids"]
     for match in re.finditer(r"\S+", text):
         found = processor(match[0], add_special_tokens=False, verbose=False)["input_ids"]
@@ -84,7 +91,7 @@ def spelled(processor, text):
     return ids, places
 
 
-def first_pieces(examples, words):
+def first_pieces(examples: Sequence[Example], words: Any) -> Any:
     """For each window, {position: word} of the first piece of each word; the text is the words with blanks between.
 
     The first is told from all windows, as one may begin within a word; a piece may take the blank before its word in.
@@ -94,11 +101,11 @@ def first_pieces(examples, words):
         end += 1 + len(word)
         ends.append(end)
 
-    def word_of(place):
+    def word_of(place: Any) -> Any:
         index = bisect_right(ends, place[0]) if place else len(words)
         return index if index < len(words) and place[1] > ends[index] - len(words[index]) else None
 
-    begins = {}
+    begins: dict[Any, Any] = {}
     for one in examples:
         for place in one["places"]:
             word = word_of(place)
@@ -106,7 +113,7 @@ def first_pieces(examples, words):
                 begins[word] = min(begins.get(word, place), place)
     found = []
     for one in examples:
-        at = {}
+        at: dict[Any, Any] = {}
         for position, place in enumerate(one["places"]):
             word = word_of(place)
             if word is not None and place == begins[word]:
@@ -115,7 +122,7 @@ def first_pieces(examples, words):
     return found
 
 
-def framed_windows(base, texts):
+def framed_windows(base: Base, texts: Any) -> Iterator[Any]:
     """The ids of each text in windows that share nothing, each framed as the tokenizer frames a text."""
     if not texts:
         return
@@ -125,7 +132,7 @@ def framed_windows(base, texts):
         yield [[*start, *ids[place : place + room], *end] for place in range(0, max(1, len(ids)), room)]
 
 
-def frame(processor):
+def frame(processor: Any) -> tuple[Any, Any]:
     """The special tokens before and after a text."""
     inner = processor("a", add_special_tokens=False)["input_ids"]
     whole = processor("a")["input_ids"]

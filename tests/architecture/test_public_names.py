@@ -107,7 +107,7 @@ def test_no_class_of_a_plugin_shares_a_default_that_can_be_changed() -> None:
     classes = [*KINDS.values(), *(kind for table in KINDS for kind in getattr(plugins, table).values())]
     shared = [f"{cls.__qualname__}.{name}" for kind in classes for cls in kind.__mro__ if cls.__module__.startswith("hubtune")
               for name, value in vars(cls).items()
-              if isinstance(value, list | set) or (isinstance(value, dict) and name != "defaults") and not name.startswith("__")]
+              if isinstance(value, list | set) or ((isinstance(value, dict) and name != "defaults") and not name.startswith("__"))]
     assert sorted(set(shared)) == []
 
 

@@ -3,6 +3,7 @@ model."""
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from types import MappingProxyType
 
 from hubtune import hookimpl, option
 from hubtune_plugins.peft.methods import fields_of
@@ -32,7 +33,7 @@ class PrefixTuning(PromptMethod):
     Options = PrefixOptions
     defaults = {"train.learning_rate": 5e-3, "train.weight_decay": 0.0}
     method = "prefix_tuning"
-    submodules = {"SEQ_2_SEQ_LM": 2}
+    submodules = MappingProxyType({"SEQ_2_SEQ_LM": 2})
 
     def architecture_refusal(self, model, body, form, config):
         own = accepts(model, "past_key_values") or (form in GENERATING and accepts(model, "cache"))

@@ -3,6 +3,7 @@ wrapped and published."""
 
 import inspect
 import warnings
+from types import MappingProxyType
 
 from hubtune import Export, ModelError, Strategy
 from hubtune_plugins.layers.learning import learn
@@ -74,7 +75,7 @@ class PromptMethod(Strategy):
     loads_with = "peft"
     method = ""
     """PEFT's name of the method."""
-    submodules = {}
+    submodules = MappingProxyType({})
     """Number of parts of the model that get learnt tokens, by PEFT's task type; else one."""
 
     def refuse(self, task, config):

@@ -1,6 +1,7 @@
 """Token classification: spans as seqeval counts them, words at their first pieces, windows that agree."""
 
 import random
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -59,13 +60,15 @@ def test_every_scheme_is_learnt_in_iob2(tags, written):
     task = TokenClassification()
     rows = [{"tokens": "a b c d", "tags": tags}, {"tokens": ["e"], "tags": ["O"]}]
     dataset_info = task.validate_data({"train": rows, "test": rows})
-    assert dataset_info == {"scheme": "bio", "labels": ["O", "B-x", "I-x"]}
+    assert dataset_info == {
+        "scheme": "bio", "labels": ["O", "B-x", "I-x"], "counts": Counter([*written.split(), "O"])}
     assert learnt(tags.split(), "bio") == written.split()
 
 
 def test_tags_of_words_and_bare_types():
     rows = [{"tokens": "a b c", "tags": [10, 2, 2]}, {"tokens": "a b", "tags": ["2", 10]}]
-    assert TokenClassification().validate_data({"train": rows}) == {"scheme": "words", "labels": ["2", "10"]}
+    assert TokenClassification().validate_data({"train": rows}) == {
+        "scheme": "words", "labels": ["2", "10"], "counts": {"2": 3, "10": 2}}
     rows = [{"tokens": "a b c", "tags": "person person O"}]
     assert TokenClassification().validate_data({"train": rows})["scheme"] == "words"
     task = TokenClassification(TokenOptions(scheme="io"))

@@ -15,7 +15,7 @@ import torch
 from toy import Partial
 
 from hubtune import Base, SamplingTask, enumerate_rows
-from hubtune.acceleration.embedding_pruning import ids_in
+from hubtune.acceleration.embedding_pruning import find_ids
 from hubtune.data.dataset import EncodedDataset, Examples
 from hubtune.data.encoding import encode, encode_for_training
 from hubtune.data.example_store import BATCH_BYTES, MOST_TABLES, ExampleStore
@@ -121,7 +121,7 @@ def test_the_files_are_removed_with_the_store() -> None:
 
 def test_token_ids_are_found_in_the_columns() -> None:
     values = [*PLAIN, {"texts": [{"input_ids": [4]}, {"input_ids": [5, 6]}], "labels": [9]}, {"input_ids": np.array([[11], [12]])}]
-    found = ids_in(Examples(stored(values, 0)))
+    found = find_ids(Examples(stored(values, 0)))
     assert found == {101, 7, 102, 2**40, 1, 2, 3, 4, 5, 6, 11, 12}
 
 
@@ -203,7 +203,7 @@ def test_reference_outputs_are_merged_into_the_examples() -> None:
     merged = encoded.with_reference(store, np.arange(count)[::-1])
     assert list(merged.examples) == [{**example, "reference": [float(item)]} for item, example in enumerate(encoded.examples)]
     assert merged.select_rows([3]).examples[0]["reference"] == [float(encoded.examples_by_row()[3][0])]
-    assert ids_in(merged.examples) == ids_in(encoded.examples)
+    assert find_ids(merged.examples) == find_ids(encoded.examples)
 
 
 def test_a_file_that_is_too_short_is_noticed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -292,10 +293,19 @@ def named(*names: str) -> Callable[[ast.stmt], bool]:
     return lambda node: getattr(node, "name", None) in names
 
 
+CLASSES = {
+    "plugin": ("Plugin", "option"),
+    "task": ("Task", "ClassificationTask", "ContrastiveTask", "SamplingTask", "ReferenceTask", "GenerativeTask"),
+    "functions": ("LossFunction", "MetricFunction"), "command": ("Command", "Table"),
+    "strategy": ("Strategy", "StepStrategy", "OptimizerStrategy"), "format": ("DataFormat", "FileData"),
+}
+"""Parts of the page on plugins, and the definitions that each shows."""
+
+
 def values(node: ast.stmt) -> bool:
-    """Whether a definition is one of the plain values: neither a plugin class nor a hook, nor a helper of these."""
-    return isinstance(node, ast.ClassDef) and node.name not in (
-        "Plugin", "Task", "Strategy", "DataFormat", "FileData", "NoOptions", "LossFunction", "MetricFunction", "Command", "Table")
+    """Whether a definition is a class that no other part shows."""
+    shown = {"NoOptions", *(name for names in CLASSES.values() for name in names)}
+    return isinstance(node, ast.ClassDef) and node.name not in shown
 
 
 def aliases() -> str:
@@ -312,10 +322,8 @@ def aliases() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands, "recipe-keys": recipe_keys, "task-list": task_list, "strategy-list": strategy_list,
     "kit": kit, "defaults-table": defaults_table, "error-kinds": error_kinds, "aliases": aliases,
-    "plugin": lambda: contract(named("Plugin", "option")), "task": lambda: contract(named("Task", "ClassificationTask", "ContrastiveTask", "SamplingTask", "ReferenceTask", "GenerativeTask")),
-    "functions": lambda: contract(named("LossFunction", "MetricFunction")), "command": lambda: contract(named("Command", "Table")),
-    "loss-list": loss_list, "metric-list": metric_list,
-    "strategy": lambda: contract(named("Strategy", "StepStrategy", "OptimizerStrategy")), "format": lambda: contract(named("DataFormat", "FileData")), "values": lambda: contract(values),
+    "loss-list": loss_list, "metric-list": metric_list, "values": lambda: contract(values),
+    **{part: partial(contract, named(*names)) for part, names in CLASSES.items()},
     "hooks": lambda: contract(lambda node: isinstance(node, ast.FunctionDef) and node.name.startswith("hubtune_")),
 }
 

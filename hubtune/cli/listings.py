@@ -10,6 +10,7 @@ from typing import Any
 
 from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, ClassificationTask, Plugin, Task, registry
+from hubtune.contract.class_checks import KINDS
 from hubtune.errors import MissingExtra, UnknownPlugin, did_you_mean
 from hubtune.options import describe
 from hubtune.recipe import DataConfig, PluginChoice, PublishConfig, TrainConfig
@@ -80,6 +81,12 @@ def plugins() -> dict[str, Any]:
     return {"contract": CONTRACT, "plugins": [
         {**{name: getattr(found, name) for name in names}, **found.brings} for found in registry.load().plugins
     ]}
+
+
+def with_contents(plugins: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Add the contents of each plugin as text, such as `tasks sentiment`, for a table."""
+    return [{**item, "contents": [f"{kind} {' '.join(item[kind])}" for kind in KINDS if item.get(kind)]}
+            for item in plugins]
 
 
 def checked(names: Collection[str], callbacks: Callbacks) -> dict[str, Any]:

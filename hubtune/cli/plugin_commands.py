@@ -114,7 +114,7 @@ def plugins(
     elif check:
         listings.show_matrix(found)
     else:
-        listings.show(found["plugins"], ["name", "status", "source", "version", "reason"])
+        listings.show(listings.with_contents(found["plugins"]), ["name", "contents", "status", "source", "version", "reason"])
     if check and found["counts"]["fail"]:
         raise typer.Exit(1)
 

@@ -99,7 +99,7 @@ def number_truncated_rows(
 
 
 def describe_truncated_rows(lengths: dict[str, Any]) -> str:
-    """List the first truncated rows: `row 17 (4,000 tokens)`. lengths: numbered as in the data."""
+    """List the first truncated rows: `row 17 (4,000)`. lengths: numbered as in the data."""
     named = [f"row {row['row']} ({row['length']:,})" for row in lengths["first_rows_cut"]]
     more = lengths["rows_cut"] - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")

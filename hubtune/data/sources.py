@@ -18,7 +18,7 @@ from hubtune import hub
 from hubtune.data import streaming
 from hubtune.data.formats import lookup
 from hubtune.data.formats.paths import SPLITS, split_of, visible_files
-from hubtune.data.formats.tables import Tables, quiet
+from hubtune.data.formats.tables import quiet
 from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, did_you_mean, listing
 from hubtune.files import hash_files, hash_rows
@@ -81,7 +81,7 @@ def load(source: Any, stream: bool = False) -> DataSplits:
         return from_disk(path)
     source = hub.repository_id(str(source), "dataset")
     match = HUB_ID.match(source)
-    if match and path.suffix not in Tables.suffixes and not source.startswith("."):
+    if match and path.suffix.lower() not in lookup.supported_suffixes() and not source.startswith("."):
         return from_hub(match["repo"], match["config"], match["revision"], stream)
     near = ""
     if path.parent.is_dir():
@@ -89,8 +89,8 @@ def load(source: Any, stream: bool = False) -> DataSplits:
     raise DataError(
         f"there is no file or folder '{source}', and it is not a Hub data set of the form "
         f"org/name.{near}",
-        hint="Give --data a csv, tsv, json, jsonl or parquet file, a folder of them or of images "
-        "or sounds, or org/name[:config][@revision].",
+        hint=f"Give --data a file ({listing(lookup.supported_suffixes(), 40)}), a folder of them or "
+        "of images or sounds, or org/name[:config][@revision].",
     )
 
 

@@ -82,7 +82,7 @@ def encode_splits(
     if isinstance(train, Stream):
         window = window_size(recipe.data.buffer, settings.batch_size or 1, task, callbacks)
     numbers = row_numbers(data)
-    first, lengths = encode_train(task, train, base, recipe.train.max_length, window, callbacks)
+    first, lengths = encode_train(task, train, base, settings.max_length, window, callbacks)
     lengths = encoding.number_truncated_rows(lengths, numbers)
     report_lengths(lengths, task.unit, callbacks)
     encoded = {"train": first}
@@ -120,10 +120,13 @@ def report_lengths(lengths: dict[str, Any], unit: str, callbacks: Callbacks) -> 
     truncation = "no truncation"
     if lengths["rows_cut"]:
         truncation = f"truncated at {lengths['max_length']}"
+        remedy = "Raise it with --set train.max_length=N"
+        if lengths["max_length"] == lengths["limit"]:
+            remedy = "The model takes no more: shorten the rows, or tune a model for longer ones"
         callbacks.on_warning(
             f"{lengths['rows_cut']} of {lengths['rows']} rows are {truncation} {unit}: "
-            f"{lengths['tokens_cut']} of {lengths['tokens']} {unit} are lost. Raise it with --set "
-            f"train.max_length=N. In the data: {encoding.describe_truncated_rows(lengths)}."
+            f"{lengths['tokens_cut']} of {lengths['tokens']} {unit} are lost. {remedy}. "
+            f"In the data: {encoding.describe_truncated_rows(lengths)}."
         )
     callbacks.on_info(f"{unit.removesuffix('s')} lengths: median {lengths['median']}, "
                       f"max {lengths['longest']} ({truncation})")

@@ -14,7 +14,7 @@ from hubtune.record import LOCK
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Make the folder of a run, and keep other processes from it; a folder that stays empty is deleted.
+    """Make the folder of a run, and keep other processes from it; folders that stay empty are deleted again.
 
     The system frees the lock of a process that is killed.
 
@@ -23,6 +23,7 @@ def hold(folder: Path) -> Iterator[None]:
         RecipeError: the folder cannot be made or written.
     """
     lock = FileLock(folder / LOCK, timeout=0)
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -38,4 +39,5 @@ def hold(folder: Path) -> Iterator[None]:
         (folder / LOCK).unlink(missing_ok=True)
         lock.release()
         with contextlib.suppress(OSError):  # not empty, or gone
-            folder.rmdir()
+            for place in new:
+                place.rmdir()

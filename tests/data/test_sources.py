@@ -232,3 +232,9 @@ def test_rows_in_memory_are_a_list_a_dataset_or_these_by_split() -> None:
 @pytest.mark.parametrize("given", [["a text", "another"], 5, [1, 2]])
 def test_python_values_that_are_no_rows_are_refused(given: Any) -> None:
     refusal(given)
+
+
+@pytest.mark.parametrize("name", ["data/rows.csv", "data/rows.conll", "data/rows.XLSX"])
+def test_a_missing_file_of_any_format_is_no_hub_data_set(name: str) -> None:
+    with pytest.raises(DataError, match=f"there is no file or folder '{name}'"):
+        sources.load(name)

@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from hubtune import Loss
 from hubtune.callbacks import Callbacks
+from hubtune.contract import registry
 from hubtune.data.sources import DataSplits
 from hubtune.data.streaming import open_stream
 from hubtune.errors import NonFiniteLoss
@@ -83,3 +84,25 @@ def test_rows_of_a_stream_are_numbered_from_where_it_begins() -> None:
     stream = open_stream(Dataset.from_list(ROWS).to_iterable_dataset())
     data = DataSplits({"train": stream.row_range(5, 40)}, "stream", "")
     assert list(prepared_data.row_numbers(data)) == list(range(5, 40))
+
+
+def test_a_strategys_default_length_truncates_as_one_of_the_recipe_does(
+    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry.load().strategies["full"], "defaults", {"train.max_length": 12})
+    tables = {**recipe_of(tiny_model("bert")).as_dict(), "train": {}}
+    _, record = preparation.prepare(build(tables), Callbacks(), ROWS)
+    assert record["settings"]["max_length"] == record["lengths"]["max_length"] == 12
+    assert record["lengths"]["rows_cut"]
+
+
+@pytest.mark.parametrize(("config", "says"), [
+    ({}, "Raise it with --set train.max_length=N"),
+    ({"max_position_embeddings": 12}, "The model takes no more: shorten the rows"),
+])
+def test_the_warning_about_truncation_names_what_would_help(
+    config: dict[str, int], says: str, tiny_model: Any
+) -> None:
+    _, record = preparation.prepare(recipe_of(tiny_model("bert", **config)), Callbacks(), ROWS)
+    (warning,) = [text for text in record["warnings"] if "are truncated at 12" in text]
+    assert says in warning

@@ -1,12 +1,18 @@
 """Bottleneck adapters: small networks put into a model whose own weights stay as they are."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import Strategy, hookimpl, option
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Base, Export, Plan, Strategy, Task, hookimpl, option
 from hubtune_plugins.adapters.modeling_hubtune_adapters import insert
 from hubtune_plugins.adapters.published import export_with_code, trust_code
 from hubtune_plugins.adapters.structure import places
 from hubtune_plugins.layers.learning import learn
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Adapters(Strategy[AdapterOptions]):
     loads_with = "code"
     defaults = {"train.learning_rate": 1e-3}
 
-    def refuse(self, task, config):
+    def refuse(self, task: Task[Any], config: Any) -> str | None:
         reduction = self.options.reduction
         return (
             None
@@ -49,7 +55,9 @@ class Adapters(Strategy[AdapterOptions]):
             else f"strategy.reduction is {reduction}, and has to be 1 or more."
         )
 
-    def prepare(self, model, newly_initialized, task, plan):
+    def prepare(
+        self, model: Module, newly_initialized: frozenset[str], task: Task[Any], plan: Plan
+    ) -> Module:
         chosen = self.options
         widths = places(model, newly_initialized, every=chosen.variant == "houlsby")
         layers = {name: [width, max(1, width // chosen.reduction)] for name, width in widths}
@@ -64,13 +72,13 @@ class Adapters(Strategy[AdapterOptions]):
         insert(model, self.said)
         return model
 
-    def export(self, model):
+    def export(self, model: Any) -> Export:
         return export_with_code(model, self.auto, self.said)
 
-    def usage(self, task, repo, base):
+    def usage(self, task: Task[Any], repo: str, base: Base) -> str:
         return trust_code(task.usage(repo, base), repo)
 
 
 @hookimpl
-def hubtune_strategies():
+def hubtune_strategies() -> list[type[Strategy[Any]]]:
     return [Adapters]

@@ -1,14 +1,21 @@
 """A model that is published with the code that builds it: what is saved, and how its users load
 it."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hubtune import Export
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 CODE = Path(__file__).with_name("modeling_hubtune_adapters.py")
 
 
-def export_with_code(model, auto, said):
+def export_with_code(model: Module, auto: str, said: Mapping[str, Any]) -> Export:
     """Export a model with the code that builds it.
 
     Args:
@@ -21,7 +28,7 @@ def export_with_code(model, auto, said):
     )
 
 
-def trust_code(snippet, repo):
+def trust_code(snippet: str, repo: str) -> str:
     """Make a snippet load the model at a commit whose code the user has read."""
     trusted = f'"{repo}", revision=COMMIT, trust_remote_code=True'
     text = snippet.replace(f'from_pretrained("{repo}"', f"from_pretrained({trusted}")

@@ -1,14 +1,25 @@
 """Which modules of a model write to its residual stream, told from the structure, not from
 names."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
 from hubtune import ModelError
 from hubtune_plugins.layers.stacks import body, is_norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 POSITIONS = {"pos", "position", "rel", "relative"}
 """Words in the names of layers that project positions for attention, and write nothing."""
 
 
-def places(model, newly_initialized, every):
+def places(
+    model: Module, newly_initialized: frozenset[str], every: bool
+) -> list[tuple[str, int]]:
     """Find what gets an adapter, by full name with its width, in every block outside the head.
 
     every: after each part of a block, else after its last one, the feed-forward.
@@ -27,7 +38,7 @@ def places(model, newly_initialized, every):
     ]
 
 
-def writers(block):
+def writers(block: Module) -> list[tuple[str, int]]:
     """Find the modules in a block whose output is added to its residual stream, in order: (name,
     width).
 
@@ -38,16 +49,17 @@ def writers(block):
 
     order = {module: place for place, module in enumerate(block.modules())}
     width = stream(block)
-    parts, own = [], []
+    parts: list[tuple[str, Module]] = []
+    own: list[tuple[str, Module]] = []
     for name, child in block.named_children():
         inner = (
             [(f"{name}.{n}", c) for n, c in child.named_children()]
             if isinstance(child, ModuleList)
             else []
         )
-        for part, module in inner or [(name, child)]:
-            (own if breadth(module) else parts).append((part, module))
-    found = {}
+        for path, module in inner or [(name, child)]:
+            (own if breadth(module) else parts).append((path, module))
+    found: dict[Module, str] = {}
     for name, part in parts:
         inside = [(f"{name}.{n}" if n else name, m) for n, m in part.named_modules()]
         mixtures = [
@@ -64,7 +76,7 @@ def writers(block):
     return [(found[module], width) for module in sorted(found, key=order.__getitem__)]
 
 
-def last_wide(named, width):
+def last_wide(named: Iterable[tuple[str, Module]], width: int) -> dict[Module, str]:
     """Return the last layer of a width by module, without those that project positions; or an empty
     dict."""
     wide = [
@@ -75,21 +87,20 @@ def last_wide(named, width):
     return dict(wide[-1:])
 
 
-def breadth(module):
+def breadth(module: Module) -> int | None:
     """Return the number of outputs of a linear layer (`nf` of transformers' Conv1D); None for other
     modules."""
     weight = getattr(module, "weight", None)
-    return (
-        getattr(module, "out_features", getattr(module, "nf", None))
-        if getattr(weight, "ndim", 0) == 2
-        else None
-    )
+    if getattr(weight, "ndim", 0) != 2:
+        return None
+    outputs: int | None = getattr(module, "out_features", getattr(module, "nf", None))
+    return outputs
 
 
-def stream(block):
+def stream(block: Module) -> int:
     """Return the width of a block's residual stream: of most of its norms, or of its last linear
     layer."""
-    widths = [len(part.weight) for part in block.modules() if is_norm(part)
+    widths = [len(cast("Tensor", part.weight)) for part in block.modules() if is_norm(part)
               and getattr(getattr(part, "weight", None), "ndim", 0) == 1]
     wide = [value for part in block.modules() if (value := breadth(part))]
     widths = [width for width in widths if width in wide]
@@ -98,7 +109,7 @@ def stream(block):
     )
 
 
-def last_convolution(block):
+def last_convolution(block: Module) -> list[tuple[str, int]]:
     """Return the last convolution of a block that mixes channels, with their number."""
     from torch.nn import Conv2d
 

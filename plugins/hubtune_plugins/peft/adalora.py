@@ -1,10 +1,18 @@
 """AdaLoRA: low-rank updates whose ranks are a budget, moved during training to where they
 matter."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import StepStrategy, hookimpl, option
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from hubtune import Export, Plan, StepStrategy, Strategy, Task, hookimpl, option
 from hubtune_plugins.peft.layer_method import LayerMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module, Parameter
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,7 @@ class AdaLoraOptions:
     )
 
 
-class AdaLora(LayerMethod, StepStrategy):
+class AdaLora(LayerMethod, StepStrategy[Any]):
     """Low-rank updates with a shared budget of ranks, with the head trained whole; published as
     plain weights."""
 
@@ -35,13 +43,15 @@ class AdaLora(LayerMethod, StepStrategy):
     defaults = {"train.learning_rate": 3e-3}
     method = "adalora"
 
-    def prepare(self, model, newly_initialized, task, plan):
+    def prepare(
+        self, model: Module, newly_initialized: frozenset[str], task: Task[Any], plan: Plan
+    ) -> Module:
         wrapped = super().prepare(model, newly_initialized, task, plan)
         register_importance(wrapped)
-        self.adapter = wrapped.peft_config["default"]
+        self.adapter: Any = cast("Any", wrapped).peft_config["default"]
         return wrapped
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         options = self.options
         return {
             "init_r": options.start_rank,
@@ -51,31 +61,32 @@ class AdaLora(LayerMethod, StepStrategy):
             "orth_reg_weight": options.orthogonality,
         }
 
-    def derived_settings(self, config, plan):
+    def derived_settings(self, config: Any, plan: Plan) -> dict[str, Any]:
         return schedule(
             plan.steps, getattr(self.options, "warmup", 0.1), getattr(self.options, "settle", 0.3)
         )
 
-    def regularization(self, model):
-        return self.adapter.orth_reg_weight * orthogonality(model)
+    def regularization(self, model: Module) -> Tensor:
+        weight: float = self.adapter.orth_reg_weight
+        return weight * orthogonality(model)
 
-    def after_step(self, model, step, steps):
+    def after_step(self, model: Module, step: int, steps: int) -> None:
         allocate(model, step)
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         return {"ranks": self.adapter.rank_pattern}
 
-    def restore(self, state):
+    def restore(self, state: Mapping[str, Any]) -> None:
         self.adapter.rank_pattern = state["ranks"]
 
-    def export(self, model):
+    def export(self, model: Any) -> Export:
         self.adapter.rank_pattern = ranks_of(
             model
         )  # of the weights published, which may be from before the last cut
         return super().export(model)
 
 
-def schedule(steps, warmup, settle):
+def schedule(steps: int, warmup: float, settle: float) -> dict[str, int]:
     """Return PEFT's schedule of the budget for a number of steps, from the shares of its start and
     its end."""
     final = min(max(1, round(settle * steps)), steps - 1)
@@ -91,7 +102,7 @@ KEPT = ("exp_avg_ipt", "exp_avg_unc")
 checkpoints hold these."""
 
 
-def adapter_parameters(model):
+def adapter_parameters(model: Any) -> Iterator[tuple[str, Parameter, Module, str]]:
     """Yield each parameter of the updates: PEFT's name, the parameter, its layer, and a key such as
     `importance_A`."""
     inner = model.base_model.model
@@ -106,7 +117,7 @@ def adapter_parameters(model):
             )
 
 
-def register_importance(model):
+def register_importance(model: Any) -> None:
     """Register buffers of zeros for the allocator's statistics in every layer."""
     import torch
 
@@ -115,7 +126,7 @@ def register_importance(model):
             owner.register_buffer(f"{key}_{kind}", torch.zeros_like(parameter))
 
 
-def allocate(model, step):
+def allocate(model: Any, step: int) -> None:
     """Score every weight by its gradient and cut ranks to the budget of a step, with memories in
     buffers."""
     import torch
@@ -135,20 +146,21 @@ def allocate(model, step):
                 getattr(owner, f"{key}_{kind}").copy_(getattr(allocator, kind)[name])
 
 
-def orthogonality(model):
+def orthogonality(model: Any) -> Tensor:
     """Compute the mean over all A and B of the Frobenius norm of A A' - I (B' B - I)."""
     import torch
 
-    total, count = 0.0, 0
+    total: Tensor | float = 0.0
+    count = 0
     for _, parameter, _, key in adapter_parameters(model):
         if not key.endswith("E"):
             square = parameter @ parameter.T if key.endswith("A") else parameter.T @ parameter
             total = total + torch.linalg.norm(square - torch.eye(len(square)).to(square))
             count += 1
-    return total / count
+    return cast("Tensor", total / count)
 
 
-def ranks_of(model):
+def ranks_of(model: Any) -> dict[str, list[bool]]:
     """Return which ranks of each update are in use, as PEFT's configuration has it: {name of its
     vector E: [bool]}."""
     return {
@@ -159,5 +171,5 @@ def ranks_of(model):
 
 
 @hookimpl
-def hubtune_strategies():
+def hubtune_strategies() -> list[type[Strategy[Any]]]:
     return [AdaLora]

@@ -1,11 +1,18 @@
 """(IA)3: learnt vectors that scale keys, values and the inner activations of feed-forward
 layers."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import hookimpl, option
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Strategy, hookimpl, option
 from hubtune_plugins.peft.layer_method import LayerMethod
 from hubtune_plugins.peft.structure import keys_and_values, narrows
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Ia3(LayerMethod):
     defaults = {"train.learning_rate": 1e-2, "train.weight_decay": 0.0}
     method = "ia3"
 
-    def target_settings(self, layers):
+    def target_settings(self, layers: Mapping[str, Module]) -> dict[str, Any]:
         """Keys and values are scaled at the output of their layers, feed-forward activations at the
         input of theirs.
 
@@ -47,10 +54,10 @@ class Ia3(LayerMethod):
             "feedforward_modules": inputs,
         }
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         return {}
 
 
 @hookimpl
-def hubtune_strategies():
+def hubtune_strategies() -> list[type[Strategy[Any]]]:
     return [Ia3]

@@ -48,7 +48,7 @@ class LayerMethod(Strategy[Any]):
     can merge."""
 
     contract = 2
-    requires = ("peft",)
+    requires: ClassVar[tuple[str, ...]] = ("peft",)
     extra = "hubtune[peft]"
     method: ClassVar[str]
     """PEFT's name of the method."""
@@ -119,7 +119,8 @@ class LayerMethod(Strategy[Any]):
         with contextlib.nullcontext() if named else without_model_type(model):
             taken = self.find_targets(model, plan, layers) if layers else {}
             before = {name: fingerprint(layer) for name, layer in taken.items()}
-            wrapped = self.wrap(model, self.config(model, plan, taken, self.head), task, plan)
+            config = self.config(model, plan, taken, self.head)
+            wrapped: Module = self.wrap(model, config, task, plan)
         self.moved_weights = any(
             fingerprint(layer) != before[name] for name, layer in taken.items()
         )
@@ -169,7 +170,7 @@ class LayerMethod(Strategy[Any]):
     def publish_adapter(self, model: Module, unmerged: str) -> None:
         """Publish an adapter instead of merged weights, or refuse weights that PEFT's format cannot
         hold."""
-        self.loads_with = "peft"  # type: ignore[misc]  of this run, whatever the class says
+        self.loads_with = "peft"  # type: ignore[misc]  # of this run, whatever the class says
         if self.head.bare:
             raise ModelError(
                 f"its adapter cannot be merged ({unmerged}), and PEFT's format cannot hold the new "

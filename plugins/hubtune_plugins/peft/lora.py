@@ -1,15 +1,23 @@
 """LoRA: low-rank updates beside the linear layers, merged into plain weights when the model is
 published."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import io
 import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
-from hubtune import ModelError, hookimpl, option
+from hubtune import ModelError, Plan, Strategy, Task, hookimpl, option
 from hubtune_plugins.peft.layer_method import LayerMethod
 from hubtune_plugins.peft.layer_trial import FAULTS, first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -37,25 +45,25 @@ class Lora(LayerMethod):
     defaults = {"train.learning_rate": 4e-4}
     method = "lora"
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         options = self.options
         return {"r": options.rank, "lora_alpha": options.alpha, "lora_dropout": options.dropout,
                 "use_dora": options.dora, "use_rslora": options.rslora}
 
-    def derived_settings(self, config, plan):
+    def derived_settings(self, config: Any, plan: Plan) -> dict[str, Any]:
         from peft.tuners.lora import config as configs
 
         kinds = {"corda": "CordaConfig", "eva": "EvaConfig", "lora_ga": "LoraGAConfig"}
         start = self.settings().get("init_lora_weights")
         return {f"{start}_config": getattr(configs, kinds[start])()} if start in kinds else {}
 
-    def trial_config(self, model, plan, layers):
+    def trial_config(self, model: Module, plan: Plan, layers: Mapping[str, Module]) -> Any:
         config = super().trial_config(model, plan, layers)
         if config.init_lora_weights == "corda":  # PEFT does not begin without its statistics
             config.init_lora_weights = True
         return config
 
-    def wrap(self, model, config, task, plan):
+    def wrap(self, model: Module, config: Any, task: Task[Any], plan: Plan) -> Any:
         """Wrap the model, with updates that start from training data where the options ask for
         it."""
         start = config.init_lora_weights
@@ -80,11 +88,11 @@ EVA_PASSES = 50
 """Passes over the first batches after which EVA is given up."""
 
 
-class Repeated(list):
+class Repeated(list[dict[str, Any]]):
     """Batches that repeat up to a limit: PEFT reads on until all components are stable, which may
     be never."""
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         for _ in range(EVA_PASSES):
             yield from super().__iter__()
         raise ModelError(
@@ -95,7 +103,7 @@ class Repeated(list):
         )
 
 
-def cap_ranks(config, limits):
+def cap_ranks(config: Any, limits: Mapping[str, int]) -> None:
     """Lower the ranks of layers that cannot have that of the options.
 
     limits: the highest rank by layer.
@@ -104,17 +112,18 @@ def cap_ranks(config, limits):
     config.rank_pattern = {**low, **config.rank_pattern}
 
 
-def start_from_gradients(model, config, task, plan):
+def start_from_gradients(model: Any, config: Any, task: Task[Any], plan: Plan) -> None:
     """LoRA-GA (arXiv:2407.05000): let PEFT see the gradients of the target weights on a few
     training batches."""
     from peft.tuners.lora import preprocess_loraga
 
-    def step():
+    def step() -> None:
         model.eval()  # batch norms would take up statistics, and dropout adds noise
         for batch in plan.batches():
             losses = task.loss(task.forward(model, batch), batch)
             terms = losses if isinstance(losses, list) else [losses]
-            sum(term.total * term.weight / batch.counts[term.name] for term in terms).backward()
+            total = sum(term.total * term.weight / batch.counts[term.name] for term in terms)
+            cast("Tensor", total).backward()  # type: ignore[no-untyped-call]  # untyped in torch
 
     # It takes 2 r singular vectors of a gradient.
     cap_ranks(
@@ -128,14 +137,14 @@ def start_from_gradients(model, config, task, plan):
         preprocess_loraga(model, config, step)
 
 
-def cap_ranks_by_activations(model, config, plan):
+def cap_ranks_by_activations(model: Any, config: Any, plan: Plan) -> None:
     """Cap the ranks by what EVA can find: no more components than a layer sees vectors in a batch,
     or their width."""
     import torch
 
-    seen = {}
+    seen: dict[str, int] = {}
 
-    def count(name, layer, inputs):
+    def count(name: str, layer: Module, inputs: tuple[Tensor, ...]) -> None:
         rows, width = flatten_vectors(inputs).shape
         seen[name] = max(seen.get(name, 0), min(rows, width))
 
@@ -153,7 +162,7 @@ def cap_ranks_by_activations(model, config, plan):
     cap_ranks(config, {name: int(most / config.eva_config.rho) for name, most in seen.items()})
 
 
-def start_from_activations(wrapped, plan):
+def start_from_activations(wrapped: Any, plan: Plan) -> None:
     """EVA (arXiv:2410.07170): start from the principal components of what the layers see on a few
     training batches."""
     from peft import initialize_lora_eva_weights
@@ -180,12 +189,12 @@ def start_from_activations(wrapped, plan):
         hook.remove()
 
 
-def start_from_covariances(model, config, plan):
+def start_from_covariances(model: Any, config: Any, plan: Plan) -> None:
     """CorDA (arXiv:2406.05223): let PEFT see the covariance of what the target layers see on a few
     training batches."""
     from peft.tuners.lora.corda import preprocess_corda
 
-    def run():
+    def run() -> None:
         model.eval()
         for batch in plan.batches():
             model(**batch.inputs)
@@ -193,17 +202,17 @@ def start_from_covariances(model, config, plan):
     preprocess_corda(model, config, run_model=run)
 
 
-def make_contiguous(layer, inputs):
+def make_contiguous(layer: Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Make a layer's inputs contiguous, as PEFT's hash of them needs it."""
     return tuple(value.contiguous() for value in inputs)
 
 
-def flatten_vectors(inputs, *_):
+def flatten_vectors(inputs: Tensor | tuple[Tensor, ...], *_: Any) -> Tensor:
     """Return a layer's inputs as a matrix of vectors."""
     seen = inputs[0] if isinstance(inputs, tuple) else inputs
     return seen.reshape(-1, seen.shape[-1])
 
 
 @hookimpl
-def hubtune_strategies():
+def hubtune_strategies() -> list[type[Strategy[Any]]]:
     return [Lora]

@@ -1,11 +1,14 @@
 """Prefix tuning: learnt keys and values before those of the text, in every layer of a frozen
 model."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from importlib.metadata import version
 from types import MappingProxyType
+from typing import Any
 
-from hubtune import hookimpl, option
+from hubtune import Strategy, hookimpl, option
 from hubtune_plugins.peft.methods import fields_of
 from hubtune_plugins.peft.prompt_trial import accepts, cache_shape, keeps_running_state
 from hubtune_plugins.peft.prompts import PromptMethod
@@ -35,7 +38,9 @@ class PrefixTuning(PromptMethod):
     method = "prefix_tuning"
     submodules = MappingProxyType({"SEQ_2_SEQ_LM": 2})
 
-    def architecture_refusal(self, model, body, form, config):
+    def architecture_refusal(
+        self, model: type[Any] | None, body: type[Any] | None, form: str, config: Any
+    ) -> str | None:
         own = accepts(model, "past_key_values") or (form in GENERATING and accepts(model, "cache"))
         if getattr(config, "is_encoder_decoder", False) and form != "SEQ_2_SEQ_LM" and not own:
             return "PEFT puts a prefix into an encoder-decoder only where it generates text."
@@ -60,13 +65,13 @@ class PrefixTuning(PromptMethod):
             )
         return None
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         return {
             "num_virtual_tokens": self.options.tokens,
             "prefix_projection": self.options.projection,
         }
 
-    def measured_settings(self, model, form):
+    def measured_settings(self, model: Any, form: str) -> dict[str, Any]:
         layers, heads, width = cache_shape(model, form)
         hidden = (
             {"encoder_hidden_size": heads * width}
@@ -82,5 +87,5 @@ class PrefixTuning(PromptMethod):
 
 
 @hookimpl
-def hubtune_strategies():
+def hubtune_strategies() -> list[type[Strategy[Any]]]:
     return [PrefixTuning]

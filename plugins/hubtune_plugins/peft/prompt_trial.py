@@ -1,20 +1,31 @@
 """What a model says when it is tried on a few words, which shows whether learnt tokens suit it."""
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from hubtune import ModelError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def accepts(kind, argument):
+
+def accepts(kind: type[Any] | None, argument: str) -> bool:
     """Return whether a class' forward names the argument; "on": whether it passes unknown ones
     on."""
-    parameters = inspect.signature(kind.forward).parameters if kind is not None else {}
+    parameters: Mapping[str, inspect.Parameter] = (
+        inspect.signature(kind.forward).parameters if kind is not None else {}
+    )
     if argument == "on":
         return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return argument in parameters
 
 
-def compute_answers(model, form, vectors=None):
+def compute_answers(
+    model: Any, form: str, vectors: Callable[[Tensor], Tensor] | None = None
+) -> dict[str, Tensor]:
     """Compute outputs for a short text alone, and beside a longer one: {"alone", "together"}, of
     its own positions.
 
@@ -29,13 +40,14 @@ def compute_answers(model, form, vectors=None):
     mask = torch.ones_like(ids)
     ids[0, 6:], mask[0, 6:] = getattr(config, "pad_token_id", None) or 0, 0
 
-    def said(rows, length):
+    def said(rows: int, length: int) -> Tensor:
         words = ids[:rows, :length]
         inputs = {"input_ids": words} if vectors is None else {"inputs_embeds": vectors(words)}
         if form == "SEQ_2_SEQ_LM":
             inputs["decoder_input_ids"] = ids[:rows, :6].clone()
         outputs = model(attention_mask=mask[:rows, :length], **inputs)
-        return outputs.logits if "logits" in outputs else outputs.start_logits
+        found: Tensor = outputs.logits if "logits" in outputs else outputs.start_logits
+        return found
 
     training = model.training
     model.eval()
@@ -48,7 +60,7 @@ def compute_answers(model, form, vectors=None):
     return {"alone": alone[learnt:], "together": together[learnt:learnt + 6]}
 
 
-def keeps_running_state(config):
+def keeps_running_state(config: Any) -> bool:
     """Return whether layers of a model keep a state in the place of keys and values, by its
     cache."""
     from transformers import DynamicCache
@@ -62,7 +74,7 @@ def keeps_running_state(config):
     return any(hasattr(layer, "conv_states") for layer in layers)
 
 
-def check_word_vectors(model, form, vectors):
+def check_word_vectors(model: Any, form: str, vectors: Callable[[Tensor], Tensor]) -> None:
     """Refuse a model that answers otherwise where it reads word vectors in the place of words."""
     by_vector = compute_answers(model, form, vectors=vectors)
     if not compute_answers(model, form)["together"].allclose(
@@ -74,7 +86,7 @@ def check_word_vectors(model, form, vectors):
         )
 
 
-def check_prompt_effect(plain, learnt):
+def check_prompt_effect(plain: Mapping[str, Tensor], learnt: Mapping[str, Tensor]) -> None:
     """Refuse what runs, but wrongly: learnt tokens that change nothing, or that make padding
     matter.
 
@@ -97,7 +109,7 @@ def check_prompt_effect(plain, learnt):
         )
 
 
-def cache_shape(model, form):
+def cache_shape(model: Any, form: str) -> tuple[int, int, int]:
     """Layers, heads and width of a head, of the keys and values that the model writes into an empty
     cache."""
     import torch

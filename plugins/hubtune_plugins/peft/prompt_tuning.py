@@ -1,10 +1,16 @@
 """Prompt tuning: learnt word vectors before the text, at the input of a frozen model."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from hubtune import hookimpl, option
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Export, Plan, Strategy, Task, hookimpl, option
 from hubtune_plugins.peft.prompt_trial import accepts, check_word_vectors
 from hubtune_plugins.peft.prompts import FORMS, PromptMethod, finds_last_token
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -25,14 +31,16 @@ class PromptTuning(PromptMethod):
     method = "prompt_tuning"
     defaults = {"train.learning_rate": 1e-2, "train.weight_decay": 0.0}
 
-    def architecture_refusal(self, model, body, form, config):
+    def architecture_refusal(
+        self, model: type[Any] | None, body: type[Any] | None, form: str, config: Any
+    ) -> str | None:
         if form in ("TOKEN_CLS", "QUESTION_ANS"):
             return (
                 "the published model would answer for the learnt tokens, too: its outputs would "
                 "stand beside the "
                 "wrong words. Prefix tuning does not have this fault: --strategy prefix-tuning"
             )
-        if not accepts(model, "inputs_embeds"):
+        if model is None or not accepts(model, "inputs_embeds"):
             return f"'{config.model_type}' models take no word vectors in the place of words."
         if form == "SEQ_CLS" and finds_last_token(model):
             return (
@@ -42,44 +50,44 @@ class PromptTuning(PromptMethod):
             )
         return None
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         return {"num_virtual_tokens": self.options.tokens, "prompt_tuning_init": "SAMPLE_VOCAB"}
 
-    def measured_settings(self, model, form):
+    def measured_settings(self, model: Any, form: str) -> dict[str, Any]:
         return {
             "token_dim": model.get_input_embeddings().weight.shape[1],
             "num_layers": 1,
             "num_attention_heads": 1,
         }
 
-    def prepare(self, model, newly_initialized, task, plan):
+    def prepare(
+        self, model: Module, newly_initialized: frozenset[str], task: Task[Any], plan: Plan
+    ) -> Module:
         wrapped = super().prepare(model, newly_initialized, task, plan)
         form = FORMS[task.model]
-        check_word_vectors(wrapped.get_base_model(), form, vectors=wrapped.word_embeddings)
-        return (
-            drop_prompt_logits(wrapped, self.num_virtual_tokens())
-            if form == "CAUSAL_LM"
-            else wrapped
-        )
+        peft_model: Any = wrapped
+        check_word_vectors(peft_model.get_base_model(), form, vectors=peft_model.word_embeddings)
+        if form == "CAUSAL_LM":
+            drop_prompt_logits(peft_model, self.num_virtual_tokens())
+        return wrapped
 
-    def export(self, model):
+    def export(self, model: Any) -> Export:
         model.__dict__.pop("forward", None)
         return super().export(model)
 
 
-def drop_prompt_logits(wrapped, tokens):
+def drop_prompt_logits(wrapped: Any, tokens: int) -> None:
     """Leave out the logits of learnt tokens, which PEFT returns before those of the text."""
     own = wrapped.forward
 
-    def forward(*arguments, **named):
+    def forward(*arguments: Any, **named: Any) -> Any:
         outputs = own(*arguments, **named)
         outputs.logits = outputs.logits[:, tokens:]
         return outputs
 
     wrapped.forward = forward
-    return wrapped
 
 
 @hookimpl
-def hubtune_strategies():
+def hubtune_strategies() -> list[type[Strategy[Any]]]:
     return [PromptTuning]

@@ -1,16 +1,23 @@
 """The base of the methods that learn states before the text: which models take them, how they are
 wrapped and published."""
 
+from __future__ import annotations
+
 import inspect
 import warnings
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from hubtune import Export, ModelError, Strategy
+from hubtune import Base, Export, ModelError, Plan, Strategy, Task
 from hubtune_plugins.layers.learning import learn
 from hubtune_plugins.peft.layer_trial import FAULTS, first_line, silence_deprecations
 from hubtune_plugins.peft.methods import config_class
 from hubtune_plugins.peft.prompt_trial import check_prompt_effect, compute_answers
 from hubtune_plugins.peft.structure import Head
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 FORMS = {
     "AutoModelForSequenceClassification": "SEQ_CLS", "AutoModelForTokenClassification": "TOKEN_CLS",
@@ -26,12 +33,14 @@ TABLES = {
     "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
 }
 """Tables of transformers with the model classes of configurations, by `Auto` class."""
-SAVED_BY_PEFT = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"),
-                 "QUESTION_ANS": ("qa_outputs",)}
+SAVED_BY_PEFT: dict[str, tuple[str, ...]] = {
+    "SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"),
+    "QUESTION_ANS": ("qa_outputs",),
+}
 """Heads that PEFT's forms add to those that are saved, by the end of their name."""
 
 
-def form_refusal(task):
+def form_refusal(task: Task[Any]) -> str | None:
     """Return the reason why PEFT has no task type for a task's models, or None."""
     if task.model == "AutoModel":
         return (
@@ -47,25 +56,26 @@ def form_refusal(task):
     return None
 
 
-def model_classes(task, config):
+def model_classes(task: Task[Any], config: Any) -> tuple[type[Any] | None, type[Any] | None]:
     """Return the transformers class of a task's model and that of its body; None where there is
     none."""
     import transformers
 
-    def find_class(table):
+    def find_class(table: str) -> type[Any] | None:
         found = getattr(transformers, table).get(type(config), None)
-        return found[0] if isinstance(found, tuple | list) else found
+        kind: type[Any] | None = found[0] if isinstance(found, tuple | list) else found
+        return kind
 
     return find_class(TABLES[task.model]), find_class("MODEL_MAPPING")
 
 
-def finds_last_token(kind):
+def finds_last_token(kind: type[Any]) -> bool:
     """Return whether a class' forward searches token ids, as for the last one that is no
     padding."""
     return "_token_id" in inspect.getsource(kind.forward)
 
 
-class PromptMethod(Strategy):
+class PromptMethod(Strategy[Any]):
     """Base of methods that learn states before the text of a frozen model; published as an
     adapter."""
 
@@ -73,12 +83,12 @@ class PromptMethod(Strategy):
     requires = ("peft",)
     extra = "hubtune[peft]"
     loads_with = "peft"
-    method = ""
+    method: ClassVar[str] = ""
     """PEFT's name of the method."""
-    submodules = MappingProxyType({})
+    submodules: ClassVar[Mapping[str, int]] = MappingProxyType({})
     """Number of parts of the model that get learnt tokens, by PEFT's task type; else one."""
 
-    def refuse(self, task, config):
+    def refuse(self, task: Task[Any], config: Any) -> str | None:
         unsuitable = form_refusal(task) or self.architecture_refusal(
             *model_classes(task, config), FORMS[task.model], config
         )
@@ -90,7 +100,9 @@ class PromptMethod(Strategy):
             return f"PEFT refuses {self.method} for {task.model}: {first_line(error)}"
         return None
 
-    def architecture_refusal(self, model, body, form, config):
+    def architecture_refusal(
+        self, model: type[Any] | None, body: type[Any] | None, form: str, config: Any
+    ) -> str | None:
         """Return the reason why an architecture cannot take the method, or None.
 
         Args:
@@ -100,20 +112,22 @@ class PromptMethod(Strategy):
         """
         raise NotImplementedError
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """Return the user's options as arguments of PEFT's configuration."""
         raise NotImplementedError
 
-    def measured_settings(self, model, form):
+    def measured_settings(self, model: Any, form: str) -> dict[str, Any]:
         """Return arguments of PEFT's configuration that are measured in the model."""
         raise NotImplementedError
 
-    def num_virtual_tokens(self):
-        return config_class(self.method)(
-            task_type="CAUSAL_LM", **self.settings()
-        ).num_virtual_tokens
+    def num_virtual_tokens(self) -> int:
+        config = config_class(self.method)(task_type="CAUSAL_LM", **self.settings())
+        tokens: int = config.num_virtual_tokens
+        return tokens
 
-    def prepare(self, model, newly_initialized, task, plan):
+    def prepare(
+        self, model: Module, newly_initialized: frozenset[str], task: Task[Any], plan: Plan
+    ) -> Module:
         form = FORMS[task.model]
         self.head = Head(model, newly_initialized, SAVED_BY_PEFT.get(form, ()))
         if self.head.bare:
@@ -124,7 +138,7 @@ class PromptMethod(Strategy):
         learn(model, ())
         try:
             plain = compute_answers(model, form)
-            wrapped = self.wrap(model, form)
+            wrapped: Module = self.wrap(model, form)
             learnt = compute_answers(wrapped, form)
         except FAULTS as error:
             raise ModelError(
@@ -135,7 +149,7 @@ class PromptMethod(Strategy):
         check_prompt_effect(plain, learnt)
         return wrapped
 
-    def wrap(self, model, form):
+    def wrap(self, model: Module, form: str) -> Any:
         """Put learnt tokens before the model's inputs, and make its head trainable."""
         from peft import get_peft_model
 
@@ -154,17 +168,17 @@ class PromptMethod(Strategy):
             ),
         )
 
-    def export(self, model):
+    def export(self, model: Any) -> Export:
         model.peft_config["default"].modules_to_save = (
             self.head.modules or None
         )  # without what PEFT guessed
         return Export(root=model, loads_with="peft")
 
-    def usage(self, task, repo, base):
+    def usage(self, task: Task[Any], repo: str, base: Base) -> str:
         return adapter_usage(task, repo, base)
 
 
-def adapter_usage(task, repo, base):
+def adapter_usage(task: Task[Any], repo: str, base: Base) -> str:
     """Return Python that uses an adapter and its base model."""
     labels = (
         bool(getattr(base.config, "problem_type", None)) or FORMS.get(task.model) == "TOKEN_CLS"
@@ -172,11 +186,13 @@ def adapter_usage(task, repo, base):
     return snippet(task.model, repo, base, base_arguments(base, labels))
 
 
-def base_arguments(base, labels):
+def base_arguments(base: Base, labels: bool) -> dict[str, Any]:
     """Return arguments to load the base model with, which an adapter does not hold; labels: with
     label names."""
     config = base.config
-    known = {"revision": base.commit} if len(base.commit) == 40 else {}  # a folder's is a sha256
+    known: dict[str, Any] = {}
+    if len(base.commit) == 40:  # a folder's is a sha256
+        known["revision"] = base.commit
     if labels:
         known |= {"id2label": dict(config.id2label), "label2id": dict(config.label2id)}
     if getattr(config, "pad_token_id", None) is not None:
@@ -184,7 +200,7 @@ def base_arguments(base, labels):
     return known
 
 
-def snippet(auto, repo, base, known):
+def snippet(auto: str, repo: str, base: Base, known: Mapping[str, Any]) -> str:
     """Return Python that loads base model and adapter.
 
     Args:

@@ -1,9 +1,16 @@
 """QLoRA: LoRA on a base whose weights are held in 4 bits while it trains; published merged, in
 plain weights."""
 
-from hubtune import hookimpl
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hubtune import Export, Plan, Strategy, Task, hookimpl
 from hubtune_plugins.peft.lora import Lora
 from hubtune_plugins.peft.methods import import_bitsandbytes
+
+if TYPE_CHECKING:
+    from torch.nn import Linear, Module
 
 
 class QLora(Lora):
@@ -16,14 +23,14 @@ class QLora(Lora):
     requires = ("peft", "bitsandbytes")
     extra = "hubtune[qlora]"
 
-    def refuse(self, task, config):
+    def refuse(self, task: Task[Any], config: Any) -> str | None:
         return (
             "its weights are quantized already. Tune the model that they were made from."
             if getattr(config, "quantization_config", None)
             else None
         )
 
-    def from_pretrained_kwargs(self):
+    def from_pretrained_kwargs(self) -> dict[str, Any]:
         """Load weights in 4 bits on the GPU, if there is one, else on the CPU.
 
         Products are as exact as the run: bf16 under autocast, fp32 in evaluation.
@@ -41,11 +48,13 @@ class QLora(Lora):
         device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
         return {"device_map": {"": device}, "quantization_config": bits}
 
-    def prepare(self, model, newly_initialized, task, plan):
+    def prepare(
+        self, model: Module, newly_initialized: frozenset[str], task: Task[Any], plan: Plan
+    ) -> Module:
         make_head_plain(model, newly_initialized)
         return super().prepare(model, newly_initialized, task, plan)
 
-    def export(self, model):
+    def export(self, model: Any) -> Export:
         """Add the updates to the 4-bit weights that they were trained on, as plain fp32 weights."""
         merge_updates(model)
         export = super().export(model)
@@ -53,21 +62,21 @@ class QLora(Lora):
         return export
 
 
-def quantized_layers(model):
+def quantized_layers(model: Module) -> list[tuple[str, Module]]:
     """Return the layers in 4 bits, with their names."""
     return [
         (name, part) for name, part in model.named_modules() if type(part).__name__ == "Linear4bit"
     ]
 
 
-def make_head_plain(model, newly_initialized):
+def make_head_plain(model: Module, newly_initialized: frozenset[str]) -> None:
     """Make the layers of a head plain ones, so that they learn whole and in fp32."""
     for name, layer in quantized_layers(model):
         if any(f"{name}.{part}" in newly_initialized for part, _ in layer.named_parameters()):
             replace_module(model, name, make_plain(layer))
 
 
-def merge_updates(model):
+def merge_updates(model: Any) -> None:
     """Add PEFT's updates to the layers in 4 bits, which become plain: PEFT's own merge would round
     to 4 bits again."""
     from peft.tuners.lora import LoraLayer
@@ -79,7 +88,7 @@ def merge_updates(model):
             layer.base_layer, layer.merged_adapters = base, ["default"]
 
 
-def dequantize_model(model):
+def dequantize_model(model: Any) -> None:
     """Make a model forget that any of its weights were in 4 bits; those that still are become
     plain."""
     for name, layer in quantized_layers(model):
@@ -89,7 +98,7 @@ def dequantize_model(model):
     model.hf_quantizer = None
 
 
-def make_plain(layer):
+def make_plain(layer: Any) -> Linear:
     """Make a plain layer of one in 4 bits, with its weights dequantized."""
     import torch
     from bitsandbytes.functional import dequantize_4bit
@@ -105,12 +114,12 @@ def make_plain(layer):
     return made
 
 
-def replace_module(model, name, layer):
+def replace_module(model: Module, name: str, layer: Module) -> None:
     """Put a layer in the place of another."""
     owner, _, last = name.rpartition(".")
     setattr(model.get_submodule(owner), last, layer)
 
 
 @hookimpl
-def hubtune_strategies():
+def hubtune_strategies() -> list[type[Strategy[Any]]]:
     return [QLora]

@@ -1,9 +1,17 @@
 """What in a model a PEFT method wraps and what it trains whole, told from the structure, not from
 names."""
 
+from __future__ import annotations
+
 from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from hubtune import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 ASIDE = {"router", "gate", "vision_tower", "vision_model", "audio_tower"}
 """Parts of a model that keep their weights: routers of a mixture of experts, and towers for what is
@@ -24,7 +32,13 @@ class Head:
     therefore bare: no adapter of PEFT's can hold them.
     """
 
-    def __init__(self, model, newly_initialized, parents=(), whole=True):
+    def __init__(
+        self,
+        model: Module,
+        newly_initialized: frozenset[str],
+        parents: Collection[str] = (),
+        whole: bool = True,
+    ) -> None:
         """
         Args:
             model: The model before PEFT wraps it.
@@ -36,7 +50,7 @@ class Head:
         every = dict(model.named_parameters(remove_duplicate=False))
         modules = [name for name, _ in model.named_modules(remove_duplicate=False)]
 
-        def is_alone(module):
+        def is_alone(module: str) -> bool:
             """Return whether all its parameters are new, and none is tied to one elsewhere."""
             inside = {name for name in every if name.startswith(f"{module}.")}
             return inside <= newly_initialized and not {id(every[n]) for n in inside} & {
@@ -44,37 +58,37 @@ class Head:
             }
 
         owners = {name: self.owner(name, parents) for name in newly_initialized}
-        whole = {
+        saved = {
             o
             for o in set(owners.values()) - {""}
             if whole and all(is_alone(m) for m in modules if m.endswith(o))
         }
         self.modules = sorted(
-            o for o in whole if not any(o.startswith(f"{other}.") for other in whole)
+            o for o in saved if not any(o.startswith(f"{other}.") for other in saved)
         )
-        self.bare = sorted(name for name, owner in owners.items() if owner not in whole)
+        self.bare = sorted(name for name, owner in owners.items() if owner not in saved)
         self.parameters = [every[name] for name in self.bare]
 
     @staticmethod
-    def owner(name, parents):
+    def owner(name: str, parents: Collection[str]) -> str:
         """Return the module that holds a parameter, or the outermost of `parents` around it."""
         parts = name.split(".")[:-1]
         ends = [i for i, part in enumerate(parts, 1) if parents and part.endswith(tuple(parents))]
         return ".".join(parts[:ends[0]] if ends else parts)
 
-    def learn(self):
+    def learn(self) -> None:
         """Make the bare ones trainable, after PEFT has frozen all that it does not know."""
         for parameter in self.parameters:
             parameter.requires_grad = True
 
-    def contains(self, name):
+    def contains(self, name: str) -> bool:
         """Return whether a module is in the head."""
         return any(
             name == module or name.startswith(f"{module}.") for module in self.modules
         ) or any(bare.rpartition(".")[0] == name for bare in self.bare)
 
 
-def linear_layers(model, head, endings=()):
+def linear_layers(model: Any, head: Head, endings: Collection[str] = ()) -> dict[str, Module]:
     """Find the layers to adapt by full name: linear ones outside the head, the output embedding,
     routers and towers.
 
@@ -90,7 +104,7 @@ def linear_layers(model, head, endings=()):
         out = None
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
 
-    def found(kinds):
+    def found(kinds: Any) -> dict[str, Any]:
         return {
             name: part
             for name, part in model.named_modules()
@@ -123,7 +137,7 @@ def linear_layers(model, head, endings=()):
     return chosen
 
 
-def norms(model, head, endings=()):
+def norms(model: Any, head: Head, endings: Collection[str] = ()) -> dict[str, Module]:
     """Find the norms outside the head that have a weight, by full name: LayerNorm, RMSNorm and
     their kin."""
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -146,7 +160,7 @@ def norms(model, head, endings=()):
     return found
 
 
-def embeddings(model, head, endings=()):
+def embeddings(model: Any, head: Head, endings: Collection[str] = ()) -> dict[str, Module]:
     """Find the input embedding, by full name."""
     from torch.nn import Embedding
 
@@ -154,7 +168,7 @@ def embeddings(model, head, endings=()):
         words = model.get_input_embeddings()
     except (AttributeError, NotImplementedError):  # a model that is not for text
         words = None
-    found = {
+    found: dict[str, Module] = {
         name: part
         for name, part in model.named_modules()
         if part is words and isinstance(part, Embedding)
@@ -167,7 +181,7 @@ def embeddings(model, head, endings=()):
     return found
 
 
-def convolutions(wrapped):
+def convolutions(wrapped: Module) -> list[Any]:
     """Return PEFT's layers around convolutions."""
     from torch.nn import Conv2d
 
@@ -178,20 +192,21 @@ def convolutions(wrapped):
     ]
 
 
-def are_transposed(layers):
+def are_transposed(layers: Mapping[str, Module]) -> bool:
     """Return whether all weights are stored (in, out), as in GPT-2's Conv1D."""
     from transformers.pytorch_utils import Conv1D
 
     return bool(layers) and all(isinstance(layer, Conv1D) for layer in layers.values())
 
 
-def keys_and_values(layers):
+def keys_and_values(layers: Mapping[str, Module]) -> list[str]:
     """Return the names of layers that make keys and values for attention, by their usual names."""
     return [name for name in layers if name.rpartition(".")[2] in KEYS_VALUES | FUSED]
 
 
-def narrows(layer):
+def narrows(layer: Module) -> bool:
     """Return whether a layer has more inputs than outputs, as the last one of a feed-forward
     block."""
-    rows, columns = layer.weight.shape[:2]  # (out, in); Conv1D: (in, out)
+    weight = cast("Tensor", layer.weight)
+    rows, columns = weight.shape[:2]  # (out, in); Conv1D: (in, out)
     return rows > columns if type(layer).__name__ == "Conv1D" else columns > rows

@@ -270,7 +270,7 @@ def test_labels_are_strings_and_unknown_ones_are_refused(tiny):
     assert task.validate_data({"train": rows})["labels"] == ["0", "1", "2", "10"]
     _, base, _ = prepared(task, tiny("hubert"), rows)
     assert base.config.id2label == {0: "0", 1: "1", 2: "2", 3: "10"}
-    with pytest.raises(DataError, match="'7' is none of the model's: '0', '1', '2', '10'"):
+    with pytest.raises(DataError, match="unknown label '7'; the model's labels: '0', '1', '2', '10'"):
         list(task.encode([{"audio": tone, "label": 7}], base))
     table = task.report([gold_answer(task, row, base) for row in rows], rows, base)
     assert table["10"]["support"] == 1

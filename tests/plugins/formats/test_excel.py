@@ -65,5 +65,5 @@ def test_a_file_that_is_no_workbook_is_refused(tmp_path: Path) -> None:
 def test_without_the_extra_its_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.xlsx").write_bytes(b"")
     monkeypatch.setattr(registry, "importable", lambda name: False)
-    with pytest.raises(HubtuneError, match=r"'a.xlsx' needs the unavailable data format 'excel'.*pip install 'hubtune\[excel\]'"):
+    with pytest.raises(HubtuneError, match=r"'a.xlsx' is read by the data format 'excel'.*pip install 'hubtune\[excel\]'"):
         sources.load(tmp_path / "a.xlsx")

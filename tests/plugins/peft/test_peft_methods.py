@@ -92,6 +92,11 @@ def test_the_start_by_gradients_leaves_statistics_of_batch_norms_alone() -> None
     assert config.rank_pattern == {"0": 4}  # it takes singular vectors for twice the rank
 
 
+# PEFT's shadow calls transformers' blocks by an argument's old name.
+SHADOW = pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
+
+
+@SHADOW
 @pytest.mark.parametrize("method", ["shadow", "cpt"])
 def test_a_method_that_cannot_be_merged_is_published_as_an_adapter(
     method: str, tiny_model: Callable[..., Path], tmp_path: Path
@@ -109,6 +114,7 @@ def test_a_method_that_cannot_be_merged_is_published_as_an_adapter(
     assert run.record["proof"]["largest_difference"] <= 1e-4
 
 
+@SHADOW
 def test_blocks_that_a_method_cannot_run_are_an_error_before_training(
     tiny_model: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -71,28 +71,36 @@ def resolve(repo: str, revision: str | None = None, kind: Kind = "model") -> Pin
     if offline():
         return resolve_from_cache(repo, revision, kind)
 
-    def from_cache(error: Exception) -> PinnedRepo | None:
-        if not is_unreachable(error):
-            return None
-        try:
-            found = resolve_from_cache(repo, revision, kind)
-        except HubError:
-            return None
-        log.warning(
-            "the Hub cannot be reached, so it was not asked for a newer %s; the cached commit %s "
-            "is used.",
-            repo, found.commit)
-        return found
-
     get_info = client().model_info if kind == "model" else client().dataset_info
     with translate_errors(repo, revision, kind):
-        info: Any = retry(lambda: get_info(repo, revision=revision, files_metadata=True),
-                          f"asking for {repo}", from_cache)
+        info: Any = retry(
+            lambda: get_info(repo, revision=revision, files_metadata=True), f"asking for {repo}",
+            lambda error: cached_instead(error, repo, revision, kind))
         if isinstance(info, PinnedRepo):
             return info
         if info.gated:
             retry(lambda: client().auth_check(repo, repo_type=kind), f"asking for access to {repo}")
     remember_revision(repo, revision, kind, info.sha)
+    return pin(info, kind)
+
+
+def cached_instead(
+    error: Exception, repo: str, revision: str | None, kind: Kind
+) -> PinnedRepo | None:
+    """Return the cached commit where no connection was made, with a warning; None without one."""
+    if not is_unreachable(error):
+        return None
+    try:
+        found = resolve_from_cache(repo, revision, kind)
+    except HubError:
+        return None
+    log.warning("the Hub cannot be reached, so it was not asked for a newer %s; the cached commit "
+                "%s is used.", repo, found.commit)
+    return found
+
+
+def pin(info: Any, kind: Kind) -> PinnedRepo:
+    """Convert the client's description of a repository at a commit."""
     files = tuple(
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None,
                    None if s.lfs else s.blob_id)

@@ -58,49 +58,57 @@ def translate_errors(
     Raises:
         HubError: or one of its kinds; `__cause__` is the client's error.
     """
-    from huggingface_hub import errors as theirs
-
     try:
         yield
-    except (theirs.OfflineModeIsEnabled, theirs.LocalEntryNotFoundError) as error:
-        raise (not_cached_error(repo, revision)
-               if offline() else unreachable_error(repo, error)) from error
-    except theirs.GatedRepoError as error:
-        raise errors.Gated(
-            f"'{repo}' is gated: access must be requested, and this {describe_token()} has none.",
-            hint=f"Request it on its page ({page_url(repo, kind)}), then: hf auth login",
-            where=repo,
-        ) from error
-    except theirs.RevisionNotFoundError as error:
-        raise errors.NotFound(
-            f"'{repo}' has no revision '{revision}'.", where=repo, hint=
-            "Give a branch, a tag or a 40-digit commit after '@', or leave it out for the newest.",
-        ) from error
-    except theirs.RepositoryNotFoundError as error:
-        raise not_found_error(repo, kind) from error
-    except theirs.HfHubHTTPError as error:
-        raise status_error(error, repo, writing) from error
-    except theirs.HFValidationError as error:
-        raise errors.NotFound(f"'{repo}' is not a valid repository id: {error}",
-                              hint="It must have the form org/name.") from error
-    except (http_error(), ConnectionError, TimeoutError) as error:
-        raise unreachable_error(repo, error) from error
-    except OSError as error:
-        if not str(error).startswith("Consistency check failed"):
+    except Exception as error:
+        ours = refusal(error, repo, revision, kind, writing) or failed_transfer(error, repo)
+        if ours is None:
             raise
-        raise errors.Corrupt(
-            "a download ended early, several times: "
-            f"{str(error).splitlines()[0].removesuffix('.')}.",
-            where=repo,
-            hint="Run the same command again; if it ends early again, try another network.",
-        ) from error
-    except RuntimeError as error:
-        if not str(error).startswith("Error while uploading"):
-            raise
-        raise HubError(
+        raise ours from error
+
+
+def refusal(
+    error: Exception, repo: str, revision: str | None, kind: Kind, writing: bool
+) -> HubError | None:
+    """Return our error for what the Hub or the client's cache refused; None for any other error."""
+    from huggingface_hub import errors as theirs
+
+    match error:
+        case theirs.OfflineModeIsEnabled() | theirs.LocalEntryNotFoundError():
+            return not_cached_error(repo, revision) if offline() else unreachable_error(repo, error)
+        case theirs.GatedRepoError():
+            return errors.Gated(
+                f"'{repo}' is gated: access must be requested, and this {describe_token()} has "
+                "none.", where=repo,
+                hint=f"Request it on its page ({page_url(repo, kind)}), then: hf auth login")
+        case theirs.RevisionNotFoundError():
+            return errors.NotFound(
+                f"'{repo}' has no revision '{revision}'.", where=repo, hint="Give a branch, a tag "
+                "or a 40-digit commit after '@', or leave it out for the newest.")
+        case theirs.RepositoryNotFoundError():
+            return not_found_error(repo, kind)
+        case theirs.HfHubHTTPError():
+            return status_error(error, repo, writing)
+        case theirs.HFValidationError():
+            return errors.NotFound(f"'{repo}' is not a valid repository id: {error}",
+                                   hint="It must have the form org/name.")
+    return None
+
+
+def failed_transfer(error: Exception, repo: str) -> HubError | None:
+    """Return our error for a failed connection, download or upload; None for any other error."""
+    if isinstance(error, (http_error(), ConnectionError, TimeoutError)):
+        return unreachable_error(repo, error)
+    if isinstance(error, OSError) and str(error).startswith("Consistency check failed"):
+        first_line = str(error).splitlines()[0].removesuffix(".")
+        return errors.Corrupt(
+            f"a download ended early, several times: {first_line}.", where=repo,
+            hint="Run the same command again; if it ends early again, try another network.")
+    if isinstance(error, RuntimeError) and str(error).startswith("Error while uploading"):
+        return HubError(
             f"{str(error).removesuffix('.')}: {error.__cause__}", where=repo,
-            hint="Run the same command again; files that have arrived are not sent twice.",
-        ) from error
+            hint="Run the same command again; files that have arrived are not sent twice.")
+    return None
 
 
 def describe_token() -> str:

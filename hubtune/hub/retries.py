@@ -27,6 +27,9 @@ PATIENCE = 300.0
 RESET = re.compile(r"\bt=(\d+)")
 """Seconds until the window of a `RateLimit` header ends (IETF draft RateLimit header fields)."""
 
+JITTER = random.Random()
+"""Spreads waits; its own state, since the global one is the caller's."""
+
 ResultT = TypeVar("ResultT")
 log = logging.getLogger(__name__)
 
@@ -57,10 +60,9 @@ def retry(request: Callable[[], ResultT], what: str,
             asked = requested_wait(error)
             if attempt >= len(waits) or (asked or 0.0) > PATIENCE:
                 raise
-            seconds = waits[attempt] * random.uniform(1.0, 1.25) if asked is None else asked
+            seconds = waits[attempt] * JITTER.uniform(1.0, 1.25) if asked is None else asked
             log.warning("%s: %s; trying again in %.0f s (attempt %d of %d).", what, describe(error),
-                        seconds, attempt + 2,
-                        len(waits) + 1)
+                        seconds, attempt + 2, len(waits) + 1)
             time.sleep(seconds)
     raise AssertionError("unreachable")
 

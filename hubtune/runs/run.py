@@ -107,10 +107,9 @@ def complete(
 
     try:
         stages.run_stages(folder, prepared, record, callbacks, resume=resume)
-    except Exception:
-        raise
-    except BaseException as stopped:  # by a signal
-        stopped.add_note(f"Go on with: hubtune train --resume {quote(folder)}")
+    except BaseException as error:
+        if not isinstance(error, Exception):  # a signal, which no other message explains
+            error.add_note(f"Go on with: hubtune train --resume {quote(folder)}")
         raise
     run = Run(folder)
     return publish(run, recipe.publish, callbacks) if recipe.publish.repo else run

@@ -194,7 +194,7 @@ def plugin_options(kind: Any, prefix: str) -> str:
 
 
 def defaults_table() -> str:
-    """What follows from the number of rows, and from the size of the model."""
+    """Return what follows from the number of rows, and from the size of the model."""
     from hubtune import defaults
 
     by_rows = table(("training rows", "epochs", "rows a step"), (
@@ -235,7 +235,7 @@ def contract(wanted: Callable[[ast.stmt], bool]) -> str:
 
 
 def contract_bodies() -> list[list[ast.stmt]]:
-    """What stands in the modules that make the contract."""
+    """Return what stands in the modules that make the contract."""
     core = HERE.parent / "hubtune"
     return [ast.parse((core / name).read_text(encoding="utf-8")).body for name in ("options.py", "contract/types.py", "contract/plugin.py", "contract/functions.py", "contract/task.py",
                                                                            "contract/strategy.py", "contract/data_format.py", "contract/command.py", "contract/hooks.py")]
@@ -275,7 +275,7 @@ def attributes_of(node: ast.ClassDef) -> Iterable[tuple[str, str]]:
 
 
 def kit() -> str:
-    """What a test class of the conformance kit may say."""
+    """Return what a test class of the conformance kit may say."""
     rows = []
     for module, name, who in (("checks", "Conformance", "all"), ("tasks", "TaskConformance", "tasks"),
                               ("strategies", "StrategyConformance", "strategies")):
@@ -289,7 +289,7 @@ def kit() -> str:
 
 
 def named(*names: str) -> Callable[[ast.stmt], bool]:
-    """Whether a definition has one of these names."""
+    """Return whether a definition has one of these names."""
     return lambda node: getattr(node, "name", None) in names
 
 
@@ -303,7 +303,7 @@ CLASSES = {
 
 
 def values(node: ast.stmt) -> bool:
-    """Whether a definition is a class that no other part shows."""
+    """Return whether a definition is a class that no other part shows."""
     shown = {"NoOptions", *(name for names in CLASSES.values() for name in names)}
     return isinstance(node, ast.ClassDef) and node.name not in shown
 

@@ -63,7 +63,7 @@ class AccelerationContext:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether an accelerator is used, and the reason."""
+    """Decision for or against an accelerator, with the reason."""
 
     applies: bool
     reason: str

@@ -1,4 +1,4 @@
-"""What is installed, as the documents that `hubtune tasks`, `strategies` and `plugins` print, and recipes to fill in."""
+"""Installed plugins, as the documents that `hubtune tasks`, `strategies` and `plugins` print, and recipes to fill in."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def options_of(kind: type[Any]) -> dict[str, dict[str, Any]]:
 
 
 def common(kind: type[Plugin[Any]], plugins: registry.Registry) -> dict[str, Any]:
-    """What plugins of all kinds that have options say of themselves."""
+    """Return what plugins of all kinds that have options say of themselves."""
     reason = registry.unavailable(kind)
     return {
         "name": kind.name, "summary": kind.summary, "plugin": plugins.origin(kind).name,
@@ -119,7 +119,7 @@ MARKS = {"pass": "pass", "fail": "FAIL", "not-applicable": "-"}
 
 
 def show_matrix(found: Mapping[str, Any]) -> None:
-    """What `checked` found as a table of tasks by strategies, and the reasons below it."""
+    """Print the result of `checked` as a table of tasks by strategies, and the reasons below it."""
     from hubtune.cli import console
 
     cells = {(cell["task"], cell["strategy"]): cell for cell in found["cells"]}

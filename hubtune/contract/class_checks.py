@@ -35,7 +35,7 @@ WORDS = {
     "tasks": "task", "strategies": "strategy", "losses": "loss", "metrics": "metric", "formats": "data format",
     "commands": "command",
 }
-"""What one plugin of a kind is called."""
+"""Singular of each kind's name."""
 CAPABILITIES = (
     ClassificationTask, ContrastiveTask, SamplingTask, ReferenceTask, GenerativeTask, StepStrategy, OptimizerStrategy,
 )

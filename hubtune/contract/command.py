@@ -12,7 +12,7 @@ from hubtune.contract.plugin import OptionsT, Plugin
 
 @dataclass(frozen=True)
 class Table:
-    """What a command prints for people: a row of cells for each line, and `notes` below the table."""
+    """Printed result of a command: a row of cells for each line, and `notes` below the table."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]

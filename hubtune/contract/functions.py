@@ -20,9 +20,9 @@ class LossFunction(Plugin[OptionsT]):
     """
 
     paper: ClassVar[str | None] = None
-    """Where the loss was published."""
+    """Paper that introduced the loss."""
     kinds: ClassVar[tuple[LabelKind, ...]] = ("single_label",)
-    """What the labels of a row may be."""
+    """Kinds of labels that it takes."""
 
     def fit(self, kind: LabelKind, counts: Mapping[str, int]) -> dict[str, Any]:
         """Compute what the loss needs to know of the training data, as JSON. Default: nothing.
@@ -59,9 +59,9 @@ class MetricFunction(Plugin[OptionsT]):
     """A score of labels, chosen with `train.metrics` beside a task's own. It has no options."""
 
     higher_is_better: ClassVar[bool] = True
-    """Whether a better model has a higher score."""
+    """True if a better model has a higher score."""
     kinds: ClassVar[tuple[LabelKind, ...]] = ("single_label",)
-    """What the labels of a row may be."""
+    """Kinds of labels that it takes."""
 
     @abstractmethod
     def compute(self, references: Sequence[Any], predictions: Sequence[Any], labels: Sequence[str]) -> float:

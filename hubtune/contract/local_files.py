@@ -30,7 +30,7 @@ def use(paths: Sequence[str | Path]) -> None:
 
 
 def version_of(path: Path) -> str:
-    """What stands for a version: the first digits of the file's sha256."""
+    """Return what stands for a version: the first digits of the file's sha256."""
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" if path.is_file() else ""
 
 

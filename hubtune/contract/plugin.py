@@ -1,4 +1,4 @@
-"""What every plugin class has: a name, a summary, options, and the packages it requires."""
+"""The base class of all plugins: a name, a summary, options, and the packages it requires."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OptionsT = TypeVar("OptionsT")
 
 
 class Plugin(ABC, Generic[OptionsT]):
-    """What tasks and strategies share: a name, a line of summary, options, and what they need installed."""
+    """Base class of plugins: a name, a line of summary, options, and what they need installed."""
 
     contract: ClassVar[int]
     name: ClassVar[str]
@@ -24,7 +24,7 @@ class Plugin(ABC, Generic[OptionsT]):
     requires: ClassVar[tuple[str, ...]] = ()
     """Packages to be importable, beyond hubtune's own; checked before anything is fetched."""
     extra: ClassVar[str | None] = None
-    """What to install when one is missing, such as `hubtune[peft]`; none: the packages themselves."""
+    """Requirement to install when one is missing, such as `hubtune[peft]`; none: the packages themselves."""
 
     options: OptionsT
 

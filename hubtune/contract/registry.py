@@ -139,7 +139,7 @@ class Registry:
         return next(self._origin[made] for made in kind.__mro__ if made in self._origin)
 
     def came_from(self, kind: type[Plugin[Any]]) -> dict[str, str]:
-        """Where a class came from, for a record: a resume without it says what to install."""
+        """Return where a class came from, for a record: a resume without it says what to install."""
         found = self.origin(kind)
         return {"plugin": found.name, "distribution": found.source, "version": found.version}
 
@@ -190,7 +190,7 @@ class Registry:
         return UnknownPlugin(wrong, hint="\n".join([*ways, *named, f"See what each does with: hubtune {kinds}"]))
 
     def _gone(self, what: str, came: Mapping[str, str]) -> tuple[str, list[str]]:
-        """What to say of a plugin that was here when a record was written, and how to get it back."""
+        """Return what to say of a plugin that was here when a record was written, and how to get it back."""
         source, version = came["distribution"], came["version"]
         made = f"this was made with {what} of {source} {version}, which"
         if source.endswith(".py"):
@@ -205,7 +205,7 @@ class Registry:
 
 
 def unavailable(plugin: type[Plugin[Any]]) -> str | None:
-    """What has to be installed before the plugin can run; None when nothing is missing."""
+    """Return what has to be installed before the plugin can run; None when nothing is missing."""
     missing = [name for name in plugin.requires if not importable(name)]
     if not missing:
         return None
@@ -213,7 +213,7 @@ def unavailable(plugin: type[Plugin[Any]]) -> str | None:
 
 
 def importable(name: str) -> bool:
-    """Whether a package is installed; it is not imported."""
+    """Return whether a package is installed; it is not imported."""
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):  # of `absent.part`
@@ -242,7 +242,7 @@ def load(hook: str | None = None) -> Registry:
 
 
 def mentions(module: str, word: str) -> bool:
-    """Whether the source of a module, which is not imported, may hold a word; True where it cannot be read."""
+    """Return whether the source of a module, which is not imported, may hold a word; True where it cannot be read."""
     try:
         spec = importlib.util.find_spec(module)
         text = Path(str(spec.origin)).read_text(encoding="utf-8") if spec else ""
@@ -252,7 +252,7 @@ def mentions(module: str, word: str) -> bool:
 
 
 def is_own(point: EntryPoint) -> bool:
-    """Whether hubtune itself ships this plugin; these are loaded first, so that nobody takes their names."""
+    """Return whether hubtune itself ships this plugin; these are loaded first, so that nobody takes their names."""
     return distribution(point)[1] == "hubtune"
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Strategy(Plugin[OptionsT]):
-    """Which weights learn, and how. Unmodified, it is full fine-tuning."""
+    """Choice of the trained weights and of the way they are trained. Unmodified, it is full fine-tuning."""
 
     paper: ClassVar[str | None] = None
-    """Where the method was published."""
+    """Paper that introduced the method."""
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Values that suit the method for keys that a recipe leaves open: `{"train.learning_rate": 2e-4}`, the rate for 110 M
     parameters; also `train.epochs`, `max_steps`, `batch_size`,
@@ -41,7 +41,7 @@ class Strategy(Plugin[OptionsT]):
         return {}
 
     def num_virtual_tokens(self) -> int:
-        """How many of the positions that a model has the method takes for itself: texts are cut so much earlier."""
+        """Return how many of the positions that a model has the method takes for itself: texts are cut so much earlier."""
         return 0
 
     def prepare(self, model: Module, newly_initialized: frozenset[str], task: Task[Any], plan: Plan) -> Module:

@@ -39,7 +39,7 @@ class Task(Plugin[OptionsT]):
     pipeline_tag: ClassVar[str]
     """The Hub's name for what the model does, which decides its widget."""
     unit: ClassVar[Literal["tokens", "patches", "frames"]] = "tokens"
-    """What `num_tokens` counts. Only tokens have a limit that comes from the model, and are cut there."""
+    """Unit of `num_tokens`. Only tokens have a limit that comes from the model, and are truncated there."""
     input: ClassVar[str | None] = None
     """The role of a bare text, or of a file's name, given to `predict`; default: the only column that is always needed."""
     bootstrap_samples: ClassVar[int] = 200
@@ -160,7 +160,7 @@ class ClassificationTask(Task[OptionsT]):
     metric_functions: tuple[MetricFunction[Any], ...] = ()
     """The metrics that the recipe chooses beside those of `score`."""
     best_metric: Metric | None = None
-    """What `train.metric_for_best_model` names; None: `select_metric` decides."""
+    """The metric of `train.metric_for_best_model`; None: `select_metric` decides."""
 
     @abstractmethod
     def label_kind(self) -> LabelKind:

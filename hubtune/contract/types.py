@@ -18,22 +18,22 @@ Rows = Sequence[Row]
 """Rows in order. Columns that the data does not have are absent; a missing value is None."""
 
 Example = Mapping[str, Any]
-"""What `Task.encode` makes of a row, without padding: `{"input_ids": [101, 2054, 102], "label": 1}`."""
+"""One encoded input, from `Task.encode`, without padding: `{"input_ids": [101, 2054, 102], "label": 1}`."""
 
 Prediction = dict[str, Any]
 """The answer for one row, as `--json` prints it."""
 
 Kind = Literal["text", "label", "words", "texts", "image", "audio", "any"]
-"""What the values of a column are. text: a string. label: a name, a number or a list of them. words: a list of
+"""Kind of the values of a column. text: a string. label: a name, a number or a list of them. words: a list of
 strings, or a string that blanks divide. texts: a list of strings. image: a Pillow image, a path, or a dict with `bytes`
 or `path`. audio: a path, such a dict, or one with `array` and `sampling_rate`. any: whatever the task reads.
 """
 
 LabelKind = Literal["single_label", "multi_label", "regression"]
-"""What the label of a row is: one of a few, any number of these, or a number."""
+"""Kind of a row's label: one of a few, any number of these, or a number."""
 
 LoadsWith = Literal["transformers", "peft", "code"]
-"""What loads a published model: transformers alone; PEFT beside its base model; transformers, when the user trusts the
+"""Libraries that load a published model: transformers alone; PEFT beside its base model; transformers, when the user trusts the
 code that lies beside the weights, at a commit."""
 
 
@@ -58,7 +58,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Metric:
-    """What decides which weights are best: a key of what `Task.score` returns."""
+    """Metric that selects the best weights: a key of the scores of `Task.score`."""
 
     name: str
     higher_is_better: bool = True
@@ -81,7 +81,7 @@ class Column:
 
     @property
     def target(self) -> bool:
-        """Whether it holds what is to be learnt, which a prediction must not see."""
+        """True for a target column, which a prediction must not see."""
         return self.kind == "label" or self.needed == "train"
 
 

@@ -96,7 +96,7 @@ EXPECTED: dict[str, tuple[Fits, str]] = {
     "weights": (lambda value: value is None or having("shape")(value), "a tensor (targets,), or None"),
     "compute": (instance_of(Real), "a number"),
 }
-"""What each method has to return: a check, and its words."""
+"""The return value of each method: a check, and its description."""
 
 
 def checked(plugin: Plugin[Any], method: str, value: T) -> T:

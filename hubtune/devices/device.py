@@ -20,7 +20,7 @@ KERNELS = {"cpu": ("attention", "logits"), "cuda": ("logits",)}
 
 @dataclass(frozen=True)
 class Compute:
-    """How a step is computed: part of `run.json` and checkpoints, since it decides rounding.
+    """Settings of a step's computation: part of `run.json` and checkpoints, since it decides rounding.
 
     Attributes:
         precision: format of matrix products; weights are fp32 (fp64 for fp64).

@@ -1,4 +1,4 @@
-"""What plugin authors test with: public, and used by hubtune's own tests.
+"""Tests for plugin authors: public, and used by hubtune's own tests.
 
 A kit holds the checks that every plugin of a kind has to pass, such as `TaskConformance`: subclass it in a test file
 and name your class. `tiny_model` makes a pretrained model in a second, `tiny_for` one that fits a task.

@@ -146,7 +146,7 @@ class Bench:
 
     @cached_property
     def uniform(self) -> bool:
-        """Whether only examples of one size may meet, since the model's answers change with padding."""
+        """True if only examples of one size may share a batch, since the model's answers change with padding."""
         return model_checks.depends_on_padding(self.plain, self.task, self.base, self.annotated)
 
     def part(self, rows: int) -> EncodedDataset:
@@ -179,13 +179,13 @@ class Bench:
             return {term.name: term for term in loss_terms(self.task, self.task.forward(model, batch), batch)}
 
     def judged(self, items: Sequence[int]) -> list[Prediction]:
-        """What `postprocess` says of examples, in one batch."""
+        """Return what `postprocess` says of examples, in one batch."""
         batch = self.batch(items)
         with no_grad():
             return checked(self.task, "postprocess", self.task.postprocess(self.task.forward(self.model, batch), batch, self.base))
 
     def predicted(self, items: Sequence[int]) -> list[Prediction]:
-        """What `predict` says of examples, in one batch."""
+        """Return what `predict` says of examples, in one batch."""
         if not isinstance(self.task, GenerativeTask):
             return self.judged(items)
         with no_grad():
@@ -193,7 +193,7 @@ class Bench:
 
     @property
     def generates(self) -> bool:
-        """Whether the task answers by generation."""
+        """True if the task answers by generation."""
         return isinstance(self.task, GenerativeTask)
 
     def answers(self, real: bool = True) -> list[Prediction]:
@@ -212,7 +212,7 @@ def no_grad() -> Any:
 
 
 def same_tensors(one: Any, other: Any) -> bool:
-    """Whether two nested values hold the same tensors, bit for bit, and equal other values."""
+    """Return whether two nested values hold the same tensors, bit for bit, and equal other values."""
     import torch
 
     if isinstance(one, torch.Tensor):

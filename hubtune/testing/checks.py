@@ -1,4 +1,4 @@
-"""What the kit checks of all kinds of plugins: what they say of themselves, what they import, and that a run
+"""Checks of all kinds of plugins: their descriptions, their imports, and that a run
 of theirs can stop and go on. Each check raises `Failed` with what is wrong and what to look at."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEAVY = (
     "torch", "transformers", "datasets", "huggingface_hub", "accelerate", "peft", "numpy", "scipy", "sklearn", "pandas",
     "PIL", "soundfile", "soxr", "torchmetrics", "sacrebleu", "jiwer", "pycocotools", "bitsandbytes",
 )
-"""What no plugin may import before it works."""
+"""Modules that no plugin may import when it is loaded."""
 STEPS = 6
 """Optimizer steps of the kit's runs."""
 
@@ -77,7 +77,7 @@ def options_survive(plugin: Plugin[Any]) -> None:
 
 
 class Stopped(RuntimeError):
-    """What a stopped run raises here."""
+    """Raised by a run that is stopped here."""
 
 
 class Stop(Callbacks):
@@ -111,7 +111,7 @@ class Runs:
     more: tuple[type[Plugin[Any]], ...] = ()
 
     def arguments(self, name: str, **more: Any) -> dict[str, Any]:
-        """What `hubtune.train` is called with."""
+        """Return what `hubtune.train` is called with."""
         data = [dict(row) for row in self.rows]
         return {
             "model": self.model, "data": {"train": data, "validation": data[: max(4, len(data) // 2)]},
@@ -161,7 +161,7 @@ def same_weights(one: Path, other: Path, look: str) -> None:
 
 
 class Conformance:
-    """What the kits for all kinds of plugins share."""
+    """Base class of the kits for all kinds of plugins."""
 
     plugin: ClassVar[Any]
     """The class to be tested."""
@@ -201,7 +201,7 @@ class Conformance:
 
     @classmethod
     def once(cls, name: str, make: Any) -> Any:
-        """What is made once for all tests of the class."""
+        """Return what is made once for all tests of the class."""
         if name not in cls._made:
             cls._made[name] = make()
         return cls._made[name]

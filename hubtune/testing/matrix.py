@@ -39,7 +39,7 @@ class Cell:
     seconds: float = 0.0
 
     def set(self, result: Literal["fail", "not-applicable"], reason: str | BaseException) -> None:
-        """What became of it, with the reason in one line."""
+        """Record the result of a cell, with the reason in one line."""
         if isinstance(reason, HubtuneError):
             reason = reason.message
         elif isinstance(reason, BaseException):

@@ -25,12 +25,12 @@ TEXTS = (
     "The hotel has 40 rooms and stands near the station.", "My children loved every minute of the film.",
     "A waste of money: the battery was empty by noon.", "The book has 312 pages and a blue cover.",
 )
-"""What vocabularies are learnt from when nothing else is given."""
+"""Text that vocabularies are built from when nothing else is given."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """How models of one type are made small. `special`: the tokenizer's own words, in the order of their ids.
+    """Sizes of a tiny model of one type. `special`: the tokenizer's own words, in the order of their ids.
 
     single, pair: how texts are framed, as the `tokenizers` library writes templates; empty: not at all.
     bytes: spells in bytes, else in lower-case words. left: pads on the left. types: tells a pair's texts apart.
@@ -153,7 +153,7 @@ def tiny_model(
 
 
 def makers() -> dict[str, Callable[..., Any]]:
-    """What makes tiny models that see or hear, by their type."""
+    """Return what makes tiny models that see or hear, by their type."""
     found: dict[str, Callable[..., Any]] = {}
     for module, function in (("vision", "tiny_vision"), ("sound", "tiny_sound")):
         if importlib.util.find_spec(f"hubtune.testing.{module}"):

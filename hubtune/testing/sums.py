@@ -1,4 +1,4 @@
-"""Whether a task's loss is a sum: the loss of a step is the same however it is cut, which the engine relies on."""
+"""Checks that a task's loss is a sum: the loss of a step is the same however it is cut, which the engine relies on."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def whole_loss(bench: Bench, task: ContrastiveTask[Any], atol: float) -> None:
 
 
 def rounding(bench: Bench, atol: float) -> float:
-    """What rounding may do: `atol`, and ten times as much where the task does not compute in fp64."""
+    """Return what rounding may do: `atol`, and ten times as much where the task does not compute in fp64."""
     return atol if bench.exact else 10 * atol
 
 

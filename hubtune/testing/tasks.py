@@ -39,7 +39,7 @@ class TaskConformance(Conformance, TaskFixture):
 
     plugin: ClassVar[type[Task[Any]]]
     rows: ClassVar[int] = ROWS
-    """How many rows `sample` is asked for."""
+    """Number of rows that `sample` is asked for."""
     atol: ClassVar[float] = 1e-5
     """The largest difference that padding may make, relative to values above 1."""
     steps: ClassVar[int] = 60
@@ -187,7 +187,7 @@ class TaskConformance(Conformance, TaskFixture):
         sums(self.bench(), self.uniform, self.atol)
 
     def tolerance(self, bench: Bench) -> float:
-        """What rounding may do."""
+        """Return what rounding may do."""
         return rounding(bench, self.atol)
 
     def test_every_loss_term_has_a_count_above_zero(self) -> None:

@@ -13,7 +13,7 @@ SIZE = 32
 
 @dataclass(frozen=True)
 class Family:
-    """How models of one type are made small.
+    """Sizes of a tiny model of one type.
 
     processor: its image processor without the ending of a backend. size: what it resizes to. more: its other settings.
     """

@@ -17,7 +17,7 @@ FILES = {
     "pyproject.toml": "pyproject.toml.tmpl", "README.md": "README-{{kind}}.md.tmpl",
     ".github/workflows/test.yml": "test.yml.tmpl", ".gitignore": "gitignore.tmpl",
 }
-"""What is written, and from which template."""
+"""Written files, and the template of each."""
 
 
 def new(name: str, kind: str, out: str | Path | None = None) -> dict[str, Any]:

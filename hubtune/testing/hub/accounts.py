@@ -1,4 +1,4 @@
-"""Who there is, which tokens they hold, and what each token may see, read and write."""
+"""Users, their tokens, and the permissions of each token."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Caller:
         return self.token.user
 
     def may_see(self, repo: Repo) -> bool:
-        """Whether the repo exists for this caller."""
+        """Return whether the repo exists for this caller."""
         return not repo.private or (repo.namespace in self.namespaces and self._in_scope(repo.id))
 
     def check_seen(self, repo: Repo) -> None:
@@ -140,7 +140,7 @@ class Accounts:
         return self.add_token(user, role)
 
     def caller(self, value: str | None) -> Caller:
-        """Who sends this token."""
+        """Return who sends this token."""
         if value is None:
             return Caller()
         if value not in self._records.tokens:

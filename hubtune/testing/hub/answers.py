@@ -31,7 +31,7 @@ _STATUS: dict[type[refusals.Refusal], tuple[int, str]] = {
 
 
 async def on_refusal(request: Request, error: Exception) -> Response:
-    """What the client gets when something is refused."""
+    """Return what the client gets when something is refused."""
     assert isinstance(error, refusals.Refusal)
     headers = {}
     if isinstance(error, refusals.Anonymous):

@@ -1,4 +1,4 @@
-"""What can be made to go wrong on the way, and what a request leaves in the record. Plain data, no server."""
+"""Injected faults, and the record of a request. Plain data, no server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Served(NamedTuple):
 
 @dataclass
 class Fault:
-    """What goes wrong with the next requests that fit. `status` None cuts the connection instead of answering."""
+    """Fault of the next requests that match. `status` None cuts the connection instead of answering."""
 
     method: str
     path: re.Pattern[str]
@@ -31,7 +31,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
 
     def fits(self, method: str, path: str) -> bool:
-        """Whether this request is one that it hits."""
+        """Return whether this request is one that it hits."""
         return self.method in ("*", method) and self.times != 0 and self.path.search(path) is not None
 
 
@@ -53,7 +53,7 @@ class Faults:
             self._waiting.clear()
 
     def meet(self, method: str, path: str, *, corrupting: bool = False) -> list[Fault]:
-        """What hits this request, or, if `corrupting`, the content of its answer; each fault counts it."""
+        """Return what hits this request, or, if `corrupting`, the content of its answer; each fault counts it."""
         with self._lock:
             met = [one for one in self._waiting if one.corrupts == corrupting and one.fits(method, path)]
             for fault in met:

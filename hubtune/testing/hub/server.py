@@ -97,7 +97,7 @@ class LoopbackHub:
 
     @property
     def endpoint(self) -> str:
-        """What to pass as HfApi(endpoint=...)."""
+        """The address for HfApi(endpoint=...)."""
         return f"http://{HOST}:{self._port}"
 
     @property
@@ -106,7 +106,7 @@ class LoopbackHub:
         return self.accounts.token_of(self.user, "write").value
 
     def env(self) -> dict[str, str]:
-        """What a process needs in its environment, added to os.environ: clients read it when they are imported."""
+        """Return what a process needs in its environment, added to os.environ: clients read it when they are imported."""
         return {
             "HF_ENDPOINT": self.endpoint,
             "HF_HUB_DISABLE_XET": "1",

@@ -1,4 +1,4 @@
-"""Which modules of a model write to its residual stream, told from the structure, not from
+"""Modules of a model that write to its residual stream, by the structure, not from
 names."""
 
 from __future__ import annotations

@@ -97,12 +97,12 @@ def settled(base: Base, dataset_info: Mapping[str, Any], casing: Any) -> tuple[A
 
 
 def head_size(tokenizer: Any, config: Any) -> Any:
-    """How many characters a head has room for that was trained for this tokenizer; added tokens may be left out of it."""
+    """Return how many characters a head has room for that was trained for this tokenizer; added tokens may be left out of it."""
     return config.vocab_size if config.vocab_size >= tokenizer.vocab_size else letters(tokenizer)
 
 
 def letters(tokenizer: Any) -> Any:
-    """How many characters a head needs to write all that a tokenizer reads."""
+    """Return how many characters a head needs to write all that a tokenizer reads."""
     return max(tokenizer.get_vocab().values()) + 1
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Heard:
-    """What a model says of sounds. logits: (sounds, steps, characters); lengths: (sounds,), the steps that are no padding."""
+    """Outputs of a model for sounds. logits: (sounds, steps, characters); lengths: (sounds,), the steps that are no padding."""
 
     logits: Any
     lengths: Any

@@ -1,4 +1,4 @@
-"""What the audio tasks share: any sound to samples, samples to a model's inputs, and models that feel no padding."""
+"""Shared by the audio tasks: any sound to samples, samples to a model's inputs, and models that feel no padding."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ AUDIO = Column(
 
 
 class SoundTask(Task[Any]):
-    """What is the same for all tasks over sound: rows hold a sound under `audio`, and cost its length in frames."""
+    """Base class of all tasks over sound: rows hold a sound under `audio`, and cost its length in frames."""
 
     processor = "AutoFeatureExtractor"
     unit = "frames"
@@ -84,7 +84,7 @@ def opened(value: Any, rate: float) -> tuple[Any, Any, Any]:
 
 
 def seconds(value: Any, rate: float) -> Any:
-    """How long a sound is; of a file only the header is read."""
+    """Return how long a sound is; of a file only the header is read."""
     import numpy as np
     import soundfile
 
@@ -152,7 +152,7 @@ def examples_of(rows: Rows, base: Base, most: Any = None) -> Iterator[Any]:
 
 
 def inputs_of(examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None) -> Any:
-    """What the model's forward takes, (examples, samples) or (examples, steps, features), and its mask if it has one.
+    """Return what the model's forward takes, (examples, samples) or (examples, steps, features), and its mask if it has one.
 
     Sounds longer than their example says are cut: anywhere in training, in the middle otherwise.
     """
@@ -233,7 +233,7 @@ def normaliser(steps: Tensor) -> Any:
 
 
 def output_lengths(model: Module, mask: Any, steps: int) -> Any:
-    """How many of a model's `steps` of output belong to each sound, (examples,); None where nothing is masked."""
+    """Return how many of a model's `steps` of output belong to each sound, (examples,); None where nothing is masked."""
     if mask is None:
         return None
     names = ("_get_feat_extract_output_lengths", "_get_subsampling_output_length")

@@ -1,1 +1,1 @@
-"""What tasks that give labels share, whatever they read."""
+"""Shared by tasks that predict labels, whatever they read."""

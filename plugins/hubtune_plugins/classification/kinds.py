@@ -1,4 +1,4 @@
-"""What a label can be: one of a few, several of a few, or a number. How each is learnt, answered and scored."""
+"""Kinds of labels (one of a few, several of a few, a number): loss, predictions and metrics of each."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def kind_of(values: Any) -> str:
 
 
 def kind_in(config: Any) -> Any:
-    """What kind of labels a model was made for, by name; one, where it does not say."""
+    """Return what kind of labels a model was made for, by name; one, where it does not say."""
     return next((name for name, kind in KINDS.items() if kind.problem == getattr(config, "problem_type", None)), "single_label")
 
 

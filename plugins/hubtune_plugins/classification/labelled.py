@@ -45,11 +45,11 @@ class Labelled(ClassificationTask[Any]):
     Options = LabelOptions
 
     def which(self, values: Any) -> str:
-        """What kind of labels the training rows have: one, several or number."""
+        """Return what kind of labels the training rows have: one, several or number."""
         return "single_label"
 
     def names_of(self, labels: Any) -> dict[Any, Any]:
-        """What each raw label is called; the order is the model's."""
+        """Return what each raw label is called; the order is the model's."""
         return {label: label for label in labels}
 
     def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:

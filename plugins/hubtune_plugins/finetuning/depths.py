@@ -1,4 +1,4 @@
-"""How far up a model's parameters are, for what treats lower layers in another way than higher ones."""
+"""Depth of a model's parameters, for strategies that treat lower and higher layers differently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def depths(model: Module, newly_initialized: frozenset[str]) -> Any:
-    """How far up each parameter is, by name: embeddings 0, the blocks 1 and up, the head one more than the last block.
+    """Return how far up each parameter is, by name: embeddings 0, the blocks 1 and up, the head one more than the last block.
 
     What stands between blocks, such as a final norm or a pooler, counts to the block before it.
     """

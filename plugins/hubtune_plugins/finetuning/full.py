@@ -34,7 +34,7 @@ class Full(Strategy[Any]):
         return model
 
     def rate(self, name: str) -> Any:
-        """What multiplies the run's learning rate for a parameter, by its full name."""
+        """Return what multiplies the run's learning rate for a parameter, by its full name."""
         return self.options.head_rate if name in self.newly_initialized else 1.0
 
     def param_groups(self, model: Module, weight_decay: float) -> list[dict[str, Any]]:

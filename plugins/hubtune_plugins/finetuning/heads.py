@@ -1,4 +1,4 @@
-"""What strategies share that train a new head by itself: tasks without one, and models without one, are refused."""
+"""Shared by strategies that train a new head by itself: tasks without one, and models without one, are refused."""
 
 from __future__ import annotations
 

@@ -19,5 +19,5 @@ def rated(groups: Any, model: Module, rate_of: Any) -> list[Any]:
 
 
 def first(item: Any) -> Any:
-    """What a pair begins with, to sort by."""
+    """Return what a pair begins with, to sort by."""
     return item[0]

@@ -15,7 +15,7 @@ SIDES = ("chosen", "rejected")
 
 
 def form_of(roles: Any) -> str:
-    """What rows with these columns teach: chat, the answers of conversations, or text, all of a plain text."""
+    """Return what rows with these columns teach: chat, the answers of conversations, or text, all of a plain text."""
     if "messages" in roles or {"prompt", "completion"} <= roles:
         return "chat"
     if "text" not in roles:
@@ -55,7 +55,7 @@ def messages(value: Any, role: Any) -> Any:
 
 
 def answered(said: Any) -> Any:
-    """Whether a conversation ends in an answer to something."""
+    """Return whether a conversation ends in an answer to something."""
     return len(said) > 1 and said[-1]["role"] == "assistant" and bool(said[-1]["content"].strip())
 
 
@@ -65,7 +65,7 @@ def answer_of(row: Row) -> str:
 
 
 def question_of(row: Row) -> dict[str, Any]:
-    """What of a row may be seen before its last answer; a plain text is gone on with."""
+    """Return what of a row may be seen before its last answer; a plain text is gone on with."""
     if row.get("messages") is not None:
         said = messages(row["messages"], "user")
         return {**row, "messages": said[:-1] if answered(said) else said}
@@ -80,7 +80,7 @@ def with_answer(row: Row, side: Any) -> dict[str, Any]:
 
 
 def learnable(row: Row, form: Any) -> Any:
-    """Whether a row has something to learn."""
+    """Return whether a row has something to learn."""
     if form == "text":
         return isinstance(row["text"], str) and bool(row["text"].strip())
     try:

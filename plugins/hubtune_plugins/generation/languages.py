@@ -26,7 +26,7 @@ def language_id(processor: Any, name: str) -> Any:
 
 
 def start_token(base: Base, target: Any) -> Any:
-    """What the decoder begins with: as its configuration says, else the target's language, else the first mark."""
+    """Return what the decoder begins with: as its configuration says, else the target's language, else the first mark."""
     if target and not forced_token(base, target):
         return language_id(base.processor, target)
     text = base.config.get_text_config(decoder=True)
@@ -36,7 +36,7 @@ def start_token(base: Base, target: Any) -> Any:
 
 
 def forced_token(base: Base, target: Any) -> dict[str, Any]:
-    """What the first written token must be, for generate: the language, where targets begin with it."""
+    """Return what the first written token must be, for generate: the language, where targets begin with it."""
     if not target:
         return {}
     language = language_id(base.processor, target)

@@ -15,7 +15,7 @@ class Writing(GenerativeTask[Any]):
     contract = 2
     metric = Metric("loss", higher_is_better=False)
     ahead = 0
-    """How many places before a token its logits are: 1 where a model reads what it is to write."""
+    """Positions between a token and its logits: 1 where a model reads what it is to write."""
 
     def counts(self, targets: Any) -> dict[str, Any]:
         """Tokens that are learnt, as the counts of a batch."""
@@ -41,7 +41,7 @@ class Writing(GenerativeTask[Any]):
         return Loss(cross_entropy(logits, labels, reduction="sum"))
 
     def losses(self, outputs: Any, batch: Batch) -> Any:
-        """What the labels of each example cost in nats, summed, (examples,)."""
+        """Return what the labels of each example cost in nats, summed, (examples,)."""
         from torch.nn.functional import cross_entropy
 
         logits, labels, places = self.asked(outputs, batch)

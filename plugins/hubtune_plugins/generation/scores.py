@@ -1,4 +1,4 @@
-"""How like its references a text is, by the field's own implementations."""
+"""Similarity of a text to its references, by the field's own implementations."""
 
 from __future__ import annotations
 

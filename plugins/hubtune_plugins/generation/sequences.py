@@ -47,7 +47,7 @@ def ended(base: Base, ids: Any) -> Any:
 
 
 def taught(base: Base, examples: Sequence[Example], start: Any) -> tuple[Any, Any]:
-    """What a decoder reads, (examples, longest), and where all have `labels` the targets: it reads these one place on,
+    """Return what a decoder reads, (examples, longest), and where all have `labels` the targets: it reads these one place on,
     after `start`."""
     import torch
 
@@ -99,7 +99,7 @@ def continued(
 
 
 def reads_padding(model: Any, base: Base, prompts: Any) -> bool:
-    """Whether what follows a prompt changes with padding on its left: the shortest, one of middle length and the longest
+    """Return whether what follows a prompt changes with padding on its left: the shortest, one of middle length and the longest
     are asked for two tokens, alone and beside each other."""
     import torch
 
@@ -114,7 +114,7 @@ def reads_padding(model: Any, base: Base, prompts: Any) -> bool:
 
 
 def first_scores(model: Any, base: Base, prompts: Any) -> Any:
-    """What the model says of the two tokens after each prompt, (prompts, 2 * vocabulary), prompts being padded on the left.
+    """Return what the model says of the two tokens after each prompt, (prompts, 2 * vocabulary), prompts being padded on the left.
     The second is read from what the model keeps, which some choose from in another way."""
     import torch
 

@@ -97,7 +97,7 @@ class Text2TextGeneration(Writing):
                      self.counts(targets))
 
     def written(self, base: Base) -> dict[str, Any]:
-        """How `generate` is called, here and on the model's card."""
+        """Return how `generate` is called, here and on the model's card."""
         return {"num_beams": self.options.num_beams, "decoder_start_token_id": self.start(base), **self.forced(base)}
 
     def predict(self, model: Any, batch: Batch, base: Base) -> list[Prediction]:

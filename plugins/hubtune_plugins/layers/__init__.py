@@ -1,1 +1,1 @@
-"""What strategies share that go by a model's blocks: where these are, and letting parts of a model learn."""
+"""Shared by strategies that work on a model's blocks: find these, and unfreeze parts of a model."""

@@ -1,4 +1,4 @@
-"""Which parameters of a model learn."""
+"""Freeze and unfreeze parameters of a model."""
 
 from __future__ import annotations
 

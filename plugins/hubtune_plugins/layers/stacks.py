@@ -47,21 +47,21 @@ def stacked(module: Module, path: Any, nested: Any, counts: Any) -> Any:
 
 
 def weight(module: Module) -> Any:
-    """How many parameters a module has."""
+    """Return how many parameters a module has."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def weighty(module: Module) -> bool:
-    """Whether a module holds a matrix."""
+    """Return whether a module holds a matrix."""
     return any(parameter.ndim > 1 for parameter in module.parameters())
 
 
 def residual(module: Module) -> Any:
-    """Whether a module holds matrices and a normalisation, as a residual block does and a single expert does not."""
+    """Return whether a module holds matrices and a normalisation, as a residual block does and a single expert does not."""
     matrices = sum(parameter.ndim > 1 for parameter in module.parameters())
     return matrices > 1 and any(map(is_norm, module.modules()))
 
 
 def is_norm(module: Module) -> bool:
-    """Whether a module normalises: LayerNorm, RMSNorm, BatchNorm2d, T5LayerNorm and their kin."""
+    """Return whether a module normalises: LayerNorm, RMSNorm, BatchNorm2d, T5LayerNorm and their kin."""
     return "norm" in type(module).__name__.lower()

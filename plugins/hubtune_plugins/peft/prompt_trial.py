@@ -1,4 +1,4 @@
-"""What a model says when it is tried on a few words, which shows whether learnt tokens suit it."""
+"""Outputs of a model that is tried on a few words, which shows whether learnt tokens suit it."""
 
 from __future__ import annotations
 

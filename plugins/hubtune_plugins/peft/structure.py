@@ -1,4 +1,4 @@
-"""What in a model a PEFT method wraps and what it trains whole, told from the structure, not from
+"""Modules that a PEFT method wraps, and those that it trains whole, by the structure, not from
 names."""
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def refuse_unfit(base: Base, share: Any) -> None:
 
 
 def hidden(example: Example, base: Base, share: Any, draw: Any = None) -> tuple[Any, Any]:
-    """What the model sees of a window, and per piece what it is to find.
+    """Return what the model sees of a window, and per piece what it is to find.
 
     A share of the pieces, one at least, is chosen: 80% of these are masked, 10% replaced by a random piece and 10% left
     (Devlin et al., BERT, arXiv:1810.04805). Without a `draw`, a random.Random, they are drawn from the window itself, but
@@ -46,7 +46,7 @@ def hidden(example: Example, base: Base, share: Any, draw: Any = None) -> tuple[
 
 
 def found(logits: Tensor, ids: Any, targets: Any, processor: Any) -> Any:
-    """How well the hidden pieces of a window were found: `nll` in nats, summed over `tokens` pieces, of which `hits` were
+    """Return how well the hidden pieces of a window were found: `nll` in nats, summed over `tokens` pieces, of which `hits` were
     the likeliest. Where none was hidden, what fills its masks. logits (pieces, vocabulary), ids and targets (pieces,).
     """
     from torch.nn.functional import cross_entropy
@@ -65,7 +65,7 @@ def fills(logits: Tensor, processor: Any) -> list[Any]:
 
 
 def joined(parts: Sequence[Prediction], text: str, mask: Any) -> Prediction:
-    """What the windows of a text say together: sums, and the text with its masks filled, where it has any."""
+    """Return what the windows of a text say together: sums, and the text with its masks filled, where it has any."""
     whole = {name: sum(part[name] for part in parts) for name in ("nll", "tokens", "hits")}
     words = [fill for part in parts for fill in part.get("fills", ())]
     return {**whole, "fills": words, "text": filled(text, mask, words)} if words else whole

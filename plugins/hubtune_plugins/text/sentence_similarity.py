@@ -72,9 +72,9 @@ class SentenceSimilarity(Embedding, ContrastiveTask[Any], SamplingTask[Any]):
                          "category", "class", "label_name"), kind="label", needed="never"),
     )
     kind = None
-    """What the rows teach: of the run, or those that were encoded last; None where none said it."""
+    """Kind of similarity in the rows: of the run, or those that were encoded last; None where none said it."""
     ranks: Mapping[int, Any] = MappingProxyType({})
-    """What score found for a prediction, by its id, and the prediction."""
+    """Score and prediction, by the id of the prediction."""
 
     def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         kinds = {split: checked(rows, split, self.options.kind) for split, rows in splits.items()}

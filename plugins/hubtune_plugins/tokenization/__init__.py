@@ -1,1 +1,1 @@
-"""What tasks that read or write text share: texts as token ids, and token ids as padded tensors."""
+"""Shared by tasks that read or write text: texts as token ids, and token ids as padded tensors."""

@@ -1,4 +1,4 @@
-"""What tasks that read texts share: texts to token ids, token ids to padded tensors."""
+"""Shared by tasks that read texts: texts to token ids, token ids to padded tensors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def tokenise(base: Base, texts: Any, pairs: Any = None) -> list[Any]:
 
 
 def one_type(config: Any) -> bool:
-    """Whether the model knows a single token type, so that a pair's second type would be out of range."""
+    """Return whether the model knows a single token type, so that a pair's second type would be out of range."""
     return getattr(config.get_text_config(), "type_vocab_size", 2) == 1
 
 

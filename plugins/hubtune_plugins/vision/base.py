@@ -1,4 +1,4 @@
-"""What every vision task is: it reads images through an image processor and measures them in patches."""
+"""Base class of vision tasks, which read images through an image processor and measure them in patches."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from hubtune import Column, DataError, Rows, label_id, label_space, row_numbers
 
 OBJECTS = Column("objects", ("objects", "annotations", "boxes", "bboxes", "detections"), kind="any", needed="train")
 NOTHING = "no object"
-"""What stands beside the categories where labels are counted, of which there have to be two."""
+"""Placeholder beside the categories where labels are counted, of which two are needed."""
 KEYS = {"bbox": ("bbox", "bboxes", "box", "boxes"),
         "category": ("category", "categories", "label", "labels", "class", "category_id")}
 

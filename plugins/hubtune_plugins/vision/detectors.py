@@ -1,4 +1,4 @@
-"""How DETR-like detectors of transformers are asked, what their loss is made of, and what they answer."""
+"""DETR-like detectors of transformers: inputs, loss and outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST, LEAST = 100, 0.001
 
 
 def reads_mask(auto: Any, config: Any) -> bool:
-    """Whether the model that an `Auto` class makes of a configuration takes a mask of padding."""
+    """Return whether the model that an `Auto` class makes of a configuration takes a mask of padding."""
     import inspect
 
     import transformers
@@ -63,7 +63,7 @@ def as_one_process(model: Module) -> Iterator[Any]:
 
 
 def normaliser(config: Any, counts: Any) -> Any:
-    """What the terms of a detector's loss are divided by, by term, for images with so many objects.
+    """Return what the terms of a detector's loss are divided by, by term, for images with so many objects.
 
     Boxes, and classes under a focal loss: by the number of objects, where an image without any counts as one. Classes
     under softmax (DETR): by the weight of all queries, those without an object weighing `eos_coefficient`.

@@ -25,7 +25,7 @@ from hubtune_plugins.vision.images import decoded, fitted, patches, pixels, size
 
 @dataclass(frozen=True)
 class ClassificationOptions(ImageOptions, LabelOptions):
-    """What images and labels have as options."""
+    """Options of images and labels."""
 
 
 class ImageClassification(Labelled, ImageTask):

@@ -1,4 +1,4 @@
-"""What the vision tasks share: images of any kind to RGB, RGB to tensors, and what an image costs."""
+"""Shared by the vision tasks: images of any kind to RGB, RGB to tensors, and what an image costs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def as_png(image: Any) -> Any:
 
 
 def name_of(value: Any, row: int | None = None) -> Any:
-    """What to call an image in an error: its file, or its row (from 0)."""
+    """Return what to call an image in an error: its file, or its row (from 0)."""
     path = value.get("path") if isinstance(value, dict) else value
     if isinstance(path, str) or hasattr(path, "__fspath__"):
         return str(path).replace("\\", "/").rpartition("/")[2]
@@ -62,7 +62,7 @@ def name_of(value: Any, row: int | None = None) -> Any:
 
 
 def reading(value: Any, row: int | None, read: Any) -> Any:
-    """What `read` makes of an opened image; an image that cannot be read is refused by its name."""
+    """Return what `read` makes of an opened image; an image that cannot be read is refused by its name."""
     from PIL import Image
 
     try:
@@ -161,7 +161,7 @@ def fitted(processor: Any, crop: Any = True, pad: Any = False) -> tuple[Any, Any
 
 
 def patches(processor: Any, fixed: Any, size: Any) -> Any:
-    """How many patches the processor makes of an image of a size. fixed: what `grid` said of the processor."""
+    """Return how many patches the processor makes of an image of a size. fixed: what `grid` said of the processor."""
     height, width = fixed or size
     if fixed is None:
         said = dict(processor.size)
@@ -172,7 +172,7 @@ def patches(processor: Any, fixed: Any, size: Any) -> Any:
 
 
 def pixels(base: Base, images: Any) -> Any:
-    """What the model takes of Pillow images, as tensors: `pixel_values` (images, channels, height, width), and a mask of
+    """Return what the model takes of Pillow images, as tensors: `pixel_values` (images, channels, height, width), and a mask of
     padding where the processor makes one."""
     return dict(base.processor(images=images, return_tensors="pt"))
 

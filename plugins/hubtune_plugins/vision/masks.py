@@ -11,7 +11,7 @@ from hubtune_plugins.vision.images import as_png, load_ids, size_of
 MASK = Column("mask", ("mask", "label", "labels", "annotation", "annotations", "segmentation_mask", "semantic_mask"),
               kind="image", needed="train")
 IGNORED = -100
-"""What stands for a pixel without a class, in targets."""
+"""Id of a pixel without a class, in targets."""
 
 
 def ids_of(splits: Mapping[str, Rows], ignore: Any) -> Any:

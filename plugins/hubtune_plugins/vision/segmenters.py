@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def targets_of(
     examples: Sequence[Example], flips: Any, ids: Any, grid: Any, whole: Any
 ) -> dict[str, Any] | None:
-    """What a batch is learnt from, or None where an example has no mask: `small` masks as class ids, (images, *grid), and
+    """Return what a batch is learnt from, or None where an example has no mask: `small` masks as class ids, (images, *grid), and
     `masks` of each image's own size if they are wanted `whole`. flips: whose image is mirrored."""
     import torch
 
@@ -34,7 +34,7 @@ def resized(mask: Any, grid: Any) -> Any:
 
 
 def known(targets: Any) -> Any:
-    """Which pixels have a class."""
+    """Return which pixels have a class."""
     return targets != IGNORED
 
 

@@ -1,4 +1,4 @@
-"""What every route asks first: which Hub this is, who is calling, and the repo in the path if they may have it."""
+"""Shared by all routes: the Hub, the caller, and the repo in the path if the caller may access it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def origin(request: Request) -> str:
 
 
 def caller(request: Request) -> Caller:
-    """Who sent this request. A wrong token is refused even where none is needed, as on the Hub."""
+    """Return who sent this request. A wrong token is refused even where none is needed, as on the Hub."""
     header = request.headers.get("authorization")
     if header is None:
         return site(request).accounts.caller(None)

@@ -23,7 +23,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 async def batch(request: Request) -> Response:
-    """Where to send each object; those the repo holds already need not be sent."""
+    """Return where to send each object; those the repo holds already need not be sent."""
     # Whoever may open a pull request may upload: what counts is the commit that will use it.
     repo, data = proposable(request), await body(request)
     if data.get("operation") != "upload":
@@ -88,7 +88,7 @@ async def complete(request: Request) -> Response:
 
 
 async def verify(request: Request) -> Response:
-    """Whether an object has arrived whole."""
+    """Return whether an object has arrived whole."""
     repo, data = proposable(request), await body(request)
     entry = site(request).store.large_entry(repo, str(data.get("oid")))
     if entry is None or entry.size != data.get("size"):

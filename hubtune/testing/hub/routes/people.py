@@ -1,4 +1,4 @@
-"""Who am I, may I, and is this README all right."""
+"""Routes: whoami, permissions, and validation of a README."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ async def whoami(request: Request) -> Response:
 
 
 async def auth_check(request: Request) -> Response:
-    """Whether the caller may read the repo's files."""
+    """Return whether the caller may read the repo's files."""
     readable(request)
     return JSONResponse({})
 
 
 async def write_check(request: Request) -> Response:
-    """Whether the caller may write to the repo."""
+    """Return whether the caller may write to the repo."""
     writable(request)
     return JSONResponse({})
 
 
 async def validate_yaml(request: Request) -> Response:
-    """What is wrong with the front matter of a README."""
+    """Return what is wrong with the front matter of a README."""
     caller(request)
     data = await body(request)
     errors, warnings = card.problems(str(data.get("content", "")), str(data.get("repoType", "model")))

@@ -1,1 +1,1 @@
-"""What a loopback Hub stores: repositories, commits, files and discussions."""
+"""Storage of a loopback Hub: repositories, commits, files and discussions."""

@@ -44,7 +44,7 @@ class Entry:
 
 
 def is_large(path: str, size: int, sample: bytes) -> bool:
-    """Whether the Hub keeps this file outside git. An empty file never is: there is nothing to upload."""
+    """Return whether the Hub keeps this file outside git. An empty file never is: there is nothing to upload."""
     if size == 0:
         return False
     name = path.rsplit("/", 1)[-1]
@@ -95,11 +95,11 @@ class Blobs:
             (folder / part).mkdir(parents=True, exist_ok=True)
 
     def path(self, entry: Entry) -> Path:
-        """Where the content of this entry lies."""
+        """Return where the content of this entry lies."""
         return self.large(entry.sha256) if entry.sha256 else self._folder / "git" / entry.oid
 
     def large(self, sha256: str) -> Path:
-        """Where a large file of this hash lies, or would lie."""
+        """Return where a large file of this hash lies, or would lie."""
         return self._folder / "lfs" / sha256
 
     def put(self, content: bytes) -> Entry:

@@ -120,13 +120,13 @@ class Discussions:
             return commit
 
     def commits(self, thread: Discussion) -> list[Commit]:
-        """What was pushed to the pull request, oldest first."""
+        """Return what was pushed to the pull request, oldest first."""
         before = {one.oid for one in self._store.log(self._repo, thread.start)}
         after = self._store.log(self._repo, self._store.resolve(self._repo, thread.ref))
         return [one for one in reversed(after) if one.oid not in before]
 
     def diff(self, thread: Discussion) -> str:
-        """What the pull request changes."""
+        """Return what the pull request changes."""
         blobs = self._store.blobs(self._repo)
         before = self._store.commit(self._repo, thread.start).tree
         after = self._store.at(self._repo, thread.ref).tree
@@ -163,7 +163,7 @@ def propose(
 
 
 def comment_event(author: str, text: str) -> Event:
-    """What is said in a thread."""
+    """Return what is said in a thread."""
     latest = {"raw": text, "html": text, "updatedAt": now(), "author": {"name": author}}
     return _event("comment", author, {"edited": False, "hidden": False, "latest": latest, "history": [latest]})
 

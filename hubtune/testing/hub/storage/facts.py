@@ -78,7 +78,7 @@ class Facts:
         return {key: value for key, value in told.items() if value is not None}
 
     def shown(self, blobs: bool = False) -> dict[str, Any]:
-        """What is told when nothing special is asked for."""
+        """Return what is told when nothing special is asked for."""
         return {key: value for key, value in self.all(blobs).items() if key not in _ONLY_IF_ASKED}
 
     def expanded(self, keys: list[str]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Facts:
         return {key: value for key, value in self.all().items() if key in ("_id", "id", *keys)}
 
     def listed(self, full: bool, config: bool, with_card: bool) -> dict[str, Any]:
-        """What a list of repos tells of each."""
+        """Return what a list of repos tells of each."""
         keys = [*_LISTED, *(_LISTED_MODEL if self._repo.kind == "model" else ("lastModified",))]
         keys += [*(_FULL if full else ()), *(["config"] if config else ()), *(["cardData"] if with_card else ())]
         return {key: value for key, value in self.all().items() if key in keys}

@@ -47,7 +47,7 @@ class Commit:
     tree: Tree = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """What is kept on disk."""
+        """Return what is kept on disk."""
         return asdict(self)
 
     @classmethod
@@ -111,7 +111,7 @@ def folders(tree: Tree) -> dict[str, str]:
 
 
 def listing(tree: Tree, folder: str, recursive: bool, commit: str) -> list[tuple[str, Entry | str]]:
-    """What lies in a folder: (path, entry) for files, (path, id) for folders, by name."""
+    """Return what lies in a folder: (path, entry) for files, (path, id) for folders, by name."""
     prefix = f"{folder.strip('/')}/" if folder.strip("/") else ""
     below: dict[str, Entry | str] = {**tree, **folders(tree)}
     found = [(path, what) for path, what in sorted(below.items()) if path.startswith(prefix)]

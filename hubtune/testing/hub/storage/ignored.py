@@ -1,4 +1,4 @@
-"""Which files a .gitignore keeps out of a commit: names, globs and folders, without negation."""
+"""Files that a .gitignore keeps out of a commit: names, globs and folders, without negation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fnmatch
 
 
 def is_ignored(path: str, gitignore: str) -> bool:
-    """Whether one of the patterns fits the path or a folder it lies in."""
+    """Return whether one of the patterns fits the path or a folder it lies in."""
     patterns = [line.strip() for line in gitignore.splitlines() if line.strip() and not line.startswith(("#", "!"))]
     return any(_fits(path, pattern) for pattern in patterns)
 

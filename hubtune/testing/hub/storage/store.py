@@ -55,7 +55,7 @@ class Store:
         self.lock = threading.RLock()
 
     def folder(self, kind: Kind, repo_id: str) -> Path:
-        """Where a repo lies, in one folder name as ids with and without a namespace must not collide."""
+        """Return where a repo lies, in one folder name as ids with and without a namespace must not collide."""
         if not _ID.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id:
             raise Unacceptable(f"'{repo_id}' is not a repo id: it would be 'namespace/name'.")
         return self._root / f"{kind}s--{repo_id.replace('/', '--')}"

@@ -43,7 +43,7 @@ def frame(base: Base) -> tuple[list[int], list[int]]:
 
 
 def rendered(base: Base, messages: list[dict[str, str]]) -> tuple[str, bool]:
-    """How a user of the published model makes its ids: the text behind the chat template, and whether special tokens are added."""
+    """Return how a user of the published model makes its ids: the text behind the chat template, and whether special tokens are added."""
     text = chat.render(base, messages).rstrip()
     ids = encoded(base, {"messages": messages})["input_ids"]
     end = "" if text.endswith(chat.marks(base)) else base.processor.eos_token or ""

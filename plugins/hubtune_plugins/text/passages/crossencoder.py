@@ -1,4 +1,4 @@
-"""What sentence-transformers' CrossEncoder reads in a model's configuration: the function between its output and a score."""
+"""Configuration keys of sentence-transformers' CrossEncoder: the function between its output and a score."""
 
 from __future__ import annotations
 

@@ -66,12 +66,12 @@ def grades_of(row: Row) -> list[float] | None:
 
 
 def has_order(grades: Sequence[float]) -> bool:
-    """Whether some passage of a query has a better grade than another."""
+    """Return whether some passage of a query has a better grade than another."""
     return len(set(grades)) > 1
 
 
 def ranking(row: Row, scores: Sequence[float]) -> dict[str, Any]:
-    """What the user sees of a row: the score of its one passage, or all its passages, the best first, each with its place."""
+    """Return what the user sees of a row: the score of its one passage, or all its passages, the best first, each with its place."""
     passages = passages_of(row)
     if isinstance(row.get("passages"), str) and len(passages) == 1:
         return {"score": scores[0]}
@@ -106,7 +106,7 @@ def refuse_unsaid(rows: Rows, split: str) -> None:
 
 
 def dataset_info(splits: Mapping[str, Rows], loss: str, mined: bool) -> dict[str, Any]:
-    """What the splits teach: the loss, the highest grade and the metric that decides.
+    """Return what the splits teach: the loss, the highest grade and the metric that decides.
 
     Args:
         loss: the loss that the user chose, or `auto`.
@@ -127,7 +127,7 @@ def dataset_info(splits: Mapping[str, Rows], loss: str, mined: bool) -> dict[str
 
 
 def mostly_ranked(rows: Rows, grades: Sequence[Sequence[float]]) -> bool:
-    """Whether most rows belong to queries of which one passage has a better grade than another."""
+    """Return whether most rows belong to queries of which one passage has a better grade than another."""
     queries: dict[str, list[float]] = {}
     for row, (grade,) in zip(rows, grades, strict=True):
         queries.setdefault(row["query"], []).append(grade)

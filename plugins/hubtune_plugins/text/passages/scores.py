@@ -1,4 +1,4 @@
-"""How well passages are put in order, query by query, so that averages over some of the queries are right, too."""
+"""Ranking metrics, query by query, so that averages over some of the queries are right, too."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ print(vectors @ vectors.T)  # cosine similarities'''
 
 
 def sentence_transformers_files(config: Any, pooling: Any) -> dict[Any, Any]:
-    """What makes sentence-transformers read the folder as model, pooling and normalisation."""
+    """Return what makes sentence-transformers read the folder as model, pooling and normalisation."""
     if config.is_encoder_decoder and config.model_type not in ENCODERS_OF:
         return {}
     modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]

@@ -1,4 +1,4 @@
-"""What says that two texts are alike: a score, that they stand in one row, or a label that they share.
+"""Kinds of similarity between two texts: a score, that they stand in one row, or a label that they share.
 
 Each kind of rows says what it needs, what its examples carry to be learnt from, how vectors are scored against it, and
 what perfect vectors are.
@@ -25,7 +25,7 @@ class Graded:
     ranked: Callable[..., Any] | None = None
 
     def carried(self, row: Row) -> dict[str, Any]:
-        """What an example carries to be learnt from."""
+        """Return what an example carries to be learnt from."""
         return {"score": number(row["label"])} if row.get("label") is not None else {}
 
     def score(self, predictions: Sequence[Prediction], rows: Rows, ranks: Any) -> dict[Any, Any]:
@@ -77,7 +77,7 @@ KINDS = {"graded": Graded(), "pairs": Pairs(), "labels": Labels()}
 
 
 def kind_of(rows: Rows, chosen: Any = "auto") -> Any:
-    """What rows teach: as chosen, else by their columns; None for texts alone."""
+    """Return what rows teach: as chosen, else by their columns; None for texts alone."""
     if chosen != "auto":
         return chosen
     pair, label = (rows[0].get(role) is not None for role in ("text_pair", "label"))

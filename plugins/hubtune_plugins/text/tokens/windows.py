@@ -45,7 +45,7 @@ def windows(base: Base, texts: Any, contexts: Any = None, stride: int = 64) -> A
 
 
 def example(fed: Any, places: Any, base: Base) -> dict[str, Any]:
-    """What a model is fed, and the places of its pieces."""
+    """Return what a model is fed, and the places of its pieces."""
     if one_type(base.config):
         fed.pop("token_type_ids", None)
     return {**fed, "places": places}

@@ -8,7 +8,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from hubtune import Base, DataError
+from hubtune import Base, DataError, Row
+from hubtune_plugins.generation.conversations import conversation
+from hubtune_plugins.generation.turns.messages import Message, shared, tools_of
+from hubtune_plugins.generation.turns.rendering import Fields, render
 
 IGNORED = -100
 """The label of a token that is not learnt."""
@@ -36,40 +39,39 @@ def simple_template(processor: Any) -> Any:
     )
 
 
-def render(base: Base, said: Any, ask: Any = False) -> Any:
-    """The text of a conversation by the tokenizer's chat template; `ask`: up to where an answer begins."""
-    from jinja2 import TemplateError
-
-    try:
-        return base.processor.apply_chat_template(said, tokenize=False, add_generation_prompt=ask)
-    except (TemplateError, ValueError) as error:  # ValueError: there is no template
-        raise DataError(f"the model's chat template refuses messages of {[m['role'] for m in said]}: {error}",
-                        hint="Bring the conversations into the form that the model was trained on.") from error
-
-
-def pieces(base: Base, said: Any) -> Any:
+def pieces(base: Base, said: list[Message], tools: list[Any] | None = None) -> list[tuple[str, bool]]:
     """The rendered text cut where learning starts and stops: [(text, whether it is learnt)].
 
     What an answer adds to the text before it is learnt, with its end token. Templates that rewrite earlier turns
     (such as those that drop old reasoning) leave only the last answer.
+
+    Raises:
+        DataError: an earlier turn that the row names as learnt is rewritten.
     """
     if said[-1]["role"] != "assistant":
-        return [(render(base, said, ask=True), False)]
-    full, asked = render(base, said).rstrip(), render(base, said[:-1], ask=True)
+        return [(render(base, said, True, tools), False)]
+    full, asked = render(base, said, tools=tools).rstrip(), render(base, said[:-1], True, tools)
     if not full.startswith(asked):
-        full = asked + said[-1]["content"]
+        if said[-1].keys() <= {"role", "content", "learnt"}:
+            full = asked + said[-1]["content"]
+        else:  # all that the template writes of the other fields is learnt, with its mark of a turn
+            asked = full[: shared(full, render(base, said[:-1], tools=tools))]
     if base.processor.eos_token and not full.endswith(marks(base)):
         full += base.processor.eos_token
     spans = [(len(asked), len(full))]
     for turn in reversed(range(1, len(said) - 1)):
-        if said[turn]["role"] == "assistant":
-            start, end = render(base, said[:turn], ask=True), render(base, said[: turn + 1]).rstrip()
-            if full.startswith(end) and end.startswith(start):
+        if said[turn]["role"] == "assistant" and said[turn].get("learnt", True):
+            start, end = render(base, said[:turn], True, tools), render(base, said[: turn + 1], tools=tools).rstrip()
+            if full.startswith(end) and end.startswith(start) and len(end) <= spans[0][0]:
                 spans.insert(0, (len(start), len(end)))
-    found, at = [], 0
-    for start, end in spans:
-        found += [(full[at:start], False), (full[start:end], True)]
-        at = end
+            elif said[turn].get("learnt"):
+                raise DataError(f"the chat template of {base.repo} rewrites turn {turn + 1} once others follow it, so it cannot be learnt there.",
+                                hint="Give that turn a weight of 0, and a row of its own that ends with it.")
+    found: list[tuple[str, bool]] = []
+    at = 0
+    for first, last in spans:
+        found += [(full[at:first], False), (full[first:last], True)]
+        at = last
     return found
 
 
@@ -84,9 +86,19 @@ def ids_of(base: Base, text: str) -> Any:
     return base.processor(text, add_special_tokens=False, verbose=False).input_ids
 
 
-def encoded(base: Base, said: Any) -> Any:
+def example_of(base: Base, row: Row, fields: Fields, number: int) -> Any:
+    """A row's conversation as an example, after a check that the chat template writes all that it says. number: from 0."""
+    try:
+        said, tools = fields.keep(conversation(row), tools_of(row.get("tools")))
+        fields.check(base, said, tools)
+        return encoded(base, said, tools)
+    except DataError as error:
+        raise DataError(error.message, where=error.where or f"row {number + 1}", hint=error.hint) from error
+
+
+def encoded(base: Base, said: list[Message], tools: list[Any] | None = None) -> Any:
     """A conversation as an example: `input_ids`, and where it ends in an answer `labels` and the answer's `start`."""
-    parts = pieces(base, said)
+    parts = pieces(base, said, tools)
     upto = [ids_of(base, "".join(text for text, _ in parts[: count + 1])) for count in range(len(parts))]
     if all(after[: len(before)] == before for before, after in pairwise(upto)):
         split = [after[len(before):] for before, after in zip([[], *upto], upto)]

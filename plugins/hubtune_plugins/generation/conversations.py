@@ -1,17 +1,21 @@
 """Rows as conversations: what data sets call a message and its role, and what of a row can be learnt.
 
-A conversation is a list of messages, each with a `role` and a `content`.
+A conversation is a list of messages, each with a `role`, a `content` and the further fields that its row has.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from hubtune import DataError, Row, Rows, row_numbers
+from hubtune_plugins.generation.turns.messages import Message, messages, shared, tools_of
 
-ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 SIDES = ("chosen", "rejected")
 """The two answers of a row that says which is better."""
+AROUND = ("system", "history", "tools")
+"""Columns that belong to every answer of a row."""
 
 
 def form_of(roles: Any) -> str:
@@ -28,10 +32,22 @@ def form_of(roles: Any) -> str:
     return "text"
 
 
-def conversation(row: Row) -> Any:
-    """The messages of a row: its own, or its prompt (with the input that belongs to it) and its answer, where known."""
+def conversation(row: Row) -> list[Message]:
+    """The messages of a row: its own, or its prompt (with the input that belongs to it) and its answer, where known.
+
+    A `system` prompt stands first, and the turns of `history` before the prompt. Where messages say which turns are learnt,
+    the last of them ends the conversation: nothing after it is seen by it.
+    """
+    return up_to_learnt(with_system(row, history_of(row) + turns_of(row)))
+
+
+def turns_of(row: Row) -> list[Message]:
+    """The turns of a row's messages, or of its prompt and its answer."""
     if row.get("messages") is not None:
         return messages(row["messages"], "user")
+    if row.get("prompt") is None:
+        raise DataError("a row has neither messages nor a prompt.",
+                        hint="Say which column it is: --set data.prompt=COLUMN or --set data.messages=COLUMN")
     said = messages(row["prompt"], "user")
     if row.get("input"):
         said[-1] = {**said[-1], "content": f"{said[-1]['content']}\n\n{row['input']}"}
@@ -41,22 +57,47 @@ def conversation(row: Row) -> Any:
     return answer if answer[: len(said)] == said else said + answer
 
 
-def messages(value: Any, role: Any) -> Any:
-    """A string as one message of the role; a list of messages, also of ShareGPT's `from` and `value`, in one form."""
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    found = []
-    for message in value:
-        who, content = message.get("role") or message["from"], message.get("content") or message.get("value") or ""
-        if not isinstance(content, str):
-            content = "".join(part["text"] for part in content)
-        found.append({"role": ROLES.get(who, who), "content": content})
-    return found
+def history_of(row: Row) -> list[Message]:
+    """Earlier turns: messages, or pairs of a question and its answer."""
+    value = row.get("history")
+    if not value:
+        return []
+    if not isinstance(value, list):
+        raise DataError(f"the history {value!r} is no list.", hint="It is a list of messages, or of pairs of two texts.")
+    if all(isinstance(item, Mapping) for item in value):
+        return messages(value, "user")
+    for pair in value:
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise DataError(f"{pair!r} in the history is no pair of two texts.", hint="A pair is a question and its answer.")
+    return [{"role": role, "content": text} for pair in value for role, text in zip(("user", "assistant"), pair, strict=True)]
 
 
-def answered(said: Any) -> Any:
+def with_system(row: Row, said: list[Message]) -> list[Message]:
+    """Put the row's system prompt first. Raises DataError where the turns have another one."""
+    systems = [message for message in said if message["role"] == "system"]
+    said = [*systems[:1], *(message for message in said if message not in systems[:1])] if row.get("history") else said
+    text = row.get("system")
+    if not text:
+        return said
+    if not isinstance(text, str):
+        raise DataError(f"the system prompt {text!r} is no text.")
+    if systems and systems[0]["content"] != text:
+        raise DataError(f"the row has two system prompts: {text[:60]!r} and {systems[0]['content'][:60]!r}.",
+                        hint="Take one of them out.")
+    return said if systems else [{"role": "system", "content": text}, *said]
+
+
+def up_to_learnt(said: list[Message]) -> list[Message]:
+    """Return a conversation up to the last turn that is learnt; all of one that asks for an answer."""
+    if not said or said[-1]["role"] != "assistant":
+        return said
+    chosen = [place for place, message in enumerate(said) if message["role"] == "assistant" and message.get("learnt", True)]
+    return said[: chosen[-1] + 1] if chosen else said
+
+
+def answered(said: Any) -> bool:
     """Return whether a conversation ends in an answer to something."""
-    return len(said) > 1 and said[-1]["role"] == "assistant" and bool(said[-1]["content"].strip())
+    return len(said) > 1 and said[-1]["role"] == "assistant" and bool(said[-1]["content"].strip() or said[-1].get("tool_calls"))
 
 
 def answer_of(row: Row) -> str:
@@ -67,44 +108,76 @@ def answer_of(row: Row) -> str:
 def question_of(row: Row) -> dict[str, Any]:
     """Return what of a row may be seen before its last answer; a plain text is gone on with."""
     if row.get("messages") is not None:
-        said = messages(row["messages"], "user")
+        said = up_to_learnt(messages(row["messages"], "user"))
         return {**row, "messages": said[:-1] if answered(said) else said}
-    return dict(row) if row.get("prompt") is not None else {"prompt": row["text"]}
+    return dict(row) if row.get("prompt") is not None or row.get("text") is None else {"prompt": row["text"]}
 
 
-def with_answer(row: Row, side: Any) -> dict[str, Any]:
-    """A prompt with one of its answers, such as the chosen one; without a prompt, the answer has it in it (TRL's implicit prompt)."""
+def with_answer(row: Row, side: str) -> dict[str, Any]:
+    """A prompt with one of its answers, such as the chosen one.
+
+    Without a prompt, whole conversations: what they share at their beginning is the prompt (TRL's implicit prompt), and only
+    what comes after it is learnt. Two texts are two texts.
+    """
+    around = {name: row[name] for name in AROUND if row.get(name) is not None}
     if row.get("prompt") is not None:
-        return {"prompt": row["prompt"], "completion": row[side]}
-    return {"text" if isinstance(row[side], str) else "messages": row[side]}
+        inner = {"input": row["input"]} if row.get("input") else {}
+        return {**around, **inner, "prompt": row["prompt"], "completion": row[side]}
+    if isinstance(row[side], str):
+        return {"text": row[side]}
+    said = messages(row[side], "user")
+    prompt = shared(said, messages(row[SIDES[side == SIDES[0]]], "user"))
+    return {**around, "messages": [{**message, "learnt": False} if place < prompt and message["role"] == "assistant" else message
+                                   for place, message in enumerate(said)]}
 
 
-def learnable(row: Row, form: Any) -> Any:
-    """Return whether a row has something to learn."""
+def problem_of(row: Row, form: str) -> str | None:
+    """Return why a row has nothing to learn, to be read after `rows have`; None where it has."""
     if form == "text":
-        return isinstance(row["text"], str) and bool(row["text"].strip())
+        return None if isinstance(row["text"], str) and row["text"].strip() else "an empty text"
     try:
-        return answered(conversation(row))
+        said = conversation(row)
+        tools_of(row.get("tools"))
+    except DataError as error:
+        return f"an error ({error.message})"
     except (KeyError, TypeError, AttributeError):
-        return False
+        return "no answer at their end"
+    if not answered(said):
+        return "no answer at their end"
+    return None if said[-1].get("learnt", True) else "no turn that is learnt: every weight is 0"
 
 
 def refuse_unlearnable(rows: Rows, split: str, form: Any) -> None:
-    """Refuse a split for rows that have nothing to learn."""
-    bad = [index for index, row in enumerate(rows) if not learnable(row, form)]
-    if bad:
-        what = "no answer at their end" if form == "chat" else "an empty text"
-        raise DataError(f"{len(bad)} of {len(rows)} rows have {what}: {row_numbers(bad)} of {split}.",
+    """Refuse a split for rows that have nothing to learn, by the first reason."""
+    bad: dict[str, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        if problem := problem_of(row, form):
+            bad[problem].append(index)
+    for problem, indices in bad.items():
+        raise DataError(f"{len(indices)} of {len(rows)} rows have {problem}: {row_numbers(indices)} of {split}.",
                         hint="Mend these rows or take them out, and run the same command again.")
 
 
-def refuse_undecided(rows: Rows, split: str) -> None:
-    """Refuse a split for rows whose answers are empty or not two."""
+def refuse_undecided(rows: Rows, split: str, texts: bool = True) -> None:
+    """Refuse a split for rows whose answers are empty or not two. texts: whether two texts without a prompt are a pair."""
     if any(rows[0].get(side) is None for side in SIDES):
         raise DataError(f"{split} has no pairs of a chosen and a rejected answer.",
                         hint="Name the columns: --set data.chosen=COLUMN --set data.rejected=COLUMN")
-    bad = [index for index, row in enumerate(rows) if row["chosen"] == row["rejected"]
-           or not all(learnable(answer, "text" if "text" in answer else "chat") for answer in (with_answer(row, side) for side in SIDES))]
+    bad = [index for index, row in enumerate(rows) if row["chosen"] == row["rejected"] or not all(
+        is_answer(row, side) for side in SIDES)]
     if bad:
         raise DataError(f"{len(bad)} of {len(rows)} rows have an empty answer or two answers that are the same: "
                         f"{row_numbers(bad)} of {split}.", hint="Mend these rows or take them out.")
+    unasked = [] if texts else [index for index, row in enumerate(rows) if row.get("prompt") is None and isinstance(row["chosen"], str)]
+    if unasked:
+        raise DataError(f"{len(unasked)} of {len(rows)} rows have two texts and no prompt: {row_numbers(unasked)} of {split}.",
+                        hint="Name the prompt's column: --set data.prompt=COLUMN, or give whole conversations as lists of messages.")
+
+
+def is_answer(row: Row, side: str) -> bool:
+    """Tell if one side of a pair is an answer that can be learnt."""
+    try:
+        found = with_answer(row, side)
+    except (DataError, KeyError, TypeError, AttributeError):
+        return False
+    return problem_of(found, "text" if "text" in found else "chat") is None

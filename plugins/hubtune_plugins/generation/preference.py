@@ -18,21 +18,23 @@ from hubtune import (
     ReferenceTask,
     Rows,
     Task,
+    enumerate_rows,
     hookimpl,
     option,
 )
 from hubtune_plugins.generation import chat
-from hubtune_plugins.generation.conversations import SIDES, conversation, refuse_undecided, with_answer
+from hubtune_plugins.generation.conversations import AROUND, SIDES, refuse_undecided, with_answer
 from hubtune_plugins.generation.pairs import dpo
 from hubtune_plugins.generation.pairs.bradley_terry import pair_losses
 from hubtune_plugins.generation.text_generation import TextGeneration
+from hubtune_plugins.generation.turns.rendering import ChatOptions
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 
 @dataclass(frozen=True)
-class PreferenceOptions:
+class PreferenceOptions(ChatOptions):
     beta: float = option(0.1, "how strongly the model is held to what it was before: lower is freer")
     label_smoothing: float = option(0.0, "the share of pairs that may be the wrong way round")
     sft: float = option(0.0, "the weight of the chosen answers' own loss beside that of the pairs")
@@ -49,23 +51,25 @@ class Preference(TextGeneration, ReferenceTask[Any]):
     metric = Metric("reward_accuracy")
     Options = PreferenceOptions
     columns = (
-        Column("prompt", ("prompt", "instruction", "question", "query", "input")),
+        Column("prompt", ("prompt", "instruction", "question", "query", "input"), kind="any", needed="never"),
         Column("chosen", ("chosen", "preferred", "better", "winner", "chosen_response"), kind="any", needed="train"),
         Column("rejected", ("rejected", "dispreferred", "worse", "loser", "rejected_response"), kind="any",
                needed="train"),
+        Column("messages", ("messages", "conversations", "conversation"), kind="any", needed="never"),
+        *(column for column in TextGeneration.columns if column.role in AROUND),
     )
 
     def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         for split, rows in splits.items():
-            refuse_undecided(rows, split)
+            refuse_undecided(rows, split, texts=False)
         return {"form": "chat"}
 
     def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
-        for row in rows:
+        for number, row in enumerate_rows(rows):
             if row.get("chosen") is None or row.get("rejected") is None:
-                yield [chat.encoded(base, conversation({"prompt": row["prompt"]}))]
+                yield [chat.example_of(base, row, self.fields, number)]
             else:
-                yield [{side: chat.encoded(base, conversation(with_answer(row, side))) for side in SIDES}]
+                yield [{side: chat.example_of(base, with_answer(row, side), self.fields, number) for side in SIDES}]
 
     def num_tokens(self, example: Example) -> int:
         """Both answers of a pair go through the model."""

@@ -6,18 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hubtune import Base, Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
+from hubtune import Base, Batch, Column, Loss, Metric, ModelSetup, enumerate_rows, exact, hookimpl, label_config, option
 from hubtune_plugins.classification.kinds import number
 from hubtune_plugins.generation import chat, usages
-from hubtune_plugins.generation.conversations import refuse_undecided
+from hubtune_plugins.generation.conversations import AROUND, refuse_undecided
 from hubtune_plugins.generation.pairs import rewards
 from hubtune_plugins.generation.pairs.bradley_terry import pair_losses
 from hubtune_plugins.generation.pairs.rewards import Rows
+from hubtune_plugins.generation.text_generation import TextGeneration
+from hubtune_plugins.generation.turns.rendering import ChatOptions, Fields
 from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token
 
 
 @dataclass(frozen=True)
-class RewardOptions:
+class RewardOptions(ChatOptions):
     centering: float = option(0.0, "weight of a term that keeps the two rewards of a pair around 0, such as 0.01")
 
 
@@ -43,6 +45,7 @@ class RewardModel(SeveralTexts):
         Column("margin", ("margin",), kind="label", needed="never"),
         Column("completion", ("completion", "response", "answer", "output"), kind="any", needed="never"),
         Column("messages", ("messages", "conversations", "conversation"), kind="any", needed="never"),
+        *(column for column in TextGeneration.columns if column.role in AROUND),
         Column("text", ("text", "content"), needed="never"),
     )
 
@@ -52,12 +55,13 @@ class RewardModel(SeveralTexts):
         return {}
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
+        self.fields = Fields(self.options.ignore_fields)
         head = {**label_config(["LABEL_0"], base.config), "problem_type": "regression"}
         return ModelSetup(head, tokenizer=chat.missing(base.processor, chats=True)) | pad_token(base, end=False)
 
     def encode(self, rows: Rows, base: Base) -> Iterator[list[dict[str, Any]]]:
-        for row in rows:
-            texts = [rewards.encoded(base, text) for text in rewards.texts_of(row)]
+        for place, row in enumerate_rows(rows):
+            texts = [rewards.encoded(base, text, self.fields, place) for text in rewards.texts_of(row)]
             yield [{"texts": texts, **({"margin": number(row["margin"])} if row.get("margin") is not None else {})}]
 
     def collate(self, examples: Sequence[Mapping[str, Any]], base: Base, rngs: Any) -> Batch:

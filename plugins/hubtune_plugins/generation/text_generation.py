@@ -17,19 +17,21 @@ from hubtune import (
     Row,
     Rows,
     Task,
+    enumerate_rows,
     hookimpl,
     option,
 )
 from hubtune_plugins.generation import chat, packing, sequences, usages
-from hubtune_plugins.generation.conversations import answer_of, conversation, form_of, question_of, refuse_unlearnable
+from hubtune_plugins.generation.conversations import answer_of, form_of, question_of, refuse_unlearnable
 from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
+from hubtune_plugins.generation.turns.rendering import ChatOptions, Fields
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 
 @dataclass(frozen=True)
-class GenerationOptions:
+class GenerationOptions(ChatOptions):
     max_new_tokens: int = option(128, "the longest text that is written for a row")
     temperature: float = option(0.0, "0: always the likeliest token; above: drawn")
     generate: bool = option(False, "write an answer for every row that is evaluated too, which is slow")
@@ -55,6 +57,9 @@ class TextGeneration(Writing):
                needed="never"),  # a label is hidden from predictions
         Column("messages", ("messages", "conversations", "conversation", "dialogue", "chat"), kind="any",
                needed="never"),
+        Column("system", ("system", "system_prompt"), needed="never", gaps=True),
+        Column("history", ("history",), kind="any", needed="never", gaps=True),
+        Column("tools", ("tools", "functions"), kind="any", needed="never", gaps=True),
         Column("text", ("text", "content", "document", "story", "body"), needed="never"),
     )
 
@@ -66,20 +71,20 @@ class TextGeneration(Writing):
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         self.form = dataset_info.get("form") or ("chat" if base.processor.chat_template else None)
-        self.checked = False
+        self.checked, self.fields = False, Fields(self.options.ignore_fields)
         # An encoder such as BERT sees what it is to predict unless it is told to be a decoder.
         return ModelSetup({"is_decoder": True} if getattr(base.config, "is_decoder", None) is False else {},
                           tokenizer=chat.missing(base.processor, chats=self.form != "text"))
 
     def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
-        for row in rows:
+        for number, row in enumerate_rows(rows):
             if row.get("messages") is None and (row.get("prompt") is None or (self.form == "text" and row.get("text"))):
                 yield chat.windows(chat.plain(base, row["text"], ends=True), base.max_length)
             elif self.form != "chat" and row.get("messages") is None and row.get("completion") is None:
                 ids = chat.plain(base, row["prompt"], ends=False)
                 yield [chat.cut(base, {"input_ids": ids}, len(ids))]
             else:
-                yield [chat.encoded(base, conversation(row))]
+                yield [chat.example_of(base, row, self.fields, number)]
 
     def num_tokens(self, example: Example) -> int:
         return len(example["input_ids"])

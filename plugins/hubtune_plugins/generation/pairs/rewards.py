@@ -8,8 +8,9 @@ from typing import Any
 
 from hubtune import Base
 from hubtune_plugins.generation import chat
-from hubtune_plugins.generation.conversations import SIDES, conversation, with_answer
+from hubtune_plugins.generation.conversations import SIDES, with_answer
 from hubtune_plugins.generation.pairs.bradley_terry import wins
+from hubtune_plugins.generation.turns.rendering import Fields, render
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -22,15 +23,15 @@ def texts_of(row: Row) -> list[Row]:
     return [row]
 
 
-def encoded(base: Base, row: Row) -> dict[str, list[int]]:
-    """A text, or a conversation in its chat template, between the special tokens that the model's texts have."""
+def encoded(base: Base, row: Row, fields: Fields, number: int) -> dict[str, list[int]]:
+    """A text, or a conversation in its chat template, between the special tokens that the model's texts have. number: of the row, from 0."""
     begin, end = frame(base)
     room = replace(base, max_length=base.max_length and max(1, base.max_length - len(begin) - len(end)))
     if row.get("messages") is None and row.get("prompt") is None:
         ids = chat.plain(base, row["text"], ends=True)
         ids = chat.cut(room, {"input_ids": ids}, len(ids))["input_ids"]
     else:
-        ids = chat.encoded(room, conversation(row))["input_ids"]
+        ids = chat.example_of(room, row, fields, number)["input_ids"]
     return {"input_ids": [*(begin if ids[: len(begin)] != begin else ()), *ids, *(end if ids[len(ids) - len(end):] != end else ())]}
 
 
@@ -44,8 +45,8 @@ def frame(base: Base) -> tuple[list[int], list[int]]:
 
 def rendered(base: Base, messages: list[dict[str, str]]) -> tuple[str, bool]:
     """Return how a user of the published model makes its ids: the text behind the chat template, and whether special tokens are added."""
-    text = chat.render(base, messages).rstrip()
-    ids = encoded(base, {"messages": messages})["input_ids"]
+    text = render(base, messages).rstrip()
+    ids = encoded(base, {"messages": messages}, Fields(), 0)["input_ids"]
     end = "" if text.endswith(chat.marks(base)) else base.processor.eos_token or ""
     return end, base.processor(text + end).input_ids == ids
 

@@ -41,7 +41,9 @@ def asker(way: str, folder: str) -> Any:
         ask = pipeline("text-classification", model=folder, tokenizer=folder, batch_size=16 if "16" in way else 1)
         return lambda texts: [answer["label"] for answer in ask(texts, truncation=True)]
     import hubtune
+    from hubtune.devices import memory
 
+    memory.keep_freed_memory()  # as the command line does
     precise = {"precision": way.removeprefix("hubtune ")}
     model = hubtune.load(folder, task="text-classification", **(precise if chooses(hubtune.load) else {}))
     asked = precise if chooses(type(model).predict) else {}

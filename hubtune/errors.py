@@ -22,7 +22,9 @@ HubtuneError
 │   └── NonFiniteLoss        loss is not finite, with its step and rows
 ├── ResumeError              a run that cannot be resumed
 ├── BusyError                another thread of this process trains or predicts
-└── ProofError               the saved model's outputs differ from the trained model's
+├── ProofError               the saved model's outputs differ from the trained model's
+├── EnvironmentProblem       disk, memory, permissions or environment variables of the process
+└── UnexpectedError          any other exception, as the command line reports it
 """
 
 from __future__ import annotations
@@ -156,6 +158,14 @@ class BusyError(HubtuneError):
 
 class ProofError(HubtuneError):
     """The outputs of the saved or published model differ from those of the trained one."""
+
+
+class EnvironmentProblem(HubtuneError):
+    """Disk, memory, permissions or environment variables of the process do not allow the call."""
+
+
+class UnexpectedError(HubtuneError):
+    """An exception that hubtune does not know, as the command line reports it without --debug."""
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
+from hubtune import environment
 from hubtune.errors import BusyError
 
 Given = ParamSpec("Given")
@@ -42,7 +43,7 @@ def preserve_state(function: Callable[Given, Answer]) -> Callable[Given, Answer]
     def call(*given: Given.args, **named: Given.kwargs) -> Answer:
         if training and training[0] != threading.get_ident():
             raise busy_error("trains")
-        with lock, restore_on_exit():
+        with lock, environment.explained(), restore_on_exit():
             return function(*given, **named)
 
     return call
@@ -61,7 +62,7 @@ def exclusive_training(function: Callable[Given, Answer]) -> Callable[Given, Ans
             raise busy_error("is in use")
         training.append(threading.get_ident())
         try:
-            with restore_on_exit():
+            with environment.explained(), restore_on_exit():
                 return function(*given, **named)
         finally:
             training.pop()

@@ -127,8 +127,12 @@ def migrate_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write `run.json` atomically."""
     aside = folder / f".run.json.{os.getpid()}"
-    aside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(folder / "run.json")
+    try:
+        aside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        aside.replace(folder / "run.json")
+    except BaseException:
+        aside.unlink(missing_ok=True)  # so that the folder is as it was
+        raise
 
 
 def summarize(folder: Path) -> dict[str, Any]:

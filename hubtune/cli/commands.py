@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from hubtune import environment
 from hubtune.cli import extra_commands, plugin_commands, terminal
 from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, screen, show_json
 from hubtune.devices import host_lock, memory, processes
-from hubtune.errors import HubtuneError, PluginError, RecipeError
+from hubtune.errors import HubtuneError, PluginError, RecipeError, UnexpectedError
 
 app = typer.Typer(
     name="hubtune", cls=extra_commands.Group, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
@@ -284,7 +286,21 @@ def main(arguments: list[str] | None = None) -> int:
     except terminal.Interrupted as stopped:
         sys.stderr.write("\n".join([str(stopped), *getattr(stopped, "__notes__", ())]) + "\n")
         return stopped.exit_code
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        return show_failure(environment.explain(error) or unexpected_error(error), "--json" in given)
     return 0
+
+
+def unexpected_error(error: Exception) -> UnexpectedError:
+    """Describe an exception of no class of ours: its own words, and where it was raised."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    text = " ".join(str(error).split())[:500]
+    return UnexpectedError(
+        f"{type(error).__name__}: {text}", where=f"{frame.f_globals.get('__name__')}, line {line}",
+        hint="hubtune did not expect this error of its own or of a library's code. The same command with --debug "
+        "prints the traceback for a report.")
 
 
 def show_failure(error: HubtuneError, as_json: bool) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubtune import hub
-from hubtune.data import streaming
+from hubtune.data import cache, streaming
 from hubtune.data.formats import lookup
 from hubtune.data.formats.paths import SPLITS, split_of, visible_files
 from hubtune.data.formats.tables import quiet
@@ -215,7 +215,8 @@ def from_hub(repo: str, config: str | None, revision: str | None, stream: bool) 
 
     quiet(datasets)
     try:
-        made = datasets.load_dataset(repo, config, revision=pinned.commit, streaming=stream)
+        made = datasets.load_dataset(repo, config, revision=pinned.commit, streaming=stream,
+                                     cache_dir=cache.folder())
     except ValueError as error:
         raise DataError(' '.join(str(error).split())[:400], where=repo,
                         hint="Choose with: --data org/name:config") from error

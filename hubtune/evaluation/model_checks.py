@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils.memory import should_reduce_batch_size
 
+from hubtune import environment
 from hubtune.contract import Base, GenerativeTask, Prediction, Task
 from hubtune.contract.validation import loss_terms
 from hubtune.data.dataset import EncodedDataset
@@ -162,7 +163,7 @@ def model_errors(task: Task[Any], base: Base) -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Tell whether an error says that memory did not suffice, on any device."""
-    return bool(should_reduce_batch_size(error))
+    return should_reduce_batch_size(error) or environment.memory_problem(error) is not None
 
 
 def is_raised_by_model(error: Exception) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hubtune import defaults, hub
+from hubtune import defaults, environment, hub
 from hubtune.callbacks import Callbacks, RecordingCallbacks
 from hubtune.contract import Base, ContrastiveTask, Strategy, Task, registry
 from hubtune.contract.validation import checked
@@ -55,6 +55,7 @@ def prepare(
     Returns:
         What training needs, and the part of `run.json` that is known before step 0.
     """
+    environment.check()
     callbacks = recorder = RecordingCallbacks(callbacks)
     plugins = registry.load()
     task, strategy = choose_plugins(plugins, recipe, resumed)

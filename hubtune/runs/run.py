@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hubtune import guest, hub, temporary
+from hubtune import environment, guest, hub, temporary
 from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, registry
 from hubtune.devices import processes
@@ -44,13 +44,12 @@ def train(
     with run_lock.hold(folder):
         clear_folder(folder, overwrite)
         prepared, described = main_process_first.prepare(recipe, callbacks, source)
-        (folder / "recipe.toml").write_text(recipe.as_toml(), encoding="utf-8")
         record = {
             "name": folder.resolve().name, "state": "started", "contract": CONTRACT,
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": versions(), **described,
         }
-        write_record(folder, record)
+        write_record(folder, record)  # from here on, the run can be resumed
         return complete(folder, recipe, prepared, record, callbacks, resume=False)
 
 
@@ -105,11 +104,14 @@ def complete(
     """Run the stages in the first process, and publish where the recipe says so."""
     from hubtune.runs import stages  # with torch and accelerate, only for a recipe that is right
 
+    command = f"Go on with: hubtune train --resume {quote(folder)}"
     try:
-        stages.run_stages(folder, prepared, record, callbacks, resume=resume)
+        with environment.explained(command):
+            (folder / "recipe.toml").write_text(recipe.as_toml(), encoding="utf-8")
+            stages.run_stages(folder, prepared, record, callbacks, resume=resume)
     except BaseException as error:
         if not isinstance(error, Exception):  # a signal, which no other message explains
-            error.add_note(f"Go on with: hubtune train --resume {quote(folder)}")
+            error.add_note(command)
         raise
     run = Run(folder)
     return publish(run, recipe.publish, callbacks) if recipe.publish.repo else run

@@ -65,8 +65,9 @@ def run_stages(
     finally:
         processes.destroy_group()
     record |= {"peak_memory_bytes": memory.peak(compute.device), "state": "trained"}
-    write_record(folder, record)
+    # The record last: a run that could not write its card is resumed.
     (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
+    write_record(folder, record)
     for name in ("checkpoints", "features"):  # many times the size of the result
         shutil.rmtree(folder / name, ignore_errors=True)
 

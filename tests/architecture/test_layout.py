@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parents[2]
 CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 
 ORDER = (
-    "errors", "guest", "signals", "files", "temporary", "other_names", "options", "recipe", "defaults", "record", "callbacks",
+    "errors", "environment", "guest", "signals", "files", "temporary", "other_names", "options", "recipe", "defaults", "record", "callbacks",
     "contract", "hub", "data", "devices", "models", "evaluation", "acceleration", "training", "runs",
     "api", "", "cli", "__main__", "testing",
 )  # fmt: skip

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hubtune import guest
+from hubtune import environment, guest
 from hubtune.contract import DataFormat, FileData
+from hubtune.data import cache
 from hubtune.data.formats.paths import media_column
 from hubtune.errors import DataError, listing
 
@@ -56,8 +57,11 @@ def read_split(paths: Sequence[Path]) -> Any:
     quiet(datasets)
     try:
         names = [str(path) for path in paths]
-        made = datasets.load_dataset(kind, data_files=names, split="train", **more)
+        made = datasets.load_dataset(kind, data_files=names, split="train",
+                                     cache_dir=cache.folder(), **more)
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
+        if problem := environment.explain(error):
+            raise problem from error
         cause = error.__cause__ or error
         if "corresponds to no data" in str(cause):
             raise DataError("there are no rows in it.",

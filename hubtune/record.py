@@ -144,7 +144,9 @@ def summarize(folder: Path) -> dict[str, Any]:
         "base": {name: found["base"][name] for name in ("repo", "commit")},
         "plan": found["plan"], "settings": found["settings"], "compute": found.get("compute"),
         "expected": found.get("expected"), "happened": found.get("happened"),
-        "metrics": found.get("metrics"), "seconds": found.get("seconds"),
+        "metrics": found.get("metrics"), "intervals": found.get("intervals", {}),
+        "no_intervals": found.get("no_intervals", {}), "baselines": found.get("baselines", {}),
+        "seconds": found.get("seconds"),
     }
 
 

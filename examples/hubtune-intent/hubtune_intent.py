@@ -38,6 +38,7 @@ class IntentRecognition(Task[IntentOptions]):
     model = "AutoModelForSequenceClassification"
     pipeline_tag = "text-classification"
     metric = Metric("accuracy")
+    shares = ("accuracy",)
     Options = IntentOptions
     columns = (
         Column("text", ("text", "utterance", "query", "sentence", "message")),

@@ -22,6 +22,7 @@ class Levels(Task[LevelsOptions]):
     model = "AutoModelForSequenceClassification"
     pipeline_tag = "text-classification"
     metric = Metric("steps_off", higher_is_better=False)
+    shares = ("accuracy",)
     Options = LevelsOptions
     columns = (
         Column("text", ("text", "message", "body")),

@@ -132,7 +132,7 @@ def evaluate(
 
     console.report(found["report"])
     console.out()
-    console.metrics({found["split"]: found["metrics"]}, {found["split"]: found["intervals"]})
+    console.metrics({key: {found["split"]: found[key]} for key in ("metrics", "intervals", "no_intervals", "baselines")})
 
 
 def columns_in(sets: list[str] | None) -> dict[str, str]:
@@ -169,7 +169,10 @@ def predict(
     from hubtune.cli import output
 
     if out is not None:
-        output.write(numbered, Path(out))
+        escaped = output.write(numbered, Path(out))
+        if escaped:
+            screen().on_info(f"{escaped} cells of {out} begin like a formula, which a spreadsheet would run: they have a ' before them. "
+                             "A .jsonl file has them without.")
     if as_json:
         show_json({"model": loaded.name, "task": loaded.task.name, "predictions": numbered})
     elif out is None:

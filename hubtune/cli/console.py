@@ -89,14 +89,24 @@ def table(columns: list[str], rows: list[list[object]], title: str | None = None
     console.print(made)
 
 
-def metrics(found: dict[str, dict[str, float]], intervals: dict[str, dict[str, list[float]]]) -> None:
-    """Print metrics by split, with their 95% intervals."""
+def metrics(record: Mapping[str, Any]) -> None:
+    """Print metrics by split, with their 95% intervals (or why there is none) and the scores of a constant answer.
+
+    record: with `metrics`, and `intervals`, `no_intervals` and `baselines` where they are known, each by split.
+    """
+    found = {key: record.get(key) or {} for key in ("metrics", "intervals", "no_intervals", "baselines")}
+    with_baselines = any(found["baselines"].values())
     rows: list[list[object]] = []
-    for split, values in found.items():
+    for split, values in found["metrics"].items():
         for name, value in values.items():
-            found_interval = intervals.get(split, {}).get(name)
-            rows.append([split, name, f"{value:.4f}", "{:.4f} to {:.4f}".format(*found_interval) if found_interval else ""])
-    table(["split", "metric", "value", "95% interval"], rows)
+            interval, reason = (found[key].get(split, {}).get(name) for key in ("intervals", "no_intervals"))
+            constant = found["baselines"].get(split, {}).get(name)
+            rows.append([
+                split, name, f"{value:.4f}",
+                "{:.4f} to {:.4f}".format(*interval) if interval else f"none: {reason}" if reason else "",
+                *([f"{constant['value']:.4f} (always {constant['answer']})" if constant else ""] if with_baselines else []),
+            ])
+    table(["split", "metric", "value", "95% interval", *(["baseline"] if with_baselines else [])], rows)
 
 
 def report(found: dict[str, Any]) -> None:
@@ -125,10 +135,13 @@ def checked(found: dict[str, Any]) -> None:
 def finished(run: Any) -> None:
     """Print the result of a finished training, and the commands that use it."""
     summary, record = run.summary(), run.record
-    metrics(summary["metrics"], record["intervals"])
+    metrics(record)
+    for split, warnings in record.get("score_warnings", {}).items():
+        for warning in warnings:
+            out(f"{split}: {warning}")
     out(f"\nrun:         {summary['run']} ({summary['steps']} steps, {summary['seconds']:.0f} s)")
     out(f"throughput:  {throughput(record['happened'], run.task.unit)}")
-    verified = "verified in a clean process" if record["proof"] else "not verified: train.verify=false"
+    verified = "saved files verified in a clean process" if record["proof"] else "not verified: train.verify=false"
     out(f"model:       {summary['model']} ({verified})")
     if summary["published"]:
         out(f"hub:         {summary['published']['pr'] or summary['published']['url']}")
@@ -178,7 +191,7 @@ def run(found: dict[str, Any]) -> None:
         out(f"{name:18} {text}")
     if found["metrics"]:
         out()
-        metrics(found["metrics"], {})
+        metrics(found)
 
 
 FIGURES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (

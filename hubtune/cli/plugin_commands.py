@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 import sys
 from typing import Annotated, Any
 
@@ -50,8 +51,17 @@ def screen() -> Any:
 
 
 def show_json(document: Any) -> None:
-    """Print a JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+    """Print a JSON document on stdout; numbers that are not finite, which JSON lacks, become null."""
+    sys.stdout.write(json.dumps(finite(document), ensure_ascii=False, default=str) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Replace numbers that are not finite by None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def tasks(plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False) -> None:

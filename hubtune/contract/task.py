@@ -44,6 +44,8 @@ class Task(Plugin[OptionsT]):
     """The role of a bare text, or of a file's name, given to `predict`; default: the only column that is always needed."""
     bootstrap_samples: ClassVar[int] = 200
     """Resamples of the rows for the 95% intervals; 0 where `score` is slow or cannot be resampled."""
+    shares: ClassVar[tuple[str, ...]] = ()
+    """Metrics of `score` that are the mean of a 0 or 1 per row, such as accuracy: their intervals are Wilson's, also on few rows."""
     fixture: ClassVar[str | None] = None
     """Rows that `hubtune plugins --check` tries the task on: `module:class` of a `hubtune.testing.TaskFixture`."""
 

@@ -1,15 +1,14 @@
-"""Metrics of predictions, with bootstrap confidence intervals."""
+"""Metrics of predictions, with what they have to be read with."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from hubtune.contract import Base, ClassificationTask, Metric, Prediction, Task
 from hubtune.contract.validation import checked
+from hubtune.evaluation.baselines import compare_with_constant
+from hubtune.evaluation.intervals import confidence_intervals
 
 
 def score(
@@ -42,35 +41,20 @@ def deciding(task: Task[Any], base: Base) -> Metric:
 def evaluate(
     task: Task[Any], predictions: Sequence[Prediction], rows: Sequence[Any], base: Base
 ) -> dict[str, Any]:
-    """Compute metrics, their confidence intervals and the task's report."""
-    return {
-        "metrics": score(task, predictions, rows, base),
-        "intervals": confidence_intervals(task, predictions, rows, base),
-        "report": checked(task, "report", task.report(predictions, rows, base)),
-    }
+    """Compute metrics, their confidence intervals, baselines, warnings and the task's report.
 
-
-def confidence_intervals(
-    task: Task[Any],
-    predictions: Sequence[Prediction],
-    rows: Sequence[Any],
-    base: Base,
-    seed: int = 0,
-) -> dict[str, list[float]]:
-    """Compute the 95% interval of every metric.
-
-    Percentiles over resampled rows (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
+    `intervals` and `no_intervals` (the reasons) together have every metric.
     """
-    rng = np.random.default_rng(seed)
-    values: dict[str, list[float]] = defaultdict(list)
-    for _ in range(task.bootstrap_samples):
-        chosen = rng.integers(0, len(rows), len(rows)).tolist()
-        resampled = score(
-            task, [predictions[i] for i in chosen], [rows[i] for i in chosen], base
-        )
-        for name, value in resampled.items():
-            values[name].append(value)
+    scores = score(task, predictions, rows, base)
+    intervals = confidence_intervals(
+        task, scores, predictions, rows, lambda some, their: score(task, some, their, base))
+    baselines, warnings = compare_with_constant(
+        task, predictions, rows, base, scores, intervals)
     return {
-        name: [round(float(np.nanpercentile(samples, q)), 6) for q in (2.5, 97.5)]
-        for name, samples in values.items()
+        "metrics": scores,
+        "intervals": intervals.bounds,
+        "no_intervals": intervals.reasons,
+        "baselines": baselines,
+        "warnings": warnings,
+        "report": checked(task, "report", task.report(predictions, rows, base)),
     }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
+from hubtune.hub import markdown
 from hubtune.recipe import without_none
 
 PLACE = "NAMESPACE/NAME"
@@ -21,10 +23,10 @@ TEMPLATE = """\
 
 | | |
 |---|---|
-| task | {{ record.task.name }} ({{ record.task.summary }}{{ of_plugin(record, "task") }}) |
+| task | {{ record.task.name }} ({{ record.task.summary|plain }}{{ of_plugin(record, "task") }}) |
 | base model | {{ base_line }} |
-| strategy | {{ record.strategy.name }}: {{ record.strategy.summary }}{{ of_plugin(record, "strategy") }}{% if record.strategy.paper %} ({{ record.strategy.paper }}){% endif %} |
-{% if record.get("loss") %}| loss | {{ record.loss.name }}: {{ record.loss.summary }}{{ of_plugin(record, "loss") }}{% if record.loss.paper %} ({{ record.loss.paper }}){% endif %} |
+| strategy | {{ record.strategy.name }}: {{ record.strategy.summary|plain }}{{ of_plugin(record, "strategy") }}{% if record.strategy.paper %} ({{ record.strategy.paper }}){% endif %} |
+{% if record.get("loss") %}| loss | {{ record.loss.name }}: {{ record.loss.summary|plain }}{{ of_plugin(record, "loss") }}{% if record.loss.paper %} ({{ record.loss.paper }}){% endif %} |
 {% endif %}| data | {{ data_line }} |
 | licence | {{ license_line }} |
 {% if labels %}
@@ -34,18 +36,23 @@ Labels: {{ labels }}.
 {% for split, metrics in record.metrics.items() %}
 On {{ record.data.rows[split] }} rows of {{ split }}{% if split == "validation" %} (used to choose the weights, so scores are optimistic){% endif %}:
 
-| metric | value | 95% interval |
-|---|---|---|
-{% for name, value in metrics.items() %}| {{ name }} | {{ "%.4f"|format(value) }} | {{ interval(split, name) }} |
+| metric | value | 95% interval | always the same answer |
+|---|---|---|---|
+{% for name, value in metrics.items() %}| {{ name|plain }} | {{ "%.4f"|format(value) }} | {{ interval(split, name) }} | {{ baseline(split, name) }} |
+{% endfor %}{% for warning in record.get("score_warnings", {}).get(split, ()) %}
+> **{{ warning|plain }}**.
 {% endfor %}{% endfor %}
-{% for warning in record.warnings %}> {{ warning }}
+{% for note in record.get("decisions", {}).get("notes", ()) %}Decisions: {{ note|plain }}.
+
+{% endfor %}{% for split, found in record.get("undecided", {}).items() if found %}Without these decisions, on {{ split }}: {% for name, value in found.metrics.items() %}{{ name|plain }} {{ "%.4f"|format(value) }}{{ ", " if not loop.last }}{% endfor %}.
+
+{% endfor %}
+{% for warning in record.warnings %}> {{ warning|plain }}
 
 {% endfor %}
 ## Use
 
-```python
 {{ snippet }}
-```
 
 It loads {{ loader }}. {{ verification_line }}
 
@@ -56,8 +63,7 @@ It loads {{ loader }}. {{ verification_line }}
 
 To run it again, save this as `recipe.toml`, name your copy of the data, and run `hubtune train recipe.toml`:
 
-```toml
-{{ recipe }}```
+{{ recipe }}
 
 Made with hubtune {{ record.versions.hubtune }}, {{ versions }}.
 """
@@ -74,25 +80,36 @@ def render(record: Mapping[str, Any], repo: str | None = None) -> str:
 
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment.filters["plain"] = markdown.plain
     versions = record["versions"].items()
     body = environment.from_string(TEMPLATE).render(
-        record=record, title=(repo or record["name"]).split("/")[-1], summary=summary(record),
-        base_line=base_line(record), data_line=data_line(record), license_line=license_of(record) or
+        record=record, title=markdown.plain((repo or record["name"]).split("/")[-1]), summary=summary(record),
+        base_line=base_line(record), data_line=data_line(record), license_line=markdown.plain(license_of(record) or "") or
         "**not known**: the base model's card names none. Find out before you use or share this "
         "model.",
-        labels=", ".join(f"`{label}`" for label in record["facts"].get("labels", ())),
-        snippet=snippet(record, repo), of_plugin=of_plugin, loader=LOADERS[record["loads_with"]],
-        interval=lambda split, name: interval(record["intervals"][split].get(name)),
+        labels=", ".join(map(markdown.code, record["facts"].get("labels", ()))),
+        snippet=markdown.block(snippet(record, repo), "python"), of_plugin=of_plugin, loader=LOADERS[record["loads_with"]],
+        interval=lambda split, name: interval(record, split, name),
+        baseline=lambda split, name: baseline(record, split, name),
         verification_line=verification_line(record), lengths_line=lengths_line(record),
-        recipe=portable_recipe(record),
+        recipe=markdown.block(portable_recipe(record), "toml"),
         versions=", ".join(f"{name} {version}" for name, version in versions if name != "hubtune"),
     )
     return f"---\n{metadata(record, repo)}\n---\n{body}"
 
 
-def interval(bounds: list[float] | None) -> str:
-    """Format a confidence interval; empty for a metric that cannot be resampled."""
-    return "{:.4f} to {:.4f}".format(*bounds) if bounds else ""
+def interval(record: Mapping[str, Any], split: str, name: str) -> str:
+    """Format the interval of a metric, or the reason for which it has none."""
+    if bounds := record["intervals"][split].get(name):
+        return "{:.4f} to {:.4f}".format(*bounds)
+    reason = record.get("no_intervals", {}).get(split, {}).get(name)
+    return f"none: {markdown.plain(reason)}" if reason else ""
+
+
+def baseline(record: Mapping[str, Any], split: str, name: str) -> str:
+    """Format what a constant answer scores, where it is known."""
+    found = record.get("baselines", {}).get(split, {}).get(name)
+    return f"{found['value']:.4f} ({markdown.plain(found['answer'])})" if found else ""
 
 
 def of_plugin(record: Mapping[str, Any], kind: str) -> str:
@@ -105,7 +122,7 @@ def of_plugin(record: Mapping[str, Any], kind: str) -> str:
 
 def summary(record: Mapping[str, Any]) -> str:
     """Describe the model in one sentence."""
-    return f"A {record['task']['name']} model: {record['task']['summary']}."
+    return f"A {record['task']['name']} model: {markdown.plain(record['task']['summary'])}."
 
 
 def base_line(record: Mapping[str, Any]) -> str:
@@ -121,7 +138,8 @@ def data_line(record: Mapping[str, Any]) -> str:
     data = record["data"]
     rows = ", ".join(f"{count} {split}" for split, count in data["rows"].items())
     page = f"https://huggingface.co/datasets/{data['repo']}"
-    where = f"[{data['name']}]({page})" if data["repo"] else f"`{data['name']}`"
+    name = data["name"]
+    where = f"[{markdown.plain(name)}]({page})" if data["repo"] else markdown.code(name, table=True)
     return f"{where}: {rows} rows; fingerprint `{data['fingerprint'][:16]}`"
 
 
@@ -144,7 +162,7 @@ def verification_line(record: Mapping[str, Any]) -> str:
     return (
         "Verified: these files, loaded in a clean process without hubtune, gave the trained "
         f"model's outputs on {proof['examples']} examples (largest difference "
-        f"{proof['largest_difference']:.1e}).")
+        f"{proof['largest_difference']:.1e}). That says nothing of how good its answers are: see the results.")
 
 
 def lengths_line(record: Mapping[str, Any]) -> str:
@@ -186,6 +204,7 @@ def metadata(record: Mapping[str, Any], repo: str | None) -> str:
             metric_type=name, metric_value=round(value, 6),
         )
         for split, metrics in record["metrics"].items() for name, value in metrics.items()
+        if isfinite(value)
     ]
     license = license_of(record)
     more: dict[str, Any] = {}

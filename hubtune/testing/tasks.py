@@ -291,6 +291,18 @@ class TaskConformance(Conformance, TaskFixture):
         ensure(any(sign * found[metric.name] < best - 1e-9 for found in others.values()),
                f"{metric.name} does not tell right answers from wrong ones: all are {sign * best:.6g}.", "`score`, or `sample`")
 
+    def test_shares_are_means_of_zeros_and_ones(self) -> None:
+        """Metrics in `shares` are the mean of what each row alone scores, which is 0, 1 or, for a draw, a half."""
+        bench = self.bench()
+        task, base, rows = bench.task, bench.base, bench.rows
+        gold = [self.gold(task, row, base) for row in rows]
+        mixed = [gold[(n + n % 2) % len(gold)] for n in range(len(gold))]
+        whole, alone = task.score(mixed, rows, base), [task.score([one], [row], base) for one, row in zip(mixed, rows, strict=True)]
+        for name in task.shares:
+            values = [scores[name] for scores in alone if name in scores]
+            ensure(not values or (set(values) <= {0.0, 0.5, 1.0} and abs(sum(values) / len(values) - whole[name]) < 1e-9),
+                   f"{name} is {whole.get(name)}, and of each row {sorted(set(values))}.", "`shares`: only means of a 0 or 1 per row")
+
     # ------------------------------------------------------------------------------------------------------ whole runs
 
     def test_it_trains_publishes_and_loads_without_hubtune(self) -> None:

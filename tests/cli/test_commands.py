@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 import typer
 
 from hubtune import CONTRACT
-from hubtune.cli import commands, console
+from hubtune.cli import commands, console, output
+from hubtune.cli.plugin_commands import show_json
 from hubtune.contract import registry
 from hubtune.contract.class_checks import CORE_COMMANDS, KINDS
 from hubtune.errors import UnknownPlugin
@@ -299,3 +301,38 @@ def test_commands_that_are_printed_are_quoted_for_a_shell(capsys: pytest.Capture
 
 def test_a_plan_is_described_in_the_words_of_the_field() -> None:
     assert console.steps_text(95, 16, 19) == "95 steps, batch size 16, 19 steps per epoch"
+
+
+def test_cells_of_csv_are_no_formulas(tmp_path: Path) -> None:
+    formulas = ["=cmd|' /C calc'!A0", "+1+1", "-1+cmd", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1dcmd()"]
+    plain = ["-1", "+1.5", "-2e5", "ham", "a=b", "", "me@here"]
+    rows = [{"row": n, "label": text, "probability": -0.5} for n, text in enumerate([*formulas, *plain])]
+    rows.append({"row": 99, "labels": ["=a", "b"], "label": None})
+    assert output.write(rows, tmp_path / "out.csv") == len(formulas) + 1
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["label"] for row in found] == [*(f"'{text}" for text in formulas), *plain, ""]
+    assert found[-1]["labels"] == "'=a|b"
+    assert {row["probability"] for row in found} == {"-0.5", ""}
+    assert output.write(rows, tmp_path / "out.jsonl") == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()[0])["label"] == formulas[0]
+
+
+def test_a_terminal_gets_no_control_characters() -> None:
+    assert output.lines([{"row": 0, "label": "\x1b[31mham\x07"}], None) == [r"0  \x1b[31mham\x07"]
+
+
+def test_numbers_that_json_lacks_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    show_json({"metrics": {"pearson": float("nan"), "mae": 1.5}, "bounds": [float("inf")]})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"metrics": {"pearson": None, "mae": 1.5}, "bounds": [None]}
+
+
+def test_scores_are_printed_with_intervals_reasons_and_baselines(capsys: pytest.CaptureFixture[str]) -> None:
+    console.metrics({
+        "metrics": {"test": {"accuracy": 0.9, "f1_macro": 0.8}}, "intervals": {"test": {"accuracy": [0.7, 0.95]}},
+        "no_intervals": {"test": {"f1_macro": "4 different rows are too few"}},
+        "baselines": {"test": {"accuracy": {"value": 0.6, "answer": "'ham'"}}}})
+    printed = capsys.readouterr().out
+    assert "0.7000 to 0.9500" in printed
+    assert "none: 4 different rows are too few" in printed
+    assert "0.6000 (always 'ham')" in printed

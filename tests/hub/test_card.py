@@ -222,3 +222,36 @@ def test_missing_record_values_raise() -> None:
     del record["steps"]
     with pytest.raises(jinja2.UndefinedError):
         card.render(record)
+
+
+def test_names_of_others_are_text() -> None:
+    """Labels, file names, messages and the recipe add neither headings, images, cells nor code blocks."""
+    record = local()
+    nasty = "a`b\n# heading\n![](http://example.org/x.png) | <img src=x>"
+    record["facts"]["labels"] = [nasty, "b"]
+    record["data"]["name"] = f"{nasty}.csv"
+    record["warnings"] = [f"the label '{nasty}' is rare"]
+    record["score_warnings"] = {"validation": [f"the model answers '{nasty}' for all 48 rows"]}
+    record["baselines"] = {"validation": {"accuracy": {"value": 0.5, "answer": nasty}}}
+    record["recipe"]["task"]["separator"] = "```\n# heading"
+    record["base"]["repo"] = f"folder {nasty}"
+    front, body = parts(card.render(record))
+    outside = re.sub(r"^(`{3,})\w*\n.*?^\1$", "", body, flags=re.MULTILINE | re.DOTALL)
+    assert [line for line in outside.splitlines() if line.startswith("#")] == ["# sentiment-secret-base-lora-1", "## Results", "## Use", "## Training"]
+    without_code = re.sub(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", "", outside)
+    assert "![" not in without_code
+    assert "<img" not in without_code
+    cells = [re.sub(r"\\\|", "", line).count("|") for line in outside.splitlines() if line.startswith("| accuracy")]
+    assert cells == [5]
+    assert front["model-index"][0]["results"][0]["dataset"]["name"] == f"{nasty}.csv"
+    assert tomllib.loads(re.search(r"^(`{3,})toml\n(.*?)^\1$", body, re.MULTILINE | re.DOTALL)[2])["task"]["separator"] == "```\n# heading"
+
+
+def test_a_metric_without_an_interval_says_why() -> None:
+    record = local()
+    del record["intervals"]["validation"]["f1_macro"]
+    record["no_intervals"] = {"validation": {"f1_macro": "4 different rows are too few (at least 10)"}}
+    record["metrics"]["validation"]["pearson"] = float("nan")
+    front, body = parts(card.render(record))
+    assert "| f1_macro | 0.8612 | none: 4 different rows are too few (at least 10) |" in body
+    assert [metric["type"] for result in front["model-index"][0]["results"] for metric in result["metrics"]] == ["accuracy", "f1_macro"]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import hubtune
 from hubtune.cli import commands
-from hubtune.evaluation import metrics
+from hubtune.evaluation import intervals, metrics
 from hubtune.training import checkpoint
 from hubtune.training.accumulation import Accumulation, StepResult
 
@@ -227,7 +227,7 @@ def quick():
     """Without what takes long and is not the training, and without a lock that a killed process would leave behind."""
     os.environ["HUBTUNE_PLUGINS"] = ",".join(["sentiment", *KILLS])
     tqdm.tqdm.set_lock(threading.RLock())
-    metrics.confidence_intervals = lambda *_: {}
+    metrics.confidence_intervals = lambda *_: intervals.Intervals()
 
 
 def resumed_run(out):

@@ -42,6 +42,7 @@ class Labelled(ClassificationTask[Any]):
 
     contract = 2
     metric = Metric("accuracy")
+    shares = ("accuracy",)
     Options = LabelOptions
 
     def which(self, values: Any) -> str:

@@ -38,6 +38,8 @@ class Compare(Command[Any]):
                 "run": folder, "task": record["task"]["name"], "strategy": record["strategy"]["name"],
                 "settings": {key: values.get(key) for key in differing(settings)},
                 "metrics": record["metrics"][chosen], "intervals": record["intervals"].get(chosen, {}),
+                "no_intervals": record.get("no_intervals", {}).get(chosen, {}),
+                "warnings": record.get("score_warnings", {}).get(chosen, []),
                 "seconds": record["seconds"],
             } for folder, record, values in zip(runs, records, settings, strict=True)],
         }
@@ -48,6 +50,9 @@ class Compare(Command[Any]):
         rows = [[run["run"], *(run["settings"][key] for key in document["differing"]),
                  *(score(run, name) for name in metrics), f"{run['seconds']:.0f}"] for run in runs]
         notes = ["", f"Scores of the split {document['split']}, with 95% intervals."]
+        notes += dict.fromkeys(f"{run['run']}: no interval of {name}: {reason}." for run in runs
+                               for name, reason in run["no_intervals"].items())
+        notes += [f"{run['run']}: {warning}." for run in runs for warning in run["warnings"]]
         if not document["same_rows"]:
             notes.append("The runs have other data: their scores are of other rows.")
         return Table(["run", *document["differing"], *metrics, "seconds"], rows, notes)

@@ -49,6 +49,7 @@ class Preference(TextGeneration, ReferenceTask[Any]):
     fixture = "hubtune_plugins.generation.fixtures:Preferences"
     summary = "a decoder that prefers the chosen of two answers (DPO)"
     metric = Metric("reward_accuracy")
+    shares = ("accuracy", "reward_accuracy")
     Options = PreferenceOptions
     columns = (
         Column("prompt", ("prompt", "instruction", "question", "query", "input"), kind="any", needed="never"),

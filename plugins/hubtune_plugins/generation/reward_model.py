@@ -36,6 +36,7 @@ class RewardModel(SeveralTexts):
     pipeline_tag = "text-classification"
     fixture = "hubtune_plugins.generation.fixtures:Rewards"
     metric = Metric("accuracy")
+    shares = ("accuracy",)
     input = "text"
     Options = RewardOptions
     columns = (

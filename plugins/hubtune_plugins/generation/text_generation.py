@@ -47,6 +47,7 @@ class TextGeneration(Writing):
     pipeline_tag = "text-generation"
     fixture = "hubtune_plugins.generation.fixtures:Instructions"
     input = "prompt"
+    shares: ClassVar[tuple[str, ...]] = ("exact_match",)
     Options: ClassVar[type] = GenerationOptions
     ahead = 1
     form = None

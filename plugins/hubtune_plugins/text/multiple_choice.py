@@ -35,6 +35,7 @@ class MultipleChoice(SeveralTexts):
     pipeline_tag = "multiple-choice"
     fixture = "hubtune_plugins.text.fixtures:Choices"
     metric = Metric("accuracy")
+    shares = ("accuracy",)
     columns = (
         Column("question", ("question", "sent2", "prompt", "sentence", "startphrase", "sent1", "query", "ctx", "premise",
                             "goal", "stem", "text")),

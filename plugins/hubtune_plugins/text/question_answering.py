@@ -45,6 +45,7 @@ class QuestionAnswering(TextTask):
     pipeline_tag = "question-answering"
     fixture = "hubtune_plugins.text.fixtures:Answers"
     metric = Metric("f1")
+    shares = ("exact_match",)
     Options = AnsweringOptions
     columns = (
         Column("question", ("question", "query", "questions")),

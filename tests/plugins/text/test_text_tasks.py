@@ -193,7 +193,7 @@ def test_who_evaluates_on_the_training_rows_is_warned(tiny_model, rows, tmp_path
     run = hubtune.train("text-classification", model=tiny_model("bert"), data=rows, set=FAST, out=tmp_path / "run")
     for data, warned in ((rows, ["the model was trained on these rows: scores will be optimistic."]), (rows[:8], [])):
         run.evaluate(data, callbacks=(told := RecordingCallbacks(hubtune.Callbacks())))
-        assert told.warnings == warned
+        assert [text for text in told.warnings if "trained on" in text] == warned
 
 
 def test_two_runs_of_one_recipe_are_one_and_the_same(tiny_model, rows, tmp_path):

@@ -22,7 +22,8 @@ HubtuneError
 │   └── NonFiniteLoss        loss is not finite, with its step and rows
 ├── ResumeError              a run that cannot be resumed
 ├── BusyError                another thread of this process trains or predicts
-├── ProofError               the saved model's outputs differ from the trained model's
+├── SealError                a run that was changed since its training ended
+├── ProofError               the saved model's answers differ from the trained model's
 ├── EnvironmentProblem       disk, memory, permissions or environment variables of the process
 └── UnexpectedError          any other exception, as the command line reports it
 """
@@ -156,8 +157,12 @@ class BusyError(HubtuneError):
     """Another thread of this process trains or predicts."""
 
 
+class SealError(HubtuneError):
+    """Files or figures of a run were changed since its training ended."""
+
+
 class ProofError(HubtuneError):
-    """The outputs of the saved or published model differ from those of the trained one."""
+    """The answers of the saved or published model differ from those of the trained one."""
 
 
 class EnvironmentProblem(HubtuneError):

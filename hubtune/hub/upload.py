@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubtune import errors
-from hubtune.errors import HubError
+from hubtune.errors import HubError, SealError
 from hubtune.files import file_sha256, git_blob_sha1
 from hubtune.hub.addresses import repository_id
 from hubtune.hub.download import without_progress
@@ -18,11 +18,23 @@ from hubtune.hub.errors import LOGIN, client, describe_token, offline, page_url,
 from hubtune.hub.retries import retry
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, Discussion
+    from huggingface_hub import (
+        CommitOperationAdd,
+        CommitOperationCopy,
+        CommitOperationDelete,
+        Discussion,
+    )
 
-STALE = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "adapter/*",
-         "tokenizer*", "vocab*",
-         )
+    Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
+
+STALE = (
+    "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json",
+    "adapter/*", "adapter_config.json", "adapter_model*", "generation_config.json",
+    "tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json",
+    "chat_template*", "additional_chat_templates/*", "spiece*", "sentencepiece*", "*.spm",
+    "*.model", "*.tiktoken", "*processor_config.json", "modules.json", "[0-9]_*/*",
+    "sentence_bert_config.json", "config_sentence_transformers.json",
+)
 """Files of an earlier model that would be loaded beside the new one, and are deleted."""
 
 
@@ -88,20 +100,26 @@ def check_push(repo: str, pr: bool = False) -> str:
 
 
 def push(
-    folder: Path, repo: str, *, message: str, public: bool = False, pr: bool = False
+    folder: Path, repo: str, *, message: str, public: bool = False, pr: bool = False,
+    hashes: Mapping[str, str] | None = None, is_checked: bool = False,
 ) -> PushResult:
-    """Publish a folder as one commit on main, or as a pull request; then check the uploaded files.
+    """Publish a folder as one commit on main, or as a pull request; then check what arrived.
 
-    A pull request of this user with the same title that is still open is updated, so that a
-    repeated command opens no second one.
+    Where something else arrived than was sent, main is put back to the commit before. A pull
+    request of this user with the same title that is still open is updated, so that a repeated
+    command opens no second one.
+
+    Args:
+        hashes: sha256 of every file by path, which the bytes to send have to have.
+        is_checked: `check_push` was called for this repository.
 
     Raises:
+        SealError: a file was changed since it was hashed; nothing was sent.
         HubError: the Hub refused the commit, or lists other hashes than those of the files.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    repo = check_push(repo, pr)
+    repo = repo if is_checked else check_push(repo, pr)
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    additions = add_files(folder, names, hashes)
     with translate_errors(repo, writing=True):
         if not pr:
             retry(lambda: client().create_repo(repo, private=not public, exist_ok=True),
@@ -110,22 +128,46 @@ def push(
         revision = target.git_reference if target else None
         head = retry(lambda: client().model_info(repo, revision=revision), f"asking for {repo}")
         existing = [sibling.rfilename for sibling in head.siblings or ()]
-        stale = [name for name in existing
-                 if name not in names and any(fnmatch.fnmatch(name, pattern) for pattern in STALE)]
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            CommitOperationAdd(name, str(folder / name)) for name in names
-        ]
-        operations += [CommitOperationDelete(name) for name in stale]
+        operations: list[Operation] = [*additions, *delete_stale(existing, names)]
         with without_progress():
             commit, pr_url = create_commit(repo, operations, message, head.sha, pr, target)
     result = PushResult(repo, commit, head.sha, pr_url or f"{page_url(repo)}/commit/{commit}",
                         pr_url)
     with after_commit(result.url):
-        check_upload(folder, names, repo, commit)
+        damaged = damaged_files(folder, names, repo, commit)
+        if damaged:
+            raise undo(result, damaged, message)
     return result
 
 
-def create_commit(repo: str, operations: list[CommitOperationAdd | CommitOperationDelete],
+def add_files(
+    folder: Path, names: Sequence[str], hashes: Mapping[str, str] | None
+) -> list[CommitOperationAdd]:
+    """Return the operations that add files; their hashes are of the bytes that will be sent.
+
+    Raises:
+        SealError: a file has another hash than it should.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    operations = [CommitOperationAdd(name, str(folder / name)) for name in names]
+    changed = [operation.path_in_repo for operation in operations if hashes is not None
+               and operation.upload_info.sha256.hex() != hashes.get(operation.path_in_repo)]
+    if changed:
+        raise SealError(f"{errors.listing(changed)} changed while it was being published, so "
+                        "nothing was sent.", hint="Run the same command again.")
+    return operations
+
+
+def delete_stale(existing: Sequence[str], names: Sequence[str]) -> list[CommitOperationDelete]:
+    """Return the operations that delete what would be loaded beside the new files."""
+    from huggingface_hub import CommitOperationDelete
+
+    return [CommitOperationDelete(name) for name in existing
+            if name not in names and any(fnmatch.fnmatch(name, pattern) for pattern in STALE)]
+
+
+def create_commit(repo: str, operations: Sequence[Operation],
                   message: str, parent: str | None, pr: bool, target: Discussion | None,
                   ) -> tuple[str, str | None]:
     """Create one commit with a parent. After a lost response, look whether it landed before trying
@@ -145,7 +187,7 @@ def create_commit(repo: str, operations: list[CommitOperationAdd | CommitOperati
     revision = target.git_reference if target else None
 
     def send() -> tuple[str, str | None]:
-        info = client().create_commit(repo, operations, commit_message=message,
+        info = client().create_commit(repo, list(operations), commit_message=message,
                                       parent_commit=parent, create_pr=pr and not target,
                                       revision=revision)
         return info.oid, target.url if target else info.pr_url
@@ -185,21 +227,74 @@ def after_commit(url: str) -> Iterator[None]:
             f"The commit has landed: {url}", error.hint]))) from error
 
 
-def check_upload(folder: Path, names: Sequence[str], repo: str, revision: str) -> None:
-    """Compare the hashes that the Hub lists at the new commit with those of the local files.
-
-    Raises:
-        Corrupt: a file differs.
-    """
-    with translate_errors(repo, revision):
-        info = retry(lambda: client().model_info(repo, revision=revision, files_metadata=True),
-                     f"asking for {repo}")
-    listed = {
-        s.rfilename: (s.lfs.sha256 if s.lfs else None, s.blob_id)
-        for s in info.siblings or ()
-    }
+def damaged_files(folder: Path, names: Sequence[str], repo: str, revision: str) -> list[str]:
+    """Return the files whose hash at the new commit, as the Hub lists it, is not the local one."""
+    listed = list_files(repo, revision)
+    damaged = []
     for name in names:
         sha256, sha1 = listed.get(name, (None, None))
         local = folder / name
         if not (sha256 == file_sha256(local) if sha256 else sha1 == git_blob_sha1(local)):
-            raise errors.Corrupt(f"'{name}' on the Hub differs from the uploaded file.", where=repo)
+            damaged.append(name)
+    return damaged
+
+
+def list_files(repo: str, revision: str) -> dict[str, tuple[str | None, str | None]]:
+    """Return the sha256 of every large file at a revision, and git's id of every file, by path."""
+    with translate_errors(repo, revision):
+        info = retry(lambda: client().model_info(repo, revision=revision, files_metadata=True),
+                     f"asking for {repo}")
+    return {file.rfilename: (file.lfs.sha256 if file.lfs else None, file.blob_id)
+            for file in info.siblings or ()}
+
+
+def undo(result: PushResult, damaged: Sequence[str], message: str) -> errors.Corrupt:
+    """Put main back to the commit before, or close the pull request; return the error that says so."""
+    text = f"{errors.listing(damaged)} on the Hub is not what was sent"
+    again = "Run the same command again."
+    if result.pr is not None:
+        try:
+            close_pull_request(result.repo, result.pr, text)
+        except HubError as error:
+            return errors.Corrupt(f"{text}; the pull request could not be closed: {error.message}",
+                                  where=result.repo, hint=f"Do not merge {result.pr}")
+        return errors.Corrupt(f"{text}, so the pull request was closed.", where=result.repo,
+                              hint=again)
+    try:
+        restored = restore_main(result, message)
+    except HubError as error:
+        return errors.Corrupt(
+            f"{text}, and main could not be put back to {result.parent}: {error.message}",
+            where=result.repo, hint="Do not use the model as it is. " + again)
+    return errors.Corrupt(f"{text}, so main was put back to the files of {result.parent}.",
+                          where=result.repo, hint=f"Put back by: {restored}\n{again}")
+
+
+def restore_main(result: PushResult, message: str) -> str:
+    """Commit the parent's files on top of a commit; return the address of the new commit.
+
+    Raises:
+        HubError: another commit came in between, or the files are not the parent's afterwards.
+    """
+    from huggingface_hub import CommitOperationCopy, CommitOperationDelete
+
+    assert result.parent is not None
+    repo, parent = result.repo, result.parent
+    before, now = list_files(repo, parent), list_files(repo, result.commit)
+    operations: list[Operation] = [CommitOperationCopy(name, name, src_revision=parent)
+                                   for name in before if now.get(name) != before[name]]
+    operations += [CommitOperationDelete(name) for name in now if name not in before]
+    with translate_errors(repo, writing=True), without_progress():
+        commit, _ = create_commit(
+            repo, operations, f"Revert: {message}", result.commit, False, None)
+    if list_files(repo, commit) != before:
+        raise errors.Corrupt(f"the files after {commit} differ from those at {parent}.", where=repo)
+    return f"{page_url(repo)}/commit/{commit}"
+
+
+def close_pull_request(repo: str, address: str, reason: str) -> None:
+    """Close a pull request with a comment. address: of its page."""
+    number = int(address.rstrip("/").rsplit("/", 1)[1])
+    with translate_errors(repo, writing=True):
+        retry(lambda: client().change_discussion_status(repo, number, "closed", comment=reason),
+              f"closing {address}")

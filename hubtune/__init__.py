@@ -42,6 +42,7 @@ from hubtune.contract import (
     Strategy,
     Table,
     Task,
+    UserCall,
     hookimpl,
 )
 from hubtune.contract.precision import exact
@@ -153,6 +154,7 @@ __all__ = [
     "UnexpectedError",
     "UnknownPlugin",
     "Unsafe",
+    "UserCall",
     "check",
     "column_values",
     "enumerate_rows",

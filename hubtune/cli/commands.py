@@ -189,7 +189,7 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, and publish nothing.")] = False,
     as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Publish a run's model to the Hub, and verify the download."""
+    """Verify a run's model, and publish it to the Hub."""
     import hubtune
 
     done = hubtune.Run(run).publish(repo, public=public, pr=pr, dry_run=dry_run, callbacks=screen())

@@ -34,6 +34,7 @@ from hubtune.contract.types import (
     Prediction,
     Row,
     Rows,
+    UserCall,
 )
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "Strategy",
     "Table",
     "Task",
+    "UserCall",
     "hookimpl",
     "hookspec",
 ]

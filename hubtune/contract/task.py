@@ -21,6 +21,7 @@ from hubtune.contract.types import (
     Prediction,
     Row,
     Rows,
+    UserCall,
 )
 
 if TYPE_CHECKING:
@@ -145,6 +146,14 @@ class Task(Plugin[OptionsT]):
         """Return Python that uses the published model without hubtune. Default: its pipeline."""
         return (f'from transformers import pipeline\n\npipe = pipeline("{self.pipeline_tag}", model="{repo}")\n'
                 'print(pipe("What a lovely day"))')
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        """Return how users ask the published model about a row without targets, as `usage` shows it; None: not known.
+
+        The proof asks the saved model so, through its own tokenizer or processor and configuration, and compares its answers with
+        those of the trained model. Without it, the proof compares the outputs for recorded inputs alone. Default: None.
+        """
+        return None
 
     def files(self, base: Base) -> dict[str, str]:
         """Return more files to publish, by name: what another library needs to load the model. Default: none."""

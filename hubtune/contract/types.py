@@ -196,3 +196,18 @@ class Export:
     loads_with: LoadsWith = "transformers"
     files: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UserCall:
+    """A row as its users give it to the published model, with transformers alone. The proof compares the answers.
+
+    way: `pipeline`: the pipeline of `Task.pipeline_tag` is called with `inputs` and `options`. `processor`: the processor is called
+    so, and the model with the tensors that it returns. `generate`: the model generates from the processor's tensors of `inputs`,
+    with `options`, and the tokens are decoded. inputs: JSON, Pillow images or NumPy arrays; for a processor, a list of arguments,
+    or a dict of them by name.
+    """
+
+    way: Literal["pipeline", "processor", "generate"]
+    inputs: Any
+    options: Mapping[str, Any] = field(default_factory=dict)

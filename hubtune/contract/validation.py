@@ -12,7 +12,7 @@ from hubtune.contract.class_checks import WORDS, kind_of
 from hubtune.contract.plugin import Plugin
 from hubtune.contract.precision import exact
 from hubtune.contract.task import ClassificationTask, Task
-from hubtune.contract.types import Batch, Export, LabelKind, Loss, Metric, ModelSetup, Phase
+from hubtune.contract.types import Batch, Export, LabelKind, Loss, Metric, ModelSetup, Phase, UserCall
 from hubtune.errors import BrokenPlugin, listing
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ EXPECTED: dict[str, tuple[Fits, str]] = {
     "postprocess": ANSWERS, "predict": ANSWERS, "merge": (instance_of(dict), "a dict: the row's answer"),
     "score": (is_numbers, "a dict of numbers by name"), "report": JSON, "show": (instance_of(dict), "a dict"),
     "question": (instance_of(Mapping), "a row"), "usage": (instance_of(str), "a text: Python code"),
+    "user_call": (instance_of(UserCall, type(None)), "a UserCall, or None"),
     "files": (instance_of(Mapping), "a dict of texts by file name"),
     "refuse": (instance_of(str, type(None)), "the reason as a text, or None"),
     "from_pretrained_kwargs": (instance_of(Mapping), "a dict of arguments"), "num_virtual_tokens": INTEGER,

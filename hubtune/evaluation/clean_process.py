@@ -1,14 +1,16 @@
 """Run saved models on recorded inputs without hubtune: the clean process of `verification`.
 
 Started as a script in a process that cannot import hubtune: `python -I clean_process.py JOBS`, with
-a JSON list of {folder, model, loads_with, base, config, inputs, outputs}. Writes `outputs`, or the
-error to `outputs.error`.
+a JSON list of {folder, model, loads_with, base, config, inputs, outputs, processor, tag, calls}. Writes
+`outputs`, and the answers to `calls` as `outputs.answers`; or the error to `outputs.error`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ Job = dict[str, Any]
 
 COMPARED = ("logits", "pred_boxes", "start_logits", "end_logits", "last_hidden_state")
 """Fields of a model's output that are compared, where it has them."""
+SAMPLED = 512
+"""About how many values of a tensor an answer holds."""
 
 
 def compared_outputs(outputs: Any) -> dict[str, Any]:
@@ -54,6 +58,122 @@ def load(job: Job, dtype: Any) -> Any:
     )
 
 
+def load_processor(job: Job) -> Any:
+    """Load the processor that lies beside a model."""
+    import transformers
+
+    kind = getattr(transformers, job["processor"])
+    return kind.from_pretrained(job["folder"], local_files_only=True)
+
+
+def meaning(model: Any, processor: Any) -> dict[str, Any]:
+    """Describe what numbers mean: the labels of a model, and the hash of its vocabulary."""
+    config = model.config
+    tokenizer = getattr(processor, "tokenizer", processor)
+    words = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else None
+    labels = getattr(config, "id2label", None) or {}
+    text = json.dumps(words, sort_keys=True)
+    return {
+        "labels": {str(key): str(name) for key, name in labels.items()},
+        "label ids": {str(name): int(key) for name, key in
+                      (getattr(config, "label2id", None) or {}).items()},
+        "problem type": getattr(config, "problem_type", None),
+        "vocabulary": words and hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+        "length limit": getattr(tokenizer, "model_max_length", None),
+    }
+
+
+def answer(model: Any, processor: Any, tag: str, call: Mapping[str, Any], folder: Path) -> Any:
+    """Ask a model as its users do; returns JSON.
+
+    Args:
+        tag: of the pipeline.
+        call: `way`, `inputs` and `options` of a `UserCall`; media are files of `folder`.
+    """
+    import torch
+
+    inputs, options = read_media(call["inputs"], folder), dict(call["options"])
+    with torch.no_grad():
+        if call["way"] == "pipeline":
+            return as_answer(pipeline(model, processor, tag)(inputs, **options))
+        given = options if call["way"] == "processor" else {"truncation": True}
+        positional, named = ((inputs, {}) if isinstance(inputs, list) else
+                             ((), inputs) if isinstance(inputs, dict) else ((inputs,), {}))
+        tensors = processor(*positional, **named, **given, return_tensors="pt").to(model.device)
+        if call["way"] == "processor":
+            found = {"input_ids": tensors.get("input_ids"), **compared_outputs(model(**tensors))}
+            return {name: sample(value) for name, value in found.items() if value is not None}
+        names = ("input_ids", "attention_mask")
+        written = model.generate(**{name: tensors[name] for name in names}, **options)
+        return processor.decode(written[0], skip_special_tokens=True).strip()
+
+
+def pipeline(model: Any, processor: Any, tag: str) -> Any:
+    """Make the pipeline of a model, on its device."""
+    import transformers
+
+    kinds = {"tokenizer": transformers.PreTrainedTokenizerBase,
+             "image_processor": transformers.BaseImageProcessor,
+             "feature_extractor": transformers.FeatureExtractionMixin}
+    parts = {name: processor for name, kind in kinds.items() if isinstance(processor, kind)}
+    return transformers.pipeline(tag, model=model, device=model.device, **parts)
+
+
+def as_answer(found: Any) -> Any:
+    """Return a pipeline's answer as JSON; scores of labels as one dict."""
+    if isinstance(found, Mapping):
+        return {str(key): as_answer(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        if len(found) == 1 and isinstance(found[0], list):
+            found = found[0]
+        if found and all(isinstance(one, Mapping) and one.keys() == {"label", "score"} for one in found):
+            return {str(one["label"]): float(one["score"]) for one in found}
+        return [as_answer(one) for one in found]
+    return found.item() if hasattr(found, "item") else found
+
+
+def sample(tensor: Any) -> dict[str, Any]:
+    """Return the shape of a tensor and values that are spread evenly over it."""
+    flat = tensor.flatten()
+    step = max(1, len(flat) // SAMPLED)
+    return {"shape": list(tensor.shape), "values": flat[::step].tolist()}
+
+
+def read_media(value: Any, folder: Path) -> Any:
+    """Replace `{"file": name}` by the image or the array in that file."""
+    if isinstance(value, list):
+        return [read_media(one, folder) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {"file"}:
+        return {name: read_media(one, folder) for name, one in value.items()}
+    path = folder / value["file"]
+    if path.suffix == ".npy":
+        import numpy as np
+
+        return np.load(path, allow_pickle=False)
+    from PIL import Image
+
+    return Image.open(path).convert("RGB")
+
+
+def answer_all(job: Job, model: Any) -> None:
+    """Write the answers to all calls, and the meaning of labels and tokens, as JSON."""
+    processor = load_processor(job)
+    folder = Path(job["calls"])
+    calls = json.loads((folder / "calls.json").read_text(encoding="utf-8"))["calls"]
+    found = {"meaning": meaning(model, processor),
+             "answers": [answer(model, processor, job["tag"], call, folder) for call in calls]}
+    Path(f"{job['outputs']}.answers").write_text(json.dumps(found), encoding="utf-8")
+
+
+def refuse_nan(model: Any) -> None:
+    """Refuse weights with values that are no numbers, in rows that no input may reach."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and bool(parameter.isnan().any()):
+            raise ValueError(f"'{name}' has values that are not numbers (NaN)")
+
+
 def run(job: Job) -> None:
     """Read batches named `0.input_ids`, and write the model's outputs as `0.logits`."""
     import torch
@@ -63,6 +183,7 @@ def run(job: Job) -> None:
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
     dtype = torch.float64 if dtype == torch.float64 else torch.float32
     model = load(job, dtype).eval()
+    refuse_nan(model)
     batches: dict[str, dict[str, Any]] = {}
     for name, value in tensors.items():
         number, _, key = name.partition(".")
@@ -74,6 +195,8 @@ def run(job: Job) -> None:
                 f"{number}.{name}": value
                 for name, value in compared_outputs(model(**batch)).items()
             }
+    if job.get("calls"):
+        answer_all(job, model)
     save_file(outputs, job["outputs"])
 
 

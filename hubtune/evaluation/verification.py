@@ -1,4 +1,4 @@
-"""Verify that a saved model gives the trained one's outputs, in a clean process without hubtune."""
+"""Verify that a saved model answers as the trained one, in a clean process without hubtune."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hubtune import temporary
 from hubtune.contract import Base, Task
 from hubtune.data.dataset import EncodedDataset
 from hubtune.errors import ProofError
+from hubtune.evaluation import user_calls
 from hubtune.evaluation.batches import batch_indices, evaluation_mode, make_batch
 from hubtune.evaluation.clean_process import compared_outputs
 from hubtune.evaluation.equivalence import spread_by_size
@@ -31,7 +32,10 @@ EXAMPLES = 64
 EXAMPLES_PER_BATCH = 16
 TOLERANCE = 1e-4
 """The largest difference, relative to the largest output; merged LoRA weights round at 1e-6."""
-EXPORT_HINT = "This is a fault of the strategy's export: please report it."
+EXPORT_HINT = (
+    "The saved files were changed, or the strategy's export is at fault: put the files back or "
+    "train again; if that does not help, please report it."
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class SavedModel:
     """A saved model, how it loads, and the outputs that it has to give.
 
     model_class: of transformers. recorded: a file of `record_outputs`. base, config: with
-    loads_with="peft", the folder of the base model, and configuration such as the labels.
+    loads_with="peft", the folder of the base model, and configuration such as the labels. calls: a
+    folder of `record_answers`, with the class of the processor and the tag of the pipeline.
     """
 
     folder: Path
@@ -48,6 +53,9 @@ class SavedModel:
     recorded: Path
     base: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    calls: Path | None = None
+    processor: str = "AutoTokenizer"
+    tag: str = ""
 
 
 def record_outputs(
@@ -121,6 +129,9 @@ def write_job(saved: SavedModel, folder: Path, number: int) -> dict[str, Any]:
         "config": dict(saved.config),
         "inputs": str(inputs),
         "outputs": str(folder / f"{number}.out.safetensors"),
+        "calls": str(saved.calls) if saved.calls else None,
+        "processor": saved.processor,
+        "tag": saved.tag,
     }
 
 
@@ -159,12 +170,19 @@ def compare(saved: SavedModel, outputs: Path, last_line: str) -> dict[str, Any] 
             f"the saved model differs from the trained one by {difference:.2e} in its outputs.",
             hint=EXPORT_HINT,
         )
+    asked = None
+    if saved.calls is not None:
+        answers = json.loads(Path(f"{outputs}.answers").read_text(encoding="utf-8"))
+        asked, problem = user_calls.compare_answers(saved.calls, answers)
+        if problem is not None:
+            return ProofError(f"asked as its users ask it, {problem}.", hint=EXPORT_HINT)
     rows = {name.partition(".")[0]: len(value) for name, value in expected.items()}
     return {
         "examples": sum(rows.values()),
         "largest_difference": difference,
         "largest_output": largest,
         "tolerance": TOLERANCE,
+        "asked": asked,
     }
 
 

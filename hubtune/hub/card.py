@@ -155,14 +155,19 @@ def snippet(record: Mapping[str, Any], repo: str | None) -> str:
 
 
 def verification_line(record: Mapping[str, Any]) -> str:
-    """Say how the saved files were verified."""
+    """Say what was verified of the saved files: that they are the trained model, not how good it is."""
     proof = record.get("proof")
     if not proof:
         return "Its files were not compared with the trained model."
-    return (
-        "Verified: these files, loaded in a clean process without hubtune, gave the trained "
-        f"model's outputs on {proof['examples']} examples (largest difference "
-        f"{proof['largest_difference']:.1e}). That says nothing of how good its answers are: see the results.")
+    text = (
+        "Before publishing, its files were loaded in a clean process without hubtune and compared "
+        f"with the trained model: the same outputs on {proof['examples']} examples (largest "
+        f"difference {proof['largest_difference']:.1e})")
+    asked = proof.get("asked")
+    if asked:
+        text += (f", and the same answers on {asked['rows']} rows that were asked as in the code "
+                 "above, through the published tokenizer or processor and configuration")
+    return text + ". That says nothing of how good its answers are: see the results."
 
 
 def lengths_line(record: Mapping[str, Any]) -> str:

@@ -230,17 +230,6 @@ def search(words: str, pipeline_tag: str | None = None, limit: int = 20) -> list
     } for m in models]
 
 
-def download_to(folder: Path, repo: str, commit: str) -> Path:
-    """Download a whole repository at a commit into a folder, bypassing the cache."""
-    from huggingface_hub import snapshot_download
-
-    with translate_errors(repo, commit), without_progress():
-        retry(
-            lambda: snapshot_download(repo, revision=commit, local_dir=folder, cache_dir=folder.
-                                      with_name("cache")), f"downloading {repo}")
-    return folder
-
-
 def progress_on_terminals() -> contextlib.AbstractContextManager[None]:
     """Show the client's progress bars on a terminal, but not in a log."""
     return contextlib.nullcontext() if sys.stderr.isatty() else without_progress()

@@ -5,23 +5,18 @@ from __future__ import annotations
 import datetime
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from hubtune import environment, guest, hub, temporary
+from hubtune import environment, guest
 from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, registry
 from hubtune.devices import processes
-from hubtune.errors import HubError, ProofError, ResumeError
-from hubtune.files import file_sha256
-from hubtune.hub import card
-from hubtune.hub.origin import fetch, local_origin, read_run_record
+from hubtune.errors import HubError, HubtuneError, ProofError, ResumeError, SealError
+from hubtune.hub.origin import local_origin, read_run_record
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
 from hubtune.record import choose_folder, clear_folder, read_record, versions, write_record
-from hubtune.runs import main_process_first, preparation, run_lock
+from hubtune.runs import main_process_first, preparation, publishing, run_lock, seal
 from hubtune.runs.predictor import Model
-
-if TYPE_CHECKING:
-    from hubtune.evaluation import verification
 
 
 def train(
@@ -128,7 +123,7 @@ def publish(run: Run, settings: PublishConfig, callbacks: Callbacks) -> Run:
     callbacks.on_info(f"The run is finished: {run.folder} ({scores})")
     try:
         run.publish(settings.repo, public=settings.public, pr=settings.pr, callbacks=callbacks)
-    except HubError as error:
+    except (HubError, ProofError, SealError) as error:
         given = {"--public": settings.public, "--pr": settings.pr}
         flags = [flag for flag, is_given in given.items() if is_given]
         command = shlex.join(["hubtune", "publish", str(run.folder), settings.repo, *flags])
@@ -159,15 +154,23 @@ class Run(Model):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.record = read_record(self.folder)
-        if self.record["state"] == "started":
+        if self.record.get("state") == "started":
             raise ResumeError(f"'{folder}' was not finished.",
                               hint=f"Go on with: hubtune train --resume {quote(Path(folder))}")
-        origin = local_origin(self.folder / "model")
-        model_record = read_run_record(origin)
-        choice = model_record["task"]
-        task = registry.load().task(
-            PluginChoice(choice["name"], choice["options"]), choice.get("plugin"))
-        base = self.record["recipe"]["model"]["id"]
+        try:
+            origin = local_origin(self.folder / "model")
+            model_record = read_run_record(origin)
+            choice = model_record["task"]
+            task = registry.load().task(
+                PluginChoice(choice["name"], choice["options"]), choice.get("plugin"))
+            base = self.record["recipe"]["model"]["id"]
+        except Exception as error:
+            # The seal says best what was changed; without one, the run is incomplete.
+            seal.check(self.folder, publishing.read_raw(self.folder))
+            if isinstance(error, HubtuneError):
+                raise
+            raise ResumeError(f"'{folder}' is incomplete: {type(error).__name__}: {error}",
+                              hint="Restore it from a copy, or train again.") from error
         super().__init__(origin, model_record, task, str(folder), base)
 
     @property
@@ -181,71 +184,18 @@ class Run(Model):
         self, repo: str, *, public: bool = False, pr: bool = False, dry_run: bool = False,
         callbacks: Callbacks | None = None,
     ) -> dict[str, Any]:
-        """Publish the model as one commit, and verify the files that the Hub gives back.
+        """Publish the model as one commit, after verifying the files that will be sent.
 
         dry_run: only return the files that would be published.
+
+        Raises:
+            SealError: the run was changed since its training ended; nothing was sent.
+            ProofError: its files do not give the trained model's answers; nothing was sent.
         """
-        from hubtune.evaluation import verification
-
-        callbacks = callbacks or Callbacks()
-        repo = hub.check_push(repo, pr) if not dry_run else repo
-        with temporary.Folder() as folder:
-            stage = folder / "stage"
-            files = self._stage_files(stage, repo)
-            self._warn_about_license(public, callbacks)
-            if dry_run:
-                return {"repo": repo, "commit": None, "parent": None, "url": None, "pr": None,
-                        "dry_run": True, "files": files}
-            callbacks.on_info(f"Publishing {len(files)} files to {repo}")
-            message = f"{self.record['task']['name']} with hubtune"
-            pushed = hub.push(stage, repo, message=message, public=public, pr=pr)
-            callbacks.on_info(
-                "Verifying the published model: downloaded again, loaded in a clean process")
-            downloaded = hub.download_to(folder / "downloaded", pushed.repo, pushed.commit)
-            try:
-                proof = verification.verify_model(self.saved_model(downloaded))
-            except ProofError as error:
-                raise ProofError(
-                    error.message, where=f"{pushed.repo} at {pushed.commit}",
-                    hint=f"The commit is there ({pushed.url}); do not use it.") from error
-        names = ("repo", "commit", "parent", "url", "pr")
-        published = {name: getattr(pushed, name) for name in names}
-        self.record |= {"published": {**published, "proof": proof}, "state": "published"}
-        write_record(self.folder, self.record)
-        return {**published, "dry_run": False, "files": files}
-
-    def saved_model(self, folder: Path) -> verification.SavedModel:
-        """Describe a folder with the model's files, for verification."""
-        from hubtune.evaluation import verification
-
-        base, record = self.locate_base(), self.record
-        return verification.SavedModel(
-            folder, record["task"]["model"], record["loads_with"],
-            self.folder / "proof.safetensors",
-            fetch(base, [*base.small, *base.weights]) if base else None, record["config"],
-        )
-
-    def _stage_files(self, stage: Path, repo: str) -> list[dict[str, Any]]:
-        """Link the files to publish into a folder, with their card, and list them."""
-        for path in (self.folder / "model").rglob("*"):
-            if path.is_file() and path.name != "README.md":
-                link = stage / path.relative_to(self.folder / "model")
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(path.resolve())
-        (stage / "README.md").write_text(card.render(self.record, repo), encoding="utf-8")
-        files = [path for path in sorted(stage.rglob("*")) if path.is_file()]
-        return [{"path": str(path.relative_to(stage)), "size": path.stat().st_size,
-                 "sha256": file_sha256(path)} for path in files]
-
-    def _warn_about_license(self, public: bool, callbacks: Callbacks) -> None:
-        """Warn where the base model's licence is unknown, or may not allow a public copy."""
-        if card.license_of(self.record) is None:
-            callbacks.on_warning(
-                "the base model's licence is not known, so the card names none. Name it with --set "
-                "publish.license=ID when training.")
-        if public and self.record["base"]["gated"]:
-            callbacks.on_warning("the base model is gated: its licence may not allow a public copy "
-                                 "of its weights.")
+        self.record, done = publishing.publish(
+            self.folder, self.locate_base(), repo, public=public, pr=pr, dry_run=dry_run,
+            callbacks=callbacks or Callbacks())
+        return done
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of the run, as `hubtune train --json` prints them."""

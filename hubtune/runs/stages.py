@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from hubtune import guest
 from hubtune.callbacks import Callbacks
-from hubtune.contract import CONTRACT, Export, ReferenceTask
+from hubtune.contract import CONTRACT, Base, Export, ReferenceTask, Task
 from hubtune.contract.validation import checked
 from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import device, fp64, host_lock, memory, processes, sharding
 from hubtune.devices.device import Compute
-from hubtune.evaluation import metrics, verification
+from hubtune.evaluation import metrics, user_calls, verification
 from hubtune.evaluation.inference import Predictor, add_reference_outputs
 from hubtune.evaluation.loss_checks import check_loss_is_sum
 from hubtune.evaluation.model_checks import check_model
@@ -26,6 +26,7 @@ from hubtune.hub import card
 from hubtune.hub.origin import fetch
 from hubtune.models import loading, saving
 from hubtune.record import RECORD, write_record
+from hubtune.runs import seal
 from hubtune.runs.preparation import Prepared
 from hubtune.training import checkpoint, memory_search
 from hubtune.training.context import TrainingContext
@@ -67,7 +68,7 @@ def run_stages(
     record |= {"peak_memory_bytes": memory.peak(compute.device), "state": "trained"}
     # The record last: a run that could not write its card is resumed.
     (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
-    write_record(folder, record)
+    write_record(folder, {**record, "seal": seal.make(folder, record)})
     for name in ("checkpoints", "features"):  # many times the size of the result
         shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -242,6 +243,9 @@ def save_and_verify(
     verification.record_outputs(
         model, prepared.task, prepared.base, validation, recorded, compute.uniform)
     export = save_model(folder / "model", prepared, model, record)
+    asked = user_calls.record_answers(
+        export.root, prepared.task, prepared.base, prepared.data.rows["validation"], validation,
+        folder / "proof")
     proof = None
     if prepared.settings.verify:
         libraries = "transformers and PEFT" if export.loads_with == "peft" else "transformers"
@@ -250,11 +254,18 @@ def save_and_verify(
         proof = verification.verify_model(verification.SavedModel(
             folder / "model", prepared.task.model, export.loads_with, recorded,
             fetch(origin, [*origin.small, *origin.weights]), record["config"],
+            folder / "proof" if asked else None,
+            processor_class(prepared.task, prepared.base), prepared.task.pipeline_tag,
         ))
     return {
-        "proof": proof, "loads_with": export.loads_with,
+        "proof": proof, "loads_with": export.loads_with, "processor": processor_class(prepared.task, prepared.base),
         "base_model_relation": "adapter" if export.loads_with == "peft" else "finetune",
     }
+
+
+def processor_class(task: Task[Any], base: Base) -> str:
+    """Return the name of the transformers class that loads the published processor."""
+    return "AutoProcessor" if hasattr(base.processor, "tokenizer") else task.processor
 
 
 def save_model(

@@ -185,7 +185,12 @@ def test_snippet_is_python_that_names_the_model() -> None:
 
 def test_verification_or_its_absence_is_stated() -> None:
     record = local()
-    assert "gave the trained model's outputs on 48 examples (largest difference 2.4e-07)" in card.render(record)
+    text = card.render(record)
+    assert "compared with the trained model: the same outputs on 48 examples (largest difference 2.4e-07)" in text
+    assert "says nothing of how good its answers are: see the results." in text
+    assert "rows that were asked" not in text
+    record["proof"]["asked"] = {"rows": 12, "ways": ["pipeline"], "largest_difference": 0.0}
+    assert "and the same answers on 12 rows that were asked as in the code above" in card.render(record)
     record["proof"] = None
     assert "Its files were not compared with the trained model." in card.render(record)
 

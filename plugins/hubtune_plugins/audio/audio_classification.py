@@ -13,8 +13,10 @@ from hubtune import (
     Example,
     ExampleRNG,
     ModelSetup,
+    Row,
     Rows,
     Task,
+    UserCall,
     hookimpl,
     option,
 )
@@ -54,6 +56,10 @@ class AudioClassification(Labelled, SoundTask):
         self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
     ) -> Batch:
         return self.batch(inputs_of(examples, base, rngs), examples)
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        call = super().user_call(row, base)
+        return call and UserCall("pipeline", call.inputs[0], {"top_k": base.config.num_labels})
 
 
 @hookimpl

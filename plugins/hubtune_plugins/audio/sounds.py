@@ -16,8 +16,10 @@ from hubtune import (
     DataError,
     Example,
     ExampleRNG,
+    Row,
     Rows,
     Task,
+    UserCall,
     enumerate_rows,
     row_numbers,
 )
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 FRAMES = 50
 """Frames of a second, as wav2vec 2.0 and its kin make them: one every 20 ms."""
+PROVEN = 30
+"""Seconds of a sound that the published model is asked about in the proof."""
 SHORTEST = 0.025
 """Seconds that one frame covers; shorter sounds are filled with silence up to here."""
 
@@ -52,6 +56,10 @@ class SoundTask(Task[Any]):
         """The model's output, in which no sound feels the silence that it was padded with."""
         with masked_norms(model, batch.inputs.get("attention_mask")):
             return super().forward(model, batch)
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        rate = extractor_of(base).sampling_rate
+        return UserCall("processor", [decode(row["audio"], rate)[: PROVEN * rate]], {"sampling_rate": rate})
 
     def usage(self, repo: str, base: Base) -> str:
         rate = extractor_of(base).sampling_rate

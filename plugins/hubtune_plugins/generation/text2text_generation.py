@@ -15,8 +15,10 @@ from hubtune import (
     ModelError,
     ModelSetup,
     Prediction,
+    Row,
     Rows,
     Task,
+    UserCall,
     hookimpl,
     option,
 )
@@ -114,6 +116,10 @@ class Text2TextGeneration(Writing):
         if all("text" in prediction for prediction in predictions):
             scores |= text_scores([p["text"] for p in predictions], [row["target"] for row in rows], self.options.words)
         return scores
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        most = min(self.options.max_new_tokens, usages.PROVEN)
+        return UserCall("generate", self.options.prefix + row["text"], {"max_new_tokens": most, **self.written(base)})
 
     def usage(self, repo: str, base: Base) -> Any:
         arguments = {"max_new_tokens": self.options.max_new_tokens, **self.written(base)}

@@ -17,14 +17,15 @@ from hubtune import (
     Row,
     Rows,
     Task,
+    UserCall,
     enumerate_rows,
     hookimpl,
     option,
 )
 from hubtune_plugins.generation import chat, packing, sequences, usages
-from hubtune_plugins.generation.conversations import answer_of, form_of, question_of, refuse_unlearnable
+from hubtune_plugins.generation.conversations import answer_of, conversation, form_of, question_of, refuse_unlearnable
 from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
-from hubtune_plugins.generation.turns.rendering import ChatOptions, Fields
+from hubtune_plugins.generation.turns.rendering import ChatOptions, Fields, render
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -122,6 +123,18 @@ class TextGeneration(Writing):
 
     def question(self, row: Row) -> Row:
         return question_of(row)
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        if row.get("tools"):  # the pipeline takes none
+            return None
+        said = [{name: value for name, value in turn.items() if name != "learnt"} for turn in conversation(row)]
+        asked = said if self.form == "chat" else said[-1]["content"]
+        most = min(self.options.max_new_tokens, usages.PROVEN)
+        read = render(base, said, ask=True) if self.form == "chat" else asked
+        if base.max_length is not None and len(base.processor(read).input_ids) + most > base.max_length:
+            return None
+        return UserCall("pipeline", asked, {"max_new_tokens": most, "do_sample": False, "return_full_text": False,
+                                            "eos_token_id": chat.end_tokens(base)})
 
     def usage(self, repo: str, base: Base) -> Any:
         return usages.continuing(repo, self.form == "chat", self.options.max_new_tokens, chat.end_tokens(base))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+PROVEN = 32
+"""Tokens that are generated for a row of the proof at most."""
+
 
 def continuing(repo: str, chat: Any, most: Any, ends: Any) -> str:
     """A decoder, asked a question in a `chat` or for more of a text. most: new tokens. ends: ids that end an answer."""

@@ -18,6 +18,7 @@ from hubtune import (
     Row,
     Rows,
     Task,
+    UserCall,
     hookimpl,
     option,
 )
@@ -85,6 +86,9 @@ class FillMask(PieceTask):
 
     def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
         return masking.totals(predictions)
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        return UserCall("processor", {"text": row["text"]}, {"truncation": True})
 
     def usage(self, repo: str, base: Base) -> Any:
         return usages.piped(self.pipeline_tag, repo, f"What a {base.processor.mask_token} day")

@@ -18,6 +18,7 @@ from hubtune import (
     Row,
     Rows,
     Task,
+    UserCall,
     hookimpl,
     option,
 )
@@ -89,6 +90,10 @@ class QuestionAnswering(TextTask):
 
     def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
         return answers.squad_scores(predictions, rows)
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        asked = {"text": row["question"], "text_pair": row["context"]}
+        return UserCall("processor", asked, {"truncation": "only_second"})
 
     def usage(self, repo: str, base: Base) -> Any:
         return usages.answering(repo)

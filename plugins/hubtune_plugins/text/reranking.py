@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hubtune import Base, Batch, Column, Loss, Metric, ModelSetup, exact, hookimpl, label_config, option
+from hubtune import Base, Batch, Column, Loss, Metric, ModelSetup, UserCall, exact, hookimpl, label_config, option
 from hubtune_plugins.text import usages
 from hubtune_plugins.text.passages import crossencoder, graded, losses, mining, scores
 from hubtune_plugins.text.passages.graded import Row, Rows
@@ -102,6 +102,11 @@ class Reranking(SeveralTexts):
 
     def show(self, prediction: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in prediction.items() if name != "scores"}
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        passages = graded.passages_of(row)[:8]
+        asked = {"text": [row["query"]] * len(passages), "text_pair": passages}
+        return UserCall("processor", asked, {"truncation": True, "padding": True}) if passages else None
 
     def usage(self, repo: str, base: Base) -> str:
         return usages.reranking(repo, self.activation == crossencoder.SIGMOID)

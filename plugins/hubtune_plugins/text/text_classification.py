@@ -13,8 +13,10 @@ from hubtune import (
     Example,
     ExampleRNG,
     ModelSetup,
+    Row,
     Rows,
     Task,
+    UserCall,
     hookimpl,
     option,
 )
@@ -69,6 +71,11 @@ class TextClassification(Labelled):
         self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
     ) -> Batch:
         return self.batch(pad(base, examples), examples)
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        pair = row.get("text_pair")
+        asked = row["text"] if pair is None else {"text": row["text"], "text_pair": pair}
+        return UserCall("pipeline", asked, {"top_k": None, "truncation": True})
 
     def usage(self, repo: str, base: Base) -> str:
         return super().usage(repo, base).replace('day")', 'day", truncation=True)')

@@ -20,6 +20,7 @@ from hubtune import (
     Row,
     Rows,
     Task,
+    UserCall,
     exact,
     hookimpl,
     label_config,
@@ -137,6 +138,9 @@ class TokenClassification(PieceTask, ClassificationTask[Any]):
 
     def report(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
         return tag_table(*self.compared(predictions, rows, base), base.config.label2id, self.scheme)
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        return UserCall("pipeline", " ".join(listed(row["tokens"])), {"ignore_labels": []})
 
     def usage(self, repo: str, base: Base) -> Any:
         more = ', aggregation_strategy="first"' if scheme_of(base.config.id2label.values()) == "bio" else ""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hubtune import Base, Column, Example, ExampleRNG, Row, Task, option
-from hubtune_plugins.vision.images import decoded, patches, pixels, size_of
+from hubtune import Base, Column, Example, ExampleRNG, Row, Task, UserCall, option
+from hubtune_plugins.vision.images import decoded, load_rgb, patches, pixels, size_of
 
 IMAGE = Column("image", ("image", "img", "picture", "photo", "pixel_values", "file_name"), kind="image")
 
@@ -28,6 +28,9 @@ class ImageTask(Task[Any]):
 
     def num_tokens(self, example: Example) -> int:
         return int(example["patches"])
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        return UserCall("processor", {"images": load_rgb(row["image"])})
 
     def usage(self, repo: str, base: Base) -> str:
         return (f'from transformers import pipeline\n\npipe = pipeline("{self.pipeline_tag}", model="{repo}")\n'

@@ -13,14 +13,16 @@ from hubtune import (
     Example,
     ExampleRNG,
     ModelSetup,
+    Row,
     Rows,
     Task,
+    UserCall,
     enumerate_rows,
     hookimpl,
 )
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, ImageTask
-from hubtune_plugins.vision.images import decoded, fitted, patches, pixels, sizes_of
+from hubtune_plugins.vision.images import decoded, fitted, load_rgb, patches, pixels, sizes_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class ImageClassification(Labelled, ImageTask):
         self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
     ) -> Batch:
         return self.batch(pixels(base, decoded(examples, rngs, self.options.flip)[0]), examples)
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        return UserCall("pipeline", load_rgb(row["image"]), {"top_k": base.config.num_labels})
 
 
 @hookimpl

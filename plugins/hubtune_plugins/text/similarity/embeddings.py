@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hubtune import Base, Batch, ModelError, ModelSetup, Prediction, exact
+from hubtune import Base, Batch, ModelError, ModelSetup, Prediction, Row, UserCall, exact
 from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class Embedding(SeveralTexts):
 
     def show(self, prediction: Prediction) -> Prediction:
         return {"similarity": prediction["similarity"]} if "similarity" in prediction else prediction
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        if base.config.is_encoder_decoder:  # of which the encoder alone is asked
+            return None
+        return UserCall("processor", {"text": row["text"]}, {"truncation": True})
 
     def usage(self, repo: str, base: Base) -> Any:
         return snippet(repo, self.pooling, base.config.is_encoder_decoder)

@@ -9,6 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hubtune.errors import HubtuneError, ModelError
+
+LARGEST_JSON = 64 * 2**20
+"""Bytes of a JSON file of a model at most: the largest tokenizers have 30 MB."""
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file, in hex: the Hub's oid of a large file."""
@@ -40,6 +44,36 @@ def hash_rows(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
             text = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
             digest.update(text.encode() + b"\n")
     return digest.hexdigest()
+
+
+def read_json(
+    path: Path, where: str, hint: str, kind: type[HubtuneError] = ModelError
+) -> dict[str, Any]:
+    """Read a JSON object, within bounds of size and nesting.
+
+    Args:
+        where, hint, kind: of the error: the file as the user knows it, and what to do.
+
+    Raises:
+        HubtuneError: of `kind`: the file is missing, too large, or holds anything else.
+    """
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise kind(f"it has {path.stat().st_size:,} bytes; {LARGEST_JSON:,} are the most that "
+                       "is read.", where=where, hint=hint)
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise kind(f"it cannot be read: {error.strerror or type(error).__name__}.", where=where,
+                   hint=hint) from None
+    except RecursionError:
+        raise kind("its values are nested too deeply.", where=where, hint=hint) from None
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise kind(f"it is not valid JSON: {reason}.", where=where, hint=hint) from None
+    if not isinstance(found, dict):
+        raise kind(f"it must hold a JSON object, not a {type(found).__name__}.", where=where,
+                   hint=hint)
+    return found
 
 
 def flush(path: Path) -> None:

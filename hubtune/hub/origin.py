@@ -135,24 +135,6 @@ def read_run_record(origin: Origin) -> dict[str, Any]:
     return parse_model_record((fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
 
 
-def count_parameters(origin: Origin) -> int | None:
-    """Count the parameters: the Hub's count, or a sum over the headers of local files."""
-    if origin.pinned is not None:
-        return origin.pinned.parameters
-    if origin.folder is None or not origin.weights:
-        return None
-    from math import prod
-
-    from safetensors import safe_open
-
-    total = 0
-    for name in origin.weights:
-        with safe_open(origin.folder / name, framework="np") as file:
-            shapes = (file.get_slice(key).get_shape() for key in file.keys())  # noqa: SIM118
-            total += sum(map(prod, shapes))
-    return total
-
-
 def weight_formats(origin: Origin) -> list[dict[str, Any]]:
     """Return the formats of the weights, with the number of files and bytes of each."""
     formats: dict[str, dict[str, Any]] = {}

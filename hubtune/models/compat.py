@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,6 +88,17 @@ def tensor_version(tensor: torch.Tensor) -> int:
     return tensor._version
 
 
+def backbone_on_meta(config: Any) -> Any | None:
+    """Build the model without a head on the meta device; None where transformers has none."""
+    import torch
+
+    kind = model_class("AutoModel", config)
+    if kind is None:
+        return None
+    with torch.device("meta"):
+        return kind(copy.deepcopy(config))
+
+
 def rename_tensors(folder: Path, origin: Origin, before: str, after: str) -> dict[str, Any]:
     """Load the tensors of a checkpoint, replacing one prefix of their names by another."""
     from safetensors.torch import load_file
@@ -94,6 +106,11 @@ def rename_tensors(folder: Path, origin: Origin, before: str, after: str) -> dic
     tensors: dict[str, Any] = {}
     for file in origin.weights:
         tensors |= load_file(folder / file)
+    return rename(tensors, before, after)
+
+
+def rename(tensors: Mapping[str, Any], before: str, after: str) -> dict[str, Any]:
+    """Replace one prefix of tensors' names by another."""
     return {after + name.removeprefix(before) if name.startswith(before) else name: value
             for name, value in tensors.items()}
 

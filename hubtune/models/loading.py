@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from hubtune import guest
 from hubtune.contract import Base, Strategy, Task
 from hubtune.errors import ModelError, listing
+from hubtune.hub.headers import read_header
 from hubtune.hub.origin import Origin, fetch
 from hubtune.models import compat
+from hubtune.models.completeness import check_completeness, check_finite, missing_weights
 from hubtune.models.configuration import first_line
 
 if TYPE_CHECKING:
@@ -107,21 +109,12 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"its weights cannot be loaded: {first_line(error)}",
                          where=origin.repo) from error
-    missing = missing_parameters(model, report)
-    check_backbone(origin, model, missing)
+    check_completeness(origin, model, report)
+    check_finite(origin.repo, model)
+    missing = missing_weights(model, report) & dict(model.named_parameters()).keys()
     compat.correct_batch_norm_gradients(model)
     compat.correct_4bit_layers(model)
     return Loaded(model, missing | head_parameters(model), missing)
-
-
-def missing_parameters(model: Module, report: Any) -> frozenset[str]:
-    """Return the parameters that the checkpoint lacks, or has in another shape."""
-    names = {str(name) for name in report["missing_keys"]}
-    names |= {
-        str(item[0] if isinstance(item, tuple) else item)
-        for item in report["mismatched_keys"]
-    }
-    return frozenset(names & dict(model.named_parameters()).keys())
 
 
 def backbone_parameters(model: Any) -> frozenset[str]:
@@ -138,19 +131,6 @@ def head_parameters(model: Module) -> frozenset[str]:
     return frozenset(dict(model.named_parameters())) - backbone
 
 
-def check_backbone(origin: Origin, model: Module, missing: frozenset[str]) -> None:
-    """Refuse a checkpoint that lacks more than half of the backbone's parameters."""
-    parameters = dict(model.named_parameters())
-    backbone = backbone_parameters(model)
-    lost = sum(parameters[name].numel() for name in missing & backbone)
-    if backbone and lost > 0.5 * sum(parameters[name].numel() for name in backbone):
-        raise ModelError(
-            "its weights do not match the names of its architecture: "
-            f"{listing(sorted(missing & backbone), 4)} would be newly initialized.",
-            where=origin.repo, hint="The checkpoint is damaged or was saved by another library.",
-        )
-
-
 def is_language_model(model: Any) -> bool:
     """Tell whether the model has output embeddings, which are pretrained with it."""
     try:
@@ -159,9 +139,28 @@ def is_language_model(model: Any) -> bool:
         return False
 
 
-def attach_adapter(model: Module, folder: Path) -> Module:
-    """Wrap a base model in the PEFT adapter of a folder, for inference."""
-    from peft import PeftModel
+def attach_adapter(model: Module, folder: Path, repo: str) -> Module:
+    """Wrap a base model in the PEFT adapter of a folder, for inference.
 
-    wrapped: Module = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
-    return wrapped
+    Raises:
+        ModelError: the adapter's files cannot be read, do not fit the model, or are not whole.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    name = "adapter_model.safetensors"
+    try:
+        wrapped: Any = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
+    except Exception as error:  # of PEFT, for a broken configuration or other shapes
+        raise ModelError(f"its adapter cannot be loaded: {first_line(error)}",
+                         where=repo) from error
+    saved = read_header(folder / name, name, repo)
+    expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    missing = sorted(expected.keys() - saved.keys())
+    if missing:
+        raise ModelError(
+            f"{name} lacks {len(missing):,} of the adapter's {len(expected):,} tensors, which "
+            f"would begin at random: {listing(missing, 4)}.", where=repo,
+            hint="Fetch the adapter again as a whole.")
+    check_finite(repo, wrapped)
+    module: Module = wrapped
+    return module

@@ -96,7 +96,7 @@ class Model:
         if base_origin is not None:
             model = loading.load(base_origin, base, self.task, Strategy(), seed=0).model
             files = [*self.origin.small, "adapter_model.safetensors"]
-            return loading.attach_adapter(model, fetch(self.origin, files))
+            return loading.attach_adapter(model, fetch(self.origin, files), self.origin.repo)
         code = self._check_code()
         loaded = loading.load(self.origin, base, self.task, Strategy(), seed=0, code=code)
         if loaded.missing:

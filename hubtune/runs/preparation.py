@@ -14,8 +14,9 @@ from hubtune.devices import device, processes
 from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
 from hubtune.evaluation import metrics
 from hubtune.hub import card
+from hubtune.hub.headers import read_headers
 from hubtune.hub.origin import Origin, locate, read_run_record, require_safetensors
-from hubtune.models import configuration, loading
+from hubtune.models import completeness, configuration, loading
 from hubtune.recipe import Recipe, TrainConfig
 from hubtune.runs import functions
 from hubtune.runs.prepared_data import PreparedData, Record, encode_splits, load_data
@@ -68,6 +69,7 @@ def prepare(
     loss = functions.fit(task, dataset_info, base, resumed)
     callbacks.on_info(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
     model = loading.meta_model(base, task)
+    check_weights(origin, model, callbacks)
     if shard:
         check_shardable(strategy, model)
     base = replace(base, max_length=max_length(base, model, task, strategy))
@@ -188,6 +190,13 @@ def open_base(
     configuration.check_fit(origin, base, task, strategy)
     setup = checked(task, "model_config", task.model_config(dataset_info, base))
     return configuration.apply_setup(base, setup), dict(setup.config)
+
+
+def check_weights(origin: Origin, model: Module, callbacks: Callbacks) -> None:
+    """Refuse weights that lack a part of the model, by their headers: nothing is fetched yet."""
+    report = completeness.load_on_meta(model, read_headers(origin))
+    if report is not None:
+        completeness.check_completeness(origin, model, report, callbacks.on_warning)
 
 
 def check_needs_no_code(origin: Origin) -> None:

@@ -202,6 +202,18 @@ class ClassificationTask(Task[OptionsT]):
     ) -> tuple[Sequence[Any], Sequence[Any]]:
         """Return the right answers and the predicted ones, one per row (or word), in the form of `class_targets`."""
 
+    def fit_decisions(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
+        """Fit what turns the model's probabilities into answers, such as thresholds, as JSON. Default: nothing, `{}`.
+
+        Called once after training, with predictions of the validation rows. `run.json` and the model's files keep the result;
+        sentences under `notes` are shown after training and on the card.
+        """
+        return {}
+
+    def decide(self, prediction: Prediction, decisions: Mapping[str, Any]) -> Prediction:
+        """Return a prediction as `fit_decisions`' result has it; not called where that was empty. Default: unchanged."""
+        return prediction
+
 
 class ContrastiveTask(Task[OptionsT]):
     """A task whose loss compares the examples of a whole step with each other, such as in-batch negatives.

@@ -93,6 +93,7 @@ EXPECTED: dict[str, tuple[Fits, str]] = {
     "class_targets": (having("shape"), "a tensor with one entry per target"),
     "class_answers": (lambda value: sequence_of(having("__len__"))(value) and len(value) == 2,
                       "the right answers and the predicted ones"),
+    "fit_decisions": JSON, "decide": (instance_of(dict), "a dict: the prediction"),
     "losses": (having("shape", "backward"), "a tensor (targets,)"),
     "weights": (lambda value: value is None or having("shape")(value), "a tensor (targets,), or None"),
     "compute": (instance_of(Real), "a number"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hubtune.contract import Base, ClassificationTask, Metric, Prediction, Task
 from hubtune.contract.validation import checked
+from hubtune.evaluation import decisions
 from hubtune.evaluation.baselines import compare_with_constant
 from hubtune.evaluation.intervals import confidence_intervals
 
@@ -39,12 +40,19 @@ def deciding(task: Task[Any], base: Base) -> Metric:
 
 
 def evaluate(
-    task: Task[Any], predictions: Sequence[Prediction], rows: Sequence[Any], base: Base
+    task: Task[Any], predictions: Sequence[Prediction], rows: Sequence[Any], base: Base,
+    fitted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Compute metrics, their confidence intervals, baselines, warnings and the task's report.
 
-    `intervals` and `no_intervals` (the reasons) together have every metric.
+    `intervals` and `no_intervals` (the reasons) together have every metric; `undecided` has the metrics and the
+    report without the decisions.
+
+    Args:
+        predictions: before any decision.
+        fitted: the decisions that were fitted on validation rows.
     """
+    before, predictions = predictions, decisions.apply(task, predictions, fitted or {})
     scores = score(task, predictions, rows, base)
     intervals = confidence_intervals(
         task, scores, predictions, rows, lambda some, their: score(task, some, their, base))
@@ -56,5 +64,16 @@ def evaluate(
         "no_intervals": intervals.reasons,
         "baselines": baselines,
         "warnings": warnings,
+        "report": checked(task, "report", task.report(predictions, rows, base)),
+        "undecided": undecided(task, before, rows, base) if fitted else {},
+    }
+
+
+def undecided(
+    task: Task[Any], predictions: Sequence[Prediction], rows: Sequence[Any], base: Base
+) -> dict[str, Any]:
+    """Compute the metrics and the report that the model has without its decisions."""
+    return {
+        "metrics": score(task, predictions, rows, base),
         "report": checked(task, "report", task.report(predictions, rows, base)),
     }

@@ -49,6 +49,12 @@ class Model:
         self._record, self._base = record, base
         self._loaded: tuple[Module, Base] | None = None
 
+    @property
+    def _decisions(self) -> Mapping[str, Any]:
+        """Decisions that were fitted when the model was trained."""
+        found = self._record.get("decisions")
+        return found if isinstance(found, Mapping) else {}
+
     def load_weights(self) -> tuple[Module, Base]:
         """Return the model and its base; weights are loaded at the first call."""
         if self._loaded is None:
@@ -141,7 +147,10 @@ class Model:
             raise RecipeError(f"unknown precision '{precision}' of predictions.",
                               hint=f"Choose one of: {listing(PRECISIONS)}")
         rows = self._load_rows(data, split)
+        from hubtune.evaluation import decisions
+
         predictions = self._predict_rows(rows, "predicting", callbacks or Callbacks(), precision)
+        predictions = list(decisions.apply(self.task, predictions, self._decisions))
         return [checked(self.task, "show", self.task.show(found)) for found in predictions]
 
     def _load_rows(self, data: Any, split: str | None) -> Any:
@@ -202,10 +211,13 @@ class Model:
             callbacks.on_warning("the model was trained on these rows: scores will be optimistic.")
         predictions = self._predict_rows(rows, "evaluating", callbacks)
         (_, base), rows = self.load_weights(), list(BatchedRows(rows))
+        results = metrics.evaluate(self.task, predictions, rows, base, self._decisions)
+        for warning in results["warnings"]:
+            callbacks.on_warning(f"on {name}: {warning}")
         return {
             "model": self.name, "task": self.task.name, "split": name, "rows": len(rows),
             "metric": self._record.get("metric") or metrics.deciding(self.task, base).name,
-            **metrics.evaluate(self.task, predictions, rows, base),
+            **results,
             "seconds": round(time.monotonic() - start, 3),
         }
 

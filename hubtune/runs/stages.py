@@ -18,7 +18,7 @@ from hubtune.contract.validation import checked
 from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import device, fp64, host_lock, memory, processes, sharding
 from hubtune.devices.device import Compute
-from hubtune.evaluation import metrics, user_calls, verification
+from hubtune.evaluation import decisions, metrics, user_calls, verification
 from hubtune.evaluation.inference import Predictor, add_reference_outputs
 from hubtune.evaluation.loss_checks import check_loss_is_sum
 from hubtune.evaluation.model_checks import check_model
@@ -210,24 +210,42 @@ def gather_weights(prepared: Prepared, context: TrainingContext, outcome: Outcom
 # ---------------------------------------------------------------------------------- evaluate
 
 
+RESULTS = {
+    "metrics": "metrics", "intervals": "intervals", "no_intervals": "no_intervals",
+    "baselines": "baselines", "warnings": "score_warnings", "report": "reports",
+    "undecided": "undecided",
+}
+"""Keys of `metrics.evaluate`, and those of `run.json`, by split."""
+
+
 def evaluate(
     prepared: Prepared, compute: Compute, model: Module, callbacks: Callbacks
 ) -> dict[str, Any]:
-    """Compute metrics, confidence intervals and reports on every split but train."""
-    record: dict[str, dict[str, Any]] = {"metrics": {}, "intervals": {}, "reports": {}}
+    """Compute metrics and what they have to be read with, on every split but train.
+
+    Decisions are fitted on validation, and hold for all splits.
+    """
+    record: dict[str, dict[str, Any]] = {key: {} for key in RESULTS.values()}
+    fitted: dict[str, Any] = {}
     predictor = Predictor(
         model, prepared.task, prepared.base, compute.uniform, compute.evaluation,
         processes.partial_state(), callbacks.on_progress)
-    for split, split_rows in prepared.data.rows.items():
+    for split in sorted(prepared.data.rows, key=lambda name: name != "validation"):
+        split_rows = prepared.data.rows[split]
         encoded, rows = prepared.data.encoded[split], list(BatchedRows(split_rows))
         callbacks.on_progress_start(f"evaluating {split}", len(encoded.examples))
         predictions = predictor.predict(rows, encoded)
         callbacks.on_progress_end()
-        result = metrics.evaluate(prepared.task, predictions, rows, prepared.base)
-        record["metrics"][split] = result["metrics"]
-        record["intervals"][split] = result["intervals"]
-        record["reports"][split] = result["report"]
-    return record
+        if split == "validation":
+            fitted = decisions.fit(prepared.task, predictions, rows, prepared.base)
+            for note in fitted.get("notes", ()):
+                callbacks.on_info(note)
+        result = metrics.evaluate(prepared.task, predictions, rows, prepared.base, fitted)
+        for name, key in RESULTS.items():
+            record[key][split] = result[name]
+        for warning in result["warnings"]:
+            callbacks.on_warning(f"on {split}: {warning}")
+    return {**record, "decisions": fitted}
 
 
 # --------------------------------------------------------------------------- save and verify
@@ -275,6 +293,8 @@ def save_model(
     task, strategy, base = prepared.task, prepared.strategy, prepared.base
     export: Export = checked(strategy, "export", strategy.export(model))
     shutil.rmtree(folder, ignore_errors=True)
+    if record["decisions"] and export.loads_with != "peft":  # a PEFT folder has no configuration of a model
+        export = dataclasses.replace(export, config={**export.config, "hubtune": record["decisions"]})
     saving.save(export, base, folder, prepared.origin, task.files(base))
     recipe = record["recipe"]
     options = {kind: {name: value for name, value in recipe[kind].items() if name != "name"}
@@ -289,7 +309,7 @@ def save_model(
         "metric": record["task"]["metric"], "metrics": record["plugins"].get("metrics", {}),
         "facts": record["facts"], "columns": record["data"]["columns"],
         "data": record["data"]["fingerprint"][:16], "loads_with": export.loads_with,
-        "limit": record["lengths"]["limit"],
+        "limit": record["lengths"]["limit"], "decisions": record["decisions"],
         "base": {name: record["base"][name] for name in ("repo", "commit", "local")},
     }, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return export

@@ -227,5 +227,5 @@ class MetricConformance(OnClassification):
         record = self.trained().record
         ensure(record["task"]["metric"] == self.plugin.name, f"the deciding metric is {record['task']['metric']!r}.", "`name`")
         ensure(self.plugin.name in record["metrics"]["validation"], "the run has no such score.", "`compute`")
-        found = record["intervals"]["validation"] | record.get("no_intervals", {}).get("validation", {})
-        ensure("no_intervals" not in record or self.plugin.name in found, "its score has neither an interval nor a reason for none.", "`compute`")
+        found = record["intervals"]["validation"] | record["no_intervals"]["validation"]
+        ensure(self.plugin.name in found, "its score has neither an interval nor a reason for none.", "`compute`")

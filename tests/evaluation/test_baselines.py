@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from toy import Partial
 
+import hubtune
 from hubtune import Base, ClassificationTask
 from hubtune.evaluation import metrics
+
+FAST = {"train.max_steps": 1, "train.verify": False, "train.precision": "fp32", "train.learning_rate": 1e-9}
 
 
 class Given(ClassificationTask[Any], Partial):
@@ -89,3 +92,31 @@ def test_numbers_are_compared_with_their_mean(given: list[float], warned: bool) 
 def test_equal_numbers_say_nothing() -> None:
     assert evaluated([3.0] * 4, [3.0] * 4, "regression")["warnings"] == [
         "all 4 rows have 3: scores on them say nothing about other numbers"]
+
+
+def test_a_run_that_learnt_nothing_says_so_everywhere(tiny_model: Any, tmp_path: Any, capsys: Any) -> None:
+    from hubtune.cli import console
+
+    rows = [{"text": f"{'win' if n % 4 == 0 else 'see'} {n}", "label": "spam" if n % 4 == 0 else "ham"} for n in range(40)]
+    seen: list[str] = []
+
+    class Seen(hubtune.Callbacks):
+        def on_warning(self, text: str) -> None:
+            seen.append(text)
+
+    run = hubtune.train("text-classification", model=tiny_model("bert"), data={"train": rows, "validation": rows},
+                        out=tmp_path / "run", set=FAST, callbacks=Seen())
+    warnings = run.record["score_warnings"]["validation"]
+    assert any("is no better than always answering 'ham'" in text or "for all 40 rows" in text for text in warnings)
+    assert [f"on validation: {text}" for text in warnings] == [text for text in seen if text.startswith("on validation: ")]
+    assert run.record["baselines"]["validation"]["accuracy"] == {"value": 0.75, "answer": "'ham'"}
+    card = (run.folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert "| always the same answer |" in card
+    assert "0.7500 ('ham')" in card
+    assert all(f"> **{text}**." in card for text in warnings)
+    console.finished(run)
+    printed = capsys.readouterr().out
+    assert "0.7500 (always 'ham')" in printed
+    assert all(f"validation: {text}" in printed for text in warnings)
+    found = hubtune.load(tmp_path / "run" / "model").evaluate(rows)
+    assert found["warnings"] == warnings

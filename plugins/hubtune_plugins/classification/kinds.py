@@ -76,8 +76,13 @@ class One:
         self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
     ) -> tuple[Any, Any]:
         """The right ids and the given ones, row by row."""
-        given = [[config.label2id[name] for name in (p["labels"] if "labels" in p else [p["label"]])] for p in predictions]
+        given = [[config.label2id[name] for name in self.given(prediction)] for prediction in predictions]
         return [self.ids(value, names, config) for value in values], given
+
+    def given(self, prediction: Prediction) -> list[str]:
+        """The labels of a prediction; of one that abstains, its likeliest."""
+        label = prediction["label"]
+        return [max(prediction["probabilities"], key=prediction["probabilities"].__getitem__) if label is None else label]
 
     def references(
         self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any
@@ -123,8 +128,13 @@ class Several(One):
         return [self.answer(dict(zip(names, row, strict=True))) for row in logits.sigmoid().tolist()]
 
     def answer(self, probabilities: Any) -> dict[str, Any]:
-        given = [name for name, value in probabilities.items() if value >= self.options.threshold]
+        threshold = 0.5 if self.options.threshold == "auto" else self.options.threshold
+        given = [name for name, value in probabilities.items() if value >= threshold]
         return {"labels": given, "probabilities": probabilities}
+
+    def given(self, prediction: Prediction) -> list[str]:
+        labels: list[str] = prediction["labels"]
+        return labels
 
     def references(
         self, predictions: Sequence[Prediction], values: Any, names: Any, config: Any

@@ -24,6 +24,7 @@ from hubtune import (
     label_config,
     option,
 )
+from hubtune_plugins.classification import fitted_decisions
 from hubtune_plugins.classification.kinds import KINDS, One, kind_in
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class LabelOptions:
     class_weights: str = option("none", "balanced: rare labels weigh more in the loss", choices=("none", "balanced"))
     metric: str = option("auto", "what decides which weights are best",
                          choices=("auto", "accuracy", "f1_macro", "f1_weighted"))
+    calibrate: bool = option(False, "fit a temperature on the validation rows: probabilities are as often right as they say")
+    abstain_accuracy: float | None = option(None, "one label: answer only where so large a share of validation rows is right")
+    abstain_coverage: float | None = option(None, "one label: answer only so large a share of rows, the surest ones")
 
 
 class Labelled(ClassificationTask[Any]):
@@ -60,6 +64,7 @@ class Labelled(ClassificationTask[Any]):
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         kind = dataset_info.get("kind") or kind_in(base.config)
         self.kind, self.names, self.weights = KINDS[kind](self.options), dataset_info.get("names", {}), None
+        fitted_decisions.refuse_unfit(self.options, kind)
         labels = label_config(dataset_info.get("labels") or (["LABEL_0"] if kind == "regression" else None), base.config)
         if self.options.class_weights != "none" and self.loss_function is not None:
             raise RecipeError(
@@ -128,4 +133,17 @@ class Labelled(ClassificationTask[Any]):
 
     def report(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
         kind: One = self.kind
-        return kind.report(predictions, [row["label"] for row in rows], self.names, base.config)
+        found = kind.report(predictions, [row["label"] for row in rows], self.names, base.config)
+        if kind.name == "regression":
+            return found
+        right, given = self.class_answers(predictions, rows, base)
+        return {**found, **fitted_decisions.report(predictions, right, given, kind.name == "multi_label")}
+
+    def fit_decisions(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
+        if self.label_kind() == "regression":
+            return {}
+        right, _ = self.class_answers(predictions, rows, base)
+        return fitted_decisions.fit(self.options, predictions, right, self.label_kind() == "multi_label")
+
+    def decide(self, prediction: Prediction, decisions: Mapping[str, Any]) -> Prediction:
+        return fitted_decisions.apply(prediction, decisions, self.label_kind() == "multi_label")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from hubtune import (
     Base,
@@ -22,6 +22,7 @@ from hubtune import (
 )
 from hubtune_plugins.classification.kinds import kind_of
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
+from hubtune_plugins.text import usages
 from hubtune_plugins.tokenization.texts import pad, pad_token, tokenise
 
 
@@ -32,7 +33,8 @@ class ClassificationOptions(LabelOptions):
     separator: str = option("|", "what stands between several labels in one cell")
     metric: str = option("auto", "what decides which weights are best", choices=(
         "auto", "accuracy", "f1_macro", "f1_weighted", "f1_micro", "pearson", "spearman", "mae", "rmse"))
-    threshold: float = option(0.5, "with several labels: the probability from which a label is given")
+    threshold: float | Literal["auto"] = option(
+        0.5, "with several labels: the probability from which a label is given; auto: one per label, tuned on validation for its F1")
 
 
 class TextClassification(Labelled):
@@ -78,6 +80,8 @@ class TextClassification(Labelled):
         return UserCall("pipeline", asked, {"top_k": None, "truncation": True})
 
     def usage(self, repo: str, base: Base) -> str:
+        if self.label_kind() == "multi_label":
+            return usages.several_labels(repo, self.options.threshold)
         return super().usage(repo, base).replace('day")', 'day", truncation=True)')
 
 

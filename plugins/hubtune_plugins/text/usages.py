@@ -10,6 +10,14 @@ def piped(tag: Any, repo: str, text: str, more: Any = "") -> str:
     return f'from transformers import pipeline\n\npipe = pipeline("{tag}", model="{repo}"{more})\nprint(pipe("{text}"))'
 
 
+def several_labels(repo: str, threshold: float | str) -> str:
+    """A pipeline that gives every label above its threshold. threshold: of all, or `auto`, which the configuration has by label."""
+    several = piped("text-classification", repo, "What a lovely day", ", top_k=None")
+    several = several.replace('print(pipe("What a lovely day"))', 'scores = pipe(["What a lovely day"], truncation=True)[0]')
+    limit = 'pipe.model.config.hubtune["thresholds"][found["label"]]' if threshold == "auto" else str(threshold)
+    return f'{several}\nprint([found["label"] for found in scores if found["score"] >= {limit}])'
+
+
 def choosing(repo: str) -> str:
     """There is no pipeline for choices."""
     return CHOOSING.replace("{repo}", repo)

@@ -81,14 +81,15 @@ from hubtune.options import option
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the user logs
 
 if TYPE_CHECKING:
-    from hubtune.api import check, load, plan, resume, search, show, train
+    from hubtune.api import check, load, plan, reproduce, resume, search, show, train, verify
     from hubtune.runs.predictor import Model
     from hubtune.runs.run import Run
 
 _LAZY = {
     "Model": "hubtune.runs.predictor", "Run": "hubtune.runs.run", "check": "hubtune.api",
     "load": "hubtune.api", "plan": "hubtune.api", "resume": "hubtune.api", "search": "hubtune.api",
-    "show": "hubtune.api", "train": "hubtune.api",
+    "show": "hubtune.api", "train": "hubtune.api", "reproduce": "hubtune.api",
+    "verify": "hubtune.api",
 }
 
 __all__ = [
@@ -167,11 +168,13 @@ __all__ = [
     "load",
     "option",
     "plan",
+    "reproduce",
     "resume",
     "row_numbers",
     "search",
     "show",
     "train",
+    "verify",
 ]
 
 

@@ -116,6 +116,40 @@ def load(model: str | Path, *, task: str | None = None) -> Model:
 
 
 @guest.preserve_state
+def verify(model: str | Path, *, callbacks: Callbacks | None = None) -> dict[str, Any]:
+    """Verify that a run, a folder or a model of the Hub is what its training saved.
+
+    Its files are compared with the hashes that were sealed when training ended, and its answers in
+    a process without hubtune with those of the trained model.
+
+    Raises:
+        SealError, ProofError: it is not.
+    """
+    from hubtune.runs import verify as verification
+
+    return verification.verify(str(model), callbacks or Callbacks())
+
+
+@guest.exclusive_training
+def reproduce(
+    model: str | Path, *, data: Any = None, out: str | Path | None = None,
+    callbacks: Callbacks | None = None,
+) -> dict[str, Any]:
+    """Train again from the record of a run, a folder or a model of the Hub, and compare.
+
+    Args:
+        data: where the record's data is, if it cannot be fetched; it must have the same rows.
+        out: the new run's folder; without it, a new one in `runs/`.
+
+    Returns:
+        `equal`, the new `run`, and what differs: `versions`, `weights` and `metrics`.
+    """
+    from hubtune.runs import reproduce as reproduction
+
+    return reproduction.reproduce(str(model), data, out, callbacks or Callbacks())
+
+
+@guest.preserve_state
 def search(words: str, *, task: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
     """Search models of the Hub by name, most downloaded first. task: a task or a pipeline tag."""
     known = registry.load().tasks

@@ -41,8 +41,8 @@ CAPABILITIES = (
 )
 """Base classes for what a plugin can do beyond its kind."""
 CORE_COMMANDS = (
-    "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "search", "show",
-    "strategies", "tasks", "train",
+    "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "reproduce",
+    "search", "show", "strategies", "tasks", "train", "verify",
 )
 """Names that no command of a plugin may have; `hubtune help` is one, too."""
 

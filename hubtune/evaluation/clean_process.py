@@ -102,7 +102,8 @@ def answer(model: Any, processor: Any, tag: str, call: Mapping[str, Any], folder
         tensors = processor(*positional, **named, **given, return_tensors="pt").to(model.device)
         if call["way"] == "processor":
             found = {"input_ids": tensors.get("input_ids"), **compared_outputs(model(**tensors))}
-            return {name: sample(value) for name, value in found.items() if value is not None}
+            most = call.get("sampled", SAMPLED)
+            return {name: sample(value, most) for name, value in found.items() if value is not None}
         names = ("input_ids", "attention_mask")
         written = model.generate(**{name: tensors[name] for name in names}, **options)
         return processor.decode(written[0], skip_special_tokens=True).strip()
@@ -132,19 +133,21 @@ def as_answer(found: Any) -> Any:
     return found.item() if hasattr(found, "item") else found
 
 
-def sample(tensor: Any) -> dict[str, Any]:
-    """Return the shape of a tensor and values that are spread evenly over it."""
+def sample(tensor: Any, count: int) -> dict[str, Any]:
+    """Return the shape of a tensor and about `count` values that are spread evenly over it."""
     flat = tensor.flatten()
-    step = max(1, len(flat) // SAMPLED)
+    step = max(1, len(flat) // count)
     return {"shape": list(tensor.shape), "values": flat[::step].tolist()}
 
 
 def read_media(value: Any, folder: Path) -> Any:
-    """Replace `{"file": name}` by the image or the array in that file."""
+    """Replace `{"file": name}` by the image or the array in that file, `{"made": kind}` by a made one."""
     if isinstance(value, list):
         return [read_media(one, folder) for one in value]
     if not isinstance(value, dict):
         return value
+    if value.keys() == {"made"}:
+        return make_media(value["made"])
     if value.keys() != {"file"}:
         return {name: read_media(one, folder) for name, one in value.items()}
     path = folder / value["file"]
@@ -155,6 +158,19 @@ def read_media(value: Any, folder: Path) -> Any:
     from PIL import Image
 
     return Image.open(path).convert("RGB")
+
+
+def make_media(kind: str) -> Any:
+    """Return an image of slanted stripes, or a rising sound of one second at 16 kHz."""
+    import numpy as np
+
+    if kind == "sound":
+        seconds = np.arange(16000) / 16000
+        return np.sin(2 * np.pi * (200 + 300 * seconds) * seconds).astype(np.float32) / 2
+    from PIL import Image
+
+    row, column, channel = np.ogrid[:96, :128, :3]
+    return Image.fromarray(((3 * row + 5 * column + 70 * channel) % 256).astype(np.uint8))
 
 
 def answer_all(job: Job, model: Any) -> None:
@@ -175,11 +191,11 @@ def refuse_nan(model: Any) -> None:
 
 
 def run(job: Job) -> None:
-    """Read batches named `0.input_ids`, and write the model's outputs as `0.logits`."""
+    """Read batches named `0.input_ids`, if any, and write the model's outputs as `0.logits`."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    tensors = load_file(job["inputs"])
+    tensors = load_file(job["inputs"]) if job["inputs"] else {}
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
     dtype = torch.float64 if dtype == torch.float64 else torch.float32
     model = load(job, dtype).eval()

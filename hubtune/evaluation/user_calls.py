@@ -15,7 +15,7 @@ from hubtune.contract import Base, GenerativeTask, Row, Rows, Task, UserCall
 from hubtune.contract.validation import checked
 from hubtune.data.dataset import EncodedDataset
 from hubtune.errors import HubtuneError
-from hubtune.evaluation.clean_process import answer, meaning
+from hubtune.evaluation.clean_process import answer, make_media, meaning
 from hubtune.evaluation.equivalence import relative_difference
 
 if TYPE_CHECKING:
@@ -26,6 +26,13 @@ LONGEST, SPREAD = 4, 8
 """Rows that are asked: the longest, and others evenly between these and the shortest."""
 GENERATED = 3
 """Rows of a task that generates, which takes longer."""
+SAMPLED = 32
+"""About how many values of a tensor a published answer holds."""
+TEXTS = (
+    "What a lovely day",
+    "The parcel came a week late, the box was open, and nobody answered my letter of 3 May. " * 40,
+)
+"""Texts of made rows, whose answers are published: a short one, and one that most models truncate."""
 TOLERANCE = 1e-4
 """The largest difference of two numbers in an answer, relative to those above 1."""
 
@@ -52,15 +59,78 @@ def record_answers(
     model.eval()
     for number in choose_rows(encoded, GENERATED if isinstance(task, GenerativeTask) else None):
         row = without_targets(task, rows[number], targets)
-        found = ask(model, task, base, row, folder, number)
-        asked += [] if found is None else [found]
+        call = described_call(task, base, row, MediaFiles(folder, f"{number}"))
+        found = call and answered(model, task, base, call, folder)
+        asked += [found] if found else []
     if not asked:
         shutil.rmtree(folder)
         return 0
-    (folder / CALLS).write_text(json.dumps(
-        {"meaning": meaning(model, base.processor), "calls": asked}, ensure_ascii=False),
-        encoding="utf-8")
+    write_calls(folder, {"meaning": meaning(model, base.processor), "calls": asked})
     return len(asked)
+
+
+def write_calls(folder: Path, calls: Mapping[str, Any]) -> None:
+    """Write calls with their answers for the clean process."""
+    (folder / CALLS).write_text(json.dumps(calls, ensure_ascii=False), encoding="utf-8")
+
+
+def made_answers(model: Module, task: Task[Any], base: Base) -> dict[str, Any] | None:
+    """Return the trained model's answers about made rows, and the meaning of labels and tokens.
+
+    They hold nothing of the data, so that they are published, and anyone can ask the same.
+
+    Args:
+        model: as it is published, in memory.
+
+    Returns:
+        `meaning` and `answers`, null for a row that is not asked; None without any answer.
+    """
+    if next(model.parameters()).dtype != torch.float32:
+        return None
+    model.eval()
+    found = [call and answered(model, task, base, call, Path()) for call in made_calls(task, base)]
+    answers = [call and call["answer"] for call in found]
+    if not any(answer is not None for answer in answers):
+        return None
+    return {"meaning": meaning(model, base.processor), "answers": answers}
+
+
+def made_calls(task: Task[Any], base: Base) -> list[dict[str, Any] | None]:
+    """Return the calls about made rows, which are the same wherever they are made."""
+    rows: list[Row] = [row for text in TEXTS if (row := made_row(task, text)) is not None]
+    if isinstance(task, GenerativeTask):
+        rows = [task.question(row) for row in rows[:1]]
+    calls = [described_call(task, base, row, MadeMedia()) for row in rows]
+    return [call and {**call, "sampled": SAMPLED} for call in calls]
+
+
+def recorded_calls(
+    task: Task[Any], base: Base, recorded: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return the calls about made rows with answers that `made_answers` gave, for `write_calls`.
+
+    None where there are not as many answers as calls, as of another version.
+    """
+    calls, answers = made_calls(task, base), recorded["answers"]
+    if len(calls) != len(answers):
+        return None
+    asked = [{**call, "answer": answer} for call, answer in zip(calls, answers, strict=True)
+             if call is not None and answer is not None]
+    return {"meaning": recorded["meaning"], "calls": asked}
+
+
+def made_row(task: Task[Any], text: str) -> dict[str, Any] | None:
+    """Return a row with the columns that a user has to give; None where their form is not known."""
+    row: dict[str, Any] = {}
+    for column in task.columns:
+        if column.target or (column.needed != "always" and column.role != task.input):
+            continue
+        if column.kind == "any" and column.role != task.input:
+            return None
+        values = {"text": text, "any": text, "words": text.split(), "texts": [text],
+                  "image": make_media("image"), "audio": {"array": make_media("sound")}}
+        row[column.role] = values[column.kind]
+    return row or None
 
 
 def choose_rows(encoded: EncodedDataset, most: int | None) -> list[int]:
@@ -79,53 +149,74 @@ def without_targets(task: Task[Any], row: Row, targets: set[str]) -> Row:
     return task.question(known) if isinstance(task, GenerativeTask) else known
 
 
-def ask(
-    model: Module, task: Task[Any], base: Base, row: Row, folder: Path, number: int
+def described_call(
+    task: Task[Any], base: Base, row: Row, media: MediaFiles | MadeMedia
 ) -> dict[str, Any] | None:
-    """Ask the trained model about a row; returns the call with its answer.
+    """Return how users ask about a row, as JSON; None where it cannot be asked.
 
-    None where the task does not know how, or transformers fails or answers with what is no number.
+    media: keeps the call's images and sounds.
     """
     try:
         call = checked(task, "user_call", task.user_call(row, base))
-        if call is None:
-            return None
-        described = describe(call, folder, number)
-        found = answer(model, base.processor, task.pipeline_tag, described, folder)
-        json.dumps(found, allow_nan=False)
     except HubtuneError:
         raise
+    except Exception:  # of any task, for this row: others are asked
+        return None
+    return None if call is None else describe(call, media)
+
+
+def answered(
+    model: Module, task: Task[Any], base: Base, call: dict[str, Any], folder: Path
+) -> dict[str, Any] | None:
+    """Return a call with the trained model's answer.
+
+    None where transformers fails, or answers with what is no number.
+    """
+    try:
+        found = answer(model, base.processor, task.pipeline_tag, call, folder)
+        json.dumps(found, allow_nan=False)
     except Exception:  # of any pipeline, for this row: others are asked
         return None
-    return {**described, "answer": found}
+    return {**call, "answer": found}
 
 
-def describe(call: UserCall, folder: Path, number: int) -> dict[str, Any]:
-    """Return a call as JSON; images and arrays are written as files."""
-    media: list[str] = []
-
+def describe(call: UserCall, media: MediaFiles | MadeMedia) -> dict[str, Any]:
+    """Return a call as JSON, with a note in the place of every image and array."""
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {str(name): plain(one) for name, one in value.items()}
         if isinstance(value, list | tuple):
             return [plain(one) for one in value]
-        if not hasattr(value, "save") and not hasattr(value, "dtype"):
-            return value
-        media.append(write_media(value, folder, f"{number}-{len(media)}"))
-        return {"file": media[-1]}
+        return media.keep(value) if hasattr(value, "save") or hasattr(value, "dtype") else value
 
     return {"way": call.way, "inputs": plain(call.inputs), "options": dict(call.options)}
 
 
-def write_media(value: Any, folder: Path, name: str) -> str:
-    """Write an image as PNG, or an array; returns the file's name."""
-    if hasattr(value, "save"):
-        value.save(folder / f"{name}.png")
-        return f"{name}.png"
-    import numpy as np
+class MediaFiles:
+    """Images and arrays of a call, as files of a folder. name: that their names begin with."""
 
-    np.save(folder / f"{name}.npy", np.asarray(value), allow_pickle=False)
-    return f"{name}.npy"
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name, self.count = folder, name, 0
+
+    def keep(self, value: Any) -> dict[str, str]:
+        """Write an image as PNG, or an array; returns the note that stands for it."""
+        name = f"{self.name}-{self.count}"
+        self.count += 1
+        if hasattr(value, "save"):
+            value.save(self.folder / f"{name}.png")
+            return {"file": f"{name}.png"}
+        import numpy as np
+
+        np.save(self.folder / f"{name}.npy", np.asarray(value), allow_pickle=False)
+        return {"file": f"{name}.npy"}
+
+
+class MadeMedia:
+    """Made images and sounds of a call, which can be made again anywhere."""
+
+    def keep(self, value: Any) -> dict[str, str]:
+        """Return the note that stands for a made image or sound."""
+        return {"made": "image" if hasattr(value, "save") else "sound"}
 
 
 def compare_answers(folder: Path, found: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:

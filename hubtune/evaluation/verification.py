@@ -42,7 +42,8 @@ EXPORT_HINT = (
 class SavedModel:
     """A saved model, how it loads, and the outputs that it has to give.
 
-    model_class: of transformers. recorded: a file of `record_outputs`. base, config: with
+    model_class: of transformers. recorded: a file of `record_outputs`, if
+    there is one. base, config: with
     loads_with="peft", the folder of the base model, and configuration such as the labels. calls: a
     folder of `record_answers`, with the class of the processor and the tag of the pipeline.
     """
@@ -50,7 +51,7 @@ class SavedModel:
     folder: Path
     model_class: str
     loads_with: str
-    recorded: Path
+    recorded: Path | None
     base: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     calls: Path | None = None
@@ -117,17 +118,18 @@ def verify_models(models: Sequence[SavedModel]) -> list[dict[str, Any] | ProofEr
 def write_job(saved: SavedModel, folder: Path, number: int) -> dict[str, Any]:
     """Write the recorded inputs for the clean process, and return its job."""
     inputs = folder / f"{number}.in.safetensors"
-    recorded = load_file(saved.recorded)
-    save_file(
-        {name[3:]: value for name, value in recorded.items() if name.startswith("in.")}, inputs
-    )
+    if saved.recorded is not None:
+        recorded = load_file(saved.recorded)
+        save_file(
+            {name[3:]: value for name, value in recorded.items() if name.startswith("in.")}, inputs
+        )
     return {
         "folder": str(saved.folder),
         "model": saved.model_class,
         "loads_with": saved.loads_with,
         "base": str(saved.base) if saved.base else None,
         "config": dict(saved.config),
-        "inputs": str(inputs),
+        "inputs": None if saved.recorded is None else str(inputs),
         "outputs": str(folder / f"{number}.out.safetensors"),
         "calls": str(saved.calls) if saved.calls else None,
         "processor": saved.processor,
@@ -148,7 +150,23 @@ def compare(saved: SavedModel, outputs: Path, last_line: str) -> dict[str, Any] 
             f"the saved model does not load with {saved.loads_with} alone: {reason}",
             hint=EXPORT_HINT,
         )
-    found, recorded = load_file(outputs), load_file(saved.recorded)
+    proof = {} if saved.recorded is None else compare_outputs(load_file(outputs), saved.recorded)
+    if isinstance(proof, ProofError):
+        return proof
+    asked = None
+    if saved.calls is not None:
+        answers = json.loads(Path(f"{outputs}.answers").read_text(encoding="utf-8"))
+        asked, problem = user_calls.compare_answers(saved.calls, answers)
+        if problem is not None:
+            return ProofError(f"asked as its users ask it, {problem}.", hint=EXPORT_HINT)
+    return {**proof, "asked": asked}
+
+
+def compare_outputs(
+    found: Mapping[str, torch.Tensor], path: Path
+) -> dict[str, Any] | ProofError:
+    """Compare outputs with those recorded in a file; returns the differences."""
+    recorded = load_file(path)
     expected = {name[4:]: value for name, value in recorded.items() if name.startswith("out.")}
     different = [
         name
@@ -170,19 +188,12 @@ def compare(saved: SavedModel, outputs: Path, last_line: str) -> dict[str, Any] 
             f"the saved model differs from the trained one by {difference:.2e} in its outputs.",
             hint=EXPORT_HINT,
         )
-    asked = None
-    if saved.calls is not None:
-        answers = json.loads(Path(f"{outputs}.answers").read_text(encoding="utf-8"))
-        asked, problem = user_calls.compare_answers(saved.calls, answers)
-        if problem is not None:
-            return ProofError(f"asked as its users ask it, {problem}.", hint=EXPORT_HINT)
     rows = {name.partition(".")[0]: len(value) for name, value in expected.items()}
     return {
         "examples": sum(rows.values()),
         "largest_difference": difference,
         "largest_output": largest,
         "tolerance": TOLERANCE,
-        "asked": asked,
     }
 
 

@@ -186,6 +186,11 @@ def portable_recipe(record: Mapping[str, Any]) -> str:
     """Return the recipe as TOML, without values of this machine."""
     import tomlkit
 
+    return tomlkit.dumps(portable_tables(record))
+
+
+def portable_tables(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the tables of the recipe, without values of this machine."""
     tables = {name: dict(table) for name, table in record["recipe"].items() if name != "publish"}
     base, data = record["base"], record["data"]
     pinned = f"{base['repo']}@{base['commit']}"
@@ -194,7 +199,7 @@ def portable_recipe(record: Mapping[str, Any]) -> str:
     if isinstance(tables["data"].get("validation"), str):
         tables["data"]["validation"] = "YOUR-VALIDATION-DATA"
     tables["train"] = {**record["settings"], "plan": None}
-    return tomlkit.dumps(without_none(tables))
+    return without_none(tables)
 
 
 def metadata(record: Mapping[str, Any], repo: str | None) -> str:

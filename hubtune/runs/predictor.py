@@ -55,22 +55,36 @@ class Model:
         found = self._record.get("decisions")
         return found if isinstance(found, Mapping) else {}
 
+    @property
+    def model_record(self) -> Mapping[str, Any]:
+        """The contents of `hubtune.json`; empty for a model that another tool has tuned."""
+        return self._record
+
     def load_weights(self) -> tuple[Module, Base]:
         """Return the model and its base; weights are loaded at the first call."""
         if self._loaded is None:
-            base = configuration.open_base(self.origin, self.task, self.locate_base())
-            reason = configuration.unsupported_reason(base.config, self.task)
-            if reason:
-                raise ModelError(f"{reason}, which the task '{self.task.name}' needs.",
-                                 where=self.origin.repo)
-            setup = self.task.model_config(self._record.get("facts", {}), base)
-            base = configuration.apply_setup(base, checked(self.task, "model_config", setup))
+            base = self.open_base()
             model = self._load_module(base)
             limit = configuration.length_limit(base, model) if self.task.unit == "tokens" else None
             # A strategy may have taken some of the model's positions.
             limit = self._record.get("limit", limit)
             self._loaded = move_to_best_device(model), replace(base, max_length=limit)
         return self._loaded
+
+    def open_base(self) -> Base:
+        """Open configuration and processor, with the task's settings applied; without weights.
+
+        Raises:
+            ModelError: the task has no model of this architecture.
+        """
+        base = configuration.open_base(self.origin, self.task, self.locate_base())
+        reason = configuration.unsupported_reason(base.config, self.task)
+        if reason:
+            raise ModelError(f"{reason}, which the task '{self.task.name}' needs.",
+                             where=self.origin.repo)
+        setup = self.task.model_config(self._record.get("facts", {}), base)
+        base = configuration.apply_setup(base, checked(self.task, "model_config", setup))
+        return replace(base, max_length=self._record.get("limit"))
 
     def locate_base(self) -> Origin | None:
         """Locate the base model of a PEFT adapter that loads over it; None for a whole model.
@@ -103,7 +117,7 @@ class Model:
             model = loading.load(base_origin, base, self.task, Strategy(), seed=0).model
             files = [*self.origin.small, "adapter_model.safetensors"]
             return loading.attach_adapter(model, fetch(self.origin, files), self.origin.repo)
-        code = self._check_code()
+        code = self.check_code()
         loaded = loading.load(self.origin, base, self.task, Strategy(), seed=0, code=code)
         if loaded.missing:
             raise ModelError(
@@ -114,7 +128,7 @@ class Model:
             )
         return loaded.model
 
-    def _check_code(self) -> bool:
+    def check_code(self) -> bool:
         """Return whether the model needs the code beside its weights.
 
         Raises:

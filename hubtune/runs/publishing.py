@@ -152,9 +152,12 @@ def saved_model(
     """Describe a folder with the model of a run, for verification."""
     from hubtune.evaluation import verification
 
-    calls = folder / "proof"
+    calls, recorded = folder / "proof", folder / "proof.safetensors"
+    if not recorded.is_file():
+        raise ProofError("the run has no proof.safetensors, the outputs of the trained model.",
+                         where=str(folder), hint="Restore it from a copy, or train again.")
     return verification.SavedModel(
-        model, record["task"]["model"], record["loads_with"], folder / "proof.safetensors",
+        model, record["task"]["model"], record["loads_with"], recorded,
         fetch(base, [*base.small, *base.weights]) if base else None, record["config"],
         calls if calls.is_dir() else None, record.get("processor", "AutoTokenizer"),
         record["task"]["pipeline_tag"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shlex
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ CARD = "README.md"
 PROOF_FILES = "proof.safetensors", "proof"
 """A file and a folder of a run with the trained model's answers."""
 UNSEALED = frozenset({"state", "published", "seal"})
-"""Parts of `run.json` that change after training."""
+"""Parts of `run.json` that change after training, and those that hold the hashes."""
 FILE, LINK = "file", "link"
 
 
@@ -64,6 +65,12 @@ def hash_record(record: Mapping[str, Any]) -> dict[str, str]:
     parts = json.loads(json.dumps(record))
     return {name: hashlib.sha256(canonical(value)).hexdigest()
             for name, value in parts.items() if name not in UNSEALED}
+
+
+def finite(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Return metrics by split, null where one is not finite, which JSON has no number for."""
+    return {split: {name: value if math.isfinite(value) else None for name, value in found.items()}
+            for split, found in metrics.items()}
 
 
 def canonical(value: Any) -> bytes:

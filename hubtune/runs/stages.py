@@ -296,10 +296,11 @@ def save_model(
     if record["decisions"] and export.loads_with != "peft":  # a PEFT folder has no configuration of a model
         export = dataclasses.replace(export, config={**export.config, "hubtune": record["decisions"]})
     saving.save(export, base, folder, prepared.origin, task.files(base))
+    made = user_calls.made_answers(export.root, task, base)
     recipe = record["recipe"]
     options = {kind: {name: value for name, value in recipe[kind].items() if name != "name"}
                for kind in ("task", "strategy", "loss") if kind in recipe}
-    (folder / RECORD).write_text(json.dumps({
+    contents = {
         "hubtune": version("hubtune"), "contract": CONTRACT,
         "task": {
             "name": task.name, "options": options["task"], "plugin": record["plugins"]["task"],
@@ -311,5 +312,14 @@ def save_model(
         "data": record["data"]["fingerprint"][:16], "loads_with": export.loads_with,
         "limit": record["lengths"]["limit"], "decisions": record["decisions"],
         "base": {name: record["base"][name] for name in ("repo", "commit", "local")},
-    }, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        "recipe": card.portable_tables({**record, "loads_with": export.loads_with}),
+        "versions": record["versions"],
+    }
+    contents["seal"] = {
+        "files": seal.hash_folder(folder), "record": seal.hash_record(contents),
+        "results": seal.finite(record["metrics"]), "answers": made,
+        "processor": processor_class(task, base), "config": record["config"],
+    }
+    text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
+    (folder / RECORD).write_text(text, encoding="utf-8")
     return export

@@ -64,7 +64,8 @@ def started(*arguments: str, before: tuple[str, ...] = (), **more: str) -> subpr
 
 
 def test_these_are_the_commands() -> None:
-    assert COMMANDS == ["compare", "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "search", "show", "strategies", "tasks", "train"]
+    assert COMMANDS == ["compare", "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "reproduce", "search", "show", "strategies",
+                        "tasks", "train", "verify"]
 
 
 def test_no_plugin_may_take_the_name_of_a_command() -> None:

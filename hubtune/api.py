@@ -11,8 +11,9 @@ from hubtune import guest, hub, recipe, record
 from hubtune.callbacks import Callbacks
 from hubtune.contract import registry
 from hubtune.errors import ModelError
+from hubtune.hub.forms import weight_formats
 from hubtune.hub.headers import count_parameters
-from hubtune.hub.origin import fetch, locate, weight_formats
+from hubtune.hub.origin import fetch, locate
 from hubtune.models import configuration
 from hubtune.recipe import Recipe
 from hubtune.runs import predictor, run

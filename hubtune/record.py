@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hubtune.errors import RecipeError, ResumeError
+from hubtune.errors import ModelError, RecipeError, ResumeError
+from hubtune.files import read_json
 from hubtune.other_names import RENAMED, RENAMED_VALUES
 from hubtune.recipe import Recipe
 
@@ -81,10 +82,42 @@ def read_record(folder: Path) -> dict[str, Any]:
                           hint="Train again with --overwrite.") from None
 
 
-def parse_model_record(text: str) -> dict[str, Any]:
-    """Parse `hubtune.json`, migrated to this version; empty if it is not a record of hubtune."""
-    record = json.loads(text)
-    return migrate(dict(record)) if isinstance(record, dict) else {}
+MODEL_RECORD: Mapping[str, tuple[type, ...]] = {
+    "task": (dict,), "task.name": (str,), "task.options": (dict,), "task.plugin": (dict, type(None)),
+    "strategy": (dict,), "loss": (dict, type(None)), "facts": (dict,), "columns": (dict,),
+    "metric": (str, type(None)), "metrics": (dict,), "data": (str,), "limit": (int, type(None)),
+    "loads_with": (str,), "base": (dict,), "base.repo": (str,), "base.commit": (str,),
+    "base.local": (bool,),
+}
+"""Types of the values of a `hubtune.json`, by their path; further values are ignored."""
+NEEDED = {"task": ("name",), "base": ("repo", "commit", "local")}
+"""Keys that a table of a `hubtune.json` has, if it is there."""
+
+
+def read_model_record(path: Path, where: str) -> dict[str, Any]:
+    """Read a `hubtune.json`, migrated to this version.
+
+    Raises:
+        ModelError: it is no JSON object, or its values have other types.
+    """
+    hint = "Delete the file to use the model as one that another tool has tuned, or fetch it again."
+    record = read_json(path, where, hint)
+    for name, kinds in MODEL_RECORD.items():
+        table, _, key = name.rpartition(".")
+        holder = record.get(table) if table else record
+        if table and holder is None:
+            continue
+        assert isinstance(holder, dict)  # checked before its keys
+        if key not in holder and not (table and key in NEEDED.get(table, ())):
+            continue
+        value = holder.get(key)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise ModelError(f"'{name}' must be a {wanted}, not {value!r:.100}.", where=where,
+                             hint=hint)
+    if not all(isinstance(column, str) for column in record.get("columns", {}).values()):
+        raise ModelError("'columns' must be an object of column names.", where=where, hint=hint)
+    return migrate(record)
 
 
 REMOVED = ("padding_free", "compile")

@@ -83,6 +83,12 @@ def free_bytes(proc: Path, groups: Path) -> Iterator[int]:
         for line in (proc / "meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 yield int(line.split()[1]) * 1024
+    for folder, limit, usage in limited_groups(proc, groups):
+        yield from free_in_group(folder, limit, usage)
+
+
+def limited_groups(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield the folder of each cgroup (v1, v2) of this process, with its files of limit and usage."""
     with contextlib.suppress(OSError, ValueError):
         for line in (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines():
             _, kinds, path = line.split(":", 2)
@@ -93,9 +99,31 @@ def free_bytes(proc: Path, groups: Path) -> Iterator[int]:
                      "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
             inside = top / path.strip("/")
             for folder in (inside, *inside.parents):
-                yield from free_in_group(folder, *names)
+                yield (folder, *names)
                 if folder == top:
                     break
+
+
+def total_bytes() -> int | None:
+    """Return the bytes that this process may use at most, with swap; None where it is not known.
+
+    The processes of one machine share its memory evenly.
+    """
+    most = min(limits(Path("/proc"), Path("/sys/fs/cgroup")), default=None)
+    return None if most is None else most // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def limits(proc: Path, groups: Path) -> Iterator[int]:
+    """Yield the memory and swap of the machine, and the limit of each cgroup of this process."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
+        sizes = {name: value.split()[0] for name, value in (line.split(":", 1) for line in lines)}
+        yield (int(sizes["MemTotal"]) + int(sizes["SwapTotal"])) * 1024
+    for folder, limit, _ in limited_groups(proc, groups):
+        with contextlib.suppress(OSError, ValueError):
+            most = int((folder / limit).read_text(encoding="ascii"))
+            if most < UNLIMITED:
+                yield most
 
 
 def free_in_group(folder: Path, limit: str, usage: str) -> Iterator[int]:

@@ -143,7 +143,12 @@ def resolve_from_cache(repo: str, revision: str | None, kind: Kind) -> PinnedRep
                               allow_patterns=["config.json"], local_files_only=True))
     files = tuple(cached_file(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
     readme = folder / "README.md"
-    card = ModelCard.load(readme).data.to_dict() if readme.exists() else {}
+    card: dict[str, Any] = {}
+    if readme.exists():
+        try:
+            card = ModelCard.load(readme, ignore_metadata_errors=True).data.to_dict()
+        except Exception:  # of PyYAML; the Hub gives no card either where it cannot read one
+            log.warning("%s: the header of its README.md is no YAML, so its licence is not known.", repo)
     return PinnedRepo(repo, folder.name, kind, files, card=card,
                       pipeline_tag=card.get("pipeline_tag"), cached=True)
 
@@ -211,7 +216,8 @@ def damaged_files(pinned: PinnedRepo, folder: Path, patterns: Sequence[str]) -> 
                    for pattern in patterns) or not path.exists():
             continue
         wrong_sha256 = file.sha256 and file_sha256(path) != file.sha256
-        if wrong_sha256 or (file.sha1 and git_blob_sha1(path) != file.sha1):
+        wrong_size = file.size and path.stat().st_size != file.size
+        if wrong_size or wrong_sha256 or (file.sha1 and git_blob_sha1(path) != file.sha1):
             damaged.append(file.path)
     return damaged
 

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hubtune.errors import ModelError, Unsafe, listing
+from hubtune.errors import ModelError
 from hubtune.files import hash_files
 from hubtune.hub.download import PinnedRepo, download, resolve, split_id
-from hubtune.hub.errors import not_cached_error
-from hubtune.record import RECORD, parse_model_record
+from hubtune.record import RECORD, read_model_record
 
 SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".md", ".vocab", ".spm")
-CODE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".onnx", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,6 @@ def locate(model: str, commit: str | None = None) -> Origin:
 
 def local_origin(folder: Path) -> Origin:
     """Return the origin of a model folder, identified by the hash of the model's files."""
-    from huggingface_hub import ModelCard
-
     files = {str(path.relative_to(folder)): path.stat().st_size
              for path in folder.rglob("*") if path.is_file()}
     origin = Origin(folder.resolve().name, "", files, folder)
@@ -90,36 +86,26 @@ def local_origin(folder: Path) -> Origin:
     model_files = {name: folder / name for name in names if name != "README.md"}
     readme = folder / "README.md"
     card: Mapping[str, Any] = {}
-    if readme.exists():
-        card = ModelCard.load(readme, ignore_metadata_errors=True).data.to_dict()
+    if readme.is_file():
+        card = read_card(readme, f"{origin.repo}/README.md")
     return Origin(origin.repo, f"sha256:{hash_files(model_files)}", files, folder, card=card)
 
 
-def require_safetensors(origin: Origin) -> None:
-    """Refuse a repository without a whole model in safetensors.
+def read_card(readme: Path, where: str) -> Mapping[str, Any]:
+    """Read the YAML header of a model card.
 
     Raises:
-        ModelError: an adapter, or not a transformers model.
-        Unsafe: other weight formats, whose loading can run code.
+        ModelError: it is no YAML mapping.
     """
-    if "config.json" not in origin.files:
-        kind = "not a transformers model: it has no config.json"
-        if "adapter_config.json" in origin.files:
-            kind = "an adapter; train from its base model"
-        raise ModelError(f"'{origin.repo}' is {kind}.",
-                         hint="See what it contains with: hubtune show " + origin.repo)
-    if not origin.weights:
-        if origin.pinned is not None and origin.pinned.cached:
-            raise not_cached_error(f"{origin.repo}'s weights", origin.commit)
-        others = [name for name in origin.files if name.endswith(CODE_WEIGHTS)]
-        raise Unsafe(
-            f"'{origin.repo}' has no safetensors weights; other weights: "
-            f"{listing(others) or 'none'}. Loading a pickle can run code of its author, so hubtune "
-            "refuses it.",
-            where=origin.repo, hint=
-            "Ask its author to convert it (https://huggingface.co/spaces/safetensors/convert), "
-            "or look for another: hubtune search " + origin.repo.split("/")[-1],
-        )
+    from huggingface_hub import ModelCard
+
+    try:
+        return dict(ModelCard.load(readme, ignore_metadata_errors=True).data.to_dict())
+    except Exception as error:  # of PyYAML and of the client's classes, for any text
+        raise ModelError(
+            f"its YAML header cannot be read: {' '.join(str(error).split())[:200]}.", where=where,
+            hint="Correct the lines between the two '---', or delete the file: it is only read for "
+            "the licence and the languages.") from error
 
 
 def fetch(origin: Origin, names: list[str]) -> Path:
@@ -132,16 +118,4 @@ def read_run_record(origin: Origin) -> dict[str, Any]:
     """Read hubtune's record beside the weights; empty for a model that hubtune did not tune."""
     if RECORD not in origin.files:
         return {}
-    return parse_model_record((fetch(origin, origin.small) / RECORD).read_text(encoding="utf-8"))
-
-
-def weight_formats(origin: Origin) -> list[dict[str, Any]]:
-    """Return the formats of the weights, with the number of files and bytes of each."""
-    formats: dict[str, dict[str, Any]] = {}
-    for name, size in origin.files.items():
-        suffix = Path(name).suffix
-        if suffix == ".safetensors" or suffix in CODE_WEIGHTS:
-            entry = formats.setdefault(suffix[1:], {"format": suffix[1:], "files": 0, "bytes": 0})
-            entry["files"] += 1
-            entry["bytes"] += size
-    return sorted(formats.values(), key=lambda entry: str(entry["format"]))
+    return read_model_record(fetch(origin, origin.small) / RECORD, f"{origin.repo}/{RECORD}")

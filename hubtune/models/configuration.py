@@ -13,8 +13,10 @@ from hubtune import guest
 from hubtune.contract import Base, ModelSetup, Strategy, Task
 from hubtune.contract.validation import checked
 from hubtune.errors import ModelError
+from hubtune.files import read_json
 from hubtune.hub.origin import Origin, fetch
-from hubtune.models import compat
+from hubtune.models import bounds, compat
+from hubtune.models.foreign import model_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,38 +56,44 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
     folder = fetch(origin, origin.small)
     config_folder = folder if base_origin is None else fetch(base_origin, base_origin.small)
     config = open_config(config_folder, base_origin or origin)
-    try:
-        kind = getattr(transformers, task.processor)
-        processor = kind.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        raise ModelError(
-            f"its {task.processor.removeprefix('Auto').lower()} cannot be loaded: "
-            f"{first_line(error)}",
-            where=origin.repo,
-            hint=f"The task '{task.name}' needs a model that has one. "
-            f"See: hubtune show {origin.repo}",
-        ) from error
+    kind = getattr(transformers, task.processor)
+    with model_errors(
+            f"its {task.processor.removeprefix('Auto').lower()} cannot be loaded", origin.repo,
+            f"The task '{task.name}' needs a model that has one. See: hubtune show {origin.repo}"):
+        processor = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return Base(origin.repo, origin.commit, config, processor)
+
+
+def read_config(folder: Path, origin: Origin) -> dict[str, Any]:
+    """Read the config.json in a folder as it is, within bounds.
+
+    Raises:
+        ModelError: it is missing, no JSON object, or asks for what no model has.
+    """
+    where = f"{origin.repo}/config.json"
+    config = read_json(folder / "config.json", where, "Correct it, or fetch the model again.")
+    bounds.check_counts(config, where)
+    names = config.get("architectures")
+    if names is not None and not (isinstance(names, list)
+                                  and all(isinstance(name, str) for name in names)):
+        raise ModelError(f"'architectures' must be a list of names, not {names!r:.100}.",
+                         where=where, hint="Correct it, or fetch the model again.")
+    return config
 
 
 def open_config(folder: Path, origin: Origin) -> Any:
     """Load the transformers configuration in a folder. Code in the repository is never run."""
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        raise ModelError(
-            f"transformers cannot read its config.json: {first_line(error)}", where=origin.repo,
-            hint="Code in a repository is not run. A newer transformers may know the architecture: "
-            "pip install -U transformers",
-        ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error message, or the name of its class."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    read_config(folder, origin)
+    with model_errors(
+            "transformers cannot read its config.json", origin.repo,
+            "Code in a repository is not run. A newer transformers may know the architecture: "
+            "pip install -U transformers"):
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False)
+        config.get_text_config()  # of a model with several parts, which may contradict each other
+        return config
 
 
 def unsupported_reason(config: Any, task: Task[Any] | type[Task[Any]]) -> str | None:

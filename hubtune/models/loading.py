@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from hubtune import guest
 from hubtune.contract import Base, Strategy, Task
 from hubtune.errors import ModelError, listing
+from hubtune.hub import headers
 from hubtune.hub.headers import read_header
 from hubtune.hub.origin import Origin, fetch
-from hubtune.models import compat
+from hubtune.models import bounds, compat
 from hubtune.models.completeness import check_completeness, check_finite, missing_weights
-from hubtune.models.configuration import first_line
+from hubtune.models.foreign import model_errors
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -31,12 +32,9 @@ def meta_model(base: Base, task: Task[Any]) -> Module:
     import torch
     import transformers
 
-    try:
-        with torch.device("meta"):
-            model: Module = getattr(transformers, task.model).from_config(base.config)
-    except Exception as error:  # a model's constructor may raise anything
-        raise ModelError(f"its architecture cannot be built: {first_line(error)}",
-                         where=base.repo) from error
+    with (model_errors("its architecture cannot be built", base.repo), torch.device("meta"),
+          bounds.bounded_build(base.repo)):
+        model: Module = getattr(transformers, task.model).from_config(base.config)
     if compat.model_class(task.model, model.config) is None:
         raise ModelError(
             f"the class for '{task.name}' uses only its part '{model.config.model_type}', "  # type: ignore[union-attr]
@@ -91,6 +89,7 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
     import transformers
 
     folder = fetch(origin, [*origin.small, *origin.weights])
+    headers.read_headers(origin)  # refuses files that safetensors would refuse in its own words
     arguments = {
         "config": base.config, "use_safetensors": True, "local_files_only": True,
         "dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True,
@@ -100,15 +99,12 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
         seed_all(seed)  # right before loading: a new head must not depend on earlier random numbers
         return kind.from_pretrained(place, **arguments, **more)
 
-    try:
+    with model_errors("its weights cannot be loaded", origin.repo):
         kind = getattr(transformers, task.model)
         model, report = from_pretrained(kind, folder, trust_remote_code=code)
         if prefixes := compat.mismatched_prefix(model, report):
             tensors = compat.rename_tensors(folder, origin, *prefixes)
             model, report = from_pretrained(type(model), None, state_dict=tensors)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ModelError(f"its weights cannot be loaded: {first_line(error)}",
-                         where=origin.repo) from error
     check_completeness(origin, model, report)
     check_finite(origin.repo, model)
     missing = missing_weights(model, report) & dict(model.named_parameters()).keys()
@@ -148,12 +144,9 @@ def attach_adapter(model: Module, folder: Path, repo: str) -> Module:
     from peft import PeftModel, get_peft_model_state_dict
 
     name = "adapter_model.safetensors"
-    try:
-        wrapped: Any = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
-    except Exception as error:  # of PEFT, for a broken configuration or other shapes
-        raise ModelError(f"its adapter cannot be loaded: {first_line(error)}",
-                         where=repo) from error
     saved = read_header(folder / name, name, repo)
+    with model_errors("its adapter cannot be loaded", repo, "Fetch the adapter again as a whole."):
+        wrapped: Any = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     missing = sorted(expected.keys() - saved.keys())
     if missing:

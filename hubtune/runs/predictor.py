@@ -16,7 +16,8 @@ from hubtune.data import splits
 from hubtune.data.columns import add_task_columns
 from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, ModelError, RecipeError, listing
-from hubtune.hub.origin import Origin, fetch, locate, read_run_record, require_safetensors
+from hubtune.hub.forms import require_loadable
+from hubtune.hub.origin import Origin, fetch, locate, read_run_record
 from hubtune.models import configuration, loading
 from hubtune.recipe import PluginChoice
 from hubtune.runs import functions
@@ -270,7 +271,7 @@ def load(model: str | Path, *, task: str | None = None) -> Model:
     origin = locate(str(model))
     record = read_run_record(origin)
     if record.get("loads_with") != "peft" or "adapter_model.safetensors" not in origin.files:
-        require_safetensors(origin)
+        require_loadable(origin)
     return Model(origin, record, choose_task(origin, record, task), str(model))
 
 

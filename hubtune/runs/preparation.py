@@ -14,9 +14,10 @@ from hubtune.devices import device, processes
 from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
 from hubtune.evaluation import metrics
 from hubtune.hub import card
+from hubtune.hub.forms import check_form, require_loadable
 from hubtune.hub.headers import read_headers
-from hubtune.hub.origin import Origin, locate, read_run_record, require_safetensors
-from hubtune.models import completeness, configuration, loading
+from hubtune.hub.origin import Origin, fetch, locate, read_run_record
+from hubtune.models import bounds, completeness, configuration, loading
 from hubtune.recipe import Recipe, TrainConfig
 from hubtune.runs import functions
 from hubtune.runs.prepared_data import PreparedData, Record, encode_splits, load_data
@@ -69,7 +70,7 @@ def prepare(
     loss = functions.fit(task, dataset_info, base, resumed)
     callbacks.on_info(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
     model = loading.meta_model(base, task)
-    check_weights(origin, model, callbacks)
+    check_weights(origin, model, strategy, callbacks)
     if shard:
         check_shardable(strategy, model)
     base = replace(base, max_length=max_length(base, model, task, strategy))
@@ -184,7 +185,8 @@ def open_base(
     Raises:
         ModelError: task, strategy and model do not fit together.
     """
-    require_safetensors(origin)
+    require_loadable(origin)
+    check_form(configuration.read_config(fetch(origin, origin.small), origin), origin)
     check_needs_no_code(origin)
     base = configuration.open_base(origin, task)
     configuration.check_fit(origin, base, task, strategy)
@@ -192,8 +194,12 @@ def open_base(
     return configuration.apply_setup(base, setup), dict(setup.config)
 
 
-def check_weights(origin: Origin, model: Module, callbacks: Callbacks) -> None:
-    """Refuse weights that lack a part of the model, by their headers: nothing is fetched yet."""
+def check_weights(
+    origin: Origin, model: Module, strategy: Strategy[Any], callbacks: Callbacks
+) -> None:
+    """Refuse weights that are too large, or lack a part of the model: nothing is fetched yet."""
+    bounds.check_memory(
+        origin.repo, model, "quantization_config" in strategy.from_pretrained_kwargs())
     report = completeness.load_on_meta(model, read_headers(origin))
     if report is not None:
         completeness.check_completeness(origin, model, report, callbacks.on_warning)

@@ -17,7 +17,8 @@ from typing import Any
 
 from hubtune.errors import SealError, listing
 from hubtune.files import file_sha256
-from hubtune.hub.origin import CODE_WEIGHTS, SMALL
+from hubtune.hub.forms import CODE_WEIGHTS
+from hubtune.hub.origin import SMALL
 
 MODEL = "model"
 """The folder of a run that is published."""

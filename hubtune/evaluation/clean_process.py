@@ -66,20 +66,29 @@ def load_processor(job: Job) -> Any:
     return kind.from_pretrained(job["folder"], local_files_only=True)
 
 
-def meaning(model: Any, processor: Any) -> dict[str, Any]:
-    """Describe what numbers mean: the labels of a model, and the hash of its vocabulary."""
+def meaning(model: Any, processor: Any, folder: Path) -> dict[str, Any]:
+    """Describe what rows alone do not show: label names, vocabulary, padding and number format.
+
+    folder: where the model is saved.
+    """
     config = model.config
     tokenizer = getattr(processor, "tokenizer", processor)
     words = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else None
     labels = getattr(config, "id2label", None) or {}
     text = json.dumps(words, sort_keys=True)
+    saved = folder / "config.json"
+    stored = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
     return {
         "labels": {str(key): str(name) for key, name in labels.items()},
         "label ids": {str(name): int(key) for name, key in
                       (getattr(config, "label2id", None) or {}).items()},
         "problem type": getattr(config, "problem_type", None),
+        "special tokens": {name: getattr(config, name, None) for name in (
+            "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")},
         "vocabulary": words and hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
-        "length limit": getattr(tokenizer, "model_max_length", None),
+        "tokenizer": {name: getattr(tokenizer, name, None) for name in (
+            "model_max_length", "padding_side", "truncation_side", "pad_token", "eos_token")},
+        "number format": stored.get("dtype", stored.get("torch_dtype")),
     }
 
 
@@ -178,7 +187,7 @@ def answer_all(job: Job, model: Any) -> None:
     processor = load_processor(job)
     folder = Path(job["calls"])
     calls = json.loads((folder / "calls.json").read_text(encoding="utf-8"))["calls"]
-    found = {"meaning": meaning(model, processor),
+    found = {"meaning": meaning(model, processor, Path(job["folder"])),
              "answers": [answer(model, processor, job["tag"], call, folder) for call in calls]}
     Path(f"{job['outputs']}.answers").write_text(json.dumps(found), encoding="utf-8")
 

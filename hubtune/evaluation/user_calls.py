@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
@@ -38,7 +39,8 @@ TOLERANCE = 1e-4
 
 
 def record_answers(
-    model: Module, task: Task[Any], base: Base, rows: Rows, encoded: EncodedDataset, folder: Path
+    model: Module, task: Task[Any], base: Base, rows: Rows, encoded: EncodedDataset, folder: Path,
+    saved: Path,
 ) -> int:
     """Write real rows as users ask about them, with the answers of the trained model.
 
@@ -46,6 +48,7 @@ def record_answers(
         model: as it is published, in memory.
         rows: of validation, and `encoded` the same rows.
         folder: `calls.json` and media are written there; it is not published.
+        saved: where the model is saved.
 
     Returns:
         The number of rows; 0 where the task has no `user_call`, or transformers cannot answer.
@@ -65,7 +68,7 @@ def record_answers(
     if not asked:
         shutil.rmtree(folder)
         return 0
-    write_calls(folder, {"meaning": meaning(model, base.processor), "calls": asked})
+    write_calls(folder, {"meaning": meaning(model, base.processor, saved), "calls": asked})
     return len(asked)
 
 
@@ -74,13 +77,15 @@ def write_calls(folder: Path, calls: Mapping[str, Any]) -> None:
     (folder / CALLS).write_text(json.dumps(calls, ensure_ascii=False), encoding="utf-8")
 
 
-def made_answers(model: Module, task: Task[Any], base: Base) -> dict[str, Any] | None:
+def made_answers(
+    model: Module, task: Task[Any], base: Base, saved: Path
+) -> dict[str, Any] | None:
     """Return the trained model's answers about made rows, and the meaning of labels and tokens.
 
     They hold nothing of the data, so that they are published, and anyone can ask the same.
 
     Args:
-        model: as it is published, in memory.
+        model: as it is published, in memory. saved: where it is saved.
 
     Returns:
         `meaning` and `answers`, null for a row that is not asked; None without any answer.
@@ -92,7 +97,7 @@ def made_answers(model: Module, task: Task[Any], base: Base) -> dict[str, Any] |
     answers = [call and call["answer"] for call in found]
     if not any(answer is not None for answer in answers):
         return None
-    return {"meaning": meaning(model, base.processor), "answers": answers}
+    return {"meaning": meaning(model, base.processor, saved), "answers": answers}
 
 
 def made_calls(task: Task[Any], base: Base) -> list[dict[str, Any] | None]:
@@ -173,7 +178,8 @@ def answered(
     None where transformers fails, or answers with what is no number.
     """
     try:
-        found = answer(model, base.processor, task.pipeline_tag, call, folder)
+        processor = copy.deepcopy(base.processor)  # a pipeline changes its padding side
+        found = answer(model, processor, task.pipeline_tag, call, folder)
         json.dumps(found, allow_nan=False)
     except Exception:  # of any pipeline, for this row: others are asked
         return None
@@ -223,8 +229,8 @@ def compare_answers(folder: Path, found: Mapping[str, Any]) -> tuple[dict[str, A
     """Compare a saved model's answers with the recorded ones; returns figures, and what differs."""
     recorded = json.loads((folder / CALLS).read_text(encoding="utf-8"))
     for name, value in recorded["meaning"].items():
-        if value != found["meaning"][name]:
-            return {}, f"its {name} is not that of the trained model"
+        if value != found["meaning"].get(name):
+            return {}, f"its {name} differs from the trained model's"
     largest = 0.0
     for number, (call, other) in enumerate(
         zip(recorded["calls"], found["answers"], strict=True), 1

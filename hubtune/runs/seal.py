@@ -80,21 +80,29 @@ def canonical(value: Any) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def entries(folder: Path, inside: str = "") -> dict[str, str]:
+def entries(folder: Path) -> dict[str, str]:
     """Return the kind (file, link or another) of everything below a folder, by its path.
 
     Symbolic links are listed, not followed.
     """
-    if not os.path.isdir(folder) or os.path.islink(folder):
-        return {}
     found: dict[str, str] = {}
-    with os.scandir(folder) as listed:
-        for entry in sorted(listed, key=lambda one: one.name):
-            name = f"{inside}{entry.name}"
+    folders = [] if os.path.islink(folder) or not os.path.isdir(folder) else [""]
+    while folders:
+        inside = folders.pop()
+        try:
+            with os.scandir(folder / inside) as listed:
+                here = list(listed)
+        except OSError:
+            found[inside] = "folder that cannot be read"
+            continue
+        if inside and not here:
+            found[inside] = "folder"
+        for entry in here:
+            name = f"{inside}/{entry.name}" if inside else entry.name
             if entry.is_symlink():
                 found[name] = LINK
             elif entry.is_dir(follow_symlinks=False):
-                found |= entries(folder / entry.name, f"{name}/") or {name: "folder"}
+                folders.append(name)
             else:
                 found[name] = FILE if entry.is_file(follow_symlinks=False) else "device"
     return found

@@ -263,7 +263,10 @@ def save_and_verify(
     export = save_model(folder / "model", prepared, model, record)
     asked = user_calls.record_answers(
         export.root, prepared.task, prepared.base, prepared.data.rows["validation"], validation,
-        folder / "proof")
+        folder / "proof", folder / "model")
+    if not asked and type(prepared.task).user_call is not Task.user_call:
+        callbacks.on_warning("transformers could not be asked as users ask the model, so only its "
+                             "outputs for recorded inputs are compared.")
     proof = None
     if prepared.settings.verify:
         libraries = "transformers and PEFT" if export.loads_with == "peft" else "transformers"
@@ -296,7 +299,7 @@ def save_model(
     if record["decisions"] and export.loads_with != "peft":  # a PEFT folder has no configuration of a model
         export = dataclasses.replace(export, config={**export.config, "hubtune": record["decisions"]})
     saving.save(export, base, folder, prepared.origin, task.files(base))
-    made = user_calls.made_answers(export.root, task, base)
+    made = user_calls.made_answers(export.root, task, base, folder)
     recipe = record["recipe"]
     options = {kind: {name: value for name, value in recipe[kind].items() if name != "name"}
                for kind in ("task", "strategy", "loss") if kind in recipe}

@@ -312,6 +312,8 @@ class TaskConformance(Conformance, TaskFixture):
 
         run = self.trained()
         ensure(run.record["proof"], "the saved model was not proven.", "the run's record")
+        ensure(run.record["proof"]["asked"] or self.plugin.user_call is Task.user_call,
+               "transformers answered none of the rows as `user_call` asks about them.", "`user_call`")
         usage = self.bench().task.usage("me/model", self.bench().base)
         ensure("import hubtune" not in usage, "the card's usage needs hubtune.", "`usage`")
         compile(usage, "usage", "exec")

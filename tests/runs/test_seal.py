@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
+from hubtune_plugins.vision.image_classification import ImageClassification
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
@@ -28,6 +30,15 @@ def trained(tiny_model: Any, reviews: Path, tmp_path_factory: pytest.TempPathFac
     """The folder of a run of LoRA, trained once, with a published adapter in a folder of its own."""
     out = tmp_path_factory.mktemp("sealed") / "run"
     hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, strategy="lora", set=SETTINGS, out=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def images(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on images."""
+    out = tmp_path_factory.mktemp("images") / "run"
+    rows = tiny.sample(ImageClassification(), 24)
+    hubtune.train("image-classification", model=tiny_model("vit"), data=rows, set={"train.epochs": 1.0, "train.verify": False}, out=out)
     return out
 
 
@@ -149,6 +160,9 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "words swapped": (edit_json("model/tokenizer.json", swap_words), "model/tokenizer.json: changed"),
     "vocabulary cut": (edit_json("model/tokenizer.json", cut_vocabulary), "model/tokenizer.json: changed"),
     "length limit": (put("model/tokenizer_config.json", "model_max_length", 4), "model/tokenizer_config.json: changed"),
+    "padding side": (put("model/tokenizer_config.json", "padding_side", "left"), "model/tokenizer_config.json: changed"),
+    "number format": (put("model/config.json", "dtype", "float16"), "model/config.json: changed"),
+    "pad token": (put("model/config.json", "pad_token_id", 3), "model/config.json: changed"),
     "labels of hubtune": (edit_json("model/hubtune.json", lambda found: found["facts"]["labels"].reverse()), "model/hubtune.json: changed"),
     "another task": (edit_json("model/hubtune.json", lambda found: found["task"].update(name="no-such")), "model/hubtune.json: changed"),
     "hubtune.json emptied": (empty("model/hubtune.json"), "model/hubtune.json: changed"),
@@ -200,7 +214,7 @@ def test_a_changed_run_is_refused_before_anything_is_sent(name: str, run_folder:
 
 MODEL_CHANGES = [
     "labels swapped", "problem type", "labels renamed", "activation", "words swapped", "vocabulary cut", "length limit",
-    "nan in the embedding", "head zeroed", "head dropped", "layers scaled", "weights truncated",
+    "padding side", "number format", "pad token", "nan in the embedding", "head zeroed", "head dropped", "layers scaled", "weights truncated",
 ]
 
 
@@ -216,6 +230,23 @@ def test_the_proof_alone_finds_a_changed_model_under_a_forged_seal(name: str, ru
     assert isinstance(refused.value, hubtune.ProofError), refused.value
     assert refused.value.message.endswith("Nothing was sent.")
     assert not [served for served in logged_in.requests[before:] if served.method in WRITING]
+
+
+@pytest.mark.parametrize(("name", "change"), [
+    ("preprocessor_config.json", lambda found: found.update(image_mean=[0.1, 0.2, 0.3])),
+    ("preprocessor_config.json", lambda found: found.update(rescale_factor=0.01)),
+])
+def test_the_proof_alone_finds_a_changed_image_processor(
+    name: str, change: Callable[[Any], None], images: Path, tmp_path: Path, logged_in: Any
+) -> None:
+    folder = Path(shutil.copytree(images, tmp_path / "run"))
+    file = next(path for path in (folder / "model").glob("*processor_config.json"))
+    edit_json(str(file.relative_to(folder)), lambda found: change(found.get("image_processor", found)))(folder)
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record["seal"] = seal.make(folder, record)
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(hubtune.ProofError, match="asked as its users ask it"):
+        hubtune.Run(folder).publish("me/never")
 
 
 def test_what_hubtune_did_not_write_is_not_published_and_named(run_folder: Path, logged_in: Any) -> None:

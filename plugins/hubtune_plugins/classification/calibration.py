@@ -121,6 +121,31 @@ def threshold_for_f1(probabilities: Array, truth: Array) -> float:
     return float(middles[np.abs(middles - DEFAULT).argmin()])
 
 
+def thresholds(probabilities: Array, truth: Array, keep_micro: bool) -> list[float]:
+    """Return a threshold per label; probabilities and truth (rows, labels).
+
+    keep_micro: a label's own best is taken, labels of the highest F1 first, only where the F1 over all labels does not fall. The best F1 of a
+    label that the model cannot tell is had by giving it to nearly all rows (Lipton et al., arXiv:1402.1892).
+    """
+    found, right = np.asarray(probabilities, float), np.asarray(truth) == 1
+    tuned = [threshold_for_f1(found[:, label], right[:, label]) for label in range(found.shape[1])]
+    if not keep_micro:
+        return tuned
+    plain, best = counts(found >= DEFAULT, right), counts(found >= np.array(tuned), right)
+    order = sorted(range(len(tuned)), key=lambda label: -best[label, 0] / max(1, best[label, 1]))
+    chosen, total = [DEFAULT] * len(tuned), plain.sum(0)
+    for label in order:
+        other = total - plain[label] + best[label]
+        if other[0] * total[1] >= total[0] * other[1] or not total[1]:
+            chosen[label], total = tuned[label], other
+    return chosen
+
+
+def counts(given: Array, right: Array) -> Array:
+    """Return numerator and denominator of each label's F1, (labels, 2), whose sums are those of micro F1."""
+    return np.stack([2 * (given & right).sum(0), given.sum(0) + right.sum(0)], 1)
+
+
 def fit_abstention(
     confidence: Array, right: Array, accuracy: float | None, coverage: float | None
 ) -> tuple[float, float, float] | None:

@@ -52,7 +52,7 @@ def fit(options: Any, predictions: Sequence[Prediction], truth: Any, several: bo
     decisions: Decisions = {"rows": len(found), "notes": []}
     names = list(predictions[0]["probabilities"])
     if several and options.threshold == "auto":
-        fit_thresholds(decisions, names, found, truth)
+        fit_thresholds(decisions, names, found, truth, keep_micro=options.metric != "f1_macro")
     if options.calibrate:
         found = fit_temperature(decisions, found, truth, several)
     if not several and abstains(options):
@@ -65,9 +65,9 @@ def abstains(options: Any) -> bool:
     return options.abstain_accuracy is not None or options.abstain_coverage is not None
 
 
-def fit_thresholds(decisions: Decisions, names: Sequence[str], found: Any, truth: Any) -> None:
-    """Fit one threshold per label, for its F1."""
-    values = [calibration.threshold_for_f1(found[:, place], truth[:, place]) for place in range(len(names))]
+def fit_thresholds(decisions: Decisions, names: Sequence[str], found: Any, truth: Any, keep_micro: bool) -> None:
+    """Fit one threshold per label, for its F1. keep_micro: F1 over all labels must not fall."""
+    values = calibration.thresholds(found, truth, keep_micro)
     decisions["thresholds"] = dict(zip(names, values, strict=True))
     flat = [name for name, count in zip(names, truth.sum(0), strict=True) if count in (0, len(truth))]
     decisions["notes"].append(

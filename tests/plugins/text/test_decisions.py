@@ -102,8 +102,24 @@ def test_abstention_by_accuracy_and_by_coverage() -> None:
     assert calibration.fit_abstention(same, right, None, 0.25) == pytest.approx((0.0, 1.0, 0.75)), "equal ones are answered together"
 
 
+def test_a_label_that_cannot_be_told_does_not_lower_the_f1_over_all() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random((200, 3)) < [0.5, 0.4, 0.1]).astype(int)
+    found = np.clip(0.35 + 0.3 * truth + rng.normal(size=truth.shape) * 0.1, 0, 1)
+    found[:, 2] = rng.random(200) * 0.1  # says nothing of its label
+    own, kept = (np.array(calibration.thresholds(found, truth, keep)) for keep in (False, True))
+
+    def micro(thresholds: Any) -> float:
+        return float(f1_score(truth, found >= thresholds, average="micro"))
+
+    assert own[2] < 0.1
+    assert kept[2] == 0.5
+    assert micro(own) < micro(0.5) < micro(kept)
+    assert own[:2].tolist() == kept[:2].tolist()
+
+
 def options(**given: Any) -> Any:
-    return SimpleNamespace(**{"threshold": 0.5, "calibrate": False, "abstain_accuracy": None, "abstain_coverage": None, **given})
+    return SimpleNamespace(**{"metric": "auto", "threshold": 0.5, "calibrate": False, "abstain_accuracy": None, "abstain_coverage": None, **given})
 
 
 @pytest.mark.parametrize(("given", "kind", "message"), [

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from hubtune.callbacks import Callbacks
+from hubtune.cli.output import printable
 from hubtune.errors import HubtuneError
 
 
@@ -26,11 +27,11 @@ class ConsoleCallbacks(Callbacks):
 
     def on_info(self, text: str) -> None:
         """Print a line."""
-        self.console.print(escape(text), style="dim" if self.console.is_terminal else None)
+        self.console.print(safe(text), style="dim" if self.console.is_terminal else None)
 
     def on_warning(self, text: str) -> None:
         """Print a warning."""
-        self.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        self.console.print(f"[yellow]warning:[/yellow] {safe(text)}")
 
     def on_progress_start(self, description: str, total: int) -> None:
         """Show a progress bar."""
@@ -64,18 +65,23 @@ class ConsoleCallbacks(Callbacks):
         self.console.print(f"epoch {record['epoch']:g}  {scores}{'  (best)' if best else ''}")
 
 
+def safe(text: str) -> str:
+    """Return a text without control characters, and without what rich would read as markup."""
+    return escape(printable(text))
+
+
 def show_error(error: HubtuneError) -> None:
     """Print an error as one block, without a traceback."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     where = f"{error.where}: " if error.where else ""
-    console.print(f"[red]error:[/red] {escape(where + error.message)}")
+    console.print(f"[red]error:[/red] {safe(where + error.message)}")
     if error.hint:
-        console.print(escape(error.hint))
+        console.print(safe(error.hint))
 
 
 def out(text: str = "") -> None:
-    """Print a line on stdout."""
-    sys.stdout.write(text + "\n")
+    """Print a line on stdout, without control characters of labels and names."""
+    sys.stdout.write(printable(text) + "\n")
 
 
 def table(columns: list[str], rows: list[list[object]], title: str | None = None) -> None:
@@ -83,7 +89,7 @@ def table(columns: list[str], rows: list[list[object]], title: str | None = None
     console = Console(highlight=False)
     made = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        made.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+        made.add_row(*(safe("" if cell is None else str(cell)) for cell in row))
     if not console.is_terminal:
         console.width = 200
     console.print(made)

@@ -69,7 +69,12 @@ def lines(predictions: Sequence[dict[str, Any]], texts: Sequence[str] | None) ->
     return said
 
 
+def printable(text: str) -> str:
+    """Write control characters that a terminal would obey as escapes: ESC becomes `\\x1b`."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
 def short(value: Any) -> str:
     """A value as it fits on a terminal, without its control characters; --json and --out have all of it."""
-    text = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(value))
+    text = printable(str(value))
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

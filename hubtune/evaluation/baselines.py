@@ -39,12 +39,17 @@ def compare_with_constant(
     baselines: Baselines = {"accuracy": {"value": round(count / len(right), 6), "answer": answer}}
     warnings = one_sided(right, given, names, unit)
     if count == len(right):
-        return baselines, [f"all {len(right)} {unit} have {answer}: scores on them say nothing about "
+        return baselines, [f"{everyone(len(right), unit)} {answer}: scores on that say nothing about "
                            "other labels", *warnings]
     accuracy = sum(map(tuple.__eq__, right, given)) / len(right)
     interval = intervals.bounds.get("accuracy") if "accuracy" in scores else None
     warnings += no_better("accuracy", accuracy, interval, count / len(right), answer)
     return baselines, warnings
+
+
+def everyone(count: int, unit: str) -> str:
+    """Begin a sentence about all rows or words: `all 4 rows have`, `the only row has`."""
+    return f"all {count} {unit} have" if count > 1 else f"the only {unit[:-1]} has"
 
 
 def label_sets(answers: Sequence[Any], kind: str) -> list[tuple[int, ...]]:
@@ -63,7 +68,7 @@ def one_sided(
         return [f"the model answers {answer} for all {len(given)} {unit}"]
     ever = {index for answer in given for index in answer}
     counts = Counter(index for answer in right for index in answer)
-    never = [f"{names[index]!r} ({count} {unit})" for index, count in counts.most_common()
+    never = [f"{names[index]!r} ({count} {unit if count > 1 else unit[:-1]})" for index, count in counts.most_common()
              if index not in ever]
     if not never:
         return []
@@ -95,6 +100,6 @@ def compare_with_mean(
     if "rmse" not in scores:
         return {}, []
     if error == 0:
-        return baselines, [f"all {len(right)} rows have {mean:.4g}: scores on them say nothing about other numbers"]
+        return baselines, [f"{everyone(len(right), 'rows')} {mean:.4g}: scores on that say nothing about other numbers"]
     return baselines, no_better(
         "rmse", scores["rmse"], intervals.bounds.get("rmse"), error, answer, higher=False)

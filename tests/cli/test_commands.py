@@ -337,3 +337,13 @@ def test_scores_are_printed_with_intervals_reasons_and_baselines(capsys: pytest.
     assert "0.7000 to 0.9500" in printed
     assert "none: 4 different rows are too few" in printed
     assert "0.6000 (always 'ham')" in printed
+
+
+def test_names_with_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.out("labels: \x1b]0;title\x07ham")
+    console.table(["label"], [["\x1b[2Jham"]])
+    console.ConsoleCallbacks().on_warning("the label '\x1b[31m[b]ham'")
+    console.show_error(UnknownPlugin("no '\x9b31m'", hint="see \x1b[0m"))
+    printed = "".join(capsys.readouterr())
+    assert not {"\x1b", "\x07", "\x9b"} & set(printed)
+    assert r"\x1b[31m[b]ham" in printed

@@ -70,7 +70,8 @@ def test_not_clearly_better_is_said_with_the_interval() -> None:
 
 def test_rows_of_one_label_say_nothing_of_the_others() -> None:
     assert evaluated([0] * 4, [0] * 4)["warnings"] == [
-        "all 4 rows have 'ham': scores on them say nothing about other labels"]
+        "all 4 rows have 'ham': scores on that say nothing about other labels"]
+    assert evaluated([0], [0])["warnings"] == ["the only row has 'ham': scores on that say nothing about other labels"]
 
 
 def test_several_labels() -> None:
@@ -79,7 +80,7 @@ def test_several_labels() -> None:
     assert found["warnings"] == ["the model answers no label for all 4 rows",
                                  "accuracy 0.0000 is no better than always answering 'ham' (0.5000)"]
     found = evaluated(right, [[1, 0, 0], [0, 1, 0]] * 2, "multi_label")
-    assert found["warnings"][0] == "the model never gives 1 of 3 labels: 'eggs' (1 rows)"
+    assert found["warnings"][0] == "the model never gives 1 of 3 labels: 'eggs' (1 row)"
 
 
 @pytest.mark.parametrize(("given", "warned"), [([2.5] * 20, True), ([float(n % 5) for n in range(20)], False)])
@@ -91,7 +92,7 @@ def test_numbers_are_compared_with_their_mean(given: list[float], warned: bool) 
 
 def test_equal_numbers_say_nothing() -> None:
     assert evaluated([3.0] * 4, [3.0] * 4, "regression")["warnings"] == [
-        "all 4 rows have 3: scores on them say nothing about other numbers"]
+        "all 4 rows have 3: scores on that say nothing about other numbers"]
 
 
 def test_a_run_that_learnt_nothing_says_so_everywhere(tiny_model: Any, tmp_path: Any, capsys: Any) -> None:

@@ -75,6 +75,15 @@ def pieces(base: Base, said: list[Message], tools: list[Any] | None = None) -> l
     return found
 
 
+def answer_text(base: Base, row: Row, fields: Fields) -> str:
+    """What is to be written for a row: its last answer, with its calls as the chat template writes them, without special tokens."""
+    said, tools = fields.keep(conversation(row), tools_of(row.get("tools")))
+    if said[-1].keys() <= {"role", "content", "learnt"}:
+        return str(said[-1]["content"]).strip()
+    ids = ids_of(base, pieces(base, said, tools)[-1][0])
+    return str(base.processor.decode(ids, skip_special_tokens=True)).strip()
+
+
 def marks(base: Base) -> tuple[Any, ...]:
     """The tokenizer's special words, one of which ends an answer."""
     added = [str(token) for token in base.processor.added_tokens_decoder.values() if token.special]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hubtune import DataError, Row, Rows, row_numbers
-from hubtune_plugins.generation.turns.messages import Message, messages, shared, tools_of
+from hubtune_plugins.generation.turns.messages import Message, messages, parsed, shared, tools_of
 
 SIDES = ("chosen", "rejected")
 """The two answers of a row that says which is better."""
@@ -60,6 +60,7 @@ def turns_of(row: Row) -> list[Message]:
 def history_of(row: Row) -> list[Message]:
     """Earlier turns: messages, or pairs of a question and its answer."""
     value = row.get("history")
+    value = parsed(value) if isinstance(value, str) else value
     if not value:
         return []
     if not isinstance(value, list):
@@ -101,7 +102,7 @@ def answered(said: Any) -> bool:
 
 
 def answer_of(row: Row) -> str:
-    """The last answer of a row, without the blanks around it."""
+    """The text of a row's last answer, without the blanks around it."""
     return str(conversation(row)[-1]["content"]).strip()
 
 

@@ -23,7 +23,7 @@ from hubtune import (
     option,
 )
 from hubtune_plugins.generation import chat, packing, sequences, usages
-from hubtune_plugins.generation.conversations import answer_of, conversation, form_of, question_of, refuse_unlearnable
+from hubtune_plugins.generation.conversations import conversation, form_of, question_of, refuse_unlearnable
 from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
 from hubtune_plugins.generation.turns.rendering import ChatOptions, Fields, render
 
@@ -117,7 +117,7 @@ class TextGeneration(Writing):
         if all("text" in prediction for prediction in predictions):
             from sklearn.metrics import accuracy_score
 
-            wanted = [answer_of(row) for row in rows]
+            wanted = [chat.answer_text(base, row, self.fields) for row in rows]
             scores["exact_match"] = float(accuracy_score(wanted, [p["text"] for p in predictions]))
         return scores
 

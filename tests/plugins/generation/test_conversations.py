@@ -93,6 +93,24 @@ def test_forms_of_calls_and_tools_are_one(made: Any, form: Any) -> None:
     assert example(task, base, {**row, **form}) == example(task, base, row)
 
 
+def test_lists_may_be_json_in_strings_as_in_a_csv(made: Any) -> None:
+    task, base = made()
+    row = {"messages": TALK, "tools": [TOOL], "history": [["hi", "hello"]]}
+    text = {name: json.dumps(value) for name, value in row.items()}
+    task.validate_data({"train": [text]})
+    assert example(task, base, text) == example(task, base, row)
+    assert conversation({"prompt": "[{", "completion": "[1]"}) == [{"role": "user", "content": "[{"}, {"role": "assistant", "content": "[1]"}]
+
+
+def test_a_written_call_is_compared_with_the_call(made: Any) -> None:
+    task, base = made()
+    rows = [{"messages": TALK[:2]}, {"messages": [USER, DONE]}]
+    likelihood = {"nll": 0.0, "tokens": 1, "hits": 1}
+    right = [{**likelihood, "text": text} for text in ('<call>weather {"city": "Oslo"}</call>', "Cold.")]
+    assert task.score(right, rows, base)["exact_match"] == 1.0
+    assert task.score([{**right[0], "text": ""}, right[1]], rows, base)["exact_match"] == 0.5
+
+
 def test_nulls_that_arrow_adds_are_dropped(made: Any) -> None:
     task, base = made()
     other = {**CALL, "function": {"name": "time", "arguments": {"zone": 2}}}
@@ -107,6 +125,7 @@ def test_nulls_that_arrow_adds_are_dropped(made: Any) -> None:
     (PLAIN, {"messages": TALK}, "the field 'tool_calls' of messages", "tool_calls"),
     (PLAIN, {"messages": [USER, DONE], "tools": [TOOL]}, "the tools", "tools"),
     (PLAIN, {"messages": [USER, {**DONE, "reasoning_content": "Hm."}]}, "the field 'reasoning_content' of messages", "reasoning_content"),
+    (PLAIN, {"messages": [{**USER, "images": ["a.png"]}, DONE]}, "the field 'images' of messages", "images"),
     (NO_SYSTEM, {"messages": [USER, DONE], "system": "Be kind."}, "turns of the role 'system'", None),
     (NO_SYSTEM.replace("system", "tool"), {"messages": TALK}, "turns of the role 'tool'", None),
 ])
@@ -170,6 +189,8 @@ def test_system_history_instruction_and_input_are_turns(made: Any) -> None:
     ({"messages": [USER, {**DONE, "weight": 0.5}]}, "the weight of a message is 0.5"),
     ({"messages": [USER, {**DONE, "weight": 0}]}, "no turn that is learnt"), ({"messages": [USER, DONE], "tools": "no json"}, "tools are no JSON"),
     ({"messages": [USER, {"role": "assistant", "tool_calls": [{"id": 1}]}]}, "a tool call has no name"),
+    ({"messages": [USER, {"role": "tool", "content": {"degrees": 3}}, DONE]}, r"the content \{.degrees.: 3\} of a message is no text"),
+    ({"messages": [{**USER, "train": True}, DONE]}, "a turn of the role 'user' is to be learnt"),
     ({"messages": [{"content": "a"}, DONE]}, "no message"), ({"messages": 3}, "no list of messages"),
 ])
 def test_rows_that_cannot_be_read_are_refused_with_their_numbers(made: Any, row: Any, message: str) -> None:

@@ -23,11 +23,16 @@ EMPTY: tuple[Any, ...] = (None, "", [], {})
 def messages(value: Any, role: str) -> list[Message]:
     """Return a string as one message of the role, or a list of messages in one form, ShareGPT's `from` and `value` too.
 
+    A list may be JSON in a string, as in a csv.
+
     Raises:
         DataError: for what is no message.
     """
     if isinstance(value, str):
-        return [{"role": role, "content": value}]
+        inner = parsed(value) if value.lstrip().startswith("[{") else value
+        if isinstance(inner, str) or not all(isinstance(item, dict) and item.keys() & {"role", "from"} for item in inner):
+            return [{"role": role, "content": value}]
+        value = inner
     if not isinstance(value, Sequence):
         raise DataError(f"{value!r} is no list of messages.", hint="A message is a table with a role and a content.")
     return [message(item) for item in value]
@@ -47,7 +52,10 @@ def message(value: Any) -> Message:
     if "tool_calls" in found:
         found["tool_calls"] = calls(found["tool_calls"])
     if found["role"] == "assistant":
-        found |= learnt_of(value)
+        return found | learnt_of(value)
+    if value.get("train"):
+        raise DataError(f"a turn of the role {found['role']!r} is to be learnt, and only answers are.",
+                        hint="Leave its `train` out, or give the turn to the assistant.")
     return found
 
 
@@ -68,7 +76,9 @@ def text_of(content: Any) -> str:
     """Return a content as a text; a list of its parts joined."""
     if content is None or isinstance(content, str):
         return content or ""
-    parts = content if isinstance(content, list) else [content]
+    if not isinstance(content, list):
+        raise DataError(f"the content {content!r} of a message is no text.", hint="Write it as a string, a table as JSON in a string.")
+    parts = content
     for part in parts:
         kind = part.get("type", "text") if isinstance(part, Mapping) else "text" if isinstance(part, str) else type(part).__name__
         if kind != "text" or (isinstance(part, Mapping) and not isinstance(part.get("text"), str)):

@@ -12,7 +12,8 @@ from hubtune import Base, DataError, option
 from hubtune_plugins.generation.turns.messages import Message
 
 LOG = logging.getLogger("hubtune.generation")
-MEANT = ("tool_calls", "tools", "reasoning_content", "reasoning", "thinking", "documents")
+MEANT = ("tool_calls", "tools", "reasoning_content", "reasoning", "thinking", "documents", "tool_plan", "images", "image",
+         "audio", "audios", "video", "videos")
 """Fields that a model has to see to learn what the row says; others, such as ids, may go unwritten, and are named once."""
 INTERNAL = ("role", "content", "learnt")
 

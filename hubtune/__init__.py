@@ -46,7 +46,14 @@ from hubtune.contract import (
     hookimpl,
 )
 from hubtune.contract.precision import exact
-from hubtune.data.labels import label_config, label_id, label_space, label_text, row_numbers
+from hubtune.data.labels import (
+    label_config,
+    label_id,
+    label_space,
+    label_text,
+    row_numbers,
+    spelled_as,
+)
 from hubtune.data.row_batches import column_values, enumerate_rows
 from hubtune.errors import (
     BadToken,
@@ -173,6 +180,7 @@ __all__ = [
     "row_numbers",
     "search",
     "show",
+    "spelled_as",
     "train",
     "verify",
 ]

@@ -32,7 +32,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class HubtuneError(Exception):
@@ -59,9 +60,9 @@ class HubtuneError(Exception):
         """The class name in kebab-case, as `--json` prints it: stable across versions."""
         return re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
 
-    def as_json(self) -> dict[str, dict[str, str | None]]:
+    def as_json(self) -> dict[str, dict[str, Any]]:
         """Return the document that `--json` prints for an error."""
-        values = {
+        values: dict[str, Any] = {
             "kind": self.kind, "message": self.message, "hint": self.hint, "where": self.where
         }
         return {"error": values}
@@ -98,7 +99,54 @@ class MissingExtra(PluginError):
 
 
 class DataError(HubtuneError):
-    """Rows that cannot be trained on; the message holds their numbers, counted from 1."""
+    """Rows that cannot be trained on; the message holds their numbers, counted from 1.
+
+    Attributes:
+        mend: the operations of `data.clean` that mend the rows.
+        problems: of an error that names several problems, each of them as an error.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, where: str | None = None,
+        mend: Sequence[str] = (), problems: Sequence[DataError] = (),
+    ) -> None:
+        super().__init__(message, hint=hint, where=where)
+        self.mend = tuple(mend)
+        self.problems = tuple(problems)
+
+    @staticmethod
+    def of(problems: Sequence[DataError]) -> DataError:
+        """Return one error for all problems, with the setting that mends them."""
+        if len(problems) == 1:
+            one = problems[0]
+            fix = clean_hint(one.mend) if one.mend and "data.clean" not in (one.hint or "") else None
+            return DataError(one.message, hint="\n".join(filter(None, [one.hint, fix])) or None,
+                             where=one.where, mend=one.mend)
+        lines = [f"{len(problems)} problems of the data:"]
+        for problem in problems:
+            fix = f" [data.clean: {', '.join(problem.mend)}]" if problem.mend else ""
+            lines.append(f"- {problem.message}{fix}")
+        mend = list(dict.fromkeys(name for problem in problems for name in problem.mend))
+        hints = [hint for problem in problems if problem.hint
+                 for hint in problem.hint.splitlines() if "data.clean" not in hint]
+        hint = "\n".join([*dict.fromkeys(hints), *([clean_hint(mend)] if mend else [])])
+        return DataError("\n".join(lines), hint=hint or None, where=problems[0].where, mend=mend,
+                         problems=problems)
+
+    def as_json(self) -> dict[str, dict[str, Any]]:
+        """Return the document that `--json` prints, with every problem by itself."""
+        document: dict[str, dict[str, Any]] = {"error": dict(super().as_json()["error"])}
+        if self.problems:
+            document["error"]["problems"] = [
+                {"message": problem.message, "hint": problem.hint, "mend": list(problem.mend)}
+                for problem in self.problems]
+        return document
+
+
+def clean_hint(names: Sequence[str]) -> str:
+    """Return the setting that lets hubtune mend the data."""
+    quoted = ", ".join(f'"{name}"' for name in names)
+    return f"Or let hubtune mend the rows: --set 'data.clean=[{quoted}]'"
 
 
 class ModelError(HubtuneError):

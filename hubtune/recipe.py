@@ -25,6 +25,11 @@ class PluginChoice:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+CLEAN = ("strip-labels", "merge-label-case", "drop-empty", "drop-unlabelled", "drop-duplicates",
+         "drop-conflicts", "drop-rare-labels", "drop-leaked")
+"""Operations of `data.clean`, in the order in which they are applied."""
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """`[data]`: where rows come from. Any further key is a role: `text = "body"` maps a column."""
@@ -39,6 +44,11 @@ class DataConfig:
     stream: bool = option(
         False, "read the train split of a Hub data set while training, keeping only a buffer of it")
     buffer: int = option(10_000, "rows of a stream that are shuffled together")
+    label_names: list[str] = option(
+        [], "names of the classes 0, 1, 2 ... where labels are numbers, or 0/1 for each class")
+    clean: list[str] = option(
+        [], "mend the rows before training: strip-labels, merge-label-case, drop-empty, "
+        "drop-unlabelled, drop-duplicates, drop-conflicts, drop-rare-labels, drop-leaked")
 
 
 @dataclass(frozen=True)
@@ -261,6 +271,12 @@ def build_data(data: dict[str, Any], where: str | None) -> DataConfig:
     if not isinstance(buffer, int) or buffer < 1:
         raise RecipeError(f"data.buffer must be a whole number from 1, not {buffer!r}.",
                           where=where)
+    clean = data.get("clean", [])
+    for name in clean if isinstance(clean, list) else ():
+        if name not in CLEAN:
+            near = did_you_mean(str(name), CLEAN)
+            raise RecipeError(f"data.clean has no operation {name!r}.{near} "
+                              f"Operations: {listing(CLEAN, 20)}.", where=where)
     known = {item.name for item in dataclasses.fields(DataConfig)} - {"columns"}
     columns = {role: data.pop(role) for role in list(data) if role not in known}
     for role, column in columns.items():

@@ -57,7 +57,8 @@ class Task(Plugin[OptionsT]):
         """Check the training data and describe it, before any model is fetched.
 
         Returns JSON, such as the label space. It is kept in `run.json` and with the model; a list under `labels` is
-        shown by `--check` and by the card. Rows that are evaluated or predicted later do not come here, but only to `encode`.
+        shown by `--check` and by the card, and the sentences under `notes` are shown before training: what was decided about
+        the data. Rows that are evaluated or predicted later do not come here, but only to `encode`.
 
         Raises:
             DataError: for rows that cannot be learnt from, with their numbers.
@@ -172,6 +173,8 @@ class ClassificationTask(Task[OptionsT]):
     """The metrics that the recipe chooses beside those of `score`."""
     best_metric: Metric | None = None
     """The metric of `train.metric_for_best_model`; None: `select_metric` decides."""
+    label_names: tuple[str, ...] = ()
+    """The names that the recipe gives to numbered labels (`data.label_names`), set before `validate_data`."""
 
     @abstractmethod
     def label_kind(self) -> LabelKind:
@@ -187,6 +190,14 @@ class ClassificationTask(Task[OptionsT]):
     @abstractmethod
     def class_logits(self, outputs: Any, batch: Batch) -> Tensor:
         """Return the logits of the targets, (targets, labels)."""
+
+    def row_labels(self, rows: Rows, dataset_info: Mapping[str, Any]) -> Sequence[Sequence[str]]:
+        """Return the names of the labels of each row, for reports about the data. Default: nothing is told.
+
+        Args:
+            dataset_info: what `validate_data` returned for these rows.
+        """
+        return ()
 
     def class_targets(self, batch: Batch) -> Tensor:
         """Return the targets: ids (targets,); of several labels, zeros and ones (targets, labels); of numbers, (targets,).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -135,6 +136,15 @@ def label_names(feature: Any, value: Any) -> Any:
     return None if value is None or value < 0 else feature.int2str(value)
 
 
+def is_gap(value: Any, column: Column) -> bool:
+    """Tell if a value is missing: None, NaN, a blank text, or an empty list other than labels."""
+    if isinstance(value, str):
+        return not value.strip()
+    if isinstance(value, list):
+        return not value and column.kind != "label"
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: bool) -> None:
     """Refuse empty texts and missing labels, with their row numbers."""
     looked = [column for column in columns
@@ -143,8 +153,7 @@ def refuse_gaps(rows: Rows, columns: Sequence[Column], split: str, training: boo
     gaps: dict[str, list[int]] = {column.role: [] for column in looked}
     for number, values in enumerate(column_values(rows, *gaps, make=lambda *values: values)):
         for column, value in zip(looked, values, strict=True):
-            if value is None or (isinstance(value, str) and not value.strip()) or (
-                    isinstance(value, list) and not value and column.kind != "label"):
+            if is_gap(value, column):
                 gaps[column.role].append(number)
     for column in looked:
         if found := gaps[column.role]:

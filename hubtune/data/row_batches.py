@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hubtune.contract.types import Row, Rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ROW_BATCH_SIZE = 1024
 """Number of rows that are read together."""
@@ -44,11 +49,31 @@ def row_batches(rows: Rows, numbers: Sequence[int] | None = None) -> Iterator[Ro
         first = last
 
 
-class BatchedRows(Sequence[Row]):
-    """Rows that are read in batches when iterated over."""
+@dataclass(frozen=True)
+class RowOrigin:
+    """The place in the data of the rows of a split, for messages.
 
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
+    numbers: the number in the data, from 0, of each row; None: all rows are there.
+    lines: returns the lines of the file, from 1, of rows of the data; none where there are none.
+    """
+
+    numbers: Sequence[int] | NDArray[np.int64] | None = None
+    lines: Callable[[Sequence[int]], list[int]] = lambda numbers: []
+
+    def numbers_of(self, indices: Iterable[int]) -> list[int]:
+        """Return the numbers in the data, from 0, of rows of the split."""
+        return [int(index if self.numbers is None else self.numbers[index]) for index in indices]
+
+    def lines_of(self, numbers: Sequence[int]) -> list[int]:
+        """Return the lines of the file of rows of the data."""
+        return self.lines(numbers)
+
+
+class BatchedRows(Sequence[Row]):
+    """Rows that are read in batches when iterated over. origin: their place in the data."""
+
+    def __init__(self, rows: Rows, origin: RowOrigin | None = None) -> None:
+        self.rows, self.origin = rows, origin
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,6 +92,7 @@ class LazyColumn(Sequence[Any]):
 
     def __init__(self, rows: Sequence[Any], make: Callable[[Any], Any]) -> None:
         self.rows, self.make = rows, make
+        self.origin: RowOrigin | None = getattr(rows, "origin", None)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,5 +115,5 @@ def column_values(
     inner = rows.rows if isinstance(rows, BatchedRows) else rows
     chosen = rows
     if hasattr(inner, "select_columns"):
-        chosen = BatchedRows(inner.select_columns([*roles]))
+        chosen = BatchedRows(inner.select_columns([*roles]), getattr(rows, "origin", None))
     return LazyColumn(chosen, lambda row: make(*(row[role] for role in roles)))

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from array import array
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hubtune.contract import Column, Rows
+from hubtune.contract import Column
 from hubtune.data import sources
+from hubtune.data.checks.scan import LEAKS, Hashes, hash_rows
+from hubtune.data.checks.targets import has_no_labels, position_names, with_numbers
 from hubtune.data.columns import find_columns, refuse_gaps, rename_stream, rename_to_roles
 from hubtune.data.formats.paths import SPLITS
-from hubtune.data.row_batches import column_values
+from hubtune.data.row_batches import row_batches
 from hubtune.data.sources import DataSplits
-from hubtune.data.streaming import Stream, to_dataset
+from hubtune.data.streaming import Stream
+from hubtune.data.validation_split import hold_out_validation
 from hubtune.errors import DataError, listing
 from hubtune.recipe import DataConfig
-
-Warn = Callable[[str], None]
 
 
 def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None) -> DataSplits:
     """Load the splits of a source under the task's roles, in their order in the data.
 
+    Values are not checked, see `data.checks`. A validation or test split without any labels is left
+    out, and its number of rows is in `checks["unlabelled"]`.
+
     Args:
         source: overrides `part.source`.
 
     Raises:
-        DataError: no train split, no column for a role, or missing values.
+        DataError: no train split, or no column for a role.
     """
     raw = sources.load(part.source if source is None else source, part.stream)
     if "train" not in raw.splits:
@@ -41,39 +43,66 @@ def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None)
     head = train.head if isinstance(train, Stream) else train
     mapping = find_columns(head, columns, part.columns)
     labels = [c.role for c in columns if c.kind == "label" and c.role in mapping]
+    found = {split: rows for split, rows in raw.splits.items() if split in SPLITS}
+    if isinstance(part.validation, str):
+        other = sources.load(part.validation)
+        found["validation"] = next(iter(other.splits.values()))
+        raw.fingerprint = f"{raw.fingerprint}+{other.fingerprint}"
+    targets = [mapping[column.role] for column in columns
+               if column.needed == "train" and not column.gaps and column.role in mapping]
+    checks: dict[str, Any] = {"unlabelled": {
+        split: len(rows) for split, rows in found.items()
+        if split != "train" and has_no_labels(rows, head, targets)}}
+    in_memory = "label" in labels and not isinstance(train, Stream)
+    if in_memory and (names := position_names(train, mapping["label"])):
+        checks["label_names"] = names
+        found = {split: with_numbers(rows, mapping["label"])
+                 if mapping["label"] in rows.column_names else rows
+                 for split, rows in found.items()}
     splits = {
         split: rename_stream(rows, mapping, labels) if isinstance(rows, Stream)
         else rename_to_roles(rows, mapping, split)
-        for split, rows in raw.splits.items() if split in SPLITS}
-    if isinstance(part.validation, str):
-        other = sources.load(part.validation)
-        rows = next(iter(other.splits.values()))
-        splits["validation"] = rename_to_roles(rows, mapping, "validation")
-        raw.fingerprint = f"{raw.fingerprint}+{other.fingerprint}"
-    for split, rows in splits.items():
-        refuse_gaps(rows, columns, split, training=True)
-    return dataclasses.replace(raw, splits=splits, columns=mapping)
+        for split, rows in found.items() if split not in checks["unlabelled"]}
+    return dataclasses.replace(raw, splits=splits, columns=mapping, checks=checks)
 
 
 def training_splits(
-    data: DataSplits, part: DataConfig, columns: Sequence[Column], seed: int, warn: Warn
-) -> DataSplits:
-    """Return train, validation and any test rows; validation is held out from train if missing."""
-    splits = dict(data.splits)
-    numbers: dict[str, NDArray[np.int64]] = {}
+    data: DataSplits, part: DataConfig, columns: Sequence[Column], seed: int,
+    inputs: Mapping[str, Hashes] | None = None,
+) -> tuple[DataSplits, dict[str, Hashes]]:
+    """Return train, validation and any test rows; validation is held out from train if missing.
+
+    Args:
+        inputs: hashes of the inputs of each row, by split (`Scan.inputs`). Rows with the same are
+            held out together. Default: they are computed.
+
+    Returns:
+        The splits, and the hashes of the inputs of their rows, but of streams.
+    """
+    splits, numbers = dict(data.splits), dict(data.row_numbers)
+    roles = [column.role for column in columns if not column.target]
+    hashes = {
+        split: hash_inputs(rows, roles) if inputs is None else inputs[split]
+        for split, rows in splits.items() if not isinstance(rows, Stream)}
     if part.limit is not None:
-        sampled = {split: sample(rows, part.limit, seed) for split, rows in splits.items()}
-        splits = {split: rows for split, (rows, _) in sampled.items()}
-        numbers = {split: drawn for split, (_, drawn) in sampled.items() if drawn is not None}
-    checks: dict[str, Any] = {"validation": "given"}
+        for split, rows in splits.items():
+            splits[split], drawn = sample(rows, part.limit, seed)
+            if drawn is not None:
+                numbers[split] = renumbered(numbers.get(split), drawn)
+                hashes[split] = hashes[split][drawn]
+    checks: dict[str, Any] = {**data.checks, "validation": "given"}
     if "validation" not in splits:
         labels = [c.role for c in columns if c.kind == "label" and c.role in data.columns]
         label = labels[0] if labels else None
-        splits["train"], splits["validation"], kept_numbers = hold_out_validation(
-            splits["train"], part.validation, seed, label)
-        if kept_numbers is not None:
-            sampled_from = numbers.get("train")
-            numbers["train"] = kept_numbers if sampled_from is None else sampled_from[kept_numbers]
+        splits["train"], splits["validation"], kept, held = hold_out_validation(
+            splits["train"], part.validation, seed, label, hashes.get("train"))
+        if kept is not None and held is not None:
+            before, every = numbers.get("train"), hashes["train"]
+            numbers["train"] = renumbered(before, kept)
+            numbers["validation"] = renumbered(before, held)
+            hashes["train"], hashes["validation"] = every[kept], every[held]
+        else:
+            hashes["validation"] = hash_inputs(splits["validation"], roles)
         if isinstance(splits["train"], Stream):
             checks["validation"] = f"the first {len(splits['validation'])} rows of train"
         else:
@@ -81,18 +110,19 @@ def training_splits(
     if isinstance(splits["train"], Stream):
         checks["stream"] = (f"shuffled within a buffer of {part.buffer} consecutive rows; "
                             "duplicates within train are not counted")
-    kept = {split: rows for split, rows in splits.items() if not isinstance(rows, Stream)}
-    checks["duplicates"] = count_duplicates(kept, [c.role for c in columns if not c.target])
-    for pair, count in checks["duplicates"].items():
-        if count:
-            warn(f"{count} rows of {pair.replace('/', ' also appear in ')} (leakage): "
-                 "scores will be optimistic.")
+    checks["duplicates"] = count_duplicates(hashes)
     ordered = {split: splits[split] for split in SPLITS if split in splits}
-    return dataclasses.replace(data, splits=ordered, checks=checks, row_numbers=numbers)
+    return dataclasses.replace(
+        data, splits=ordered, checks=checks, row_numbers=numbers), hashes
 
 
-MOST_OF_STREAM = 5_000
-"""Maximum number of rows held out from a stream, since they are kept in memory."""
+def renumbered(
+    before: NDArray[np.int64] | None, chosen: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the numbers in the data of rows that were chosen from others."""
+    return chosen if before is None else before[chosen]
+
+
 HELD_OUT = ("test", "validation")
 """Splits that are evaluated by default, in this order, before any that the model was trained on."""
 
@@ -139,60 +169,14 @@ def sample(rows: Any, most: int, seed: int) -> tuple[Any, NDArray[np.int64] | No
     return rows.select(numbers), numbers
 
 
-def hold_out_validation(
-    rows: Any, share: float | str, seed: int, label: str | None
-) -> tuple[Any, Any, NDArray[np.int64] | None]:
-    """Split rows into train and validation, stratified by labels with at least two rows.
-
-    Not the stratified split of `datasets`, which refuses labels that are rarer than the share.
-
-    Returns:
-        Train rows, validation rows, and the numbers of the train rows.
-    """
-    if isinstance(share, str) or not 0 < share < 1:
-        raise DataError(
-            f"data.validation must be a share between 0 and 1, or a data source; got {share!r}.")
-    if isinstance(rows, Stream):
-        wanted = max(1, min(MOST_OF_STREAM, round(share * len(rows))))
-        return rows.row_range(wanted, len(rows)), to_dataset(rows, wanted), None
-    groups: dict[Any, array[int]] = defaultdict(lambda: array("q"))
-    for index, value in enumerate(column_values(rows, label)) if label else ():
-        groups[value if isinstance(value, str | int | bool) else None].append(index)
-        if len(groups) > len(rows) // 4:  # continuous or nearly unique labels: nothing to stratify
-            break
-    if not label or len(groups) > len(rows) // 4:
-        groups = {None: array("q", range(len(rows)))}
-    if len(rows) < 4:
-        raise DataError(
-            f"{len(rows)} rows are too few for training and validation; at least 4 are needed.",
-            hint="Add rows.")
-    draw = random.Random(f"validation/{seed}")
-    wanted = max(1, round(share * len(rows)))
-    held, left = array("q"), array("q")
-    for value in sorted(groups, key=str):
-        members = groups[value]
-        draw.shuffle(members)
-        take = min(int(share * len(members)), len(members) - 1)
-        held += members[:take]
-        left += members[take:-1]  # one row of each label always stays in train
-    draw.shuffle(left)
-    held += left[: max(0, wanted - len(held))]
-    chosen = np.zeros(len(rows), bool)
-    chosen[np.asarray(held)] = True
-    left_over = np.flatnonzero(~chosen)
-    return rows.select(left_over), rows.select(np.flatnonzero(chosen)), left_over
+def hash_inputs(rows: Any, roles: Sequence[str]) -> Hashes:
+    """Hash the inputs of each row, (rows,)."""
+    present = [role for role in roles if role in rows.column_names]
+    parts = [hash_rows(batch, present) for batch in row_batches(rows)]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def count_duplicates(splits: Mapping[str, Rows], roles: Sequence[str]) -> dict[str, int]:
+def count_duplicates(hashes: Mapping[str, Hashes]) -> dict[str, int]:
     """Count the rows of validation and test that are also in train, and of test in validation."""
-    def keys(rows: Any) -> NDArray[np.int64]:
-        present = [role for role in roles if role in rows.column_names]
-        found = column_values(rows, *present, make=lambda *values: hash(repr(values)))
-        return np.fromiter(found if present else (), np.int64)
-
-    hashed = {split: keys(rows) for split, rows in splits.items()}
-    counts = {}
-    for one, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
-        if one in hashed and other in hashed:
-            counts[f"{one}/{other}"] = int(np.isin(hashed[one], hashed[other]).sum())
-    return counts
+    return {f"{one}/{other}": int(np.isin(hashes[one], hashes[other]).sum())
+            for one, other in LEAKS if one in hashes and other in hashes}

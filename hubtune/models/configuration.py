@@ -7,12 +7,13 @@ minute.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hubtune import guest
 from hubtune.contract import Base, ModelSetup, Strategy, Task
 from hubtune.contract.validation import checked
-from hubtune.errors import ModelError
+from hubtune.errors import ModelError, listing
 from hubtune.files import read_json
 from hubtune.hub.origin import Origin, fetch
 from hubtune.models import bounds, compat
@@ -125,6 +126,33 @@ def check_fit(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[An
         raise ModelError(
             f"the strategy '{strategy.name}' cannot apply: {reason}", where=origin.repo,
             hint="See the others with: hubtune strategies")
+
+
+def trained_labels(config: Any, task: Task[Any]) -> list[str]:
+    """Return the labels of the head that a model has for this task; none without a head or names."""
+    labels = list((getattr(config, "id2label", None) or {}).values())
+    is_named = any(label != f"LABEL_{index}" for index, label in enumerate(labels))
+    return labels if is_named and matches_architecture(config, type(task)) else []
+
+
+def describe_head(own: Sequence[str], wanted: Sequence[str], labels: Sequence[str]) -> str | None:
+    """Say what becomes of the trained head of a base model; None if there is nothing to say.
+
+    Args:
+        own: the labels that the head was trained for. wanted: those of the data. labels: those
+            that the tuned model gets.
+    """
+    if not own or not wanted:
+        return None
+    if list(labels) == list(own):
+        how = "are the base model's own" if set(wanted) == set(own) else (
+            "differ from the base model's own in spelling only")
+        return (f"labels: those of the data {how} ({listing(own)}): its names, their order and its "
+                "trained head are kept.")
+    before = f"labels: the base model's head was trained for other labels ({listing(own)})"
+    if len(labels) == len(own):
+        return f"{before}, as many as the data has: its weights are where training starts."
+    return f"{before}: the head for {listing(labels)} is new."
 
 
 def apply_setup(base: Base, setup: ModelSetup) -> Base:

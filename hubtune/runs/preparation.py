@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from hubtune import defaults, environment, hub
 from hubtune.callbacks import Callbacks, RecordingCallbacks
 from hubtune.contract import Base, ContrastiveTask, Strategy, Task, registry
 from hubtune.contract.validation import checked
+from hubtune.data.checks.findings import Finding
 from hubtune.devices import device, processes
 from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
 from hubtune.evaluation import metrics
@@ -66,7 +67,11 @@ def prepare(
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = locate_base(recipe.model, resumed)
-    base, config = open_base(origin, task, strategy, dataset_info)
+    notes: list[str] = []
+    base, config = open_base(origin, task, strategy, dataset_info, notes.append)
+    for note in notes:
+        callbacks.on_info(note)
+        splits.checks["findings"].append(Finding("base-labels", "info", note).as_json())
     loss = functions.fit(task, dataset_info, base, resumed)
     callbacks.on_info(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
     model = loading.meta_model(base, task)
@@ -178,9 +183,12 @@ def locate_base(model: str, resumed: Record | None) -> Origin:
 
 
 def open_base(
-    origin: Origin, task: Task[Any], strategy: Strategy[Any], dataset_info: Mapping[str, Any]
+    origin: Origin, task: Task[Any], strategy: Strategy[Any], dataset_info: Mapping[str, Any],
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Base, dict[str, Any]]:
     """Open configuration and processor, with the task's settings applied; returns these too.
+
+    say: gets a sentence on what becomes of a head that the model has for this task.
 
     Raises:
         ModelError: task, strategy and model do not fit together.
@@ -190,7 +198,11 @@ def open_base(
     check_needs_no_code(origin)
     base = configuration.open_base(origin, task)
     configuration.check_fit(origin, base, task, strategy)
+    own = configuration.trained_labels(base.config, task)
     setup = checked(task, "model_config", task.model_config(dataset_info, base))
+    labels = list(setup.config.get("id2label", {}).values())
+    if note := configuration.describe_head(own, dataset_info.get("labels", ()), labels):
+        say(note)
     return configuration.apply_setup(base, setup), dict(setup.config)
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubtune.callbacks import Callbacks
-from hubtune.contract import Base, ReferenceTask, Rows, Task
-from hubtune.contract.validation import checked
+from hubtune.contract import Base, ClassificationTask, ReferenceTask, Rows, Task
 from hubtune.data import encoding, splits
+from hubtune.data.checks import examine
+from hubtune.data.checks.lines import line_indexes
 from hubtune.data.columns import add_task_columns
 from hubtune.data.dataset import EncodedDataset
-from hubtune.data.row_batches import BatchedRows
 from hubtune.data.sources import DataSplits
 from hubtune.data.streaming import Stream, StreamWindows
 from hubtune.errors import RecipeError, ResumeError
@@ -40,13 +40,14 @@ class PreparedData:
     windows: StreamWindows | None = None
 
 
-def load_data(
-    recipe: Recipe, task: Task[Any], source: Any, resumed: Record | None, callbacks: Callbacks
-) -> tuple[DataSplits, dict[str, Any]]:
-    """Load the rows of all splits, and what the task needs to know about them.
+def examine_data(
+    recipe: Recipe, task: Task[Any], source: Any, resumed: Record | None
+) -> examine.Examined:
+    """Load the rows of all splits, clean them, and find everything that is to be said of them.
 
     Raises:
         ResumeError: the rows are not those that the resumed run began with.
+        DataError: the rows cannot be read.
     """
     data = splits.load_splits(recipe.data, task.columns, source)
     if resumed and data.fingerprint != resumed["data"]["fingerprint"]:
@@ -55,17 +56,59 @@ def load_data(
             f"{data.fingerprint[:12]} instead of {resumed['data']['fingerprint'][:12]}.",
             hint="Put the old data back to go on, or train anew with --overwrite.",
         )
-    columns = ", ".join(f"{role} <- {name}" for role, name in data.columns.items())
+    names = recipe.data.label_names or data.checks.pop("label_names", [])
+    if isinstance(task, ClassificationTask):
+        task.label_names = tuple(names)
+    elif recipe.data.label_names:
+        raise RecipeError(f"'{task.name}' has no labels for data.label_names to name.",
+                          hint="Leave data.label_names out.")
+    read_from = recipe.data.source if source is None else source
+    return examine.examine(data, task, recipe.data.clean, line_indexes(read_from))
+
+
+def cut_splits(recipe: Recipe, task: Task[Any], examined: examine.Examined) -> DataSplits:
+    """Return the splits that are trained and scored, and add what is found in them to the report."""
+    report = examined.report
+    data, inputs = splits.training_splits(
+        examined.data, recipe.data, task.columns, recipe.train.seed,
+        {split: found.inputs for split, found in examined.scans.items()})
+    report.findings += examine.leak_findings(data, inputs, examined.lines)
+    absent, report.labels = examine.absent_findings(task, data, examined.dataset_info)
+    report.findings += absent
+    report.rows = {split: len(rows) for split, rows in data.splits.items()}
+    return replace(data, checks={**data.checks, **report.as_record()})
+
+
+def load_data(
+    recipe: Recipe, task: Task[Any], source: Any, resumed: Record | None, callbacks: Callbacks,
+    examined: examine.Examined | None = None,
+) -> tuple[DataSplits, dict[str, Any]]:
+    """Load the rows of all splits, and what the task needs to know about them.
+
+    Args:
+        examined: rows that `examine_data` has loaded already.
+
+    Raises:
+        ResumeError: the rows are not those that the resumed run began with.
+        DataError: rows that cannot be trained on; all problems at once.
+    """
+    examined = examined or examine_data(recipe, task, source, resumed)
+    report = examined.report
+    columns = ", ".join(f"{role} <- {name}" for role, name in report.columns.items())
     callbacks.on_info(f"columns: {columns}")
-    rows = {split: BatchedRows(found) for split, found in data.splits.items()}
-    dataset_info = checked(task, "validate_data", task.validate_data(rows))
-    data = splits.training_splits(
-        data, recipe.data, task.columns, recipe.train.seed, callbacks.on_warning)
+    for done in report.cleaned:
+        callbacks.on_info(f"data.clean: {done['text']}")
+    if report.refused:
+        raise report.error()
+    data = cut_splits(recipe, task, examined)
     data = replace(data, splits={
         split: add_task_columns(found, task) for split, found in data.splits.items()})
     counts = ", ".join(f"{len(found)} {split}" for split, found in data.splits.items())
     callbacks.on_info(f"rows: {counts}")
-    return data, dataset_info
+    for finding in report.findings:
+        say = callbacks.on_warning if finding.level == "warning" else callbacks.on_info
+        say(finding.text())
+    return data, examined.dataset_info
 
 
 def encode_splits(

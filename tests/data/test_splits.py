@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import examined
 import pytest
 from hubtune_plugins.text.text_classification import ClassificationOptions, TextClassification
 
@@ -24,10 +25,9 @@ def balanced(count: int = 40, labels: str = "abcd") -> Rows:
     return [{"text": f"number {index} of them", "label": labels[index % len(labels)]} for index in range(count)]
 
 
-def train_rows(source: Any, seed: int = 0, warnings: list[str] | None = None, **part: Any) -> splits.DataSplits:
-    heard: list[str] = [] if warnings is None else warnings
+def train_rows(source: Any, seed: int = 0, **part: Any) -> splits.DataSplits:
     made = DataConfig(**part)
-    return splits.training_splits(splits.load_splits(made, COLUMNS, source), made, COLUMNS, seed, heard.append)
+    return splits.training_splits(splits.load_splits(made, COLUMNS, source), made, COLUMNS, seed)[0]
 
 
 def refusal(source: Any, **part: Any) -> DataError:
@@ -93,8 +93,8 @@ def test_data_without_a_text_or_label_column_is_refused_with_its_columns() -> No
 
 
 def test_a_split_without_a_column_is_refused() -> None:
-    error = refusal({"train": balanced(), "test": [{"text": "no label here"}]})
-    assert error.message == "the test split has no column label; its columns: text."
+    error = refusal({"train": balanced(), "test": [{"words": "no text here", "label": "a"}]})
+    assert error.message == "the test split has no column text; its columns: words, label."
 
 
 def test_there_must_be_a_train_split() -> None:
@@ -123,12 +123,12 @@ def test_empty_texts_and_missing_labels_are_refused_with_their_rows(gap: Any, ro
     source = balanced()
     source[2] = {**source[2], role: gap}
     source[17] = {**source[17], role: gap}
-    assert refusal(source).message == message
+    assert examined.refusal(source).message == message
 
 
 def test_gaps_of_the_test_split_are_refused_too_and_all_gaps_are_counted() -> None:
     test = [{"text": "", "label": "a"}] * 20
-    assert refusal({"train": balanced(), "test": test}).message == (
+    assert examined.refusal({"train": balanced(), "test": test}).message == (
         "20 of 20 rows have an empty text: rows 1, 2, 3, 4, 5, 6, 7, 8 and 12 more of test."
     )
 
@@ -136,17 +136,18 @@ def test_gaps_of_the_test_split_are_refused_too_and_all_gaps_are_counted() -> No
 def test_a_gap_in_a_file_has_the_row_that_the_file_has(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\none,a\ntwo,b\n,a\nfour,b\nfive\n", encoding="utf-8")
-    assert refusal(path).message == "1 of 5 rows have an empty text: row 3 of train."
-    path.write_text("text,label\none,a\ntwo,b\nfour,b\nfive\n", encoding="utf-8")
-    assert refusal(path).message == "1 of 4 rows have a missing label: row 4 of train."
+    empty, missing = examined.refusal(path).problems
+    assert empty.message == "1 of 5 rows have an empty text: row 3 (line 4) of train."
+    assert missing.message == "1 of 5 rows have a missing label: row 5 (line 6) of train."
 
 
 def test_a_gap_has_its_row_also_under_a_limit() -> None:
     source = balanced(200)
     for row in source[100:]:
         row["text"] = ""
-    assert refusal(source, limit=20).message == refusal(source).message
-    assert refusal(source, limit=20).message.startswith("100 of 200 rows have an empty text: rows 101, 102, ")
+    limited = examined.refusal(source, data__limit=20).message
+    assert limited == examined.refusal(source).message
+    assert limited.startswith("100 of 200 rows have an empty text: rows 101, 102, ")
 
 
 def test_texts_that_look_like_missing_values_are_texts(tmp_path: Path) -> None:
@@ -248,17 +249,18 @@ def test_duplicates_between_splits_are_counted_and_warned_of() -> None:
     train = balanced()
     source = {"train": train, "validation": [*train[:3], {"text": "new words", "label": "a"}],
               "test": [{**train[5], "label": "b"}, {"text": "new words", "label": "b"}]}
-    warnings: list[str] = []
-    data = train_rows(source, warnings=warnings)
+    data, _, heard = examined.loaded(source)
     assert data.checks["duplicates"] == {"validation/train": 3, "test/train": 1, "test/validation": 1}
-    assert warnings[0] == "3 rows of validation also appear in train (leakage): scores will be optimistic."
-    assert len(warnings) == 3
+    leaks = [text for text in heard.warnings if "leakage" in text]
+    assert leaks[0] == ("3 rows also appear in train, so scores will be optimistic (leakage): rows 1, 2, 3 of validation. "
+                        "To mend it: --set 'data.clean=[\"drop-leaked\"]'")
+    assert len(leaks) == 3
 
 
 def test_rows_without_duplicates_give_no_warning() -> None:
-    warnings: list[str] = []
-    assert train_rows(balanced(), warnings=warnings).checks["duplicates"] == {"validation/train": 0}
-    assert warnings == []
+    data, _, heard = examined.loaded(balanced(80), data__validation=0.2)
+    assert data.checks["duplicates"] == {"validation/train": 0}
+    assert heard.warnings == []
 
 
 # ------------------------------------------------------------------------- what the task finds in the labels
@@ -292,7 +294,9 @@ def test_several_labels_come_as_lists_or_with_a_separator(cells: list[Any], opti
 @pytest.mark.parametrize("values", [[0.5, 1.5], ["0.5", "1.50", "-2.0"]])
 def test_labels_with_a_decimal_point_are_numbers(values: list[Any]) -> None:
     source = [{"text": f"row {index} of it", "label": values[index % len(values)]} for index in range(24)]
-    assert inspected(source) == {"kind": "regression"}
+    dataset_info = inspected(source)
+    assert (dataset_info["kind"], "labels" in dataset_info) == ("regression", False)
+    assert "task.kind=single_label" in dataset_info["notes"][0]
 
 
 def test_a_number_that_is_none_is_refused() -> None:
@@ -385,11 +389,10 @@ def test_a_column_that_is_never_needed_may_be_missing() -> None:
 
 
 def test_the_reviews_that_come_along_are_sound(reviews: Path) -> None:
-    warnings: list[str] = []
-    data = train_rows(reviews, warnings=warnings)
+    data, _, heard = examined.loaded(reviews)
     assert sum(len(found) for found in data.splits.values()) == 480
     assert data.checks["duplicates"] == {"validation/train": 0}
-    assert warnings == []
+    assert heard.warnings == []
 
 
 def test_class_labels_inside_lists_and_dicts_become_their_names() -> None:

@@ -53,12 +53,14 @@ def streamed(repo: str, **more: Any) -> Any:
     from hubtune_plugins.text.text_classification import TextClassification
 
     from hubtune.data import sources, splits
+    from hubtune.data.checks import examine
     from hubtune.recipe import DataConfig
 
     part = DataConfig(source=repo, stream=True, **more)
     data = splits.load_splits(part, TextClassification.columns)
     assert isinstance(sources.load(repo, stream=True).splits["train"], Stream)
-    return data, splits.training_splits(data, part, TextClassification.columns, 0, lambda text: None)
+    examine.scan(data.splits["train"], TextClassification.columns)
+    return data, splits.training_splits(data, part, TextClassification.columns, 0)[0]
 
 
 @pytest.mark.parametrize("kind", ["text", "shards"])
@@ -87,7 +89,7 @@ def test_one_pass_counts_and_keeps_the_labels(data: dict[str, str], hub: Loopbac
 
 def test_gaps_are_found_in_the_stream(data: dict[str, str]) -> None:
     with pytest.raises(DataError, match=f"1 of {COUNT + 4} rows have an empty text: row 4 of train"):
-        streamed(data["gaps"])
+        hubtune.check("text-classification", model="tiny/bert", data=data["gaps"], set={"data.stream": True})
 
 
 def test_what_is_not_on_the_hub_is_not_streamed(reviews: Path) -> None:

@@ -160,4 +160,4 @@ def test_an_error_in_the_data_ends_all_and_is_reported_once(tiny_model: Any, tmp
     )
     assert done.returncode != 0
     assert done.stderr.count("error: ") == 1, done.stderr
-    assert "an empty text: row 17 of train" in done.stderr
+    assert "an empty text: row 17 (line 18) of train" in done.stderr

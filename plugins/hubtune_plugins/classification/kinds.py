@@ -14,10 +14,10 @@ from hubtune import (
     column_values,
     label_id,
     label_space,
-    label_text,
     row_numbers,
 )
 from hubtune_plugins.classification import scores
+from hubtune_plugins.classification.forms import LabelForm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,23 +30,42 @@ class One:
     problem = "single_label_classification"
     metric = "accuracy"
 
-    def __init__(self, options: Any) -> None:
-        self.options = options
+    def __init__(self, options: Any, form: LabelForm | None = None) -> None:
+        self.options, self.form = options, form or LabelForm.of(None, options)
 
     def dataset_info(
         self, splits: Mapping[str, Rows], name: Callable[[list[str]], dict[str, str]]
     ) -> dict[str, Any]:
         """The label space of the rows by split. name: what the raw labels are called, as a dict, given the labels."""
-        raw = {split: column_values(rows, "label", make=self.labels) for split, rows in splits.items()}
+        raw = self.readable(splits)
         labels = label_space(raw)
+        if set(labels) <= set(self.form.names):
+            labels = sorted(labels, key=self.form.names.index)  # as their numbers are
         names = name(labels)
         ordered = list(dict.fromkeys(names[label] for label in labels))
         counts = Counter(names[label] for row in raw["train"] for label in row)
         return {"labels": ordered, "names": names, "counts": {name: counts[name] for name in ordered}}
 
-    def labels(self, value: Any) -> list[Any]:
+    def labels(self, value: Any) -> list[str]:
         """The labels in a cell, as strings."""
-        return [label_text(value)]
+        return [self.form.one(value)]
+
+    def readable(self, splits: Mapping[str, Rows]) -> dict[str, Sequence[Any]]:
+        """The labels of every row, by split. Raises DataError with the rows whose cells do not hold labels of this form."""
+        for split, rows in splits.items():
+            values = column_values(rows, "label")
+            if len(values) and isinstance(values[0], str | int | float) and self.form.name in ("plain", "separator", "whole"):
+                continue  # every scalar is a label
+            bad: dict[int, DataError] = {}
+            for index, value in enumerate(values):
+                try:
+                    self.labels(value)
+                except DataError as error:
+                    bad[index] = error
+            if bad:
+                first = next(iter(bad.values()))
+                raise DataError(f"{row_numbers(list(bad), rows)} of {split}: {first.message}", hint=first.hint)
+        return {split: column_values(rows, "label", make=self.labels) for split, rows in splits.items()}
 
     def ids(self, value: Any, names: Any, config: Any) -> list[Any]:
         """The ids of the labels in a cell."""
@@ -111,9 +130,17 @@ class Several(One):
     problem = "multi_label_classification"
     metric = "f1_micro"
 
-    def labels(self, value: Any) -> list[Any]:
-        parts = value if isinstance(value, list) else str(value).split(self.options.separator)
-        return [text for part in parts if (text := label_text(part))]
+    def dataset_info(
+        self, splits: Mapping[str, Rows], name: Callable[[list[str]], dict[str, str]]
+    ) -> dict[str, Any]:
+        if self.form.name != "positions":
+            return super().dataset_info(splits, name)
+        counts = Counter(label for labels in self.readable(splits)["train"] for label in labels)
+        names = list(self.form.names)
+        return {"labels": names, "names": dict(zip(names, names, strict=True)), "counts": {one: counts[one] for one in names}}
+
+    def labels(self, value: Any) -> list[str]:
+        return self.form.several(value)
 
     def target(self, value: Any, names: Any, config: Any) -> list[Any]:
         ids = self.ids(value, names, config)
@@ -202,19 +229,6 @@ class Number(One):
 KINDS: dict[str, type[One]] = {kind.name: kind for kind in (One, Several, Number)}
 
 
-def kind_of(values: Any) -> str:
-    """Lists are several labels; numbers with a decimal point are a number; all else is one label."""
-    if any(isinstance(value, list) for value in values):
-        return "multi_label"
-    if all(isinstance(value, float) or (isinstance(value, str) and "." in value) for value in values):
-        try:
-            refuse_words(values, "train")
-            return "regression"
-        except DataError:
-            return "single_label"
-    return "single_label"
-
-
 def kind_in(config: Any) -> Any:
     """Return what kind of labels a model was made for, by name; one, where it does not say."""
     return next((name for name, kind in KINDS.items() if kind.problem == getattr(config, "problem_type", None)), "single_label")
@@ -240,5 +254,5 @@ def refuse_words(values: Any, split: str) -> None:
 
     bad = [index for index, value in enumerate(values) if not fine(value)]
     if bad:
-        raise DataError(f"{values[bad[0]]!r} is not a number: {row_numbers(bad)} of {split}.",
+        raise DataError(f"{values[bad[0]]!r} is not a number: {row_numbers(bad, values)} of {split}.",
                         hint="For labels instead: --set task.kind=single_label")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hubtune import (
     Base,
@@ -23,8 +23,9 @@ from hubtune import (
     exact,
     label_config,
     option,
+    spelled_as,
 )
-from hubtune_plugins.classification import fitted_decisions
+from hubtune_plugins.classification import fitted_decisions, forms
 from hubtune_plugins.classification.kinds import KINDS, One, kind_in
 
 if TYPE_CHECKING:
@@ -34,8 +35,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class LabelOptions:
     class_weights: str = option("none", "balanced: rare labels weigh more in the loss", choices=("none", "balanced"))
-    metric: str = option("auto", "what decides which weights are best",
-                         choices=("auto", "accuracy", "f1_macro", "f1_weighted"))
+    kind: str = option("auto", "what a label is: one of a few, several, or a number",
+                       choices=("auto", "single_label", "multi_label", "regression"))
+    label_form: str = option("auto", "what a list of zeros and ones is: names of labels, or a position for each class",
+                             choices=("auto", "names", "positions"))
+    separator: str = option("auto", "what stands between several labels in one cell; auto: | or ; or , where the parts recur")
+    metric: str = option("auto", "what decides which weights are best", choices=(
+        "auto", "accuracy", "f1_macro", "f1_weighted", "f1_micro", "pearson", "spearman", "mae", "rmse"))
+    threshold: float | Literal["auto"] = option(
+        0.5, "with several labels: the probability from which a label is given; auto: one per label, tuned on validation for its F1")
     calibrate: bool = option(False, "fit a temperature on the validation rows: probabilities are as often right as they say")
     abstain_accuracy: float | None = option(None, "one label: answer only where so large a share of validation rows is right")
     abstain_coverage: float | None = option(None, "one label: answer only so large a share of rows, the surest ones")
@@ -49,29 +57,38 @@ class Labelled(ClassificationTask[Any]):
     shares = ("accuracy",)
     Options = LabelOptions
 
-    def which(self, values: Any) -> str:
-        """Return what kind of labels the training rows have: one, several or number."""
-        return "single_label"
-
     def names_of(self, labels: Any) -> dict[Any, Any]:
         """Return what each raw label is called; the order is the model's."""
         return {label: label for label in labels}
 
     def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
-        kind = self.which(column_values(splits["train"], "label"))
-        return {"kind": kind, **KINDS[kind](self.options).dataset_info(splits, self.names_of)}
+        found = forms.find(column_values(splits["train"], "label"), self.options, self.label_names)
+        kind = KINDS[found.kind](self.options, found.form)
+        return {"kind": found.kind, "form": found.form.as_json(), "notes": list(found.notes),
+                **kind.dataset_info(splits, self.names_of)}
+
+    def row_labels(self, rows: Rows, dataset_info: Mapping[str, Any]) -> Sequence[Sequence[str]]:
+        form = forms.LabelForm.of(dataset_info.get("form"), self.options)
+        kind, names = KINDS[dataset_info["kind"]](self.options, form), dataset_info.get("names", {})
+        if kind.name == "regression":
+            return ()
+        return column_values(rows, "label", make=lambda value: [names.get(label, label) for label in kind.labels(value)])
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         kind = dataset_info.get("kind") or kind_in(base.config)
-        self.kind, self.names, self.weights = KINDS[kind](self.options), dataset_info.get("names", {}), None
+        self.kind = KINDS[kind](self.options, forms.LabelForm.of(dataset_info.get("form"), self.options))
         fitted_decisions.refuse_unfit(self.options, kind)
-        labels = label_config(dataset_info.get("labels") or (["LABEL_0"] if kind == "regression" else None), base.config)
+        known, self.weights = dataset_info.get("labels"), None
+        labels = label_config(known or (["LABEL_0"] if kind == "regression" else None), base.config, any_spelling=True)
+        self.spelled = {label: label for label in known or ()} | spelled_as(known or (), labels["label2id"])
+        self.names = {raw: self.spelled[label] for raw, label in dataset_info.get("names", {}).items()}
         if self.options.class_weights != "none" and self.loss_function is not None:
             raise RecipeError(
                 f"task.class_weights weighs the task's own loss, which loss.name={self.loss_function.name} replaces.",
                 hint="Leave task.class_weights out, and give the loss its own: --set loss.class_weights=balanced")
         if self.options.class_weights == "balanced" and dataset_info.get("counts"):
-            counts = [dataset_info["counts"][label] for label in labels["label2id"]]
+            found = self.counted(dataset_info)
+            counts = [found[label] for label in labels["label2id"]]
             self.weights = [sum(counts) / (len(counts) * count) for count in counts]
         return ModelSetup({**labels, "problem_type": self.kind.problem})
 
@@ -106,8 +123,12 @@ class Labelled(ClassificationTask[Any]):
         return kind.name
 
     def label_counts(self, dataset_info: Mapping[str, Any], base: Base) -> Mapping[str, int]:
-        counts = dataset_info.get("counts")
+        counts = self.counted(dataset_info)
         return {label: counts[label] for label in base.config.label2id} if counts else {}
+
+    def counted(self, dataset_info: Mapping[str, Any]) -> dict[str, int]:
+        """The training rows of each label, by its name in the model."""
+        return {self.spelled[label]: count for label, count in dataset_info.get("counts", {}).items()}
 
     def class_logits(self, outputs: Any, batch: Batch) -> Tensor:
         logits: Tensor = outputs.logits

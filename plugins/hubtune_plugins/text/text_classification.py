@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from hubtune import (
     Base,
@@ -18,9 +18,7 @@ from hubtune import (
     Task,
     UserCall,
     hookimpl,
-    option,
 )
-from hubtune_plugins.classification.kinds import kind_of
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 from hubtune_plugins.text import usages
 from hubtune_plugins.tokenization.texts import pad, pad_token, tokenise
@@ -28,13 +26,7 @@ from hubtune_plugins.tokenization.texts import pad, pad_token, tokenise
 
 @dataclass(frozen=True)
 class ClassificationOptions(LabelOptions):
-    kind: str = option("auto", "what a label is: one of a few, several, or a number",
-                       choices=("auto", "single_label", "multi_label", "regression"))
-    separator: str = option("|", "what stands between several labels in one cell")
-    metric: str = option("auto", "what decides which weights are best", choices=(
-        "auto", "accuracy", "f1_macro", "f1_weighted", "f1_micro", "pearson", "spearman", "mae", "rmse"))
-    threshold: float | Literal["auto"] = option(
-        0.5, "with several labels: the probability from which a label is given; auto: one per label, tuned on validation for its F1")
+    """Options of labels."""
 
 
 class TextClassification(Labelled):
@@ -53,9 +45,6 @@ class TextClassification(Labelled):
         Column("label", ("label", "labels", "class", "category", "intent", "target", "score", "rating", "stars",
                          "sentiment", "label_name", "y"), kind="label", needed="train"),
     )
-
-    def which(self, values: Any) -> Any:
-        return kind_of(values) if self.options.kind == "auto" else self.options.kind
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         return pad_token(base) | super().model_config(dataset_info, base)

@@ -1,0 +1,263 @@
+"""Clean: the operations of `data.clean`, each of which says what it did."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hubtune.contract import Column
+from hubtune.data.checks.findings import Rows
+from hubtune.data.checks.scan import Scan, groups_of, scan
+from hubtune.data.labels import by_spelling, row_numbers, spelled_as
+from hubtune.data.row_batches import RowOrigin, column_values
+from hubtune.data.sources import DataSplits
+from hubtune.data.streaming import Stream
+from hubtune.errors import RecipeError, listing
+from hubtune.recipe import CLEAN
+
+Lines = Mapping[str, Callable[[Sequence[int]], list[int]]]
+Done = list[dict[str, Any]]
+
+
+def clean(
+    data: DataSplits, columns: Sequence[Column], operations: Sequence[str], lines: Lines
+) -> tuple[DataSplits, Done]:
+    """Apply operations to all splits, in the order of `recipe.CLEAN`.
+
+    Args:
+        columns: of the task.
+        lines: finds the lines of the file, by split, for what is reported.
+
+    Returns:
+        The data with the numbers of the rows that are left, and what was done: operation, split,
+        number of rows, and a sentence.
+    """
+    done: Done = []
+    if operations and any(isinstance(rows, Stream) for rows in data.splits.values()):
+        raise RecipeError("data.clean reads all rows, so the data cannot be streamed.",
+                          hint="Leave data.stream or data.clean out.")
+    for name in CLEAN:
+        if name in operations and name not in DROPS:
+            data = respell(data, columns, name, lines, done)
+        elif name in operations:
+            scans = {split: scan(rows, columns) for split, rows in data.splits.items()}
+            for split, dropped in DROPS[name](data, columns, scans).items():
+                data = drop(data, split, dropped, name, lines, done)
+    return data, done
+
+
+def origin_of(data: DataSplits, split: str, lines: Lines) -> RowOrigin:
+    """Return the place in the data of the rows of a split."""
+    found = lines.get(split)
+    numbers = data.row_numbers.get(split)
+    return RowOrigin(numbers, found) if found else RowOrigin(numbers)
+
+
+# ------------------------------------------------------------------------------------- spelling
+
+
+def label_role(rows: Any, columns: Sequence[Column]) -> str | None:
+    """Return the role of the labels, if the rows have one column of labels that are texts."""
+    roles = [column.role for column in columns
+             if column.kind == "label" and column.role in rows.column_names]
+    return roles[0] if len(roles) == 1 else None
+
+
+def respell(
+    data: DataSplits, columns: Sequence[Column], name: str, lines: Lines, done: Done
+) -> DataSplits:
+    """Spell the labels of all splits without blanks at their ends, or each in one way."""
+    role = label_role(data.splits["train"], columns)
+    if role is None:
+        return data
+    counts: Counter[str] = Counter()
+    for rows in data.splits.values():
+        if role in rows.column_names:
+            for value in column_values(rows, role):
+                counts.update(texts_in(value))
+    if name == "strip-labels":
+        changes = {label: label.strip() for label in counts if label != label.strip()}
+    else:
+        changes = {
+            label: max(labels, key=lambda one: (counts[one], one))
+            for labels in by_spelling(counts).values() if len(labels) > 1 for label in labels}
+    splits = dict(data.splits)
+    for split, rows in data.splits.items():
+        if role in rows.column_names:
+            splits[split], changed = replaced(rows, role, changes)
+            if changed:
+                text = "their labels without blanks at the ends" if name == "strip-labels" else (
+                    "labels spelled as the more frequent "
+                    + listing(sorted({f"'{new}'" for old, new in changes.items() if old != new})))
+                report(done, name, split, changed, f"{count_rows(len(changed))} got {text}",
+                       origin_of(data, split, lines))
+    return dataclasses.replace(data, splits=splits)
+
+
+def texts_in(value: Any) -> list[str]:
+    """Return the labels of a cell that are texts."""
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, str)]
+
+
+def replaced(rows: Any, role: str, changes: Mapping[str, str]) -> tuple[Any, list[int]]:
+    """Replace labels of a column; return the rows, and the positions of those that changed."""
+    def change(value: Any) -> Any:
+        if isinstance(value, list):
+            return [change(one) for one in value]
+        return changes.get(value, value) if isinstance(value, str) else value
+
+    values, changed = [], []
+    for index, value in enumerate(column_values(rows, role)):
+        new = change(value)
+        values.append(new)
+        if new != value:
+            changed.append(index)
+    if not changed:
+        return rows, []
+    return rows.remove_columns(role).add_column(role, values), changed
+
+
+def spell_as_trained(rows: Any, role: str, known: Sequence[str]) -> tuple[Any, int]:
+    """Spell the labels of rows to be evaluated as those that a model was trained with.
+
+    Returns:
+        The rows, and the number of those that changed.
+    """
+    found = dict.fromkeys(label for value in column_values(rows, role) for label in texts_in(value))
+    changes = {label: spelled_as([label], known).get(label, label) for label in found}
+    rows, changed = replaced(rows, role, changes)
+    return rows, len(changed)
+
+
+# ---------------------------------------------------------------------------------------- drops
+
+
+def empty(
+    data: DataSplits, columns: Sequence[Column], scans: Mapping[str, Scan]
+) -> dict[str, list[int]]:
+    """Return the rows without an input."""
+    return with_gap(columns, scans, target=False)
+
+
+def unlabelled(
+    data: DataSplits, columns: Sequence[Column], scans: Mapping[str, Scan]
+) -> dict[str, list[int]]:
+    """Return the rows without a label."""
+    return with_gap(columns, scans, target=True)
+
+
+def with_gap(
+    columns: Sequence[Column], scans: Mapping[str, Scan], target: bool
+) -> dict[str, list[int]]:
+    """Return the rows in which a column is missing that is a target, or is none."""
+    roles = {column.role for column in columns if column.target == target}
+    return {split: sorted({index for role in roles for index in found.gaps.get(role, ())})
+            for split, found in scans.items()}
+
+
+def duplicates(
+    data: DataSplits, columns: Sequence[Column], scans: Mapping[str, Scan]
+) -> dict[str, list[int]]:
+    """Return the training rows whose inputs and targets an earlier row has, too."""
+    return {"train": repeated(scans["train"])}
+
+
+def repeated(found: Scan) -> list[int]:
+    """Return the rows whose inputs and targets an earlier row has, too."""
+    first, _ = groups_of(found.inputs * 31 + found.labels)
+    return [int(index) for index in np.flatnonzero(first != np.arange(found.rows))]
+
+
+def conflicts(
+    data: DataSplits, columns: Sequence[Column], scans: Mapping[str, Scan]
+) -> dict[str, list[int]]:
+    """Return the training rows whose inputs have another label in another row."""
+    return {"train": conflicting(scans["train"])}
+
+
+def conflicting(found: Scan) -> list[int]:
+    """Return the rows whose inputs have other targets in another row."""
+    first, sizes = groups_of(found.inputs)
+    differs = found.labels != found.labels[first] if found.rows else np.zeros(0, bool)
+    groups = np.unique(first[differs])
+    return [int(index) for index in np.flatnonzero(np.isin(first, groups) & (sizes > 1))]
+
+
+def rare(
+    data: DataSplits, columns: Sequence[Column], scans: Mapping[str, Scan]
+) -> dict[str, list[int]]:
+    """Return the rows with a label that one training row has alone."""
+    role = label_role(data.splits["train"], columns)
+    if role is None:
+        return {}
+    scalars = [value for value in column_values(data.splits["train"], role)
+               if isinstance(value, str | int)]
+    few = {value for value, count in Counter(scalars).items() if count == 1}
+    return {split: [index for index, value in enumerate(column_values(rows, role))
+                    if not isinstance(value, list) and value in few]
+            for split, rows in data.splits.items() if role in rows.column_names}
+
+
+def leaked(
+    data: DataSplits, columns: Sequence[Column], scans: Mapping[str, Scan]
+) -> dict[str, list[int]]:
+    """Return the training rows whose inputs are also in another split."""
+    others = [found.inputs for split, found in scans.items() if split != "train"]
+    if not others:
+        return {}
+    return {"train": np.flatnonzero(np.isin(scans["train"].inputs, np.concatenate(others))).tolist()}
+
+
+DROPS: Mapping[str, Callable[..., dict[str, list[int]]]] = {
+    "drop-empty": empty, "drop-unlabelled": unlabelled, "drop-duplicates": duplicates,
+    "drop-conflicts": conflicts, "drop-rare-labels": rare, "drop-leaked": leaked,
+}
+REASONS = {
+    "drop-empty": "without an input", "drop-unlabelled": "without a label",
+    "drop-duplicates": "that repeat an earlier row", "drop-conflicts": "whose input has other labels in other rows",
+    "drop-rare-labels": "with a label that only one training row has",
+    "drop-leaked": "whose input is also in another split",
+}
+
+
+def drop(
+    data: DataSplits, split: str, dropped: Sequence[int], name: str, lines: Lines, done: Done
+) -> DataSplits:
+    """Drop rows of a split, given by their positions."""
+    if not dropped:
+        return data
+    report(done, name, split, dropped, f"{count_rows(len(dropped))} {REASONS[name]} dropped",
+           origin_of(data, split, lines))
+    return without(data, split, dropped)
+
+
+def without(data: DataSplits, split: str, dropped: Sequence[int]) -> DataSplits:
+    """Return the data without rows of a split, with the numbers of those that are left."""
+    rows = data.splits[split]
+    kept = np.ones(len(rows), bool)
+    kept[np.asarray(dropped, np.int64)] = False
+    left: NDArray[np.int64] = np.flatnonzero(kept)
+    before = data.row_numbers.get(split)
+    numbers = {**data.row_numbers, split: left if before is None else before[left]}
+    return dataclasses.replace(
+        data, splits={**data.splits, split: rows.select(left)}, row_numbers=numbers)
+
+
+def count_rows(count: int) -> str:
+    """Return `1 row` or `3 rows`."""
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def report(
+    done: Done, name: str, split: str, indices: Sequence[int], what: str, origin: RowOrigin
+) -> None:
+    """Add a sentence on what an operation did."""
+    shown = row_numbers(indices, Rows(origin))
+    done.append({"operation": name, "split": split, "rows": len(indices),
+                 "text": f"{name}: {what} ({shown} of {split})."})

@@ -124,14 +124,15 @@ HEAD = ("key", "what it is", "kind", "default")
 
 def recipe_keys() -> str:
     """The tables that every recipe has."""
-    from hubtune.recipe import DataConfig, PublishConfig, TrainConfig
+    from hubtune.recipe import DataConfig, ModelConfig, PublishConfig, TrainConfig
 
     parts = [
         ("[task]", [("`task.name`", "a task (see: hubtune tasks)", "text", "needed")]),
         ("[strategy]", [("`strategy.name`", "a strategy (see: hubtune strategies)", "text", code("full"))]),
         ("[loss]", [("`loss.name`", "a loss in place of the task's own, for classification tasks (see: hubtune losses)", "text", ""),
                     ("`loss.OPTION`", "an option of that loss, such as `loss.gamma`", "", "")]),
-        ("[model]", [("`model.id`", "a Hub id `org/name[@revision]`, or a folder", "text", "needed")]),
+        ("[model]", [("`model.id`", "a Hub id `org/name[@revision]`, or a folder", "text", "needed"),
+                     *options_rows(ModelConfig, "model")]),
         ("[data]", [*options_rows(DataConfig, "data"),
                     ("`data.ROLE`", "the column of a role of the task, such as `data.text` and `data.label`", "text",
                      "found by name")]),

@@ -14,6 +14,7 @@ from hubtune.errors import ModelError
 from hubtune.hub.forms import weight_formats
 from hubtune.hub.headers import count_parameters
 from hubtune.hub.origin import fetch, locate
+from hubtune.hub.trust import TrustCode
 from hubtune.models import configuration
 from hubtune.recipe import Recipe
 from hubtune.runs import predictor, run
@@ -109,26 +110,38 @@ def resume(folder: str | Path, *, data: Any = None, callbacks: Callbacks | None 
 
 
 @guest.preserve_state
-def load(model: str | Path, *, task: str | None = None) -> Model:
-    """Load a run, a model folder, or a model of the Hub, to predict and evaluate."""
+def load(
+    model: str | Path, *, task: str | None = None, trust_code: TrustCode = None
+) -> Model:
+    """Load a run, a model folder, or a model of the Hub, to predict and evaluate.
+
+    Args:
+        task: predicted by the model, where its files do not say which.
+        trust_code: `REPO@COMMIT` or the folder whose code may run, for a model that needs it.
+    """
     if (Path(model).expanduser() / "run.json").is_file():
-        return Run(Path(model).expanduser())
-    return predictor.load(model, task=task)
+        return Run(Path(model).expanduser(), trust_code=trust_code)
+    return predictor.load(model, task=task, trust_code=trust_code)
 
 
 @guest.preserve_state
-def verify(model: str | Path, *, callbacks: Callbacks | None = None) -> dict[str, Any]:
+def verify(
+    model: str | Path, *, trust_code: TrustCode = None, callbacks: Callbacks | None = None
+) -> dict[str, Any]:
     """Verify that a run, a folder or a model of the Hub is what its training saved.
 
     Its files are compared with the hashes that were sealed when training ended, and its answers in
     a process without hubtune with those of the trained model.
+
+    Args:
+        trust_code: `REPO@COMMIT` or the folder whose code may run, for a model that needs it.
 
     Raises:
         SealError, ProofError: it is not.
     """
     from hubtune.runs import verify as verification
 
-    return verification.verify(str(model), callbacks or Callbacks())
+    return verification.verify(str(model), callbacks or Callbacks(), trust_code)
 
 
 @guest.exclusive_training

@@ -52,6 +52,15 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class ModelConfig:
+    """`[model]`: how the base model is taken; its `id` is a field of the recipe."""
+
+    library_class: bool = option(
+        False, "use transformers' own class for a model that names code of its own (auto_map); the "
+        "code does not run and is not published")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """`[train]`: optimization settings.
 
@@ -142,6 +151,7 @@ class Recipe:
     loss: PluginChoice | None = None
     train: TrainConfig = TrainConfig()
     publish: PublishConfig = PublishConfig()
+    model_config: ModelConfig = ModelConfig()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the tables of the TOML form as JSON values; unset keys are null."""
@@ -151,7 +161,7 @@ class Recipe:
             "task": {"name": self.task.name, **self.task.options},
             "strategy": {"name": self.strategy.name, **self.strategy.options},
             **({"loss": {"name": self.loss.name, **self.loss.options}} if self.loss else {}),
-            "model": {"id": self.model},
+            "model": {"id": self.model, **field_values(self.model_config)},
             "data": {**data, **columns},
             "train": field_values(self.train),
             "publish": field_values(self.publish),
@@ -248,15 +258,17 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
             "no model: name one with --model, or in [model] with id = \"org/name\".",
             hint="Look for one with: hubtune search WORDS", where=where,
         )
-    strange = model.keys() - {"id"}
-    if strange:
-        raise RecipeError(f"no key model.{min(strange)}; [model] has: id.", where=where,
+    if "revision" in model:
+        keys = ", ".join(["id", *field_values(ModelConfig())])
+        raise RecipeError(f"no key model.revision; [model] has: {keys}.", where=where,
                           hint='Give a revision within the id: id = "org/name@revision"')
+    name = str(model.pop("id"))
     return Recipe(
         task=PluginChoice(str(task.pop("name")), task),
         strategy=PluginChoice(str(strategy.pop("name", "full")), strategy),
         loss=PluginChoice(str(loss.pop("name")), loss) if loss else None,
-        model=str(model["id"]),
+        model=name,
+        model_config=fill(ModelConfig, model, "model", where),
         data=data,
         train=check_ranges(fill(TrainConfig, dict(tables.get("train", {})), "train", where), where),
         publish=fill(PublishConfig, dict(tables.get("publish", {})), "publish", where),

@@ -13,7 +13,7 @@ import typer
 
 from hubtune import environment
 from hubtune.cli import extra_commands, plugin_commands, terminal, verification_commands
-from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, screen, show_json
+from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, TrustCode, screen, show_json
 from hubtune.devices import host_lock, memory, processes
 from hubtune.errors import HubtuneError, PluginError, RecipeError, UnexpectedError
 
@@ -119,12 +119,13 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="The split to score  [default: test, else validation]")] = None,
     set: Set = None,
     task: Annotated[str | None, typer.Option(help="The task, for a model that hubtune did not tune.")] = None,
+    trust_code: TrustCode = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Score a model on labelled rows, with 95% intervals."""
     import hubtune
 
-    found = hubtune.load(model, task=task).evaluate(data, split=split, columns=columns_in(set), callbacks=screen())
+    found = hubtune.load(model, task=task, trust_code=trust_code).evaluate(data, split=split, columns=columns_in(set), callbacks=screen())
     if as_json:
         show_json(found)
         return
@@ -156,6 +157,7 @@ def predict(
     out: Annotated[str | None, typer.Option(help="Write the predictions to a .jsonl or .csv file.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 (exact), bf16, or auto (bf16 if faster).")] = "fp32",
     task: Annotated[str | None, typer.Option(help="The task, for a model that hubtune did not tune.")] = None,
+    trust_code: TrustCode = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Predict labels or answers for texts or rows."""
@@ -163,7 +165,7 @@ def predict(
 
     if bool(texts) == bool(data):
         raise typer.BadParameter("give either texts or --data SOURCE.")
-    loaded = hubtune.load(model, task=task)
+    loaded = hubtune.load(model, task=task, trust_code=trust_code)
     answers = loaded.predict(texts or data, split=split, precision=precision, callbacks=screen())
     numbered = [{"row": n, **answer} for n, answer in enumerate(answers)]
     from hubtune.cli import output
@@ -187,12 +189,13 @@ def publish(
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public; the default is private.")] = False,
     pr: Annotated[bool, typer.Option("--pr", help="Open a pull request.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, and publish nothing.")] = False,
+    trust_code: TrustCode = None,
     as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Verify a run's model, and publish it to the Hub."""
     import hubtune
 
-    done = hubtune.Run(run).publish(repo, public=public, pr=pr, dry_run=dry_run, callbacks=screen())
+    done = hubtune.Run(run, trust_code=trust_code).publish(repo, public=public, pr=pr, dry_run=dry_run, callbacks=screen())
     if as_json:
         show_json(done)
         return

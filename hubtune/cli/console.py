@@ -153,7 +153,8 @@ def finished(run: Any) -> None:
         out(f"hub:         {summary['published']['pr'] or summary['published']['url']}")
         return
     example = {"patches": "image.png", "frames": "sound.wav"}.get(run.task.unit, "some text")
-    out(f"next:        {shlex.join(['hubtune', 'predict', summary['run'], example])}")
+    trust = ["--trust-code", summary["run"]] if run.needs_code() else []
+    out(f"next:        {shlex.join(['hubtune', 'predict', summary['run'], *trust, example])}")
     out(f"             {shlex.join(['hubtune', 'publish', summary['run'], 'NAMESPACE/NAME', '--dry-run'])}")
 
 

@@ -25,6 +25,10 @@ def use_files(paths: list[str] | None) -> list[str] | None:
 PluginFiles = Annotated[list[str] | None, typer.Option(
     "--plugin", metavar="FILE", callback=use_files, help="A Python file with a plugin; repeatable.")]
 
+TrustCode = Annotated[list[str] | None, typer.Option(
+    "--trust-code", metavar="REPO@COMMIT|FOLDER",
+    help="Let the code beside a model's weights run, for a model that needs it; repeatable.")]
+
 
 class PluginKind(enum.StrEnum):
     """The kind of a plugin."""

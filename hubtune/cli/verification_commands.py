@@ -6,18 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, screen, show_json
+from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, TrustCode, screen, show_json
 
 
 def verify(
     model: Annotated[str, typer.Argument(
         help="A run, a model folder, or a Hub model org/name[@revision].")],
+    trust_code: TrustCode = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Verify that a model is what its training saved."""
     import hubtune
 
-    found = hubtune.verify(model, callbacks=screen())
+    found = hubtune.verify(model, trust_code=trust_code, callbacks=screen())
     if as_json:
         show_json(found)
         return

@@ -11,6 +11,9 @@ from hubtune.errors import HubtuneError, ModelError
 PANIC = "PanicException"
 """Raised by libraries written in Rust, such as tokenizers; no subclass of Exception."""
 
+LIBRARIES = ("transformers", "tokenizers", "sentencepiece", "tiktoken")
+"""Libraries whose code reads the files of tokenizers and processors."""
+
 
 @contextlib.contextmanager
 def model_errors(message: str, where: str, hint: str | None = None) -> Iterator[None]:
@@ -35,6 +38,36 @@ def model_errors(message: str, where: str, hint: str | None = None) -> Iterator[
         if problem := environment.explain(error):
             raise problem from error
         raise ModelError(f"{message}: {first_line(error)}", where=where, hint=hint) from error
+
+
+@contextlib.contextmanager
+def processor_errors(repo: str) -> Iterator[None]:
+    """Raise what a model's tokenizer or processor raises for rows as a ModelError.
+
+    What is raised elsewhere, as in a plugin's own code, passes through.
+
+    Raises:
+        ModelError: `__cause__` is the library's error.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, HubtuneError) or not is_of_processor(error) or (
+                not isinstance(error, Exception) and type(error).__name__ != PANIC):
+            raise
+        raise ModelError(
+            f"its tokenizer or processor fails on the rows: {first_line(error)}", where=repo,
+            hint="Its files are damaged or do not belong together. Fetch the model again as a "
+            "whole.") from error
+
+
+def is_of_processor(error: BaseException) -> bool:
+    """Tell whether an error was raised in the code of transformers, or in what that calls."""
+    place, name = error.__traceback__, ""
+    while place is not None:
+        name = str(place.tb_frame.f_globals.get("__name__", ""))
+        place = place.tb_next
+    return name.split(".")[0] in LIBRARIES
 
 
 def first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hubtune import guest
 from hubtune.contract import Base, Strategy, Task
 from hubtune.errors import ModelError, listing
-from hubtune.hub import headers
+from hubtune.hub import headers, trust
 from hubtune.hub.headers import read_header
 from hubtune.hub.origin import Origin, fetch
 from hubtune.models import bounds, compat
@@ -88,7 +88,8 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
     import torch
     import transformers
 
-    folder = fetch(origin, [*origin.small, *origin.weights])
+    names = [*origin.small, *origin.weights, *(trust.code_files(origin) if code else ())]
+    folder = fetch(origin, names)
     headers.read_headers(origin)  # refuses files that safetensors would refuse in its own words
     arguments = {
         "config": base.config, "use_safetensors": True, "local_files_only": True,

@@ -38,6 +38,8 @@ def save(
         rewrite_json(folder / "config.json", lambda config: {**config, **export.config})
     for path in folder.rglob("*_config.json"):
         rewrite_json(path, lambda config: without_local_values(config, origin))
+    for path in folder.rglob("*config.json"):
+        rewrite_json(path, lambda config: without_absent_code(config, folder))
 
 
 def reset_tokenizer(processor: Any) -> None:
@@ -56,6 +58,17 @@ def without_local_values(config: dict[str, Any], origin: Origin) -> dict[str, An
         repo = None if origin.pinned is None else origin.repo
         kept |= {"base_model_name_or_path": repo, "revision": origin.commit if repo else None}
     return kept
+
+
+def without_absent_code(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Remove the names of code (`auto_map`) whose file is not beside the weights."""
+    names = config.get("auto_map")
+    if not isinstance(names, dict):
+        return {key: value for key, value in config.items() if key != "auto_map"}
+    there = {auto: name for auto, name in names.items() if isinstance(name, str)
+             and (folder / f"{name.partition('.')[0]}.py").is_file()}
+    rest = {key: value for key, value in config.items() if key != "auto_map"}
+    return {**rest, "auto_map": there} if there else rest
 
 
 def rewrite_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -18,8 +18,11 @@ from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.hub.forms import require_loadable
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record
+from hubtune.hub.trust import TrustCode, named_code, require_trust
 from hubtune.models import configuration, loading
+from hubtune.models.foreign import model_errors, processor_errors
 from hubtune.recipe import PluginChoice
+from hubtune.record import RECORD
 from hubtune.runs import functions
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ class Model:
 
     def __init__(
         self, origin: Origin, record: Mapping[str, Any], task: Task[Any], name: str,
-        base: str | None = None,
+        base: str | None = None, trust_code: TrustCode = None,
     ) -> None:
         """Describe a model; its weights are loaded when they are needed.
 
@@ -45,7 +48,9 @@ class Model:
             record: its `hubtune.json`; empty for a model that another tool has tuned.
             name: as the user gave it.
             base: folder or id of the base model, for an adapter over a local one.
+            trust_code: `REPO@COMMIT` or the folder whose code may run.
         """
+        self.trust_code = trust_code
         self.origin, self.task, self.name = origin, task, name
         self._record, self._base = record, base
         self._loaded: tuple[Module, Base] | None = None
@@ -83,7 +88,9 @@ class Model:
         if reason:
             raise ModelError(f"{reason}, which the task '{self.task.name}' needs.",
                              where=self.origin.repo)
-        setup = self.task.model_config(self._record.get("facts", {}), base)
+        with model_errors(f"its {RECORD} does not fit the task '{self.task.name}'",
+                          self.origin.repo, "Fetch the model again, or name the task with --task."):
+            setup = self.task.model_config(self._record.get("facts", {}), base)
         base = configuration.apply_setup(base, checked(self.task, "model_config", setup))
         return replace(base, max_length=self._record.get("limit"))
 
@@ -129,22 +136,24 @@ class Model:
             )
         return loaded.model
 
+    def needs_code(self) -> bool:
+        """Return whether the model loads with the code beside its weights.
+
+        Without a record of hubtune, a configuration that names code (`auto_map`) means it.
+        """
+        if self._record:
+            return bool(self._record.get("loads_with") == "code")
+        return bool(named_code(self.origin))
+
     def check_code(self) -> bool:
         """Return whether the model needs the code beside its weights.
 
         Raises:
-            ModelError: the code is on the Hub, and the user did not name its commit.
+            ModelError: it does, and the user did not name it (`trust_code`).
         """
-        if self._record.get("loads_with") != "code":
-            return False
-        if self.origin.pinned is not None and self.origin.commit not in self.name:
-            raise ModelError(
-                "it loads with code that lies beside its weights, which hubtune runs only at a "
-                "commit that you name.", where=self.origin.repo,
-                hint="Read its code on the Hub; if you trust it, name the model as "
-                f"{self.origin.repo}@{self.origin.commit}",
-            )
-        return True
+        if self.needs_code():
+            require_trust(self.origin, self.trust_code)
+        return self.needs_code()
 
     @guest.preserve_state
     def predict(
@@ -194,7 +203,8 @@ class Model:
         from hubtune.evaluation.model_checks import depends_on_padding
 
         model, base = self.load_weights()
-        encoded = encoding.encode(self.task, rows, base, base.max_length)
+        with processor_errors(self.origin.repo):
+            encoded = encoding.encode(self.task, rows, base, base.max_length)
         callbacks.on_progress_start(description, len(encoded.examples))
         uniform = len(encoded.examples) > 1 and depends_on_padding(model, self.task, base, encoded)
         compute = choose_compute(precision, encoded)
@@ -263,16 +273,20 @@ def move_to_best_device(model: Module) -> Module:
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def load(model: str | Path, *, task: str | None = None) -> Model:
+def load(
+    model: str | Path, *, task: str | None = None, trust_code: TrustCode = None
+) -> Model:
     """Return the model of a folder or of the Hub (`org/name[@revision]`).
 
     task: predicted by the model, where its files do not say which.
+    trust_code: `REPO@COMMIT` or the folder whose code may run.
     """
     origin = locate(str(model))
     record = read_run_record(origin)
     if record.get("loads_with") != "peft" or "adapter_model.safetensors" not in origin.files:
         require_loadable(origin)
-    return Model(origin, record, choose_task(origin, record, task), str(model))
+    return Model(origin, record, choose_task(origin, record, task), str(model),
+                 trust_code=trust_code)
 
 
 def choose_task(origin: Origin, record: Mapping[str, Any], wanted: str | None) -> Task[Any]:

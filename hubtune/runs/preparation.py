@@ -14,12 +14,13 @@ from hubtune.data.checks.findings import Finding
 from hubtune.devices import device, processes
 from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
 from hubtune.evaluation import metrics
-from hubtune.hub import card
+from hubtune.hub import card, trust
 from hubtune.hub.forms import check_form, require_loadable
 from hubtune.hub.headers import read_headers
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record
 from hubtune.models import bounds, completeness, configuration, loading
-from hubtune.recipe import Recipe, TrainConfig
+from hubtune.models.foreign import processor_errors
+from hubtune.recipe import ModelConfig, Recipe, TrainConfig
 from hubtune.runs import functions
 from hubtune.runs.prepared_data import PreparedData, Record, encode_splits, load_data
 from hubtune.training import optimizers
@@ -68,7 +69,8 @@ def prepare(
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = locate_base(recipe.model, resumed)
     notes: list[str] = []
-    base, config = open_base(origin, task, strategy, dataset_info, notes.append)
+    base, config = open_base(origin, task, strategy, dataset_info, recipe.model_config,
+                             notes.append)
     for note in notes:
         callbacks.on_info(note)
         splits.checks["findings"].append(Finding("base-labels", "info", note).as_json())
@@ -81,7 +83,8 @@ def prepare(
     base = replace(base, max_length=max_length(base, model, task, strategy))
     num_parameters, rows = count_parameters(model), len(splits.splits["train"])
     settings = resolve_settings(recipe.train, task, strategy, model, rows, resumed)
-    data, lengths = encode_splits(task, splits, base, recipe, settings, callbacks)
+    with processor_errors(origin.repo):
+        data, lengths = encode_splits(task, splits, base, recipe, settings, callbacks)
     steps_per_epoch, steps = count_steps(settings, rows)
     return Prepared(task, strategy, base, origin, data, settings, num_parameters, shard), {
         "recipe": recipe.as_dict(), **describe_plugins(plugins, task, strategy, base),
@@ -184,7 +187,7 @@ def locate_base(model: str, resumed: Record | None) -> Origin:
 
 def open_base(
     origin: Origin, task: Task[Any], strategy: Strategy[Any], dataset_info: Mapping[str, Any],
-    say: Callable[[str], None] = lambda text: None,
+    settings: ModelConfig, say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Base, dict[str, Any]]:
     """Open configuration and processor, with the task's settings applied; returns these too.
 
@@ -197,6 +200,7 @@ def open_base(
     check_form(configuration.read_config(fetch(origin, origin.small), origin), origin)
     check_needs_no_code(origin)
     base = configuration.open_base(origin, task)
+    trust.check_library_class(origin, base.config.model_type, settings.library_class)
     configuration.check_fit(origin, base, task, strategy)
     own = configuration.trained_labels(base.config, task)
     setup = checked(task, "model_config", task.model_config(dataset_info, base))

@@ -13,6 +13,7 @@ from hubtune.contract import CONTRACT, registry
 from hubtune.devices import processes
 from hubtune.errors import HubError, HubtuneError, ProofError, ResumeError, SealError
 from hubtune.hub.origin import local_origin, read_run_record
+from hubtune.hub.trust import TrustCode, require_trust
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
 from hubtune.record import choose_folder, clear_folder, read_record, versions, write_record
 from hubtune.runs import main_process_first, preparation, publishing, run_lock, seal
@@ -108,7 +109,7 @@ def complete(
         if not isinstance(error, Exception):  # a signal, which no other message explains
             error.add_note(command)
         raise
-    run = Run(folder)
+    run = Run(folder, trust_code=folder)  # its code was written by this training
     return publish(run, recipe.publish, callbacks) if recipe.publish.repo else run
 
 
@@ -126,7 +127,9 @@ def publish(run: Run, settings: PublishConfig, callbacks: Callbacks) -> Run:
     except (HubError, ProofError, SealError) as error:
         given = {"--public": settings.public, "--pr": settings.pr}
         flags = [flag for flag, is_given in given.items() if is_given]
-        command = shlex.join(["hubtune", "publish", str(run.folder), settings.repo, *flags])
+        trust = ["--trust-code", str(run.folder)] if run.needs_code() else []
+        command = shlex.join(
+            ["hubtune", "publish", str(run.folder), settings.repo, *flags, *trust])
         hint = f"The run is kept in {run.folder}. Publish it with: {command}"
         raise type(error)(error.message, where=error.where,
                           hint="\n".join(filter(None, [error.hint, hint]))) from error
@@ -151,7 +154,8 @@ def quote(folder: Path) -> str:
 class Run(Model):
     """A finished run: its figures, its model, and the way to the Hub."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, trust_code: TrustCode = None) -> None:
+        """Open the run in a folder. trust_code: that folder, if code that lies in it may run."""
         self.folder = Path(folder)
         self.record = read_record(self.folder)
         if self.record.get("state") == "started":
@@ -171,7 +175,17 @@ class Run(Model):
                 raise
             raise ResumeError(f"'{folder}' is incomplete: {type(error).__name__}: {error}",
                               hint="Restore it from a copy, or train again.") from error
-        super().__init__(origin, model_record, task, str(folder), base)
+        super().__init__(origin, model_record, task, str(folder), base, trust_code)
+
+    def needs_code(self) -> bool:
+        """Return whether the model loads with the code beside its weights, by either record."""
+        return super().needs_code() or self.record.get("loads_with") == "code"
+
+    def check_code(self) -> bool:
+        """Return whether the model needs the code in the run's folder, which the user has to name."""
+        if self.needs_code():
+            require_trust(self.origin, self.trust_code, self.folder)
+        return self.needs_code()
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -192,6 +206,8 @@ class Run(Model):
             SealError: the run was changed since its training ended; nothing was sent.
             ProofError: its files do not give the trained model's answers; nothing was sent.
         """
+        if not dry_run:
+            self.check_code()
         self.record, done = publishing.publish(
             self.folder, self.locate_base(), repo, public=public, pr=pr, dry_run=dry_run,
             callbacks=callbacks or Callbacks())

@@ -13,6 +13,7 @@ from hubtune.callbacks import Callbacks
 from hubtune.errors import ModelError, ProofError, listing
 from hubtune.files import file_sha256
 from hubtune.hub.origin import Origin, fetch
+from hubtune.hub.trust import TrustCode
 from hubtune.hub.upload import STALE
 from hubtune.record import RECORD, versions
 from hubtune.runs import predictor, publishing, seal
@@ -24,7 +25,9 @@ PROCESSORS = ("AutoTokenizer", "AutoProcessor", "AutoImageProcessor", "AutoFeatu
 """Classes of transformers that load a processor."""
 
 
-def verify(model: str, callbacks: Callbacks) -> dict[str, Any]:
+def verify(
+    model: str, callbacks: Callbacks, trust_code: TrustCode = None
+) -> dict[str, Any]:
     """Verify a run, a folder, or a model of the Hub.
 
     Returns:
@@ -37,15 +40,16 @@ def verify(model: str, callbacks: Callbacks) -> dict[str, Any]:
     """
     folder = Path(model).expanduser()
     if (folder / "run.json").is_file():
-        return verify_run(folder, callbacks)
-    return verify_published(model, callbacks)
+        return verify_run(Run(folder, trust_code=trust_code), callbacks)
+    return verify_published(predictor.load(model, trust_code=trust_code), callbacks)
 
 
-def verify_run(folder: Path, callbacks: Callbacks) -> dict[str, Any]:
+def verify_run(run: Run, callbacks: Callbacks) -> dict[str, Any]:
     """Compare a run with its seal, and ask its model what was recorded when training ended."""
     from hubtune.evaluation import verification
 
-    run = Run(folder)
+    folder = run.folder
+    run.check_code()
     publishable = seal.check(folder, publishing.read_raw(folder))
     callbacks.on_info("Verifying the saved model in a clean process")
     saved = publishing.saved_model(folder, run.record, run.locate_base(), folder / seal.MODEL)
@@ -56,9 +60,8 @@ def verify_run(folder: Path, callbacks: Callbacks) -> dict[str, Any]:
     }
 
 
-def verify_published(model: str, callbacks: Callbacks) -> dict[str, Any]:
+def verify_published(loaded: predictor.Model, callbacks: Callbacks) -> dict[str, Any]:
     """Compare a model with the seal in its `hubtune.json`, and ask it about the made rows there."""
-    loaded = predictor.load(model)
     record, origin = loaded.model_record, loaded.origin
     if not record:
         raise ModelError("it has no hubtune.json: hubtune did not tune it.", where=origin.repo,

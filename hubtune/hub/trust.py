@@ -1,0 +1,106 @@
+"""Code beside a model's weights: it runs only where the user names the repository with its commit, or the folder."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from hubtune.errors import ModelError, listing
+from hubtune.hub.origin import Origin, fetch
+from hubtune.record import RECORD
+
+TrustCode = str | Path | Iterable[str | Path] | None
+"""What a user trusts: `REPO@COMMIT` with all 40 digits, a folder, or several of these."""
+
+
+def require_trust(origin: Origin, trusted: TrustCode, run: Path | None = None) -> None:
+    """Refuse a model whose code would run, unless the user trusts it.
+
+    Args:
+        trusted: as the user gave it.
+        run: the folder of the run that the model is of.
+
+    Raises:
+        ModelError: with the files of code, and what names them.
+    """
+    given = [trusted] if isinstance(trusted, str | Path) else list(trusted or ())
+    check_own_code(origin)
+    if any(names(item, origin, run) for item in given):
+        return
+    name = name_of(origin, run)
+    other = f" ({listing(given, 2)} is trusted, which is another.)" if given else ""
+    raise ModelError(
+        f"it loads with code that lies beside its weights ({listing(code_files(origin), 4)}), which "
+        f"runs only if you name it.{other}", where=origin.repo,
+        hint=f"Read the code; if you trust it, add to the command: --trust-code {shlex.quote(name)}\n"
+        f"In Python: trust_code={name!r}" + (
+            "" if RECORD in origin.files else "\nOr use transformers' own class, which may compute "
+            "otherwise: remove 'auto_map' from its config.json in a copy of the folder."))
+
+
+def named_code(origin: Origin) -> dict[str, str]:
+    """Return what the configuration files of a model name as its own code, as text by file."""
+    folder, found = fetch(origin, origin.small), {}
+    for name in origin.small:
+        if not name.endswith("config.json"):
+            continue
+        try:
+            config = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            continue  # told where it is loaded
+        if isinstance(config, dict) and config.get("auto_map"):
+            found[name] = json.dumps(config["auto_map"])[:200]
+    return found
+
+
+def check_own_code(origin: Origin) -> None:
+    """Refuse a model whose configuration names code of another repository, which nobody named.
+
+    Raises:
+        ModelError: transformers would fetch and run that code.
+    """
+    for name, text in named_code(origin).items():
+        if "--" in text:
+            raise ModelError(f"its {name} names code of another repository: {text}.",
+                             where=origin.repo, hint="Only code beside the weights can be trusted.")
+
+
+def check_library_class(origin: Origin, model_type: str, is_wanted: bool) -> None:
+    """Refuse a model that names code of its own, for an architecture that transformers has too.
+
+    Args:
+        is_wanted: the user chose transformers' class, which may compute otherwise.
+
+    Raises:
+        ModelError: with the files that name it, and the setting that leaves the code out.
+    """
+    found = named_code(origin)
+    if found and not is_wanted:
+        named = "; ".join(f"{name}: {text}" for name, text in found.items())
+        raise ModelError(
+            f"it names code of its own for '{model_type}' ({named}), which hubtune does not run to "
+            "tune it.", where=origin.repo,
+            hint=f"To tune it with transformers' own class for '{model_type}' instead, which may "
+            "compute otherwise: --set model.library_class=true")
+
+
+def code_files(origin: Origin) -> list[str]:
+    """Return the Python files at the top level of a model's folder."""
+    return sorted(name for name in origin.files if "/" not in name and name.endswith(".py"))
+
+
+def name_of(origin: Origin, run: Path | None) -> str:
+    """Return how a user names the code of a model."""
+    if origin.folder is None:
+        return f"{origin.repo}@{origin.commit}"
+    return str(run or origin.folder)
+
+
+def names(given: str | Path, origin: Origin, run: Path | None) -> bool:
+    """Tell whether what a user trusts is this model."""
+    if origin.folder is None:
+        return str(given) == f"{origin.repo}@{origin.commit}"
+    path = Path(given).expanduser().resolve()
+    return path in {folder.resolve() for folder in (origin.folder, run) if folder is not None}

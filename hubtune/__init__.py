@@ -88,12 +88,13 @@ from hubtune.options import option
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the user logs
 
 if TYPE_CHECKING:
-    from hubtune.api import check, load, plan, reproduce, resume, search, show, train, verify
+    from hubtune.api import check, data_report, load, plan, reproduce, resume, search, show, train, verify
     from hubtune.runs.predictor import Model
     from hubtune.runs.run import Run
 
 _LAZY = {
     "Model": "hubtune.runs.predictor", "Run": "hubtune.runs.run", "check": "hubtune.api",
+    "data_report": "hubtune.api",
     "load": "hubtune.api", "plan": "hubtune.api", "resume": "hubtune.api", "search": "hubtune.api",
     "show": "hubtune.api", "train": "hubtune.api", "reproduce": "hubtune.api",
     "verify": "hubtune.api",
@@ -165,6 +166,7 @@ __all__ = [
     "UserCall",
     "check",
     "column_values",
+    "data_report",
     "enumerate_rows",
     "exact",
     "hookimpl",

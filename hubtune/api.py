@@ -18,6 +18,7 @@ from hubtune.hub.trust import TrustCode
 from hubtune.models import configuration
 from hubtune.recipe import Recipe
 from hubtune.runs import predictor, run
+from hubtune.runs.data_report import report_data
 from hubtune.runs.predictor import Model
 from hubtune.runs.run import Run
 
@@ -89,6 +90,26 @@ def check(
     """Check data, model and permissions as `train` does, without weights; return the plan."""
     made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
     return run.check(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
+
+
+@guest.preserve_state
+def data_report(
+    task: str | None = None, *, data: Any = None, model: str | Path | None = None,
+    strategy: str | None = None, set: Sets = (), recipe: str | Path | None = None,
+    callbacks: Callbacks | None = None,
+) -> dict[str, Any]:
+    """Report everything that is found in the data: `refused`, `findings`, `labels` and more.
+
+    Args:
+        model: also open it, for the lengths of the rows and all else that `train` checks; none: no
+            model is needed. Other arguments are as for `train`.
+
+    Raises:
+        HubtuneError: the rows cannot be read. What is wrong with them is in the report.
+    """
+    model = "" if model is None and recipe is None else model
+    made, source = make_recipe(task, model, data, strategy, set, None, False, False, recipe)
+    return report_data(made, source, callbacks).as_json()
 
 
 @guest.exclusive_training

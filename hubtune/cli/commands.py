@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from hubtune import environment
-from hubtune.cli import extra_commands, plugin_commands, terminal, verification_commands
+from hubtune.cli import data_commands, extra_commands, plugin_commands, terminal, verification_commands
 from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, TrustCode, screen, show_json
 from hubtune.devices import host_lock, memory, processes
 from hubtune.errors import HubtuneError, PluginError, RecipeError, UnexpectedError
@@ -245,7 +245,7 @@ def search(
                   [[m["id"], m["pipeline_tag"], m["downloads"], m["likes"]] for m in found])
 
 
-for command in (plugin_commands.tasks, plugin_commands.strategies, plugin_commands.losses, plugin_commands.metrics,
+for command in (data_commands.check, plugin_commands.tasks, plugin_commands.strategies, plugin_commands.losses, plugin_commands.metrics,
                 plugin_commands.plugins, plugin_commands.plugin, plugin_commands.recipe,
                 verification_commands.verify, verification_commands.reproduce):
     app.command()(command)

@@ -41,7 +41,7 @@ CAPABILITIES = (
 )
 """Base classes for what a plugin can do beyond its kind."""
 CORE_COMMANDS = (
-    "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "reproduce",
+    "check", "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "reproduce",
     "search", "show", "strategies", "tasks", "train", "verify",
 )
 """Names that no command of a plugin may have; `hubtune help` is one, too."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hubtune.contract import Column
 from hubtune.data import sources
+from hubtune.data.checks.respell import clean_for_evaluation
 from hubtune.data.checks.scan import LEAKS, Hashes, hash_rows
 from hubtune.data.checks.targets import has_no_labels, position_names, with_numbers
 from hubtune.data.columns import find_columns, refuse_gaps, rename_stream, rename_to_roles
@@ -129,9 +130,16 @@ HELD_OUT = ("test", "validation")
 
 def evaluation_split(
     source: Any, split: str | None, columns: Sequence[Column], chosen: Mapping[str, str],
-    needs_labels: bool,
+    needs_labels: bool, operations: Sequence[str] = (), known: Sequence[str] = (),
+    say: Callable[[str], None] = lambda text: None,
 ) -> DataSplits:
     """Load the rows of one split for `evaluate` and `predict`.
+
+    Args:
+        operations: of `data.clean`, as the model was trained: labels are spelled as in training,
+            and rows without a label are left out; all other rows are evaluated.
+        known: the labels of the training rows.
+        say: gets a sentence on what an operation did.
 
     Returns:
         One split, under its name, or under the name of the data where that has no splits. A
@@ -151,6 +159,8 @@ def evaluation_split(
     mapping = find_columns(raw.splits[name], wanted, kept, training=needs_labels)
     called = raw.name if raw.unsplit and split is None else name
     rows = rename_to_roles(raw.splits[name], mapping, called)
+    if needs_labels and operations:
+        rows = clean_for_evaluation(rows, columns, operations, known, say)
     refuse_gaps(rows, wanted, called, training=needs_labels)
     return dataclasses.replace(raw, splits={called: rows}, columns=mapping)
 

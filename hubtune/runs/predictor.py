@@ -228,7 +228,11 @@ class Model:
         start, callbacks = time.monotonic(), callbacks or Callbacks()
         functions.choose_metrics(registry.load(), self.task, self._record.get("metrics", {}))
         columns = {**self._record.get("columns", {}), **(columns or {})}
-        found = splits.evaluation_split(data, split, self.task.columns, columns, needs_labels=True)
+        facts = self._record.get("facts", {})
+        found = splits.evaluation_split(
+            data, split, self.task.columns, columns, needs_labels=True,
+            operations=self._record.get("recipe", {}).get("data", {}).get("clean", ()),
+            known=list(facts.get("names") or facts.get("labels") or ()), say=callbacks.on_info)
         name, rows = next(iter(found.splits.items()))
         rows = add_task_columns(rows, self.task)
         is_same_data = self._record.get("data") == found.fingerprint[:16]

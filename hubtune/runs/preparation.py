@@ -10,6 +10,7 @@ from hubtune import defaults, environment, hub
 from hubtune.callbacks import Callbacks, RecordingCallbacks
 from hubtune.contract import Base, ContrastiveTask, Strategy, Task, registry
 from hubtune.contract.validation import checked
+from hubtune.data.checks.examine import Examined
 from hubtune.data.checks.findings import Finding
 from hubtune.devices import device, processes
 from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
@@ -48,13 +49,15 @@ class Prepared:
 
 
 def prepare(
-    recipe: Recipe, callbacks: Callbacks, source: Any = None, resumed: Record | None = None
+    recipe: Recipe, callbacks: Callbacks, source: Any = None, resumed: Record | None = None,
+    examined: Examined | None = None,
 ) -> tuple[Prepared, dict[str, Any]]:
     """Check recipe, data, model and permissions, and encode the rows.
 
     Args:
         source: rows from Python, instead of the recipe's.
         resumed: the record of the run that is resumed, whose pins are kept.
+        examined: the rows, where they have been examined already.
 
     Returns:
         What training needs, and the part of `run.json` that is known before step 0.
@@ -64,7 +67,7 @@ def prepare(
     plugins = registry.load()
     task, strategy = choose_plugins(plugins, recipe, resumed)
     shard = check_settings(recipe.train, strategy, resumed, callbacks)
-    splits, dataset_info = load_data(recipe, task, source, resumed, callbacks)
+    splits, dataset_info = load_data(recipe, task, source, resumed, callbacks, examined)
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = locate_base(recipe.model, resumed)

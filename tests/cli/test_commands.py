@@ -64,7 +64,7 @@ def started(*arguments: str, before: tuple[str, ...] = (), **more: str) -> subpr
 
 
 def test_these_are_the_commands() -> None:
-    assert COMMANDS == ["compare", "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "reproduce", "search", "show", "strategies",
+    assert COMMANDS == ["check", "compare", "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "reproduce", "search", "show", "strategies",
                         "tasks", "train", "verify"]
 
 
@@ -347,3 +347,36 @@ def test_names_with_control_characters_do_not_reach_the_terminal(capsys: pytest.
     printed = "".join(capsys.readouterr())
     assert not {"\x1b", "\x07", "\x9b"} & set(printed)
     assert r"\x1b[31m[b]ham" in printed
+
+
+# ------------------------------------------------------------------------------------------------ hubtune check
+
+
+def test_check_reports_the_data_without_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "good film,a\n,b\n" + "".join(f"film {n},{'ab'[n % 2]}\n" for n in range(20)), encoding="utf-8")
+    status, out, _ = said(capsys, "check", str(path), "--task", "text-classification")
+    assert status == 1
+    assert "error     1 of 22 rows have an empty text: row 2 (line 3) of train." in out
+    assert 'data.clean=["drop-empty"]' in out
+    status, out, _ = said(capsys, "check", str(path), "--task", "text-classification", "--set", 'data.clean=["drop-empty"]', "--json")
+    found = json.loads(out)
+    assert (status, found["refused"], found["rows"]) == (0, False, {"train": 19, "validation": 2})
+    assert found["cleaned"][0]["operation"] == "drop-empty"
+
+
+def test_check_with_a_model_says_the_lengths_and_whether_training_would_start(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_model: Any
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"film {n},{'ab'[n % 2]}\n" for n in range(20)), encoding="utf-8")
+    found = document(capsys, "check", str(path), "--task", "text-classification", "--model", str(tiny_model("bert")))
+    assert found["lengths"]["rows"] == 18
+    status, out, _ = said(capsys, "check", str(path), "--task", "text-classification", "--model", str(tmp_path / "none"))
+    assert (status, "Training would be refused: 1 problem." in out) == (1, True)
+
+
+def test_check_needs_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = said(capsys, "check", "rows.csv")
+    assert status == 2
+    assert "--task" in err

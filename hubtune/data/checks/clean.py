@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from hubtune.contract import Column
 from hubtune.data.checks.findings import Rows
+from hubtune.data.checks.respell import label_role, replaced, texts_in
 from hubtune.data.checks.scan import Scan, groups_of, scan
-from hubtune.data.labels import by_spelling, row_numbers, spelled_as
+from hubtune.data.labels import by_spelling, row_numbers
 from hubtune.data.row_batches import RowOrigin, column_values
 from hubtune.data.sources import DataSplits
 from hubtune.data.streaming import Stream
@@ -61,13 +62,6 @@ def origin_of(data: DataSplits, split: str, lines: Lines) -> RowOrigin:
 # ------------------------------------------------------------------------------------- spelling
 
 
-def label_role(rows: Any, columns: Sequence[Column]) -> str | None:
-    """Return the role of the labels, if the rows have one column of labels that are texts."""
-    roles = [column.role for column in columns
-             if column.kind == "label" and column.role in rows.column_names]
-    return roles[0] if len(roles) == 1 else None
-
-
 def respell(
     data: DataSplits, columns: Sequence[Column], name: str, lines: Lines, done: Done
 ) -> DataSplits:
@@ -97,42 +91,6 @@ def respell(
                 report(done, name, split, changed, f"{count_rows(len(changed))} got {text}",
                        origin_of(data, split, lines))
     return dataclasses.replace(data, splits=splits)
-
-
-def texts_in(value: Any) -> list[str]:
-    """Return the labels of a cell that are texts."""
-    values = value if isinstance(value, list) else [value]
-    return [one for one in values if isinstance(one, str)]
-
-
-def replaced(rows: Any, role: str, changes: Mapping[str, str]) -> tuple[Any, list[int]]:
-    """Replace labels of a column; return the rows, and the positions of those that changed."""
-    def change(value: Any) -> Any:
-        if isinstance(value, list):
-            return [change(one) for one in value]
-        return changes.get(value, value) if isinstance(value, str) else value
-
-    values, changed = [], []
-    for index, value in enumerate(column_values(rows, role)):
-        new = change(value)
-        values.append(new)
-        if new != value:
-            changed.append(index)
-    if not changed:
-        return rows, []
-    return rows.remove_columns(role).add_column(role, values), changed
-
-
-def spell_as_trained(rows: Any, role: str, known: Sequence[str]) -> tuple[Any, int]:
-    """Spell the labels of rows to be evaluated as those that a model was trained with.
-
-    Returns:
-        The rows, and the number of those that changed.
-    """
-    found = dict.fromkeys(label for value in column_values(rows, role) for label in texts_in(value))
-    changes = {label: spelled_as([label], known).get(label, label) for label in found}
-    rows, changed = replaced(rows, role, changes)
-    return rows, len(changed)
 
 
 # ---------------------------------------------------------------------------------------- drops

@@ -127,6 +127,7 @@ class Report:
             "data": self.name, "refused": self.refused, "columns": dict(self.columns),
             "rows": self.rows, "labels": self.labels, "cleaned": self.cleaned,
             "findings": [found.as_json() for found in self.findings], "lengths": self.lengths,
+            "text": [*self.lines(), "", *self.verdict().splitlines()],
         }
 
     def as_record(self) -> dict[str, Any]:
@@ -140,8 +141,9 @@ class Report:
         text = [f"data      {self.name}",
                 f"rows      {', '.join(f'{count} {split}' for split, count in self.rows.items())}",
                 f"columns   {columns}"]
+        mended = " (as data.clean would leave them)" if self.refused else ""
         for split, counts in self.labels.items():
-            text.append(f"labels    {split}: {count_labels(counts)}")
+            text.append(f"labels    {split}: {count_labels(counts)}{mended}")
         if self.lengths:
             text.append(f"lengths   median {self.lengths['median']}, max {self.lengths['longest']}, "
                         f"truncated at {self.lengths['max_length']}: "

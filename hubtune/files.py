@@ -13,6 +13,9 @@ from hubtune.errors import HubtuneError, ModelError
 
 LARGEST_JSON = 64 * 2**20
 """Bytes of a JSON file of a model at most: the largest tokenizers have 30 MB."""
+FILE, LINK = "file", "link"
+"""Kinds of what lies in a folder."""
+
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file, in hex: the Hub's oid of a large file."""
@@ -31,7 +34,7 @@ def hash_files(files: Mapping[str, Path]) -> str:
     """Return one sha256 over names and contents, independent of order and location."""
     digest = hashlib.sha256()
     for name in sorted(files):
-        digest.update(f"{name}\0{file_sha256(files[name])}\n".encode())
+        digest.update(f"{name}\0{file_sha256(files[name])}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -73,6 +76,34 @@ def read_json(
     if not isinstance(found, dict):
         raise kind(f"it must hold a JSON object, not a {type(found).__name__}.", where=where,
                    hint=hint)
+    return found
+
+
+def entries(folder: Path) -> dict[str, str]:
+    """Return the kind (file, link or another) of everything below a folder, by its path.
+
+    Symbolic links are listed, not followed.
+    """
+    found: dict[str, str] = {}
+    folders = [] if os.path.islink(folder) or not os.path.isdir(folder) else [""]
+    while folders:
+        inside = folders.pop()
+        try:
+            with os.scandir(folder / inside) as listed:
+                here = list(listed)
+        except OSError:
+            found[inside] = "folder that cannot be read"
+            continue
+        if inside and not here:
+            found[inside] = "folder"
+        for entry in here:
+            name = f"{inside}/{entry.name}" if inside else entry.name
+            if entry.is_symlink():
+                found[name] = LINK
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(name)
+            else:
+                found[name] = FILE if entry.is_file(follow_symlinks=False) else "device"
     return found
 
 

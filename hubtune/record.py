@@ -77,9 +77,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ResumeError(f"'{folder}' is not a run: it has no run.json.",
                           hint="Create a run with: hubtune train") from None
-    except ValueError:
-        raise ResumeError("it is not valid JSON.", where=str(path),
-                          hint="Train again with --overwrite.") from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ResumeError(f"it is not the record of a run: {type(error).__name__}.", where=str(path),
+                          hint="Restore it from a copy, or train again with --overwrite.") from None
 
 
 MODEL_RECORD: Mapping[str, tuple[type, ...]] = {

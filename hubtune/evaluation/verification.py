@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hubtune import temporary
@@ -115,11 +116,24 @@ def verify_models(models: Sequence[SavedModel]) -> list[dict[str, Any] | ProofEr
         ]
 
 
+def load_recorded(path: Path) -> dict[str, torch.Tensor]:
+    """Read the inputs and outputs that `record_outputs` wrote.
+
+    Raises:
+        ProofError: the file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ProofError(f"the trained model's outputs cannot be read: {error}.", where=str(path),
+                         hint="Restore the file from a copy, or train again.") from error
+
+
 def write_job(saved: SavedModel, folder: Path, number: int) -> dict[str, Any]:
     """Write the recorded inputs for the clean process, and return its job."""
     inputs = folder / f"{number}.in.safetensors"
     if saved.recorded is not None:
-        recorded = load_file(saved.recorded)
+        recorded = load_recorded(saved.recorded)
         save_file(
             {name[3:]: value for name, value in recorded.items() if name.startswith("in.")}, inputs
         )
@@ -166,7 +180,7 @@ def compare_outputs(
     found: Mapping[str, torch.Tensor], path: Path
 ) -> dict[str, Any] | ProofError:
     """Compare outputs with those recorded in a file; returns the differences."""
-    recorded = load_file(path)
+    recorded = load_recorded(path)
     expected = {name[4:]: value for name, value in recorded.items() if name.startswith("out.")}
     different = [
         name

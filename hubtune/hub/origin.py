@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune.errors import ModelError
-from hubtune.files import hash_files
+from hubtune.files import FILE, LINK, entries, hash_files
 from hubtune.hub.download import PinnedRepo, download, resolve, split_id
 from hubtune.record import RECORD, read_model_record
 
@@ -79,11 +79,12 @@ def locate(model: str, commit: str | None = None) -> Origin:
 
 def local_origin(folder: Path) -> Origin:
     """Return the origin of a model folder, identified by the hash of the model's files."""
-    files = {str(path.relative_to(folder)): path.stat().st_size
-             for path in folder.rglob("*") if path.is_file()}
+    names = [name for name, kind in entries(folder).items()
+             if kind == FILE or (kind == LINK and (folder / name).is_file())]
+    files = {name: (folder / name).stat().st_size for name in names}
     origin = Origin(folder.resolve().name, "", files, folder)
-    names = (*origin.small, *origin.weights)
-    model_files = {name: folder / name for name in names if name != "README.md"}
+    model_files = {name: folder / name for name in (*origin.small, *origin.weights)
+                   if name != "README.md"}
     readme = folder / "README.md"
     card: Mapping[str, Any] = {}
     if readme.is_file():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hubtune.errors import SealError, listing
-from hubtune.files import file_sha256
+from hubtune.files import FILE, entries, file_sha256
 from hubtune.hub.forms import CODE_WEIGHTS
 from hubtune.hub.origin import SMALL
 
@@ -28,7 +27,6 @@ PROOF_FILES = "proof.safetensors", "proof"
 """A file and a folder of a run with the trained model's answers."""
 UNSEALED = frozenset({"state", "published", "seal"})
 """Parts of `run.json` that change after training, and those that hold the hashes."""
-FILE, LINK = "file", "link"
 
 
 @dataclass(frozen=True)
@@ -78,34 +76,6 @@ def canonical(value: Any) -> bytes:
     """Return JSON that is the same for equal values, whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8", "surrogatepass")
-
-
-def entries(folder: Path) -> dict[str, str]:
-    """Return the kind (file, link or another) of everything below a folder, by its path.
-
-    Symbolic links are listed, not followed.
-    """
-    found: dict[str, str] = {}
-    folders = [] if os.path.islink(folder) or not os.path.isdir(folder) else [""]
-    while folders:
-        inside = folders.pop()
-        try:
-            with os.scandir(folder / inside) as listed:
-                here = list(listed)
-        except OSError:
-            found[inside] = "folder that cannot be read"
-            continue
-        if inside and not here:
-            found[inside] = "folder"
-        for entry in here:
-            name = f"{inside}/{entry.name}" if inside else entry.name
-            if entry.is_symlink():
-                found[name] = LINK
-            elif entry.is_dir(follow_symlinks=False):
-                folders.append(name)
-            else:
-                found[name] = FILE if entry.is_file(follow_symlinks=False) else "device"
-    return found
 
 
 def check(folder: Path, record: Mapping[str, Any]) -> Publishable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,45 @@ def test_a_changed_run_is_refused_before_anything_is_sent(name: str, run_folder:
     assert "hubtune train" in said["hint"]
     assert not [served for served in logged_in.requests[before:] if served.method in WRITING]
     assert not HfApi().repo_exists("me/never")
+
+
+@pytest.mark.parametrize("content", [b"null", b"5", b"{", b"\xff", b"[" * 100_000, b'{"recipe": 5}'])
+def test_a_record_that_is_none_is_one_error(content: bytes, run_folder: Path, capsys: Any) -> None:
+    (run_folder / "run.json").write_bytes(content)
+    assert commands.main(["publish", str(run_folder), "me/never", "--dry-run", "--json"]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["kind"], error["message"][:31]) == ("resume-error", "it is not the record of a run: ")
+
+
+def test_deep_folders_and_names_without_an_encoding_are_left_out(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run_folder / "model/deep").mkdir()
+    monkeypatch.chdir(run_folder / "model/deep")
+    for _ in range(1500):
+        os.mkdir("y")
+        os.chdir("y")
+    monkeypatch.undo()
+    try:
+        with open(os.fsencode(run_folder) + b"/model/\xff\n.json", "w", encoding="utf-8") as file:
+            file.write("{}")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    done = hubtune.Run(run_folder).publish("me/never", dry_run=True)
+    assert len(done["left_out"]) == 2
+    assert all(name.isprintable() for name in done["left_out"])
+    subprocess.run(["rm", "-rf", str(run_folder / "model/deep")], check=True)  # too deep for shutil
+
+
+@pytest.mark.parametrize("content", [None, b"123"])
+def test_recorded_outputs_that_cannot_be_read_are_one_error(content: bytes | None, run_folder: Path, logged_in: Any) -> None:
+    record = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+    del record["seal"]
+    (run_folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    shutil.rmtree(run_folder / "proof")
+    (run_folder / "proof.safetensors").unlink()
+    if content:
+        (run_folder / "proof.safetensors").write_bytes(content)
+    with pytest.raises(hubtune.ProofError, match="outputs cannot be read"):
+        hubtune.Run(run_folder).publish("me/never")
 
 
 MODEL_CHANGES = [

@@ -55,6 +55,9 @@ class DataConfig:
 class ModelConfig:
     """`[model]`: how the base model is taken; its `id` is a field of the recipe."""
 
+    resize_embeddings: bool = option(
+        False, "enlarge the embedding for tokens that the tokenizer has and the model has no row "
+        "for; new rows begin at the mean of the others")
     library_class: bool = option(
         False, "use transformers' own class for a model that names code of its own (auto_map); the "
         "code does not run and is not published")

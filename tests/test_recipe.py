@@ -239,7 +239,7 @@ def test_tables_that_make_no_recipe_are_refused(tables: dict[str, Any], message:
 
 
 def test_an_unknown_key_of_the_model_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"no key model\.revision; \[model\] has: id, library_class") as caught:
+    with pytest.raises(RecipeError, match=r"no key model\.revision; \[model\] has: id, resize_embeddings, library_class") as caught:
         build({**LEAST, "model": {"id": "org/name", "revision": "v1"}})
     assert "org/name@revision" in str(caught.value.hint)
 

@@ -16,7 +16,7 @@ from hubtune.contract.validation import checked
 from hubtune.errors import ModelError, listing
 from hubtune.files import read_json
 from hubtune.hub.origin import Origin, fetch
-from hubtune.models import bounds, compat
+from hubtune.models import bounds, compat, vocabulary
 from hubtune.models.foreign import model_errors
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
             f"its {task.processor.removeprefix('Auto').lower()} cannot be loaded", origin.repo,
             f"The task '{task.name}' needs a model that has one. See: hubtune show {origin.repo}"):
         processor = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return Base(origin.repo, origin.commit, config, processor)
+    base = Base(origin.repo, origin.commit, config, processor)
+    vocabulary.check_words(base)
+    return base
 
 
 def read_config(folder: Path, origin: Origin) -> dict[str, Any]:
@@ -74,6 +76,12 @@ def read_config(folder: Path, origin: Origin) -> dict[str, Any]:
     where = f"{origin.repo}/config.json"
     config = read_json(folder / "config.json", where, "Correct it, or fetch the model again.")
     bounds.check_counts(config, where)
+    for name in ("id2label", "label2id"):
+        table = config.get(name)
+        if table is not None and not (isinstance(table, dict) and all(
+                isinstance(value, str | int | float) for value in table.values())):
+            raise ModelError(f"'{name}' must be an object of labels and numbers, not {table!r:.100}.",
+                             where=where, hint="Correct it, or fetch the model again.")
     names = config.get("architectures")
     if names is not None and not (isinstance(names, list)
                                   and all(isinstance(name, str) for name in names)):

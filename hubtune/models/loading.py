@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +36,7 @@ def meta_model(base: Base, task: Task[Any]) -> Module:
     import transformers
 
     with (model_errors("its architecture cannot be built", base.repo), torch.device("meta"),
-          bounds.bounded_build(base.repo)):
+          bounds.bounded_build(base.repo), padding_inside(base.config)):
         model: Module = getattr(transformers, task.model).from_config(base.config)
     if compat.model_class(task.model, model.config) is None:
         raise ModelError(
@@ -42,6 +45,22 @@ def meta_model(base: Base, task: Task[Any]) -> Module:
             where=base.repo,
             hint="Choose a text-only model.")
     return model
+
+
+@contextlib.contextmanager
+def padding_inside(config: Any) -> Iterator[None]:
+    """Leave out a pad token without a row in the embedding, which torch refuses in its own words."""
+    parts = {id(part): part for part in (config, config.get_text_config())}.values()
+    kept = [(part, part.pad_token_id) for part in parts
+            if isinstance(getattr(part, "pad_token_id", None), int)
+            and part.pad_token_id >= (getattr(part, "vocab_size", None) or sys.maxsize)]
+    for part, _ in kept:
+        part.pad_token_id = None
+    try:
+        yield
+    finally:
+        for part, number in kept:
+            part.pad_token_id = number
 
 
 def has_batch_norms(model: Module) -> bool:
@@ -75,12 +94,13 @@ class Loaded:
 
 
 def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], seed: int,
-         code: bool = False) -> Loaded:
+         code: bool = False, num_embeddings: int | None = None) -> Loaded:
     """Load the weights of a model in fp32, in the architecture that the task needs.
 
     Args:
         seed: of parameters that the checkpoint lacks.
         code: run the code in the repository.
+        num_embeddings: enlarge the embedding of tokens to so many rows.
 
     Raises:
         ModelError: the weights cannot be loaded, or do not match the architecture's names.
@@ -100,7 +120,7 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
         seed_all(seed)  # right before loading: a new head must not depend on earlier random numbers
         return kind.from_pretrained(place, **arguments, **more)
 
-    with model_errors("its weights cannot be loaded", origin.repo):
+    with model_errors("its weights cannot be loaded", origin.repo), padding_inside(base.config):
         kind = getattr(transformers, task.model)
         model, report = from_pretrained(kind, folder, trust_remote_code=code)
         if prefixes := compat.mismatched_prefix(model, report):
@@ -109,6 +129,11 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
     check_completeness(origin, model, report)
     check_finite(origin.repo, model)
     missing = missing_weights(model, report) & dict(model.named_parameters()).keys()
+    if num_embeddings is not None:
+        with model_errors("its embedding cannot be enlarged", origin.repo):
+            model.resize_token_embeddings(num_embeddings)
+        for config in (model.config, model.config.get_text_config()):
+            config.pad_token_id = getattr(base.config.get_text_config(), "pad_token_id", None)
     compat.correct_batch_norm_gradients(model)
     compat.correct_4bit_layers(model)
     return Loaded(model, missing | head_parameters(model), missing)

@@ -74,6 +74,7 @@ def save(prepared: Prepared, dataset_info: Mapping[str, Any], folder: Path) -> N
         "max_length": prepared.base.max_length, "num_parameters": prepared.num_parameters,
         "settings": vars(prepared.settings), "commit": prepared.origin.commit,
         "local": prepared.origin.pinned is None, "shard": prepared.shard,
+        "num_embeddings": prepared.num_embeddings,
     }), encoding="utf-8")
 
 
@@ -98,7 +99,8 @@ def load(recipe: Recipe, folder: Path, resumed: Record | None = None) -> Prepare
     base = replace(base, max_length=saved["max_length"])
     configuration.set_length_limit(base, base.max_length)
     return Prepared(task, strategy, base, origin, load_data(folder, saved["splits"]),
-                    TrainConfig(**saved["settings"]), saved["num_parameters"], saved["shard"])
+                    TrainConfig(**saved["settings"]), saved["num_parameters"], saved["shard"],
+                    saved["num_embeddings"])
 
 
 def load_data(folder: Path, splits: list[str]) -> PreparedData:

@@ -19,7 +19,7 @@ from hubtune.hub import card, trust
 from hubtune.hub.forms import check_form, require_loadable
 from hubtune.hub.headers import read_headers
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record
-from hubtune.models import bounds, completeness, configuration, loading
+from hubtune.models import bounds, completeness, configuration, loading, vocabulary
 from hubtune.models.foreign import processor_errors
 from hubtune.recipe import ModelConfig, Recipe, TrainConfig
 from hubtune.runs import functions
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 class Prepared:
     """Everything that training needs, but the weights.
 
-    origin: the model's files. shard: each process holds a part of the weights.
+    origin: the model's files. shard: each process holds a part of the weights. num_embeddings: rows
+    to which the embedding of tokens is enlarged.
     """
 
     task: Task[Any]
@@ -46,6 +47,7 @@ class Prepared:
     settings: TrainConfig
     num_parameters: int
     shard: bool = False
+    num_embeddings: int | None = None
 
 
 def prepare(
@@ -88,8 +90,10 @@ def prepare(
     settings = resolve_settings(recipe.train, task, strategy, model, rows, resumed)
     with processor_errors(origin.repo):
         data, lengths = encode_splits(task, splits, base, recipe, settings, callbacks)
+    num_embeddings = check_tokens(base, model, strategy, data, recipe.model_config, callbacks)
     steps_per_epoch, steps = count_steps(settings, rows)
-    return Prepared(task, strategy, base, origin, data, settings, num_parameters, shard), {
+    return Prepared(task, strategy, base, origin, data, settings, num_parameters, shard,
+                    num_embeddings), {
         "recipe": recipe.as_dict(), **describe_plugins(plugins, task, strategy, base),
         "loss": loss, "base": origin.as_record(), "data": splits.as_record(),
         "facts": dataset_info,
@@ -222,6 +226,31 @@ def check_weights(
     report = completeness.load_on_meta(model, read_headers(origin))
     if report is not None:
         completeness.check_completeness(origin, model, report, callbacks.on_warning)
+
+
+def check_tokens(
+    base: Base, model: Module, strategy: Strategy[Any], data: PreparedData, settings: ModelConfig,
+    callbacks: Callbacks,
+) -> int | None:
+    """Refuse tokens that the model has no row for; returns the rows that it is to be enlarged to.
+
+    Raises:
+        ModelError: there are such tokens, or the rows are unknown words.
+        RecipeError: the strategy is published as an adapter, whose base is not enlarged.
+    """
+    vocabulary.check_known(base, data.encoded, callbacks.on_warning)
+    rows = vocabulary.check_embedding(
+        base, model, data.encoded, data.row_numbers, settings.resize_embeddings,
+        callbacks.on_warning)
+    if rows is not None and strategy.loads_with == "peft":
+        raise RecipeError(
+            f"'{strategy.name}' is published as an adapter over the base model, whose embedding "
+            "would not be enlarged there.",
+            hint="Choose a strategy that is published as a whole model: --strategy lora")
+    if rows is not None:
+        callbacks.on_info(f"embedding: enlarged to {rows:,} rows; new ones begin at the mean of the "
+                          "others, and are learnt where the strategy trains the embedding")
+    return rows
 
 
 def check_needs_no_code(origin: Origin) -> None:

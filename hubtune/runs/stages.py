@@ -108,7 +108,8 @@ def load_model(
     Examples of a task with a reference model get its outputs.
     """
     task, base, data = prepared.task, prepared.base, prepared.data
-    loaded = loading.load(prepared.origin, base, task, prepared.strategy, prepared.settings.seed)
+    loaded = loading.load(prepared.origin, base, task, prepared.strategy, prepared.settings.seed,
+                          num_embeddings=prepared.num_embeddings)
     train = data.encoded["train"]
     if not resume:
         # Before they are sharded, whole weights may not fit the device.
@@ -197,7 +198,8 @@ def gather_weights(prepared: Prepared, context: TrainingContext, outcome: Outcom
         return outcome.model
     strategy = prepared.strategy
     loaded = loading.load(
-        prepared.origin, prepared.base, prepared.task, strategy, prepared.settings.seed)
+        prepared.origin, prepared.base, prepared.task, strategy, prepared.settings.seed,
+        num_embeddings=prepared.num_embeddings)
     state = strategy.state()
     whole = dataclasses.replace(
         context, model=loaded.model, newly_initialized=loaded.newly_initialized)

@@ -6,6 +6,7 @@ Recipes are independent of plugins, which check their own options and the roles 
 from __future__ import annotations
 
 import dataclasses
+import encodings.aliases
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -36,7 +37,14 @@ class DataConfig:
 
     source: str = option(
         "",
-        "a file, a folder with train/validation/test files, or a Hub data set org/name[:config]")
+        "a file, a folder with train/validation/test files, a pattern such as 'part*.csv', - for "
+        "standard input, or a Hub data set org/name[:config]")
+    splits: list[str] | dict[str, str] | None = option(
+        None, "the splits to use, by name: [\"train\", \"validation\"]; or what each is used as: "
+        "{train_sft = \"train\"}; none: all that are called train, validation or test")
+    encoding: str | None = option(
+        None, "the encoding of text files, such as cp1252; none: UTF-8, UTF-16 and UTF-32 as their "
+        "byte order mark says, else a guess that is said")
     validation: float | str = option(
         0.1, "the share of train held out when there is no validation split, or a source")
     limit: int | None = option(None, "use at most this many rows of each split")
@@ -292,6 +300,7 @@ def build_data(data: dict[str, Any], where: str | None) -> DataConfig:
             near = did_you_mean(str(name), CLEAN)
             raise RecipeError(f"data.clean has no operation {name!r}.{near} "
                               f"Operations: {listing(CLEAN, 20)}.", where=where)
+    check_encoding(data.get("encoding"), where)
     known = {item.name for item in dataclasses.fields(DataConfig)} - {"columns"}
     columns = {role: data.pop(role) for role in list(data) if role not in known}
     for role, column in columns.items():
@@ -299,6 +308,20 @@ def build_data(data: dict[str, Any], where: str | None) -> DataConfig:
             raise RecipeError(f"data.{role} must be the name of a column, not {column!r}.",
                               where=where)
     return dataclasses.replace(fill(DataConfig, data, "data", where), columns=columns)
+
+
+def check_encoding(name: Any, where: str | None = None) -> None:
+    """Refuse the name of an encoding that Python does not know, or that is not one of text."""
+    try:
+        if isinstance(name, str):  # other types are refused with the settings
+            "".encode(name)
+    except (LookupError, UnicodeError, ValueError):
+        known = {*encodings.aliases.aliases, *encodings.aliases.aliases.values()}
+        near = did_you_mean(name.lower().replace("-", "_").replace(" ", "_"), sorted(known))
+        raise RecipeError(
+            f"data.encoding: '{name}' is no encoding of text.{near}", where=where,
+            hint="Common ones: utf-8, cp1252 (Windows, Western Europe), cp1250 (Central Europe), "
+            "cp1251 (Cyrillic), latin-1, shift_jis, gb18030, utf-16") from None
 
 
 def check_ranges(train: TrainConfig, where: str | None) -> TrainConfig:

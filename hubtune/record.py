@@ -52,7 +52,7 @@ def clear_folder(folder: Path, overwrite: bool, look_only: bool = False) -> None
         return
     # Between recipe.toml and run.json, a run may have been killed.
     is_run = "run.json" in names or all(
-        name == "recipe.toml" or name.startswith(".run.json.") for name in names)
+        name == "recipe.toml" or name.startswith((".run.json.", "stdin.")) for name in names)
     if not overwrite:
         unfinished = "run.json" in names and read_record(folder)["state"] == "started"
         resume = f"Resume it: hubtune train --resume {shlex.quote(str(folder))}\n" if "run.json" in names else ""

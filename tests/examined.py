@@ -7,7 +7,7 @@ from typing import Any
 from hubtune import Callbacks, Task
 from hubtune.contract import registry
 from hubtune.data.checks.examine import Examined
-from hubtune.data.sources import DataSplits
+from hubtune.data.data_splits import DataSplits
 from hubtune.errors import DataError
 from hubtune.recipe import Recipe, build
 from hubtune.runs import prepared_data

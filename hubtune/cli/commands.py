@@ -33,7 +33,7 @@ def train(
     task: Annotated[str | None, typer.Argument(help="A task (list: hubtune tasks), or a recipe.toml.")] = None,
     model: Annotated[str | None, typer.Option(help="The pretrained model: org/name[@revision], or a folder.")] = None,
     data: Annotated[str | None, typer.Option(
-        help="Rows: a file, a folder, or a Hub data set org/name[:config].")] = None,
+        help="Rows: a file, a folder, a pattern 'd*.csv', - (standard input), or a Hub data set org/name[:config].")] = None,
     strategy: Annotated[str | None, typer.Option(help="How to tune (list: hubtune strategies)  [default: full]")] = None,
     out: Annotated[str | None, typer.Option(help="The run's folder  [default: runs/TASK-MODEL-STRATEGY-N]")] = None,
     set: Set = None,

@@ -16,9 +16,10 @@ from hubtune.data.checks.respell import clean_for_evaluation
 from hubtune.data.checks.scan import LEAKS, Hashes, hash_rows
 from hubtune.data.checks.targets import has_no_labels, position_names, with_numbers
 from hubtune.data.columns import find_columns, refuse_gaps, rename_stream, rename_to_roles
+from hubtune.data.data_splits import DataSplits
+from hubtune.data.files.lines import RowLines
 from hubtune.data.formats.paths import SPLITS
 from hubtune.data.row_batches import row_batches
-from hubtune.data.sources import DataSplits
 from hubtune.data.streaming import Stream
 from hubtune.data.validation_split import hold_out_validation
 from hubtune.errors import DataError, listing
@@ -37,7 +38,8 @@ def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None)
     Raises:
         DataError: no train split, or no column for a role.
     """
-    raw = sources.load(part.source if source is None else source, part.stream)
+    raw = sources.load(part.source if source is None else source, part.stream,
+                       encoding=part.encoding, splits=part.splits)
     if "train" not in raw.splits:
         raise DataError(f"there is no train split; splits: {listing(raw.splits)}.", where=raw.name)
     train = raw.splits["train"]
@@ -46,9 +48,11 @@ def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None)
     labels = [c.role for c in columns if c.kind == "label" and c.role in mapping]
     found = {split: rows for split, rows in raw.splits.items() if split in SPLITS}
     if isinstance(part.validation, str):
-        other = sources.load(part.validation)
-        found["validation"] = next(iter(other.splits.values()))
+        other = sources.load(part.validation, encoding=part.encoding)
+        name, found["validation"] = next(iter(other.splits.items()))
         raw.fingerprint = f"{raw.fingerprint}+{other.fingerprint}"
+        raw.notes += other.notes
+        raw.lines = {**raw.lines, "validation": other.lines.get(name, RowLines())}
     targets = [mapping[column.role] for column in columns
                if column.needed == "train" and not column.gaps and column.role in mapping]
     checks: dict[str, Any] = {"unlabelled": {

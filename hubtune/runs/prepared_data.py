@@ -13,10 +13,10 @@ from hubtune.callbacks import Callbacks
 from hubtune.contract import Base, ClassificationTask, ReferenceTask, Rows, Task
 from hubtune.data import encoding, splits
 from hubtune.data.checks import examine
-from hubtune.data.checks.lines import line_indexes
+from hubtune.data.checks.findings import Finding
 from hubtune.data.columns import add_task_columns
+from hubtune.data.data_splits import DataSplits
 from hubtune.data.dataset import EncodedDataset
-from hubtune.data.sources import DataSplits
 from hubtune.data.streaming import Stream, StreamWindows
 from hubtune.errors import RecipeError, ResumeError
 from hubtune.models import configuration
@@ -62,8 +62,9 @@ def examine_data(
     elif recipe.data.label_names:
         raise RecipeError(f"'{task.name}' has no labels for data.label_names to name.",
                           hint="Leave data.label_names out.")
-    read_from = recipe.data.source if source is None else source
-    return examine.examine(data, task, recipe.data.clean, line_indexes(read_from))
+    examined = examine.examine(data, task, recipe.data.clean, data.lines)
+    examined.report.findings[:0] = [Finding("reading", "warning", note) for note in data.notes]
+    return examined
 
 
 def cut_splits(recipe: Recipe, task: Task[Any], examined: examine.Examined) -> DataSplits:
@@ -98,6 +99,8 @@ def load_data(
     callbacks.on_info(f"columns: {columns}")
     for done in report.cleaned:
         callbacks.on_info(f"data.clean: {done['text']}")
+    for note in examined.data.notes:  # what follows may come from a wrong encoding
+        callbacks.on_warning(note)
     if report.refused:
         raise report.error()
     data = cut_splits(recipe, task, examined)
@@ -105,7 +108,7 @@ def load_data(
         split: add_task_columns(found, task) for split, found in data.splits.items()})
     counts = ", ".join(f"{len(found)} {split}" for split, found in data.splits.items())
     callbacks.on_info(f"rows: {counts}")
-    for finding in report.findings:
+    for finding in [found for found in report.findings if found.kind != "reading"]:
         say = callbacks.on_warning if finding.level == "warning" else callbacks.on_info
         say(finding.text())
     return data, examined.dataset_info

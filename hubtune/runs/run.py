@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hubtune import environment, guest
 from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, registry
+from hubtune.data.files import locations
 from hubtune.devices import processes
-from hubtune.errors import HubError, HubtuneError, ProofError, ResumeError, SealError
+from hubtune.errors import HubError, HubtuneError, ProofError, RecipeError, ResumeError, SealError
 from hubtune.hub.origin import local_origin, read_run_record
 from hubtune.hub.trust import TrustCode, require_trust
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
@@ -31,6 +33,9 @@ def train(
     """
     if error := processes.single_process_error(recipe.train.fsdp):
         raise error
+    if locations.is_stdin(recipe.data.source) and processes.world_size() > 1:
+        raise RecipeError("several processes cannot share standard input.",
+                          hint="Save the rows to a file, and give that: --data FILE")
     if not processes.is_first():
         prepared = main_process_first.follow(recipe, source)
         return run_follower(Path(out or "runs"), prepared, {}, resume=False)
@@ -39,7 +44,13 @@ def train(
         clear_folder(folder, overwrite)  # which refuses it
     with run_lock.hold(folder):
         clear_folder(folder, overwrite)
-        prepared, described = main_process_first.prepare(recipe, callbacks, source)
+        recipe = keep_stdin(recipe, folder)
+        try:
+            prepared, described = main_process_first.prepare(recipe, callbacks, source)
+        except BaseException:
+            if kept := locations.kept_stdin(folder):
+                kept.unlink()  # with it alone, the folder could not be used again
+            raise
         record = {
             "name": folder.resolve().name, "state": "started", "contract": CONTRACT,
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -56,6 +67,8 @@ def resume(
     folder, callbacks = Path(folder), callbacks or Callbacks()
     record = read_record(folder)
     recipe = build(record["recipe"])
+    if kept := locations.kept_stdin(folder):  # wherever the folder lies now
+        recipe = with_source(recipe, kept)
     if record["state"] == "trained" and recipe.publish.repo:
         if not processes.is_first():
             return FollowerRun(folder)
@@ -70,6 +83,18 @@ def resume(
     with run_lock.hold(folder):
         prepared, _ = main_process_first.prepare(recipe, callbacks, source, record)
         return complete(folder, recipe, prepared, record, callbacks, resume=has_begun)
+
+
+def keep_stdin(recipe: Recipe, folder: Path) -> Recipe:
+    """Keep rows from standard input in the run's folder, so that the run can be resumed."""
+    if not locations.is_stdin(recipe.data.source):
+        return recipe
+    return with_source(recipe, locations.save_stdin(recipe.data.source, folder.resolve()))
+
+
+def with_source(recipe: Recipe, path: Path) -> Recipe:
+    """Return the recipe with its rows in another file."""
+    return replace(recipe, data=replace(recipe.data, source=str(path)))
 
 
 def check(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from hubtune.contract import DataFormat
 from hubtune.data import sources
+from hubtune.data.data_splits import DataSplits
 from hubtune.errors import DataError
 from hubtune.testing.bench import Failed, ensure, registered
 from hubtune.testing.checks import Conformance
@@ -43,7 +44,7 @@ class FormatConformance(Conformance):
         self.write(path, rows)
         return path
 
-    def loaded(self, path: Path) -> sources.DataSplits:
+    def loaded(self, path: Path) -> DataSplits:
         """The rows of a file, as `hubtune train --data` reads them."""
         with registered(self.plugin):
             return sources.load(path)

@@ -140,11 +140,9 @@ def test_hidden_files_are_no_data(tmp_path: Path) -> None:
     ("a.jsonl", b"", "the file is empty"),
     ("a.csv", b"\n\n", "there is no header line"),
     ("a.csv", b"text,text\na,b\n", "the header repeats text"),
-    ("a.csv", b"text,label\na,b\nc,d,e,f\n", "cannot be read as csv"),
-    ("a.csv", b'text,label\n"never closed,a\nb,c\n', "cannot be read as csv"),
-    ("a.csv", "text,label\ncafé,a\n".encode("latin-1"), "it is not UTF-8"),
-    ("a.csv", b"text,label\n" + b"plain,a\n" * 30_000 + "café,b\n".encode("latin-1"), "it is not UTF-8"),
-    ("a.jsonl", b'{"text": "a"}\n{"text": \n', "cannot be read as json"),
+    ("a.csv", b"text,label\na,b\nc,d,e,f\n", "row 2 (line 3) has 4 cells, but the header has 2"),
+    ("a.csv", b'text,label\n"never closed,a\nb,c\n', "a quote that opens in row 1 (line 2) is never closed"),
+    ("a.jsonl", b'{"text": "a"}\n{"text": \n', "row 2 (line 2) cannot be read"),
     ("a.parquet", b"PAR1 not really", "cannot be read as parquet"),
     ("a.txt", b"hello\n", "unsupported file type. Supported: .csv"),
 ])
@@ -161,11 +159,6 @@ def test_a_file_that_cannot_be_read_is_refused_by_its_name(tmp_path: Path, name:
 def test_a_file_without_rows_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert "there are no rows in it" in refusal(tmp_path / name).message
-
-
-def test_json_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes("{\"text\": \"café\"}\n".encode("latin-1"))
-    refusal(tmp_path / "a.jsonl")
 
 
 @pytest.mark.xfail(strict=True, reason="a known limitation of datasets: a json column of nothing but dates is read as datetimes")
@@ -185,10 +178,9 @@ def test_a_first_text_may_be_long(tmp_path: Path) -> None:
     assert [len(text) for text in texts(tmp_path / "a.csv")] == [150_000, 5]
 
 
-def test_a_row_shorter_than_the_header_has_missing_cells(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("text,label\none,a\ntwo\n", encoding="utf-8")
-    assert [label or "" for label in sources.load(path).splits["train"]["label"]] == ["a", ""]
+def test_a_row_shorter_than_the_header_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\none,a\n\ntwo\n", encoding="utf-8")
+    assert "row 2 (line 4) has 1 cells, but the header has 2" in refusal(tmp_path / "a.csv").message
 
 
 @pytest.mark.parametrize(("source", "message"), [

@@ -15,7 +15,7 @@ from datasets import Dataset
 from hubtune import Loss
 from hubtune.callbacks import Callbacks
 from hubtune.contract import registry
-from hubtune.data.sources import DataSplits
+from hubtune.data.data_splits import DataSplits
 from hubtune.data.streaming import open_stream
 from hubtune.errors import NonFiniteLoss
 from hubtune.recipe import Recipe, build

@@ -16,7 +16,7 @@ from hubtune.data.checks.respell import label_role, replaced, texts_in
 from hubtune.data.checks.scan import Scan, groups_of, scan
 from hubtune.data.labels import by_spelling, row_numbers
 from hubtune.data.row_batches import RowOrigin, column_values
-from hubtune.data.sources import DataSplits
+from hubtune.data.data_splits import DataSplits
 from hubtune.data.streaming import Stream
 from hubtune.errors import RecipeError, listing
 from hubtune.recipe import CLEAN

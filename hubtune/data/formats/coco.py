@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune.contract import DataFormat, FileData
+from hubtune.data.files.text import open_text
 from hubtune.data.formats.paths import by_relative_path, media_column, split_in_path
 from hubtune.data.labels import row_numbers
 from hubtune.errors import DataError, listing
@@ -80,8 +81,12 @@ def sort_by_split(media: Iterable[Path], folder: Path, split: str) -> list[Path]
 def parse_document(path: Path) -> dict[str, Any] | None:
     """Parse a json file as a COCO document; None if it is not one."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        with open_text(path, lines=False) as file:
+            start = file.read(1 << 16)
+            if not start.lstrip("\ufeff \t\r\n").startswith("{"):
+                return None
+            document = json.loads(start + file.read())
+    except (DataError, OSError, ValueError, RecursionError):
         return None
     keys = {"images", "annotations", "categories"}
     return document if isinstance(document, dict) and keys <= set(document) else None

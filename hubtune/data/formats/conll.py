@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune.contract import DataFormat, FileData
+from hubtune.data.files.text import open_text
 from hubtune.data.formats.paths import media_column, split_in_path, visible_files
 from hubtune.errors import DataError
 
@@ -57,8 +58,11 @@ def is_conll(path: Path) -> bool:
         return True
     if path.suffix.lower() != ".txt":
         return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        lines = [line.split() for _, line in zip(range(LOOKED_AT), file) if line.strip()]
+    try:
+        with open_text(path) as file:
+            lines = [line.split() for _, line in zip(range(LOOKED_AT), file) if line.strip()]
+    except DataError:
+        return False
     if len(lines) < 2 or len({len(cells) for cells in lines}) > 1:
         return False
     return all(len(cells) > 1 and (TAG.fullmatch(cells[-1]) or cells[0] == "-DOCSTART-")
@@ -67,13 +71,8 @@ def is_conll(path: Path) -> bool:
 
 def sentences(path: Path) -> tuple[list[list[str]], list[list[str]]]:
     """Read the words and the tags of every sentence."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"it is not UTF-8 ({error.reason}).", where=path.name,
-            hint=f"Convert it with: iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}"
-        ) from None
+    with open_text(path) as file:
+        lines = file.read().split("\n")
     tabs = sum("\t" in line for line in lines)
     separator = "\t" if tabs > sum(bool(line.strip()) for line in lines) / 2 else None
     cells = [line.rstrip("\r\n").split(separator) if line.strip() else [] for line in lines]

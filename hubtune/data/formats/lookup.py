@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune.contract import DataFormat, registry
+from hubtune.data.files import packed
 from hubtune.data.formats.coco import Coco
 from hubtune.data.formats.conll import Conll
 from hubtune.data.formats.media import Media
@@ -16,6 +17,19 @@ from hubtune.errors import DataError, MissingExtra, listing
 
 BUILT_IN: tuple[type[DataFormat[Any]], ...] = (Coco, Conll, Media, Tables)
 """Built-in formats in the order of their `matches`: a COCO document is a json file too."""
+
+WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods", ".numbers")
+ADVICE = {
+    **dict.fromkeys(WORKBOOKS, "Open it in its program, and save the sheet as CSV UTF-8 or .xlsx."),
+    **dict.fromkeys((".pkl", ".pickle"), "Loading a pickle can run code, so it is not read. Write "
+                    "its rows with: pandas.read_pickle(FILE).to_parquet('rows.parquet')"),
+    **dict.fromkeys((".arrow", ".feather", ".orc", ".avro", ".h5", ".hdf5", ".npy", ".npz", ".db",
+                     ".sqlite"), "Write its rows to a .parquet or .jsonl file, and give that."),
+    ".txt": "A .txt file is read if it has tabs between its columns, with their names in the first "
+            "line, or tagged words (CoNLL). Texts alone: put a line 'text' before them, and call "
+            "the file .tsv.",
+}
+"""What to do with a file of a type that is not read, by suffix."""
 
 
 def plugin_formats() -> list[type[DataFormat[Any]]]:
@@ -37,9 +51,11 @@ def find_format(
     """
     found = first_match(BUILT_IN, path) or first_match(plugins(), path)
     if found and (reason := registry.unavailable(type(found))):
+        is_book = path.suffix.lower() in WORKBOOKS
         raise MissingExtra(
             f"'{path.name}' is read by the data format '{found.name}', "
-            f"which cannot run here: {reason}")
+            f"which cannot run here: {reason}",
+            hint="Or save the sheet as CSV UTF-8, and give that file." if is_book else None)
     return found
 
 
@@ -69,9 +85,9 @@ def split_format(paths: list[Path]) -> DataFormat[Any]:
         if found is None:
             raise DataError(
                 f"'{path.name}': unsupported file type. Supported: "
-                f"{listing(supported_suffixes(), 40)}.",
-                hint="To read another type, add a data format: a plugin "
-                "(docs/plugins.md, Data formats) or a module in data/formats/.",
+                f"{listing((*supported_suffixes(), *packed.SUFFIXES), 40)}.",
+                hint=ADVICE.get(path.suffix.lower()) or "To read another type, add a data format: "
+                "a plugin (docs/plugins.md, Data formats) or a module in data/formats/.",
             )
         formats.setdefault(found.name, found)
     if len(formats) > 1:

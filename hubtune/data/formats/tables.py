@@ -1,8 +1,7 @@
-"""Tables that `datasets` reads: csv, tsv, json, jsonl and parquet."""
+"""Tables: csv, tsv, txt with tabs, json, jsonl and parquet files."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,14 @@ from typing import Any
 from hubtune import environment, guest
 from hubtune.contract import DataFormat, FileData
 from hubtune.data import cache
+from hubtune.data.files.packed import new_folder
+from hubtune.data.files.text import current, open_text, original
+from hubtune.data.formats import csv_rows, json_rows
 from hubtune.data.formats.paths import media_column
 from hubtune.errors import DataError, listing
 
-FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+FORMATS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".json": "json", ".jsonl": "json",
+           ".parquet": "parquet"}
 
 
 class Tables(DataFormat[Any]):
@@ -21,8 +24,12 @@ class Tables(DataFormat[Any]):
 
     contract = 2
     name = "tables"
-    summary = "csv, tsv, json, jsonl and parquet files"
+    summary = "csv, tsv, json, jsonl and parquet files; txt files with tabs, as Excel saves them"
     suffixes = tuple(FORMATS)
+
+    def matches(self, path: Path) -> bool:
+        """Match a suffix, and of .txt files those whose first line has a tab."""
+        return super().matches(path) and (path.suffix.lower() != ".txt" or has_tabs(path))
 
     def read(self, paths: Sequence[Path]) -> FileData:
         """Read the files of one split."""
@@ -32,9 +39,18 @@ class Tables(DataFormat[Any]):
         return FileData({"train": with_media_paths(read_split(paths), paths)})
 
 
+def has_tabs(path: Path) -> bool:
+    """Tell whether the first line of a text file has a tab; also true of one that is no text."""
+    try:
+        with open_text(path) as file:
+            return "\t" in file.readline(1 << 20)
+    except DataError:
+        return True  # reading it says what it is
+
+
 def with_media_paths(rows: Any, paths: Sequence[Path]) -> Any:
     """Replace columns with names of images or sounds, relative to the table, by their paths."""
-    folder = paths[0].parent
+    folder = original(paths[0]).parent
     for column in rows.column_names:
         first = rows[0][column]
         if isinstance(first, str) and media_column(first) and (folder / first).is_file():
@@ -49,79 +65,53 @@ def read_split(paths: Sequence[Path]) -> Any:
     if len(kinds) > 1:
         raise DataError(f"one split is in several formats: {listing(path.name for path in paths)}.")
     kind = kinds.pop()
-    for path in paths:
-        refuse_encoding(path, kind)
-    more = csv_arguments(paths) if kind == "csv" else {}
+    if kind == "csv":
+        made, lines = csv_rows.read_tables(paths)
+        current().lines[tuple(paths)] = lines
+        return made
+    if kind == "parquet":
+        return load(kind, paths, paths)
+    files, lines, columns = json_rows.prepare(paths)
+    if not lines.count:
+        raise DataError("there are no rows in it.", where=listing(path.name for path in paths))
+    current().lines[tuple(paths)] = lines
+    try:
+        return load(kind, files, paths)
+    except DataError as error:
+        raise json_rows.explain(columns, lines) or error from error
+
+
+def load(kind: str, files: Sequence[Path], paths: Sequence[Path]) -> Any:
+    """Load files with `datasets`.
+
+    Args:
+        files: what is read; cached in its own folder where it is a temporary copy.
+        paths: the user's files, for messages.
+    """
     import datasets
 
     quiet(datasets)
+    where = listing(path.name for path in paths)
+    more: dict[str, Any] = {"cache_dir": cache.folder()}
+    if any(file not in paths for file in files) or any(path in current().copies.values() for path in paths):
+        more["cache_dir"] = str(new_folder())
+    if kind == "json":
+        more |= json_rows.plain_settings()
     try:
-        names = [str(path) for path in paths]
-        made = datasets.load_dataset(kind, data_files=names, split="train",
-                                     cache_dir=cache.folder(), **more)
-    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
+        with json_rows.silent(datasets):
+            made = datasets.load_dataset(
+                kind, data_files=[str(file) for file in files], split="train", **more)
+    except Exception as error:  # its readers raise what pyarrow, pandas and fsspec do
         if problem := environment.explain(error):
             raise problem from error
         cause = error.__cause__ or error
         if "corresponds to no data" in str(cause):
-            raise DataError("there are no rows in it.",
-                            where=listing(path.name for path in paths)) from error
-        raise DataError(
-            f"cannot be read as {kind}: {' '.join(str(cause).split())[:300]}",
-            where=listing(path.name for path in paths)) from error
+            raise DataError("there are no rows in it.", where=where) from error
+        raise DataError(f"cannot be read as {kind}: {' '.join(str(cause).split())[:300]}",
+                        where=where) from error
     if not len(made):
-        raise DataError("there are no rows in it.", where=listing(path.name for path in paths))
+        raise DataError("there are no rows in it.", where=where)
     return made
-
-
-def csv_arguments(paths: Sequence[Path]) -> dict[str, Any]:
-    """Read every column as text, so that `NA`, `null` and `007` are preserved."""
-    from datasets import Features, Value
-
-    headers = {path: header(path) for path in paths}
-    names, delimiter = headers[paths[0]]
-    for path, (others, _) in headers.items():
-        if others != names:
-            raise DataError(f"its columns {others} differ from those of {paths[0].name}: {names}.",
-                            where=path.name)
-    return {
-        "features": Features({name: Value("string") for name in names}),
-        "keep_default_na": False, "delimiter": delimiter, "encoding": "utf-8-sig",
-    }
-
-
-def refuse_encoding(path: Path, kind: str) -> None:
-    """Refuse text that is not UTF-8, before a library fails while reading it."""
-    if kind == "parquet":
-        return
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            while file.read(1 << 20):
-                pass
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"it is not UTF-8 ({error.reason}).", where=path.name,
-            hint=f"Convert it with: iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}",
-        ) from None
-
-
-def header(path: Path) -> tuple[list[str], str]:
-    """Return the column names of a table, and its delimiter."""
-    csv.field_size_limit(2**31 - 1)  # the default limit is 131,072 characters per cell
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        line = file.readline()
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=line.count)
-        first = next((cells for cells in csv.reader(file, delimiter=delimiter) if cells), [])
-    names = next(csv.reader([line], delimiter=delimiter), [])
-    twice = {name for name in names if names.count(name) > 1}
-    if twice or not any(name.strip() for name in names):
-        repeated = f"the header repeats {listing(sorted(twice))}"
-        what = repeated if twice else "there is no header line"
-        raise DataError(f"{what}: {names}.", where=path.name)
-    if len(first) > len(names):  # pandas would use the first column as an index
-        raise DataError(f"its first row has {len(first)} cells, but its header has {len(names)}.",
-                        where=path.name)
-    return names, delimiter
 
 
 def quiet(datasets: Any) -> None:

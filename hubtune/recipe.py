@@ -39,12 +39,6 @@ class DataConfig:
         "",
         "a file, a folder with train/validation/test files, a pattern such as 'part*.csv', - for "
         "standard input, or a Hub data set org/name[:config]")
-    splits: list[str] | dict[str, str] | None = option(
-        None, "the splits to use, by name: [\"train\", \"validation\"]; or what each is used as: "
-        "{train_sft = \"train\"}; none: all that are called train, validation or test")
-    encoding: str | None = option(
-        None, "the encoding of text files, such as cp1252; none: UTF-8, UTF-16 and UTF-32 as their "
-        "byte order mark says, else a guess that is said")
     validation: float | str = option(
         0.1, "the share of train held out when there is no validation split, or a source")
     limit: int | None = option(None, "use at most this many rows of each split")
@@ -57,6 +51,12 @@ class DataConfig:
     clean: list[str] = option(
         [], "mend the rows before training: strip-labels, merge-label-case, drop-empty, "
         "drop-unlabelled, drop-duplicates, drop-conflicts, drop-rare-labels, drop-leaked")
+    splits: list[str] | dict[str, str] | None = option(
+        None, "the splits to use, by name: [\"train\", \"validation\"]; or what each is used as: "
+        "{train_sft = \"train\"}; none: all that are called train, validation or test")
+    encoding: str | None = option(
+        None, "the encoding of text files, such as cp1252; none: UTF-8, UTF-16 and UTF-32 as their "
+        "byte order mark says, else a guess that is said")
 
 
 @dataclass(frozen=True)

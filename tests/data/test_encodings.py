@@ -12,7 +12,7 @@ from hubtune import recipe
 from hubtune.data import sources
 from hubtune.errors import DataError, RecipeError
 
-TEXTS = ["Café “très bon” – €49", "plain words", "Über die Größe, naïve"]
+TEXTS = ["Café “très bon” – €49", "plain words", "Über die Größe, naïve"]  # noqa: RUF001
 JAPANESE = ["こんにちは世界、とても良い商品です", "商品が届かない", "早く返金してください"]
 RUSSIAN = ["Привет, как дела? Товар не пришёл", "Съешь же ещё этих мягких французских булок"]
 
@@ -80,7 +80,7 @@ def test_json_conll_and_coco_are_read_in_other_encodings(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("encoding", "rows"), [
     ("cp1252", TEXTS), ("mac_roman", TEXTS), ("shift_jis", JAPANESE), ("euc_jp", JAPANESE), ("cp1251", RUSSIAN),
-    ("koi8_r", RUSSIAN), ("gb18030", ["你好世界，这个产品很好", "退款还没有到账，请尽快处理"]),
+    ("koi8_r", RUSSIAN), ("gb18030", ["你好世界，这个产品很好", "退款还没有到账，请尽快处理"]),  # noqa: RUF001
     ("euc_kr", ["안녕하세요 세계, 아주 좋은 제품입니다"]), ("iso8859_15", ["Preis 12 € für Äpfel", "naïve Größe"]),
     ("cp1250", ["Příliš žluťoučký kůň úpěl ďábelské ódy"]), ("utf-16-le", TEXTS), ("utf-16-be", JAPANESE), ("utf-32-le", TEXTS),
     ("iso2022_jp", JAPANESE),

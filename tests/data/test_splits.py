@@ -135,7 +135,7 @@ def test_gaps_of_the_test_split_are_refused_too_and_all_gaps_are_counted() -> No
 
 def test_a_gap_in_a_file_has_the_row_that_the_file_has(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("text,label\none,a\ntwo,b\n,a\nfour,b\nfive\n", encoding="utf-8")
+    path.write_text("text,label\none,a\ntwo,b\n,a\nfour,b\nfive,\n", encoding="utf-8")
     empty, missing = examined.refusal(path).problems
     assert empty.message == "1 of 5 rows have an empty text: row 3 (line 4) of train."
     assert missing.message == "1 of 5 rows have a missing label: row 5 (line 6) of train."

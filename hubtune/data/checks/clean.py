@@ -14,9 +14,9 @@ from hubtune.contract import Column
 from hubtune.data.checks.findings import Rows
 from hubtune.data.checks.respell import label_role, replaced, texts_in
 from hubtune.data.checks.scan import Scan, groups_of, scan
+from hubtune.data.data_splits import DataSplits
 from hubtune.data.labels import by_spelling, row_numbers
 from hubtune.data.row_batches import RowOrigin, column_values
-from hubtune.data.data_splits import DataSplits
 from hubtune.data.streaming import Stream
 from hubtune.errors import RecipeError, listing
 from hubtune.recipe import CLEAN

@@ -15,8 +15,8 @@ from hubtune.data.checks import clean as cleaning
 from hubtune.data.checks.clean import Lines, origin_of, without
 from hubtune.data.checks.findings import Finding, Report, of_error, of_rows
 from hubtune.data.checks.scan import LEAKS, Hashes, Scan, groups_of, scan
-from hubtune.data.row_batches import BatchedRows
 from hubtune.data.data_splits import DataSplits
+from hubtune.data.row_batches import BatchedRows
 from hubtune.data.streaming import Stream
 from hubtune.errors import DataError, listing
 

@@ -31,7 +31,7 @@ NAMES = {
     "cp1251": "Windows-1251, Cyrillic", "cp932": "Shift-JIS, Japanese", "cp949": "EUC-KR, Korean",
     "gb18030": "GB 18030, Chinese", "big5": "Big5, Chinese", "iso2022_jp": "ISO-2022-JP, Japanese",
 }
-WINDOWS_SIGNS = re.compile(r"([\0-\x7f€£§°®™«»…–—’]|(?<![a-zA-Z])“|”(?![a-zA-Z]))*")
+WINDOWS_SIGNS = re.compile(r"([\0-\x7f€£§°®™«»…\u2013\u2014\u2019]|(?<![a-zA-Z])“|”(?![a-zA-Z]))*")
 """Text whose only characters outside of ASCII are signs of Windows-1252."""
 CONTROLS = re.compile("[\x80-\x9f]")
 """Control characters that ISO 8859 has where Windows code pages have quotes, dashes and the euro."""
@@ -124,9 +124,10 @@ def guess(path: Path) -> str | None:
     sample = lines_outside_ascii(path)
     if WINDOWS_SIGNS.fullmatch(sample.decode("cp1252", "replace")):
         return "cp1252"  # letters alone tell code pages apart, and there are none
-    matches = [(name, match.chaos, match.coherence)
-               for match in from_bytes(sample, cp_isolation=list(COMMON))
-               for name in match.could_be_from_charset if name in COMMON]
+    matches: list[tuple[str, float, float]] = [
+        (name, match.chaos, match.coherence)
+        for match in from_bytes(sample, cp_isolation=list(COMMON))
+        for name in match.could_be_from_charset if name in COMMON]
     if not matches:
         return None
     chaos = min(match[1] for match in matches) + 0.02

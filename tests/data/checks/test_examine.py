@@ -13,8 +13,7 @@ import pytest
 from hubtune_plugins.text.text_classification import TextClassification
 
 import hubtune
-from hubtune.data import splits
-from hubtune.data.checks.lines import LineIndex, line_indexes
+from hubtune.data import sources, splits
 from hubtune.errors import DataError, RecipeError
 
 MESSY = [
@@ -250,16 +249,18 @@ def test_rows_without_copies_are_split_as_ever(seed: int, share: float) -> None:
 def test_the_line_of_a_row_counts_line_breaks_within_cells_and_empty_lines(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes('text;label\r\n"one\n\nmore é";a\r\n\r\ntwo;b\r\n"th""ree\n";c\r\nfour;d\r\n'.encode(encoding))
-    index = LineIndex(path)
+    index = sources.load(path).lines["train"]
     assert index([2, 0]) == [7, 2]
     assert index([3, 1]) == [9, 6]
-    assert index([9]) == []
 
 
-def test_jsonl_rows_have_lines_and_json_has_none(tmp_path: Path) -> None:
+def test_json_rows_have_lines_and_rows_in_memory_or_of_several_files_have_none(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n', encoding="utf-8")
-    (tmp_path / "test.json").write_text('[{"a": 1}]', encoding="utf-8")
-    found = line_indexes(tmp_path)
-    assert list(found) == ["train"]
+    (tmp_path / "test.json").write_text('[\n{"a": 1}]', encoding="utf-8")
+    found = sources.load(tmp_path).lines
     assert found["train"]([0, 1]) == [1, 3]
-    assert line_indexes([{"a": 1}]) == {}
+    assert found["test"]([0]) == [2]
+    (tmp_path / "train_2.jsonl").write_text('{"a": 1}\n', encoding="utf-8")
+    assert sources.load(tmp_path).lines["train"]([0]) == []
+    assert sources.load([{"a": 1}]).lines == {}
+

@@ -69,6 +69,16 @@ class RowOrigin:
         return self.lines(numbers)
 
 
+def column_batches(rows: Rows, size: int = 8 * ROW_BATCH_SIZE) -> Iterator[dict[str, list[Any]]]:
+    """Yield the values of some rows at a time, by column: faster than as rows."""
+    if hasattr(rows, "select"):  # of `datasets`
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]  # type: ignore[misc]
+        return
+    for batch in row_batches(rows):
+        yield {name: [row[name] for row in batch] for name in batch[0]}
+
+
 class BatchedRows(Sequence[Row]):
     """Rows that are read in batches when iterated over. origin: their place in the data."""
 
@@ -105,6 +115,22 @@ class LazyColumn(Sequence[Any]):
         return map(self.make, self.rows)
 
 
+class DatasetColumn(Sequence[Any]):
+    """The values of a column of a `datasets.Dataset`, read in batches on each iteration."""
+
+    def __init__(self, rows: Any, role: str, origin: RowOrigin | None = None) -> None:
+        self.rows, self.role, self.origin = rows, role, origin
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index][self.role]
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(batch[self.role] for batch in column_batches(self.rows))
+
+
 def column_values(
     rows: Rows, *roles: str, make: Callable[..., Any] = lambda value: value
 ) -> Sequence[Any]:
@@ -112,8 +138,11 @@ def column_values(
 
     Values are read again on each iteration, so that a column may be larger than memory.
     """
-    inner = rows.rows if isinstance(rows, BatchedRows) else rows
+    inner: Any = rows.rows if isinstance(rows, BatchedRows) else rows
     chosen = rows
+    if len(roles) == 1 and hasattr(inner, "select"):
+        column = DatasetColumn(inner.select_columns([*roles]), roles[0], getattr(rows, "origin", None))
+        return LazyColumn(column, make)
     if hasattr(inner, "select_columns"):
         chosen = BatchedRows(inner.select_columns([*roles]), getattr(rows, "origin", None))
     return LazyColumn(chosen, lambda row: make(*(row[role] for role in roles)))

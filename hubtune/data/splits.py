@@ -19,7 +19,7 @@ from hubtune.data.columns import find_columns, refuse_gaps, rename_stream, renam
 from hubtune.data.data_splits import DataSplits
 from hubtune.data.files.lines import RowLines
 from hubtune.data.formats.paths import SPLITS
-from hubtune.data.row_batches import row_batches
+from hubtune.data.row_batches import column_batches
 from hubtune.data.streaming import Stream
 from hubtune.data.validation_split import hold_out_validation
 from hubtune.errors import DataError, listing
@@ -186,7 +186,7 @@ def sample(rows: Any, most: int, seed: int) -> tuple[Any, NDArray[np.int64] | No
 def hash_inputs(rows: Any, roles: Sequence[str]) -> Hashes:
     """Hash the inputs of each row, (rows,)."""
     present = [role for role in roles if role in rows.column_names]
-    parts = [hash_rows(batch, present) for batch in row_batches(rows)]
+    parts = [hash_rows(batch, present) for batch in column_batches(rows)]
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 

@@ -63,11 +63,13 @@ def rows_by_label(rows: Any, label: str | None) -> dict[Any, array[int]]:
     Fractions are no labels; whole numbers with a decimal point are, unless there are fractions.
     """
     groups: dict[Any, array[int]] = defaultdict(lambda: array("q"))
-    fractions = False
+    fractions, most = False, len(rows) // 4
     for index, value in enumerate(column_values(rows, label)) if label else ():
-        fractions = fractions or (isinstance(value, float) and not value.is_integer())
-        groups[value if isinstance(value, str | int | float) else None].append(index)
-        if len(groups) > len(rows) // 4:  # continuous or nearly unique labels
+        if type(value) is not str:
+            fractions = fractions or (isinstance(value, float) and not value.is_integer())
+            value = value if isinstance(value, int | float) else None
+        groups[value].append(index)
+        if len(groups) > most:  # continuous or nearly unique labels
             break
     if not label or fractions or len(groups) > len(rows) // 4:
         return {None: array("q", range(len(rows)))}

@@ -53,13 +53,13 @@ def streamed(repo: str, **more: Any) -> Any:
     from hubtune_plugins.text.text_classification import TextClassification
 
     from hubtune.data import sources, splits
-    from hubtune.data.checks import examine
+    from hubtune.data.checks.scan import scan
     from hubtune.recipe import DataConfig
 
     part = DataConfig(source=repo, stream=True, **more)
     data = splits.load_splits(part, TextClassification.columns)
     assert isinstance(sources.load(repo, stream=True).splits["train"], Stream)
-    examine.scan(data.splits["train"], TextClassification.columns)
+    scan(data.splits["train"], TextClassification.columns)
     return data, splits.training_splits(data, part, TextClassification.columns, 0)[0]
 
 

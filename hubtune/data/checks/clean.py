@@ -27,7 +27,7 @@ Done = list[dict[str, Any]]
 
 def clean(
     data: DataSplits, columns: Sequence[Column], operations: Sequence[str], lines: Lines
-) -> tuple[DataSplits, Done]:
+) -> tuple[DataSplits, Done, dict[str, Scan]]:
     """Apply operations to all splits, in the order of `recipe.CLEAN`.
 
     Args:
@@ -35,21 +35,22 @@ def clean(
         lines: finds the lines of the file, by split, for what is reported.
 
     Returns:
-        The data with the numbers of the rows that are left, and what was done: operation, split,
-        number of rows, and a sentence.
+        The data with the numbers of the rows that are left; what was done: operation, split,
+        number of rows, and a sentence; and a scan of each split that is left.
     """
     done: Done = []
     if operations and any(isinstance(rows, Stream) for rows in data.splits.values()):
         raise RecipeError("data.clean reads all rows, so the data cannot be streamed.",
                           hint="Leave data.stream or data.clean out.")
-    for name in CLEAN:
-        if name in operations and name not in DROPS:
-            data = respell(data, columns, name, lines, done)
-        elif name in operations:
-            scans = {split: scan(rows, columns) for split, rows in data.splits.items()}
-            for split, dropped in DROPS[name](data, columns, scans).items():
+    for name in [name for name in CLEAN if name not in DROPS and name in operations]:
+        data = respell(data, columns, name, lines, done)
+    scans = {split: scan(rows, columns) for split, rows in data.splits.items()}
+    for name in [name for name in CLEAN if name in DROPS and name in operations]:
+        for split, dropped in DROPS[name](data, columns, scans).items():
+            if dropped:
                 data = drop(data, split, dropped, name, lines, done)
-    return data, done
+                scans[split] = scan(data.splits[split], columns)
+    return data, done, scans
 
 
 def origin_of(data: DataSplits, split: str, lines: Lines) -> RowOrigin:
@@ -188,8 +189,6 @@ def drop(
     data: DataSplits, split: str, dropped: Sequence[int], name: str, lines: Lines, done: Done
 ) -> DataSplits:
     """Drop rows of a split, given by their positions."""
-    if not dropped:
-        return data
     report(done, name, split, dropped, f"{count_rows(len(dropped))} {REASONS[name]} dropped",
            origin_of(data, split, lines))
     return without(data, split, dropped)

@@ -14,7 +14,7 @@ from hubtune.contract.validation import checked
 from hubtune.data.checks import clean as cleaning
 from hubtune.data.checks.clean import Lines, origin_of, without
 from hubtune.data.checks.findings import Finding, Report, of_error, of_rows
-from hubtune.data.checks.scan import LEAKS, Hashes, Scan, groups_of, scan
+from hubtune.data.checks.scan import LEAKS, Hashes, Scan, groups_of
 from hubtune.data.data_splits import DataSplits
 from hubtune.data.row_batches import BatchedRows
 from hubtune.data.streaming import Stream
@@ -51,8 +51,7 @@ def examine(
         operations: of `data.clean`.
         lines: finds the lines of the file, by split.
     """
-    data, done = cleaning.clean(data, task.columns, operations, lines)
-    scans = {split: scan(found, task.columns) for split, found in data.splits.items()}
+    data, done, scans = cleaning.clean(data, task.columns, operations, lines)
     rows = {split: found.rows for split, found in scans.items()}
     report = Report(data.name, data.columns, rows, cleaned=done)
     report.findings += unlabelled_findings(data.checks.get("unlabelled", {}))
@@ -125,7 +124,7 @@ def validate(data: DataSplits, task: Task[Any], lines: Lines, report: Report) ->
                     if name in ("strip-labels", "merge-label-case")]
             if attempt or not mend:
                 return {}
-            data, _ = cleaning.clean(data, task.columns, mend, {})
+            data, *_ = cleaning.clean(data, task.columns, mend, {})
             continue
         label_findings(rows, task, dataset_info, report)
         return dict(dataset_info)

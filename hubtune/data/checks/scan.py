@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hubtune.contract import Column
 from hubtune.data.columns import is_gap
-from hubtune.data.row_batches import row_batches
+from hubtune.data.row_batches import column_batches
 
 Hashes = NDArray[np.int64]
 LEAKS = (("validation", "train"), ("test", "train"), ("test", "validation"))
@@ -46,36 +46,38 @@ def scan(rows: Any, columns: Sequence[Column]) -> Scan:
     labels = [column.role for column in present if column.kind == "label"]
     gaps: dict[str, list[int]] = {column.role: [] for column in looked}
     blanks: list[int] = []
-    input_hashes, label_hashes = [], []
+    input_hashes, label_hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     number = 0
-    for batch in row_batches(rows):
-        for row in batch:
-            for column in looked:
-                if is_gap(row[column.role], column):
-                    gaps[column.role].append(number)
-            for role in labels:
-                value = row[role]
-                if isinstance(value, str) and value != value.strip():
-                    blanks.append(number)
-            number += 1
+    for batch in column_batches(rows):
+        for column in looked:
+            gaps[column.role] += [
+                number + index for index, value in enumerate(batch[column.role])
+                if (not value or value.isspace() if type(value) is str else is_gap(value, column))]
+        for role in labels:
+            blanks += [number + index for index, value in enumerate(batch[role])
+                       if type(value) is str and value != value.strip()]
         input_hashes.append(hash_rows(batch, inputs))
         label_hashes.append(hash_rows(batch, targets))
-    empty = np.zeros(0, np.int64)
-    hashes = np.concatenate([empty, *input_hashes])
+        number += len(next(iter(batch.values())))
+    hashes = np.concatenate(input_hashes)
     for gap in {gap for found in gaps.values() for gap in found}:
         hashes[gap] = hash((gap, id(gaps)))  # rows without a value are no copies of each other
-    return Scan(number, gaps, hashes, np.concatenate([empty, *label_hashes]), blanks)
+    return Scan(number, gaps, hashes, np.concatenate(label_hashes), blanks)
 
 
-def hash_rows(rows: Sequence[Mapping[str, Any]], roles: Sequence[str]) -> Hashes:
-    """Hash some values of each row. Blanks around texts do not count."""
-    return np.fromiter(
-        (hash(tuple([hashable(row[role]) for role in roles])) for row in rows), np.int64, len(rows))
+def hash_rows(columns: Mapping[str, Sequence[Any]], roles: Sequence[str]) -> Hashes:
+    """Hash some values of each row, given by column. Blanks around texts do not count."""
+    count = len(next(iter(columns.values())))
+    if not roles:
+        return np.zeros(count, np.int64)
+    texts = [list(map(hashable, columns[role])) for role in roles]
+    rows = texts[0] if len(roles) == 1 else zip(*texts, strict=True)
+    return np.fromiter(map(hash, rows), np.int64, count)
 
 
 def hashable(value: Any) -> str:
     """Return a text that equal values share: hash(-1) is hash(-2), so numbers are no keys."""
-    return value.strip() if isinstance(value, str) else repr(value)
+    return value.strip() if type(value) is str else repr(value)
 
 
 def groups_of(hashes: Hashes) -> tuple[Hashes, Hashes]:

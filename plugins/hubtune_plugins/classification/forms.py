@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,6 +79,26 @@ class LabelForm:
         if self.names and self.name != "positions" and text.isdecimal() and int(text) < len(self.names):
             return self.names[int(text)]
         return text
+
+
+MOST_REMEMBERED = 100_000
+"""Cells of which `remembered` keeps the answer."""
+
+
+def remembered(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function that computes `make` once for each text: a column of labels repeats few of them."""
+    known: dict[str, Any] = {}
+
+    def call(value: Any) -> Any:
+        if type(value) is not str:
+            return make(value)
+        if value not in known:
+            if len(known) >= MOST_REMEMBERED:
+                return make(value)
+            known[value] = make(value)
+        return known[value]
+
+    return call
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from hubtune import (
     row_numbers,
 )
 from hubtune_plugins.classification import scores
-from hubtune_plugins.classification.forms import LabelForm
+from hubtune_plugins.classification.forms import LabelForm, remembered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,8 @@ class One:
             if bad:
                 first = next(iter(bad.values()))
                 raise DataError(f"{row_numbers(list(bad), rows)} of {split}: {first.message}", hint=first.hint)
-        return {split: column_values(rows, "label", make=self.labels) for split, rows in splits.items()}
+        read = remembered(self.labels)
+        return {split: column_values(rows, "label", make=read) for split, rows in splits.items()}
 
     def ids(self, value: Any, names: Any, config: Any) -> list[Any]:
         """The ids of the labels in a cell."""

@@ -72,7 +72,8 @@ class Labelled(ClassificationTask[Any]):
         kind, names = KINDS[dataset_info["kind"]](self.options, form), dataset_info.get("names", {})
         if kind.name == "regression":
             return ()
-        return column_values(rows, "label", make=lambda value: [names.get(label, label) for label in kind.labels(value)])
+        read = forms.remembered(lambda value: [names.get(label, label) for label in kind.labels(value)])
+        return column_values(rows, "label", make=read)
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         kind = dataset_info.get("kind") or kind_in(base.config)

@@ -25,9 +25,11 @@ def several_scores(gold: Any, found: Any, classes: int) -> dict[str, float]:
     from sklearn.metrics import f1_score
 
     truth, guess = spread(gold, classes), spread(found, classes)
+    each = f1_score(truth, guess, average=None, zero_division=0.0)
+    seen = truth.any(0) | guess.any(0)
     return {
         "f1_micro": float(f1_score(truth, guess, average="micro", zero_division=0.0)),
-        "f1_macro": float(f1_score(truth, guess, average="macro", zero_division=0.0)),
+        "f1_macro": float(each[seen].mean()) if seen.any() else 0.0,
         "accuracy": float((truth == guess).all(1).mean()),
     }
 
@@ -57,13 +59,18 @@ def ranks(values: Any) -> Any:
 def class_table(gold: Any, found: Any, names: Any) -> dict[str, Any]:
     """scikit-learn's classification report as a dict: precision, recall, F1 and support per class.
 
+    Classes that neither the right nor the given answers have are left out, as from the macro mean of the scores.
     gold, found: ids, or rows of zeros and ones (rows, classes).
     """
+    import numpy as np
     from sklearn.metrics import classification_report
 
+    gold, found = np.asarray(gold), np.asarray(found)
+    seen = np.flatnonzero(gold.any(0) | found.any(0)) if gold.ndim == 2 else np.union1d(gold, found)
+    if not len(seen):
+        return {}
     table: dict[str, Any] = classification_report(
-        gold, found, labels=list(range(len(names))), target_names=names, output_dict=True, zero_division=0.0
-    )
+        gold, found, labels=seen.tolist(), target_names=[names[index] for index in seen], output_dict=True, zero_division=0.0)
     return table
 
 

@@ -1,0 +1,36 @@
+"""Scores of classes: one definition of the macro mean, in the scores and in the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hubtune_plugins.classification.scores import class_scores, class_table, several_scores
+
+
+@pytest.mark.parametrize(("gold", "found"), [
+    ([0, 0, 0], [0, 0, 0]), ([0, 0, 1], [0, 1, 1]), ([0, 0, 1], [0, 0, 0]), ([1, 1], [2, 2]), ([0, 1, 2, 3], [0, 1, 2, 2]),
+])
+def test_the_macro_mean_is_over_labels_that_occur_in_either(gold: list[int], found: list[int]) -> None:
+    from sklearn.metrics import f1_score
+
+    wanted = f1_score(gold, found, average="macro", zero_division=0.0)  # by default over the labels that occur
+    assert class_scores(gold, found, 4)["f1_macro"] == pytest.approx(wanted)
+    table = class_table(gold, found, list("abcd"))
+    assert table["macro avg"]["f1-score"] == pytest.approx(wanted)
+    assert {name for name in table if len(name) == 1} == {"abcd"[index] for index in {*gold, *found}}
+
+
+@pytest.mark.parametrize(("gold", "found", "macro"), [
+    ([[0], [0, 1]], [[0], [0, 1]], 1.0), ([[0], [0]], [[0], [0]], 1.0), ([[0], []], [[1], []], 0.0), ([[0, 1], [1]], [[1], [1]], 0.5), ([[]], [[]], 0.0),
+])
+def test_several_labels_have_the_same_definition(gold: list[Any], found: list[Any], macro: float) -> None:
+    scored = several_scores(gold, found, 3)
+    assert scored["f1_macro"] == pytest.approx(macro)
+
+    def rows(ids: list[Any]) -> Any:
+        return np.array([[int(index in row) for index in range(3)] for row in ids])
+
+    table = class_table(rows(gold), rows(found), list("abc"))
+    assert (table["macro avg"]["f1-score"] if table else 0.0) == pytest.approx(macro)

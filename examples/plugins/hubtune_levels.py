@@ -36,7 +36,7 @@ class Levels(Task[LevelsOptions]):
         for split, rows in splits.items():
             strange = [i for i, row in enumerate(rows) if row["label"] not in self.options.order]
             if strange:
-                raise DataError(f"levels that task.order does not name: {row_numbers(strange)} of {split}.", hint=hint)
+                raise DataError(f"levels that task.order does not name: {row_numbers(strange, rows)} of {split}.", hint=hint)
         return {"levels": self.options.order}
 
     def model_config(self, dataset_info, base):

@@ -155,7 +155,7 @@ def refuse_unlearnable(rows: Rows, split: str, form: Any) -> None:
         if problem := problem_of(row, form):
             bad[problem].append(index)
     for problem, indices in bad.items():
-        raise DataError(f"{len(indices)} of {len(rows)} rows have {problem}: {row_numbers(indices)} of {split}.",
+        raise DataError(f"{len(indices)} of {len(rows)} rows have {problem}: {row_numbers(indices, rows)} of {split}.",
                         hint="Mend these rows or take them out, and run the same command again.")
 
 
@@ -168,10 +168,10 @@ def refuse_undecided(rows: Rows, split: str, texts: bool = True) -> None:
         is_answer(row, side) for side in SIDES)]
     if bad:
         raise DataError(f"{len(bad)} of {len(rows)} rows have an empty answer or two answers that are the same: "
-                        f"{row_numbers(bad)} of {split}.", hint="Mend these rows or take them out.")
+                        f"{row_numbers(bad, rows)} of {split}.", hint="Mend these rows or take them out.")
     unasked = [] if texts else [index for index, row in enumerate(rows) if row.get("prompt") is None and isinstance(row["chosen"], str)]
     if unasked:
-        raise DataError(f"{len(unasked)} of {len(rows)} rows have two texts and no prompt: {row_numbers(unasked)} of {split}.",
+        raise DataError(f"{len(unasked)} of {len(rows)} rows have two texts and no prompt: {row_numbers(unasked, rows)} of {split}.",
                         hint="Name the prompt's column: --set data.prompt=COLUMN, or give whole conversations as lists of messages.")
 
 

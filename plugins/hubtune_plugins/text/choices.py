@@ -63,11 +63,11 @@ LABELS = "A label is the text of a choice, its letter (A is the first), or its n
 def refuse_unclear(rows: Rows, split: str) -> None:
     """Refuse rows without a choice, and rows whose label is none of theirs."""
     few = [index for index, row in enumerate(rows) if len(texts_of(row["choices"])) < 2]
-    refuse(few, split, "rows have fewer than two choices",
+    refuse(few, rows, split, "rows have fewer than two choices",
            hint='Choices are a list of texts, or such a list as JSON: ["at home", "at sea"]')
     wrong = [index for index, row in enumerate(rows) if named(row) is None]
     if wrong:
-        raise DataError(f"{rows[wrong[0]]['label']!r} is none of the choices: {row_numbers(wrong)} of {split}.", hint=LABELS)
+        raise DataError(f"{rows[wrong[0]]['label']!r} is none of the choices: {row_numbers(wrong, rows)} of {split}.", hint=LABELS)
 
 
 def stacked(base: Base, lists: Any) -> dict[str, Any]:

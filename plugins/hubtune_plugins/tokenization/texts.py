@@ -32,10 +32,10 @@ class SeveralTexts(TextTask):
         return max(len(text["input_ids"]) for text in example["texts"])
 
 
-def refuse(wrong: Any, split: str, what: Any, hint: str) -> None:
-    """Refuse a split for its rows of these indices, if there are any."""
+def refuse(wrong: Any, rows: Any, split: str, what: Any, hint: str) -> None:
+    """Refuse a split for its rows of these indices, if there are any. rows: those of the split, or a column of them."""
     if wrong:
-        raise DataError(f"{len(wrong)} {what}: {row_numbers(wrong)} of {split}.", hint=hint)
+        raise DataError(f"{len(wrong)} {what}: {row_numbers(wrong, rows)} of {split}.", hint=hint)
 
 
 def tokenise(base: Base, texts: Any, pairs: Any = None) -> list[Any]:

@@ -46,7 +46,7 @@ def checked(splits: Mapping[str, Rows], sizes: Any) -> Any:
                     bad[index] = f"the box {list(box)} in an image of {width} x {height}"
             raw[split].append([kind for kind, _ in found])
         if bad:
-            raise DataError(f"{len(bad)} of {len(raw[split])} rows have boxes that cannot be: {row_numbers(list(bad))} of "
+            raise DataError(f"{len(bad)} of {len(raw[split])} rows have boxes that cannot be: {row_numbers(list(bad), rows)} of "
                             f"{split}. The first: {next(iter(bad.values()))}.",
                             hint="A box is x, y, width, height in pixels of the image as it is shown, inside of it.")
     return raw

@@ -122,7 +122,7 @@ def sizes_of(splits: Mapping[str, Rows], column: Any = "image") -> Any:
         if bad:
             first = next(iter(bad.values()))
             raise DataError(f"{len(bad)} of {len(rows)} values of {column} are no image that can be read: "
-                            f"{row_numbers(list(bad))} of {split}. {first.where}: {first.message}", hint=first.hint)
+                            f"{row_numbers(list(bad), rows)} of {split}. {first.where}: {first.message}", hint=first.hint)
         sizes[split] = found
     return sizes
 

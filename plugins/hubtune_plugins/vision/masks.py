@@ -29,7 +29,7 @@ def ids_of(splits: Mapping[str, Rows], ignore: Any) -> Any:
             if tuple(ids.shape) != size_of(row["image"], index):
                 odd.append((index, f"{ids.shape[1]} x {ids.shape[0]}", size_of(row["image"], index)))
         if odd:
-            raise DataError(f"{len(odd)} masks have another size than their image: {row_numbers([o[0] for o in odd])} of "
+            raise DataError(f"{len(odd)} masks have another size than their image: {row_numbers([o[0] for o in odd], rows)} of "
                             f"{split}. The first: {odd[0][1]}, and its image {odd[0][2][1]} x {odd[0][2][0]}.")
     every = set().union(*found["train"])
     ids = sorted(every) if every == {0, ignore} else sorted(every - {ignore})
@@ -40,7 +40,7 @@ def ids_of(splits: Mapping[str, Rows], ignore: Any) -> Any:
         strange = [index for index, row in enumerate(rows) if row - {ignore} - set(ids)]
         if strange:
             raise DataError(f"masks of {split} hold classes that train never shows, {sorted(set().union(*rows) - every)}: "
-                            f"{row_numbers(strange)} of {split}.")
+                            f"{row_numbers(strange, splits[split])} of {split}.")
     return ids
 
 

@@ -91,7 +91,7 @@ def checked(rows: Rows, split: str) -> tuple[list[list[float]], bool]:
         except (DataError, ValueError):
             wrong.append(index)
         single = single and row.get("passages") is not None and len(passages_of(row)) == 1
-    refuse(wrong, split, "rows have grades that are not one number from 0 for each passage",
+    refuse(wrong, rows, split, "rows have grades that are not one number from 0 for each passage",
            hint="Grades are numbers from 0, in a list as long as that of the passages.")
     return found, single
 

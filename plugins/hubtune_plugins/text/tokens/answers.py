@@ -39,10 +39,10 @@ def refuse_misplaced(rows: Rows, split: str, unanswerable: Any) -> None:
     found = column_values(rows, "context", "answers", make=lambda context, value: (context, answers_of(value, context)))
     if not unanswerable:
         empty = [index for index, (_, answers) in enumerate(found) if not answers]
-        refuse(empty, split, "questions have no answer", hint="If that is meant: --set task.unanswerable=true")
+        refuse(empty, rows, split, "questions have no answer", hint="If that is meant: --set task.unanswerable=true")
     wrong = [index for index, (context, answers) in enumerate(found)
              if any(start < 0 or context[start : start + len(text)] != text for text, start in answers)]
-    refuse(wrong, split, "answers do not stand where they should in their context", hint="An answer is a string of the "
+    refuse(wrong, rows, split, "answers do not stand where they should in their context", hint="An answer is a string of the "
            'context, or {"text": [...], "answer_start": [...]}, counted in characters from 0.')
 
 

@@ -16,7 +16,7 @@ HINT = "One tag a word, as lists or as strings that blanks divide."
 
 def refuse_wordless(texts: Any, split: str) -> None:
     """Refuse rows, as lists of words, in which there is none."""
-    refuse([index for index, words in enumerate(texts) if not any(word.strip() for word in words)], split,
+    refuse([index for index, words in enumerate(texts) if not any(word.strip() for word in words)], texts, split,
            "rows have no words", HINT)
 
 
@@ -24,7 +24,7 @@ def refuse_untagged(rows: Rows, split: str) -> None:
     """Refuse rows that have not one tag for every word."""
     refuse_wordless(column_values(rows, "tokens", make=listed), split)
     both = column_values(rows, "tokens", "tags", make=lambda tokens, tags: (listed(tokens), listed(tags)))
-    refuse([index for index, (words, tags) in enumerate(both) if len(words) != len(tags) or not all(tags)], split,
+    refuse([index for index, (words, tags) in enumerate(both) if len(words) != len(tags) or not all(tags)], rows, split,
            "rows have another number of tags than of words, or a word without a tag", HINT)
 
 

@@ -46,9 +46,10 @@ class IntentRecognition(Task[IntentOptions]):
     )
 
     def validate_data(self, splits):
-        wrong = [index for index, row in enumerate(splits["train"]) if not str(row["label"]).strip()]
+        train = splits["train"]
+        wrong = [index for index, row in enumerate(train) if not str(row["label"]).strip()]
         if wrong:
-            raise DataError(f"an intent without a name: {row_numbers(wrong, splits["train"])} of train.",
+            raise DataError(f"an intent without a name: {row_numbers(wrong, train)} of train.",
                             hint=f"Call what belongs to no intent {self.options.oos!r}.")
         labels = {split: [[str(row["label"])] for row in rows] for split, rows in splits.items()}
         learnt = any(found == [self.options.oos] for found in labels["train"])

@@ -100,6 +100,11 @@ def load_ids(value: Any, row: int | None = None) -> Any:
     return ids.astype(np.int64)
 
 
+def format_of(value: Any, row: int | None = None) -> str | None:
+    """The format of an image's file, such as `JPEG`; None where it has no file."""
+    return str(value.format) if getattr(value, "format", None) else reading(value, row, lambda image: image.format)
+
+
 def size_of(value: Any, row: int | None = None) -> Any:
     """Height and width in pixels, as the image is looked at, without decoding it."""
     def read(image: Any) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hubtune import Column, DataError, Rows, row_numbers
-from hubtune_plugins.vision.images import as_png, load_ids, size_of
+from hubtune_plugins.vision.images import as_png, format_of, load_ids, size_of
 
 MASK = Column("mask", ("mask", "label", "labels", "annotation", "annotations", "segmentation_mask", "semantic_mask"),
               kind="image", needed="train")
@@ -23,11 +23,16 @@ def ids_of(splits: Mapping[str, Rows], ignore: Any) -> Any:
     found: dict[Any, Any] = {}
     for split, rows in splits.items():
         odd, found[split] = [], []
+        lossy: list[int] = []
         for index, row in enumerate(rows):
             ids = load_ids(row["mask"], index)
+            if format_of(row["mask"], index) in LOSSY and are_smeared(ids):
+                lossy.append(index)
             found[split].append(set(map(int, set(ids.ravel().tolist()))))
             if tuple(ids.shape) != size_of(row["image"], index):
                 odd.append((index, f"{ids.shape[1]} x {ids.shape[0]}", size_of(row["image"], index)))
+        if lossy:
+            refuse_lossy(rows, lossy, found[split], split)
         if odd:
             raise DataError(f"{len(odd)} masks have another size than their image: {row_numbers([o[0] for o in odd], rows)} of "
                             f"{split}. The first: {odd[0][1]}, and its image {odd[0][2][1]} x {odd[0][2][0]}.")
@@ -42,6 +47,29 @@ def ids_of(splits: Mapping[str, Rows], ignore: Any) -> Any:
             raise DataError(f"masks of {split} hold classes that train never shows, {sorted(set().union(*rows) - every)}: "
                             f"{row_numbers(strange, splits[split])} of {split}.")
     return ids
+
+
+LOSSY = ("JPEG", "MPO")
+"""Image formats that change the numbers of pixels."""
+NEAR = 8
+"""Numbers in one mask of a lossy format that are nearer than this come from the compression."""
+
+
+def are_smeared(ids: Any) -> bool:
+    """Tell if a mask holds numbers so near to each other as lossy compression makes them from one."""
+    import numpy as np
+
+    return bool((np.diff(np.unique(ids)) < NEAR).any())
+
+
+def refuse_lossy(rows: Rows, lossy: Any, values: Any, split: str) -> None:
+    """Refuse masks whose numbers were changed by lossy compression, with what they hold."""
+    every = sorted(set().union(*(values[index] for index in lossy)))
+    shown = ", ".join(map(str, every[:10])) + (", ..." if len(every) > 10 else "")
+    raise DataError(
+        f"{len(lossy)} masks are JPEG images, whose compression changes numbers: they hold {len(every)} different ones "
+        f"({shown}), and each would be a class: {row_numbers(lossy, rows)} of {split}.",
+        hint="Save masks as PNG from their source. Where that is lost, set every pixel to the nearest number of a class first.")
 
 
 def named(ids: Any, names: Any) -> dict[str, Any]:

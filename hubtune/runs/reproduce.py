@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune.callbacks import Callbacks
+from hubtune.devices import device
 from hubtune.errors import DataError, ModelError, RecipeError
 from hubtune.hub.origin import locate, read_run_record
 from hubtune.recipe import PublishConfig, Recipe, TrainConfig, build
@@ -45,7 +46,7 @@ def reproduce(
     """
     folder = Path(model).expanduser()
     is_run = (folder / "run.json").is_file()
-    recorded = from_run(folder) if is_run else from_published(model)
+    recorded = from_run(folder, callbacks) if is_run else from_published(model)
     others = changed(recorded.versions, versions(), ABSENT)
     for name, (then, now) in others.items():
         callbacks.on_warning(f"{name} {now} is installed; the model was trained with {then}.")
@@ -63,12 +64,21 @@ def reproduce(
             "weights": weights, "metrics": scores}
 
 
-def from_run(folder: Path) -> Recorded:
-    """Read what is reproduced from a finished run, whose plan divides the steps again as it did."""
+def from_run(folder: Path, callbacks: Callbacks) -> Recorded:
+    """Read what is reproduced from a finished run, whose plan divides the steps again as it did.
+
+    Where this machine cannot compute by that plan, it makes its own, and says so.
+    """
     record = run.Run(folder).record
     recipe, base, data = build(record["recipe"]), record["base"], record["data"]
     source = f"{data['name']}@{data['commit']}" if data["repo"] else recipe.data.source
-    settings = {**record["settings"], "plan": str(folder)}
+    plan: str | None = str(folder)
+    try:
+        device.load_plan(str(folder), record["settings"]["precision"])
+    except RecipeError as error:
+        callbacks.on_warning(f"{error.message} The weights may differ in their last bits.")
+        plan = None
+    settings = {**record["settings"], "plan": plan}
     return Recorded(
         replace(recipe, model=recipe.model if base["local"] else f"{base['repo']}@{base['commit']}",
                 data=replace(recipe.data, source=source), train=TrainConfig(**settings),

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import hubtune
 from hubtune.cli import commands
+from hubtune.runs import reproduce
 
 SETTINGS = {"train.epochs": 1.0, "data.limit": 60, "train.verify": False}
 
@@ -142,8 +143,22 @@ def test_a_published_model_needs_its_data_and_differs_where_its_record_does(
     (tmp_path / "other.csv").write_text("text,label\n" + "fine,good\nawful,bad\n" * 30, encoding="utf-8")
     with pytest.raises(hubtune.HubtuneError):
         hubtune.reproduce(model, data="other.csv")
-    assert commands.main(["reproduce", str(model), "--data", str(reviews), "--out", "again"]) == 1
+    assert commands.main(["reproduce", str(model), "--data", str(reviews), "--out", "again", "--json"]) == 1
     said = capsys.readouterr()
     assert "the model was trained with 1.0" in said.err
-    assert "validation accuracy" in said.out
-    assert "not the same" in said.out
+    found = json.loads(said.out)
+    assert found["weights"] == {}
+    assert list(found["metrics"]) == ["validation accuracy"]
+    assert found["metrics"]["validation accuracy"][0] == 0.5
+
+
+def test_a_plan_that_this_machine_cannot_follow_is_left_out(trained: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    edit(folder / "run.json", compute={**record["compute"], "precision": "no-such"})
+    said: list[str] = []
+    told = hubtune.Callbacks()
+    told.on_warning = said.append  # type: ignore[method-assign]
+    found = reproduce.from_run(folder, told)
+    assert found.recipe.train.plan is None
+    assert any("may differ in their last bits" in line for line in said)

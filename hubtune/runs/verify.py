@@ -12,7 +12,7 @@ from hubtune import temporary
 from hubtune.callbacks import Callbacks
 from hubtune.errors import ModelError, ProofError, listing
 from hubtune.files import file_sha256
-from hubtune.hub.origin import Origin, fetch
+from hubtune.hub.origin import Origin, fetch, locate, read_run_record
 from hubtune.hub.trust import TrustCode
 from hubtune.hub.upload import STALE
 from hubtune.record import RECORD, versions
@@ -41,7 +41,7 @@ def verify(
     folder = Path(model).expanduser()
     if (folder / "run.json").is_file():
         return verify_run(Run(folder, trust_code=trust_code), callbacks)
-    return verify_published(predictor.load(model, trust_code=trust_code), callbacks)
+    return verify_published(model, callbacks, trust_code)
 
 
 def verify_run(run: Run, callbacks: Callbacks) -> dict[str, Any]:
@@ -60,9 +60,12 @@ def verify_run(run: Run, callbacks: Callbacks) -> dict[str, Any]:
     }
 
 
-def verify_published(loaded: predictor.Model, callbacks: Callbacks) -> dict[str, Any]:
+def verify_published(
+    model: str, callbacks: Callbacks, trust_code: TrustCode
+) -> dict[str, Any]:
     """Compare a model with the seal in its `hubtune.json`, and ask it about the made rows there."""
-    record, origin = loaded.model_record, loaded.origin
+    origin = locate(model)
+    record = read_run_record(origin)
     if not record:
         raise ModelError("it has no hubtune.json: hubtune did not tune it.", where=origin.repo,
                          hint="Only models that hubtune tuned can be verified.")
@@ -71,7 +74,6 @@ def verify_published(loaded: predictor.Model, callbacks: Callbacks) -> dict[str,
         raise ProofError("its hubtune.json has no seal: an earlier version of hubtune tuned it, or "
                          "the seal was removed.", where=origin.repo,
                          hint="Publish it again from its run to have one.")
-    loaded.check_code()
     names = [name for name in proof["files"] if name in origin.files]
     folder = fetch(origin, [*names, RECORD, seal.CARD])
     raw = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -80,6 +82,9 @@ def verify_published(loaded: predictor.Model, callbacks: Callbacks) -> dict[str,
     if changes := [*changed(folder, origin, proof), *parts]:
         raise ProofError(f"it is not what its seal says: {listing(changes, 40)}.",
                          where=origin.repo, hint="Do not use it. " + made_with(record))
+    loaded = predictor.Model(origin, record, predictor.choose_task(origin, record, None), model,
+                             trust_code=trust_code)
+    loaded.check_code()
     callbacks.on_info("Verifying the model in a clean process")
     try:
         found = ask(loaded, folder, proof)

@@ -227,3 +227,52 @@ def test_large_finite_weights_are_numbers(tiny_model: Any, tmp_path: Path) -> No
     with torch.no_grad():
         model.embeddings.word_embeddings.weight.fill_(3e38)  # their sum is infinite
     completeness.check_finite("tiny", model)
+
+
+@pytest.mark.parametrize(("part", "change", "says"), [
+    ("classifier.weight", lambda value: None, "classifier.weight"),
+    ("classifier.weight", lambda value: value * float("nan"), "NaN or infinite"),
+    ("prompt_embeddings", lambda value: value[:, :-1].contiguous(), "cannot be loaded"),
+    ("prompt_embeddings", lambda value: None, "cannot be loaded"),
+])
+def test_an_adapter_has_to_be_whole_too(part: str, change: Any, says: str, adapter: Path, tmp_path: Path) -> None:
+    folder = copy(adapter, tmp_path / "run")
+    path = folder / "model" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if part in name)
+    changed = {key: change(value) if key == name else value for key, value in tensors.items()}
+    save_file({key: value for key, value in changed.items() if value is not None}, path)
+    with pytest.raises(ModelError) as caught:
+        hubtune.load(folder).predict(["a row"])
+    assert says in caught.value.message
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose model is an adapter over its base."""
+    pytest.importorskip("peft")
+    folder = tmp_path_factory.mktemp("adapter") / "run"
+    hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, strategy="prompt-tuning", out=folder,
+                  set={"train.max_steps": 1, "train.verify": False})
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+def test_missing_updates_of_layers_which_peft_only_warns_of_are_refused(tiny_model: Any, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(tiny_model("bert"))
+    config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"])
+    peft.get_peft_model(base, config).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(path)
+    lost = next(name for name in tensors if "lora_A" in name)
+
+    def attach() -> Any:
+        fresh = transformers.AutoModelForSequenceClassification.from_pretrained(tiny_model("bert"))
+        return loading.attach_adapter(fresh, tmp_path, "org/adapter")
+
+    attach()
+    save_file({name: value for name, value in tensors.items() if name != lost}, path)
+    with pytest.raises(ModelError, match="lacks 1 of the adapter's") as caught:
+        attach()
+    assert lost in caught.value.message

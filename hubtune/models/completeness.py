@@ -177,8 +177,8 @@ def unused_tensors(model: Any, report: Mapping[str, Any]) -> list[str]:
         inside = near.removeprefix(prefix) if has_prefix else near
         is_leaf = near == parent and near and not list(modules[near].children()) \
             and list(modules[near].parameters(recurse=False))
-        if inside and near != prefix[:-1] and POOLER not in name.split(".") and (
-                near != parent or is_leaf):
+        is_head = any(part == POOLER or part.endswith("head") for part in name.split("."))
+        if inside and near != prefix[:-1] and not is_head and (near != parent or is_leaf):
             found.append(key)
     return found
 

@@ -276,3 +276,14 @@ def test_missing_updates_of_layers_which_peft_only_warns_of_are_refused(tiny_mod
     with pytest.raises(ModelError, match="lacks 1 of the adapter's") as caught:
         attach()
     assert lost in caught.value.message
+
+
+def test_heads_of_other_tasks_inside_a_backbone_are_not_warned_of(tiny_model: Any, tmp_path: Path) -> None:
+    folder, said = copy(tiny_model("bert"), tmp_path / "model"), list[str]()
+    change_tensors(folder, lambda tensors: {**tensors, "encoder.lm_head.weight": torch.ones(2, 2)})
+    assert verdict(folder, "text-classification", said) is None
+    assert said == []
+    change_tensors(folder, lambda tensors: {**tensors, "encoder.layer.2.output.dense.weight": torch.ones(2, 2)})
+    assert verdict(folder, "text-classification", said) is None
+    assert "encoder.layer.2.output.dense.weight" in said[0]
+    assert "lm_head" not in said[0]

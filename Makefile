@@ -13,8 +13,8 @@ help: ## Say what there is to make
 demo: $(STAMP) ## Tune, publish and use a model, on this machine alone
 	$(BIN)/python examples/demo.py
 
-test: check ## Check the code, then run all tests
-	$(BIN)/python -m pytest
+test: check ## Check the code, then run all tests, on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # Paths that test-bounds runs. torch of either end brings its GPU libraries: 3 GB to download each,
 # 13 GB on disk for both.

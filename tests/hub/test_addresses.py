@@ -14,7 +14,8 @@ from hubtune.hub.errors import Kind
 from hubtune.hub.origin import locate
 
 
-@pytest.mark.parametrize("site", ["https://huggingface.co/", "http://hf.co/", "hf://", "huggingface.co/", f"{constants.ENDPOINT}/"])
+@pytest.mark.parametrize("site", ["https://huggingface.co/", "http://hf.co/", "hf://", "huggingface.co/",
+                                  pytest.param(f"{constants.ENDPOINT}/", id="HF_ENDPOINT")])  # its port changes
 @pytest.mark.parametrize(("path", "kind", "found"), [
     ("org/name", "model", "org/name"), ("org/name/", "model", "org/name"), ("models/org/name", "model", "org/name"),
     ("org/name/tree/v1.0", "model", "org/name@v1.0"), ("org/name/tree/refs%2Fpr%2F1", "model", "org/name@refs/pr/1"),

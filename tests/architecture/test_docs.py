@@ -38,6 +38,14 @@ def section(text: str, heading: str) -> str:
     return found[1]
 
 
+def test_the_page_on_security_names_tests_that_are_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text_of("security.md"))
+    assert len(named) > 20
+    missing = [f"{path}::{name}" for path, name in named
+               if not (REPO / path).is_file() or (name and f"def {name}(" not in (REPO / path).read_text(encoding="utf-8"))]
+    assert missing == []
+
+
 # ------------------------------------------------------------------------------------------------ generated pages
 
 

@@ -1,4 +1,4 @@
-"""The folder where `datasets` keeps the tables that it has read, also where the user's cannot be written."""
+"""How `datasets` works for us: the folder where it keeps what it has read, and no progress bars."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from hubtune import temporary
+from hubtune import guest, temporary
 
 log = logging.getLogger(__name__)
 
@@ -37,3 +37,13 @@ def replacement(wanted: Path) -> str | None:
 def kept(wanted: Path) -> temporary.Folder:
     """Make a temporary folder that lasts as long as the process."""
     return temporary.Folder()
+
+
+def quiet() -> None:
+    """Disable the progress bars of `datasets` until the current API call ends."""
+    import datasets
+
+    if datasets.are_progress_bars_disabled():
+        return
+    datasets.disable_progress_bars()
+    guest.defer(datasets.enable_progress_bars)

@@ -25,7 +25,6 @@ from hubtune.data.files.packed import SUFFIXES, is_packed, new_folder, unpack
 from hubtune.data.files.text import current, reading
 from hubtune.data.formats import lookup
 from hubtune.data.formats.paths import SPLITS, split_of, visible_files
-from hubtune.data.formats.tables import quiet
 from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, did_you_mean, listing
 from hubtune.files import hash_files, hash_rows
@@ -109,6 +108,7 @@ def from_pattern(paths: Sequence[Path], source: str, chosen: ChosenSplits) -> Da
 
 def from_disk(path: Path, chosen: ChosenSplits) -> DataSplits:
     """Read a file or a folder."""
+    cache.quiet()
     name = path.resolve().name
     path = unpack(path)
     found = lookup.find_format(path) if path.is_dir() else None
@@ -172,6 +172,7 @@ def from_memory(source: Any) -> DataSplits:
     """Load Python rows: a `datasets` object, a list of dicts, or a mapping of splits to either."""
     from datasets import Dataset
 
+    cache.quiet()
     splits = source if isinstance(source, Mapping) else {"train": source}
     made = {}
     for split, rows in splits.items():
@@ -248,7 +249,7 @@ def from_hub(
     pinned = hub.resolve(repo, revision, kind="dataset")
     import datasets
 
-    quiet(datasets)
+    cache.quiet()
     try:
         made = datasets.load_dataset(repo, config, revision=pinned.commit, streaming=stream,
                                      cache_dir=cache.folder())

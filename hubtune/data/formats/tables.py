@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hubtune import environment, guest
+from hubtune import environment
 from hubtune.contract import DataFormat, FileData
 from hubtune.data import cache
 from hubtune.data.files.packed import new_folder
@@ -90,7 +90,6 @@ def load(kind: str, files: Sequence[Path], paths: Sequence[Path]) -> Any:
     """
     import datasets
 
-    quiet(datasets)
     where = listing(path.name for path in paths)
     more: dict[str, Any] = {"cache_dir": cache.folder()}
     if any(file not in paths for file in files) or any(path in current().copies.values() for path in paths):
@@ -112,11 +111,3 @@ def load(kind: str, files: Sequence[Path], paths: Sequence[Path]) -> Any:
     if not len(made):
         raise DataError("there are no rows in it.", where=where)
     return made
-
-
-def quiet(datasets: Any) -> None:
-    """Disable the progress bars of `datasets` until the current API call ends."""
-    if datasets.are_progress_bars_disabled():
-        return
-    datasets.disable_progress_bars()
-    guest.defer(datasets.enable_progress_bars)

@@ -109,13 +109,15 @@ def test_no_folder_for_temporary_files_is_refused_before_the_data_is_read(monkey
 
 
 def test_data_is_read_where_the_cache_cannot_be_written(
-    tiny_model: Callable[..., Path], reviews: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny_model: Callable[..., Path], reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from datasets import config
+    from datasets import Dataset, config
 
+    rows = Dataset.from_csv(str(reviews), keep_in_memory=True)
+    rows.to_parquet(str(tmp_path / "reviews.parquet"))
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", Path("/proc/hubtune/datasets"))
     with caplog.at_level(logging.WARNING, "hubtune"):
-        found = hubtune.check("sentiment", model=tiny_model("bert"), data=reviews)
+        found = hubtune.check("sentiment", model=tiny_model("bert"), data=tmp_path / "reviews.parquet")
     assert found["data"]["rows"]["train"] > 0
     assert "/proc/hubtune/datasets cannot be written" in caplog.text
     assert cache.replacement(Path("/proc/hubtune/datasets")) is not None

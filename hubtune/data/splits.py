@@ -19,7 +19,6 @@ from hubtune.data.columns import find_columns, refuse_gaps, rename_stream, renam
 from hubtune.data.data_splits import DataSplits
 from hubtune.data.files.lines import RowLines
 from hubtune.data.formats.paths import SPLITS
-from hubtune.data.formats.tables import quiet
 from hubtune.data.row_batches import column_batches
 from hubtune.data.streaming import Stream
 from hubtune.data.validation_split import hold_out_validation
@@ -39,11 +38,8 @@ def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None)
     Raises:
         DataError: no train split, or no column for a role.
     """
-    import datasets
-
     raw = sources.load(part.source if source is None else source, part.stream,
                        encoding=part.encoding, splits=part.splits)
-    quiet(datasets)  # columns that are replaced would show its progress
     if "train" not in raw.splits:
         raise DataError(f"there is no train split; splits: {listing(raw.splits)}.", where=raw.name)
     train = raw.splits["train"]

@@ -5,6 +5,7 @@ Recipes are independent of plugins, which check their own options and the roles 
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import encodings.aliases
 import math
@@ -33,7 +34,10 @@ CLEAN = ("strip-labels", "merge-label-case", "drop-empty", "drop-unlabelled", "d
 
 @dataclass(frozen=True)
 class DataConfig:
-    """`[data]`: where rows come from. Any further key is a role: `text = "body"` maps a column."""
+    """`[data]`: where rows come from. Any further key is a role: `text = "body"` maps a column.
+
+    A value inside of objects is named by its path: `text = "content.body"`.
+    """
 
     source: str = option(
         "",
@@ -315,6 +319,9 @@ def check_encoding(name: Any, where: str | None = None) -> None:
     try:
         if isinstance(name, str):  # other types are refused with the settings
             "".encode(name)
+            b"a\xe9".decode(name, "replace")  # which codecs of single names, such as idna, refuse
+            if codecs.lookup(name).name.replace("-", "_") in ("punycode", "unicode_escape", "raw_unicode_escape"):
+                raise LookupError
     except (LookupError, UnicodeError, ValueError):
         known = {*encodings.aliases.aliases, *encodings.aliases.aliases.values()}
         near = did_you_mean(name.lower().replace("-", "_").replace(" ", "_"), sorted(known))

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hubtune.contract import Column, Rows, Task
+from hubtune.data import paths
+from hubtune.data.files.lines import RowLines
 from hubtune.data.labels import row_numbers
 from hubtune.data.row_batches import BatchedRows, column_values
 from hubtune.data.streaming import Stream
@@ -28,10 +30,10 @@ def find_columns(
         if role not in roles:
             near = did_you_mean(role, roles)
             raise DataError(f"no role '{role}' in this task.{near} Roles: {listing(roles)}.")
-        if name not in names:
+        if name not in names and paths.find(rows, name) is None:
             raise DataError(
                 f"there is no column '{name}' (for {role}).{did_you_mean(name, names)} "
-                f"Columns: {listing(names, 30)}.",
+                f"Columns: {listing([*names, *paths.below(rows)], 30)}.",
                 hint=f"Choose one with: --set data.{role}=COLUMN",
             )
         mapping[role] = name
@@ -50,7 +52,8 @@ def find_columns(
                 if name not in mapping.values() and looks_like(rows, name, column.kind)]
         if len(left) != 1:
             raise DataError(
-                f"no column for the {column.role}. Columns: {listing(names, 30)}; "
+                f"no column for the {column.role}. "
+                f"Columns: {listing([*names, *paths.below(rows)], 30)}; "
                 f"recognized names: {listing(column.names, 30)}.",
                 hint=f"Choose it with: --set data.{column.role}=COLUMN",
             )
@@ -85,6 +88,7 @@ def rename_to_roles(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     Raises:
         DataError: a split lacks a mapped column.
     """
+    rows = paths.add_columns(rows, mapping.values())
     missing = [name for name in mapping.values() if name not in rows.column_names]
     if missing:
         raise DataError(
@@ -105,14 +109,64 @@ def rename_to_roles(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
 
 def rename_stream(rows: Stream, mapping: Mapping[str, str], kept: Sequence[str]) -> Stream:
     """Rename the columns of a stream as `rename_to_roles` does. kept: roles kept in memory."""
-    features = {role: rows.head.features[name] for role, name in mapping.items()}
+    head = paths.add_columns(rows.head, mapping.values())
+    features = {role: head.features[name] for role, name in mapping.items()}
 
     def rename(row: Any) -> dict[str, Any]:
-        values = {role: (features[role], row[name]) for role, name in mapping.items()}
+        values = {role: (features[role], paths.value_at(row, name))
+                  for role, name in mapping.items()}
         return {role: label_names(feature, value) if holds_labels(feature) else value
                 for role, (feature, value) in values.items()}
 
     return rows.map(rename_to_roles(rows.head, mapping, "train"), rename, kept)
+
+
+def refuse_objects(
+    rows: Any, columns: Sequence[Column], mapping: Mapping[str, str], split: str, raw: Any,
+    lines: RowLines | None = None,
+) -> None:
+    """Refuse objects where a task takes a text or a label, with the paths that lead into them.
+
+    Args:
+        rows: of a split, under their roles.
+        raw: the same rows, under the data's own names.
+        lines: of these rows.
+    """
+    from datasets import Value
+
+    for column in columns:
+        if column.kind not in ("text", "label") or column.role not in rows.column_names:
+            continue
+        feature = rows.features[column.role]
+        if isinstance(feature, Value):
+            continue
+        wrong = [number for number, value in enumerate(column_values(rows, column.role))
+                 if isinstance(value, dict) or (
+                     column.kind == "text" and isinstance(value, list)
+                     and any(isinstance(item, dict) for item in value))]
+        if wrong:
+            name = mapping[column.role]
+            at = f" ({lines.describe(wrong[:8])})" if lines and lines.count else ""
+            inner = [path for path in paths.below(raw) if path.startswith(f"{name}.")]
+            raise DataError(
+                f"{len(wrong)} of {len(rows)} rows have an object as {column.role} (column "
+                f"'{name}'): {row_numbers(wrong)} of {split}{at}.",
+                hint=f"Choose a value in it: --set data.{column.role}=PATH\n"
+                f"Paths: {listing(inner, 20) or 'none'}")
+
+
+def unused_columns(rows: Any, mapping: Mapping[str, str]) -> list[str]:
+    """Return the columns that no role uses; of an object that is used in part, its other values."""
+    found = []
+    for name in rows.column_names:
+        if name in mapping.values():
+            continue
+        inside = [path for path in paths.below(rows) if path.startswith(f"{name}.")]
+        used = [path for path in mapping.values() if path.startswith(f"{name}.")]
+        found += [path for path in inside if path not in used and not any(
+            one.startswith(f"{path}.") or path.startswith(f"{one}.") for one in used)
+        ] if used else [name]
+    return found
 
 
 def holds_labels(feature: Any) -> bool:

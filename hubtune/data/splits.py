@@ -11,11 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubtune.contract import Column
-from hubtune.data import sources
+from hubtune.data import paths, sources
 from hubtune.data.checks.respell import clean_for_evaluation
 from hubtune.data.checks.scan import LEAKS, Hashes, hash_rows
 from hubtune.data.checks.targets import has_no_labels, position_names, with_numbers
-from hubtune.data.columns import find_columns, refuse_gaps, rename_stream, rename_to_roles
+from hubtune.data.columns import (
+    find_columns,
+    refuse_gaps,
+    refuse_objects,
+    rename_stream,
+    rename_to_roles,
+    unused_columns,
+)
 from hubtune.data.data_splits import DataSplits
 from hubtune.data.files.lines import RowLines
 from hubtune.data.formats.paths import SPLITS
@@ -23,7 +30,7 @@ from hubtune.data.row_batches import column_batches
 from hubtune.data.streaming import Stream
 from hubtune.data.validation_split import hold_out_validation
 from hubtune.errors import DataError, listing
-from hubtune.recipe import DataConfig
+from hubtune.recipe import DataConfig, check_encoding
 
 
 def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None) -> DataSplits:
@@ -53,6 +60,11 @@ def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None)
         raw.fingerprint = f"{raw.fingerprint}+{other.fingerprint}"
         raw.notes += other.notes
         raw.lines = {**raw.lines, "validation": other.lines.get(name, RowLines())}
+    head = paths.add_columns(head, mapping.values())
+    unused = unused_columns(head, mapping)
+    found = {split: rows if isinstance(rows, Stream) else paths.add_columns(rows, mapping.values())
+             for split, rows in found.items()}
+    train = found["train"]
     targets = [mapping[column.role] for column in columns
                if column.needed == "train" and not column.gaps and column.role in mapping]
     checks: dict[str, Any] = {"unlabelled": {
@@ -68,7 +80,12 @@ def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None)
         split: rename_stream(rows, mapping, labels) if isinstance(rows, Stream)
         else rename_to_roles(rows, mapping, split)
         for split, rows in found.items() if split not in checks["unlabelled"]}
-    return dataclasses.replace(raw, splits=splits, columns=mapping, checks=checks)
+    for split, rows in splits.items():
+        if not isinstance(rows, Stream):
+            refuse_objects(rows, columns, mapping, split, found[split], raw.lines.get(split))
+    others = [split for split in raw.splits if split not in found]
+    return dataclasses.replace(raw, splits=splits, columns=mapping, checks=checks,
+                               unused_columns=unused, unused_splits=[*raw.unused_splits, *others])
 
 
 def training_splits(
@@ -140,6 +157,7 @@ def evaluation_split(
     """Load the rows of one split for `evaluate` and `predict`.
 
     Args:
+        chosen: columns by role; also `encoding`, of text files.
         operations: of `data.clean`, as the model was trained: labels are spelled as in training,
             and rows without a label are left out; all other rows are evaluated.
         known: the labels of the training rows.
@@ -149,20 +167,25 @@ def evaluation_split(
         One split, under its name, or under the name of the data where that has no splits. A
         recorded column that the data lacks is looked up by name again.
     """
-    raw = sources.load(source)
+    encoding = chosen.get("encoding")
+    check_encoding(encoding)
+    raw = sources.load(source, encoding=encoding)
+    for note in raw.notes:
+        say(note)
     if split is not None and split not in raw.splits:
         names = "none" if raw.unsplit else listing(raw.splits)
         raise DataError(f"there is no split '{split}'; splits: {names}.", where=raw.name,
                         hint="Leave --split out to use all rows." if raw.unsplit else None)
     held_out = (held for held in HELD_OUT if held in raw.splits)
     name = split or next(held_out, next(iter(raw.splits)))
-    present = raw.splits[name].column_names
-    kept = {role: column for role, column in chosen.items() if column in present}
+    kept = {role: column for role, column in chosen.items()
+            if paths.find(raw.splits[name], column) is not None and role != "encoding"}
     wanted = [column for column in columns
               if column.needed != "train" or needs_labels or column.role in kept]
     mapping = find_columns(raw.splits[name], wanted, kept, training=needs_labels)
     called = raw.name if raw.unsplit and split is None else name
     rows = rename_to_roles(raw.splits[name], mapping, called)
+    refuse_objects(rows, wanted, mapping, called, raw.splits[name], raw.lines.get(name))
     if needs_labels and operations:
         rows = clean_for_evaluation(rows, columns, operations, known, say)
     refuse_gaps(rows, wanted, called, training=needs_labels)

@@ -18,7 +18,7 @@ from hubtune.data.columns import add_task_columns
 from hubtune.data.data_splits import DataSplits
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.streaming import Stream, StreamWindows
-from hubtune.errors import RecipeError, ResumeError
+from hubtune.errors import RecipeError, ResumeError, listing
 from hubtune.models import configuration
 from hubtune.recipe import Recipe, TrainConfig
 
@@ -63,7 +63,11 @@ def examine_data(
         raise RecipeError(f"'{task.name}' has no labels for data.label_names to name.",
                           hint="Leave data.label_names out.")
     examined = examine.examine(data, task, recipe.data.clean, data.lines)
-    examined.report.findings[:0] = [Finding("reading", "warning", note) for note in data.notes]
+    examined.report.findings[:0] = [
+        *(Finding("reading", "warning", note) for note in data.notes),
+        *(Finding(f"unused-{what}", "info", f"{what} not used: {listing(names, 30)}")
+          for what, names in (("columns", data.unused_columns), ("splits", data.unused_splits))
+          if names)]
     return examined
 
 

@@ -151,7 +151,7 @@ def test_a_wrong_encoding_is_refused_with_its_line(tmp_path: Path, encoding: str
 def test_names_of_encodings_are_checked_with_the_recipe() -> None:
     for name in ("cp1252", "Windows-1252", "latin1", "utf-16", "Shift_JIS"):
         assert recipe.build({"task": {"name": "t"}, "model": {"id": "m"}, "data": {"encoding": name}}).data.encoding == name
-    for name, near in (("cp1253x", "cp1253"), ("hex", ""), ("rot13", ""), ("utf-88", "utf_8"), ("windoes-1252", "windows_1252"), ("", "")):
+    for name, near in (("cp1253x", "cp1253"), ("hex", ""), ("rot13", ""), ("idna", ""), ("punycode", ""), ("unicode_escape", ""), ("utf-88", "utf_8"), ("windoes-1252", "windows_1252"), ("", "")):
         with pytest.raises(RecipeError, match=f"'{name}' is no encoding of text") as caught:
             recipe.build({"task": {"name": "t"}, "model": {"id": "m"}, "data": {"encoding": name}})
         assert near in str(caught.value)

@@ -96,7 +96,7 @@ def check(path: Path, codec: str, skip: int = 0, errors: str = "strict") -> Chec
             try:
                 text = decoder.decode(block, not block)
             except UnicodeDecodeError as error:
-                before = error.object[:error.start].decode(codec, "replace")
+                before = error.object[:error.start].decode(codec, "ignore")
                 raise Undecodable(line + before.count("\n"),
                                   error.object[error.start:error.end][:4]) from None
             note("nul", text.find("\0"))

@@ -134,7 +134,7 @@ def decide(path: Path, wanted: str | None) -> TextFile:
     if checked.nul and codec is None and (wide := encodings.guess_wide(head)):
         return with_note(path, wide, 1)
     if checked.escape and codec is None:
-        with contextlib.suppress(encodings.Undecodable):
+        with contextlib.suppress(DataError):
             return with_note(path, "iso2022_jp", checked.escape)
     refuse_nul(path, checked.nul)
     return TextFile(codec or "utf-8", skip, checked)
@@ -177,7 +177,13 @@ def mixed(path: Path, skip: int, bad: encodings.Undecodable) -> TextFile:
 
 def with_note(path: Path, codec: str, line: int) -> TextFile:
     """Return a file with a guessed encoding, and the line that shows the guess."""
-    checked = encodings.check(path, codec)
+    try:
+        checked = encodings.check(path, codec)
+    except encodings.Undecodable as bad:
+        raise DataError(
+            f"it seems to be {codec}, but line {bad.line} is not ({show_bytes(bad.shown)}): the file "
+            "was cut or damaged.", where=path.name,
+            hint="Write it again, or name its encoding: --set data.encoding=NAME") from None
     refuse_nul(path, checked.nul)
     return TextFile(codec, 0, checked, (
         f"{path.name} is not UTF-8 and names no encoding. It is read as {encodings.title(codec)}, "

@@ -103,8 +103,22 @@ def build_rows(document: Mapping[str, Any], path: Path, media: Sequence[Path], s
         (x, y, width, height in pixels), category and area.
 
     Raises:
-        DataError: the document contradicts itself, or an image is missing.
+        DataError: the document contradicts itself or lacks a key, or an image is missing.
     """
+    try:
+        return build_checked_rows(document, path, media, split)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        missing = f"an entry has no {error}" if isinstance(error, KeyError) else str(error)[:120]
+        raise DataError(
+            f"it is not a COCO document: {missing}.", where=path.name,
+            hint="Images have id and file_name; annotations id, image_id, category_id and bbox "
+            "(x, y, width, height); categories id and name.") from error
+
+
+def build_checked_rows(
+    document: Mapping[str, Any], path: Path, media: Sequence[Path], split: str
+) -> Any:
+    """Build rows from a document whose lists hold what they should."""
     from datasets import Dataset, Features, List, Value
 
     names = {category["id"]: str(category["name"]) for category in document["categories"]}

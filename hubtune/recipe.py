@@ -320,7 +320,7 @@ def check_encoding(name: Any, where: str | None = None) -> None:
         if isinstance(name, str):  # other types are refused with the settings
             "".encode(name)
             b"a\xe9".decode(name, "replace")  # which codecs of single names, such as idna, refuse
-            if codecs.lookup(name).name.replace("-", "_") in ("punycode", "unicode_escape", "raw_unicode_escape"):
+            if "escape" in codecs.lookup(name).name or "punycode" in codecs.lookup(name).name:
                 raise LookupError
     except (LookupError, UnicodeError, ValueError):
         known = {*encodings.aliases.aliases, *encodings.aliases.aliases.values()}

@@ -34,10 +34,7 @@ CLEAN = ("strip-labels", "merge-label-case", "drop-empty", "drop-unlabelled", "d
 
 @dataclass(frozen=True)
 class DataConfig:
-    """`[data]`: where rows come from. Any further key is a role: `text = "body"` maps a column.
-
-    A value inside of objects is named by its path: `text = "content.body"`.
-    """
+    """`[data]`: where rows come from. Any further key is a role: `text = "content.body"`."""
 
     source: str = option(
         "",
@@ -327,8 +324,7 @@ def check_encoding(name: Any, where: str | None = None) -> None:
         near = did_you_mean(name.lower().replace("-", "_").replace(" ", "_"), sorted(known))
         raise RecipeError(
             f"data.encoding: '{name}' is no encoding of text.{near}", where=where,
-            hint="Common ones: utf-8, cp1252 (Windows, Western Europe), cp1250 (Central Europe), "
-            "cp1251 (Cyrillic), latin-1, shift_jis, gb18030, utf-16") from None
+            hint="Such as: utf-8, cp1252 (Windows), cp1251, latin-1, shift_jis, utf-16") from None
 
 
 def check_ranges(train: TrainConfig, where: str | None) -> TrainConfig:

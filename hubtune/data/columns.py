@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hubtune.contract import Column, Rows, Task
-from hubtune.data import paths
 from hubtune.data.files.lines import RowLines
+from hubtune.data.formats import dotted_paths
 from hubtune.data.labels import row_numbers
 from hubtune.data.row_batches import BatchedRows, column_values
 from hubtune.data.streaming import Stream
@@ -30,10 +30,10 @@ def find_columns(
         if role not in roles:
             near = did_you_mean(role, roles)
             raise DataError(f"no role '{role}' in this task.{near} Roles: {listing(roles)}.")
-        if name not in names and paths.find(rows, name) is None:
+        if name not in names and dotted_paths.find(rows, name) is None:
             raise DataError(
                 f"there is no column '{name}' (for {role}).{did_you_mean(name, names)} "
-                f"Columns: {listing([*names, *paths.below(rows)], 30)}.",
+                f"Columns: {listing([*names, *dotted_paths.below(rows)], 30)}.",
                 hint=f"Choose one with: --set data.{role}=COLUMN",
             )
         mapping[role] = name
@@ -53,7 +53,7 @@ def find_columns(
         if len(left) != 1:
             raise DataError(
                 f"no column for the {column.role}. "
-                f"Columns: {listing([*names, *paths.below(rows)], 30)}; "
+                f"Columns: {listing([*names, *dotted_paths.below(rows)], 30)}; "
                 f"recognized names: {listing(column.names, 30)}.",
                 hint=f"Choose it with: --set data.{column.role}=COLUMN",
             )
@@ -88,7 +88,7 @@ def rename_to_roles(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
     Raises:
         DataError: a split lacks a mapped column.
     """
-    rows = paths.add_columns(rows, mapping.values())
+    rows = dotted_paths.add_columns(rows, mapping.values())
     missing = [name for name in mapping.values() if name not in rows.column_names]
     if missing:
         raise DataError(
@@ -109,11 +109,11 @@ def rename_to_roles(rows: Any, mapping: Mapping[str, str], split: str) -> Any:
 
 def rename_stream(rows: Stream, mapping: Mapping[str, str], kept: Sequence[str]) -> Stream:
     """Rename the columns of a stream as `rename_to_roles` does. kept: roles kept in memory."""
-    head = paths.add_columns(rows.head, mapping.values())
+    head = dotted_paths.add_columns(rows.head, mapping.values())
     features = {role: head.features[name] for role, name in mapping.items()}
 
     def rename(row: Any) -> dict[str, Any]:
-        values = {role: (features[role], paths.value_at(row, name))
+        values = {role: (features[role], dotted_paths.value_at(row, name))
                   for role, name in mapping.items()}
         return {role: label_names(feature, value) if holds_labels(feature) else value
                 for role, (feature, value) in values.items()}
@@ -147,7 +147,7 @@ def refuse_objects(
         if wrong:
             name = mapping[column.role]
             at = f" ({lines.describe(wrong[:8])})" if lines and lines.count else ""
-            inner = [path for path in paths.below(raw) if path.startswith(f"{name}.")]
+            inner = [path for path in dotted_paths.below(raw) if path.startswith(f"{name}.")]
             raise DataError(
                 f"{len(wrong)} of {len(rows)} rows have an object as {column.role} (column "
                 f"'{name}'): {row_numbers(wrong)} of {split}{at}.",
@@ -161,7 +161,7 @@ def unused_columns(rows: Any, mapping: Mapping[str, str]) -> list[str]:
     for name in rows.column_names:
         if name in mapping.values():
             continue
-        inside = [path for path in paths.below(rows) if path.startswith(f"{name}.")]
+        inside = [path for path in dotted_paths.below(rows) if path.startswith(f"{name}.")]
         used = [path for path in mapping.values() if path.startswith(f"{name}.")]
         found += [path for path in inside if path not in used and not any(
             one.startswith(f"{path}.") or path.startswith(f"{one}.") for one in used)

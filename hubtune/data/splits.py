@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubtune.contract import Column
-from hubtune.data import paths, sources
+from hubtune.data import sources
 from hubtune.data.checks.respell import clean_for_evaluation
 from hubtune.data.checks.scan import LEAKS, Hashes, hash_rows
 from hubtune.data.checks.targets import has_no_labels, position_names, with_numbers
@@ -25,6 +25,7 @@ from hubtune.data.columns import (
 )
 from hubtune.data.data_splits import DataSplits
 from hubtune.data.files.lines import RowLines
+from hubtune.data.formats import dotted_paths
 from hubtune.data.formats.paths import SPLITS
 from hubtune.data.row_batches import column_batches
 from hubtune.data.streaming import Stream
@@ -60,10 +61,11 @@ def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None)
         raw.fingerprint = f"{raw.fingerprint}+{other.fingerprint}"
         raw.notes += other.notes
         raw.lines = {**raw.lines, "validation": other.lines.get(name, RowLines())}
-    head = paths.add_columns(head, mapping.values())
+    head = dotted_paths.add_columns(head, mapping.values())
     unused = unused_columns(head, mapping)
-    found = {split: rows if isinstance(rows, Stream) else paths.add_columns(rows, mapping.values())
-             for split, rows in found.items()}
+    found = {
+        split: rows if isinstance(rows, Stream)
+        else dotted_paths.add_columns(rows, mapping.values()) for split, rows in found.items()}
     train = found["train"]
     targets = [mapping[column.role] for column in columns
                if column.needed == "train" and not column.gaps and column.role in mapping]
@@ -179,7 +181,7 @@ def evaluation_split(
     held_out = (held for held in HELD_OUT if held in raw.splits)
     name = split or next(held_out, next(iter(raw.splits)))
     kept = {role: column for role, column in chosen.items()
-            if paths.find(raw.splits[name], column) is not None and role != "encoding"}
+            if dotted_paths.find(raw.splits[name], column) is not None and role != "encoding"}
     wanted = [column for column in columns
               if column.needed != "train" or needs_labels or column.role in kept]
     mapping = find_columns(raw.splits[name], wanted, kept, training=needs_labels)

@@ -38,10 +38,11 @@ def test_lists_of_labels_and_of_objects_on_a_path(tmp_path: Path) -> None:
     data, facts, _ = examined.loaded(str(written(tmp_path, ROWS)), data__text="content.body", data__label="meta.tags")
     assert facts["labels"] == ["a", "b"]
     assert sorted(map(len, [*data.splits["train"]["label"], *data.splits["validation"]["label"]])) == [1] * 6 + [2] * 6
-    from hubtune.data import paths, sources
+    from hubtune.data import sources
+    from hubtune.data.formats import dotted_paths
 
     rows = sources.load(ROWS).splits["train"]
-    assert paths.add_columns(rows, ["answers.text"])["answers.text"][3] == ["one", "two 3"]
+    assert dotted_paths.add_columns(rows, ["answers.text"])["answers.text"][3] == ["one", "two 3"]
 
 
 def test_an_object_as_text_is_refused_by_row_with_the_paths_into_it(tmp_path: Path) -> None:

@@ -293,7 +293,8 @@ def test_help_is_a_command_too() -> None:
 def test_commands_that_are_printed_are_quoted_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
     summary = {"run": "runs/a b", "model": "runs/a b/model", "steps": 1, "seconds": 1.0, "metrics": {}, "published": None}
     record = {"intervals": {}, "proof": None, "happened": {"tokens_per_second": 6008.2, "padding": 0.09}}
-    console.finished(SimpleNamespace(summary=lambda: summary, record=record, task=SimpleNamespace(unit="tokens")))
+    console.finished(SimpleNamespace(summary=lambda: summary, record=record, task=SimpleNamespace(unit="tokens"),
+                                     needs_code=lambda: False))
     printed = capsys.readouterr().out
     assert "hubtune predict 'runs/a b' 'some text'" in printed
     assert "6,008 tokens/s (9% padding)" in printed

@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from hubtune import Prediction, RecipeError
-from hubtune_plugins.classification import calibration
 
 Decisions = dict[str, Any]
 
@@ -43,6 +40,10 @@ def fit(options: Any, predictions: Sequence[Prediction], truth: Any, several: bo
 
     truth: ids (rows,), or zeros and ones (rows, labels).
     """
+    import numpy as np
+
+    from hubtune_plugins.classification import calibration
+
     wanted = options.calibrate or (options.threshold == "auto" if several else abstains(options))
     if not wanted:
         return {}
@@ -67,6 +68,8 @@ def abstains(options: Any) -> bool:
 
 def fit_thresholds(decisions: Decisions, names: Sequence[str], found: Any, truth: Any, keep_micro: bool) -> None:
     """Fit one threshold per label, for its F1. keep_micro: F1 over all labels must not fall."""
+    from hubtune_plugins.classification import calibration
+
     values = calibration.thresholds(found, truth, keep_micro)
     decisions["thresholds"] = dict(zip(names, values, strict=True))
     flat = [name for name, count in zip(names, truth.sum(0), strict=True) if count in (0, len(truth))]
@@ -77,6 +80,8 @@ def fit_thresholds(decisions: Decisions, names: Sequence[str], found: Any, truth
 
 def fit_temperature(decisions: Decisions, found: Any, truth: Any, several: bool) -> Any:
     """Fit the temperature; returns the probabilities with it."""
+    from hubtune_plugins.classification import calibration
+
     temperature = calibration.fit_temperature(found, truth, several)
     if temperature is None:
         decisions["notes"].append(f"no temperature was fitted: all {len(found)} validation rows are right")
@@ -94,6 +99,8 @@ def fit_temperature(decisions: Decisions, found: Any, truth: Any, several: bool)
 
 def fit_abstention(decisions: Decisions, options: Any, found: Any, truth: Any) -> None:
     """Fit the probability below which a prediction has no label."""
+    from hubtune_plugins.classification import calibration
+
     confidence, right = calibration.confidences(found, truth, several=False)
     fitted = calibration.fit_abstention(confidence, right, options.abstain_accuracy, options.abstain_coverage)
     if fitted is None:
@@ -109,6 +116,10 @@ def fit_abstention(decisions: Decisions, options: Any, found: Any, truth: Any) -
 
 def apply(prediction: Prediction, decisions: Mapping[str, Any], several: bool) -> Prediction:
     """Return a prediction as the decisions have it."""
+    import numpy as np
+
+    from hubtune_plugins.classification import calibration
+
     decided, own = dict(prediction), prediction["probabilities"]
     if thresholds := decisions.get("thresholds"):
         decided["labels"] = [name for name, value in own.items() if value >= thresholds[name]]
@@ -126,6 +137,10 @@ def apply(prediction: Prediction, decisions: Mapping[str, Any], several: bool) -
 
 def report(predictions: Sequence[Prediction], right: Any, given: Any, several: bool) -> dict[str, float]:
     """Return the expected calibration error, where probabilities are numbers, and where rows abstained, how the others did."""
+    import numpy as np
+
+    from hubtune_plugins.classification import calibration
+
     found, figures = calibration.table(predictions), {}
     if calibration.usable(found):
         pairs = calibration.confidences(found, np.asarray(right), several)

@@ -296,7 +296,8 @@ def test_a_model_without_blocks_is_refused_with_what_to_do():
     assert "--strategy full" in refused.value.hint
 
 
-def test_the_card_s_snippet_names_a_commit_and_trusts_the_code(tiny):
+def test_the_card_s_snippet_names_a_commit_and_trusts_the_code(monkeypatch):
+    monkeypatch.setattr(TextClassification, "label_kind", lambda task: "single_label")
     text = Adapters().usage(TextClassification(), "me/model", None)
     compile(text, "snippet", "exec")
     assert 'model="me/model", revision=COMMIT, trust_remote_code=True)' in text

@@ -114,6 +114,13 @@ def test_lines_of_windows_in_a_file_of_utf_8_are_read_and_named(tmp_path: Path) 
     assert "is UTF-8, but for 1 lines (6)" in notes[0]
 
 
+def test_a_byte_of_windows_right_after_the_mark_is_read(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf\x80 text,label\n" + table(["Zoë", "Zürich"]).encode().partition(b"\n")[2]
+    data = sources.load(written(tmp_path, content))
+    assert data.splits["train"].column_names == ["€ text", "label"]
+    assert "line 1 then says: '€ text,label'" in data.notes[0]
+
+
 @pytest.mark.parametrize("cut", [b"\xe2\x82", b"\xf0\x9f\x98", b"\x82\xac"])
 def test_a_character_that_was_cut_is_refused_with_its_line(tmp_path: Path, cut: bytes) -> None:
     content = table(["Zoë", "Zürich", "naïve", "größer"]).encode() + cut + b" x,b\n"

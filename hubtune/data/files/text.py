@@ -168,7 +168,7 @@ def mixed(path: Path, skip: int, bad: encodings.Undecodable) -> TextFile:
             "character was cut, or files of several encodings were joined.", where=path.name,
             hint=f"Mend it there, and in all such lines: {listing(lines)}") from None
     refuse_nul(path, checked.nul)
-    shown = excerpt(path, "utf-8", bad.line, encodings.STRAY)
+    shown = excerpt(path, "utf-8", bad.line, skip, encodings.STRAY)
     return TextFile("utf-8", skip, checked, (
         f"{path.name} is UTF-8, but for {len(lines)} lines ({listing(lines)}). Their other bytes are "
         f"read as {encodings.title('cp1252')}, a guess; line {bad.line} then says: {shown!r}. If "
@@ -249,9 +249,11 @@ def refuse_nul(path: Path, line: int | None) -> None:
             f"< {shlex.quote(path.name)} > clean{shlex.quote(path.suffix)}")
 
 
-def excerpt(path: Path, codec: str, line: int, errors: str = "strict") -> str:
-    """Return a line around its first character outside of ASCII."""
-    with path.open(encoding=codec, errors=errors) as file:
+def excerpt(path: Path, codec: str, line: int, skip: int = 0, errors: str = "strict") -> str:
+    """Return a line around its first character outside of ASCII. skip: of a byte order mark."""
+    with path.open("rb") as raw:
+        raw.seek(skip)
+        file = io.TextIOWrapper(raw, encoding=codec, errors=errors)
         text = next((text for number, text in enumerate(file, 1) if number == line), "").strip("\r\n")
     at = next((place for place, sign in enumerate(text) if not sign.isascii()), 0)
     start, end = max(0, at - EXCERPT), at + EXCERPT

@@ -142,9 +142,6 @@ def finished(run: Any) -> None:
     """Print the result of a finished training, and the commands that use it."""
     summary, record = run.summary(), run.record
     metrics(record)
-    for split, warnings in record.get("score_warnings", {}).items():
-        for warning in warnings:
-            out(f"{split}: {warning}")
     out(f"\nrun:         {summary['run']} ({summary['steps']} steps, {summary['seconds']:.0f} s)")
     out(f"throughput:  {throughput(record['happened'], run.task.unit)}")
     verified = "saved files verified in a clean process" if record["proof"] else "not verified: train.verify=false"

@@ -72,7 +72,7 @@ def too_few(task: Task[Any], groups: Sequence[Any]) -> str | None:
     if not task.bootstrap_samples:
         return "the task does not resample its rows"
     if len(groups) < MIN_ROWS:
-        return f"{len(groups)} different rows are too few (at least {MIN_ROWS})"
+        return f"of {len(groups)} different row{'s' * (len(groups) > 1)} (at least {MIN_ROWS} are needed)"
     return None
 
 

@@ -250,7 +250,8 @@ class Run(Model):
             "base": {"repo": record["base"]["repo"], "commit": record["base"]["commit"]},
             "rows": record["data"]["rows"],
             "unused_columns": record["data"].get("unused_columns", []), "steps": record["steps"], "epochs": record["epochs"],
-            "metrics": record["metrics"], "precision": record["compute"]["precision"],
+            "metrics": record["metrics"], "score_warnings": record.get("score_warnings", {}),
+            "precision": record["compute"]["precision"],
             "seconds": record["seconds"], "peak_memory_bytes": record["peak_memory_bytes"],
             "parameters": record["parameters"],
             "published": {name: published[name] for name in ("repo", "commit", "url", "pr")}

@@ -118,6 +118,6 @@ def test_a_run_that_learnt_nothing_says_so_everywhere(tiny_model: Any, tmp_path:
     console.finished(run)
     printed = capsys.readouterr().out
     assert "0.7500 (always 'ham')" in printed
-    assert all(f"validation: {text}" in printed for text in warnings)
+    assert run.summary()["score_warnings"] == {"validation": warnings}
     found = hubtune.load(tmp_path / "run" / "model").evaluate(rows)
     assert found["warnings"] == warnings

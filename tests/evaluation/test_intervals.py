@@ -68,7 +68,7 @@ def test_other_metrics_are_resampled() -> None:
 
 
 @pytest.mark.parametrize(("values", "metric", "reason"), [
-    ([0.1] * 9, lambda v: sum(v) / len(v), "9 different rows are too few (at least 10)"),
+    ([0.1] * 9, lambda v: sum(v) / len(v), "of 9 different rows (at least 10 are needed)"),
     ([0.5] * 30, lambda v: sum(v) / len(v), "it is the same in every resample of the rows"),
     ([1.0] * 30, lambda v: math.nan, "it is nan on these rows"),
     ([1.0] * 30, lambda v: math.inf, "it is inf on these rows"),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hubtune import DataError, Row, Rows, row_numbers
-from hubtune_plugins.generation.turns.messages import Message, messages, parsed, shared, tools_of
+from hubtune_plugins.generation.turns.messages import Message, messages, parsed, shared, tools_of, up_to_learnt
 
 SIDES = ("chosen", "rejected")
 """The two answers of a row that says which is better."""
@@ -86,14 +86,6 @@ def with_system(row: Row, said: list[Message]) -> list[Message]:
         raise DataError(f"the row has two system prompts: {text[:60]!r} and {systems[0]['content'][:60]!r}.",
                         hint="Take one of them out.")
     return said if systems else [{"role": "system", "content": text}, *said]
-
-
-def up_to_learnt(said: list[Message]) -> list[Message]:
-    """Return a conversation up to the last turn that is learnt; all of one that asks for an answer."""
-    if not said or said[-1]["role"] != "assistant":
-        return said
-    chosen = [place for place, message in enumerate(said) if message["role"] == "assistant" and message.get("learnt", True)]
-    return said[: chosen[-1] + 1] if chosen else said
 
 
 def answered(said: Any) -> bool:

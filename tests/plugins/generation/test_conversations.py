@@ -142,6 +142,17 @@ def test_what_a_template_does_not_write_is_refused_by_row(made: Any, template: s
             assert learnt(example(task, base, row), base) == f"Cold.{base.processor.eos_token}"
 
 
+def test_turns_that_are_empty_without_their_calls_are_not_learnt(made: Any) -> None:
+    """A model must not be taught to say nothing where it should call a tool."""
+    task, base = made(PLAIN, ignore_fields=["tool_calls"])
+    end = base.processor.eos_token
+    assert learnt(example(task, base, {"messages": TALK}), base) == f"Cold.{end}"
+    assert learnt(example(task, base, {"messages": [USER, DONE, *TALK[:2]]}), base) == f"Cold.{end}"
+    assert learnt(example(task, base, {"messages": [USER, {**DONE, "content": " "}, *TALK[2:]]}), base) == f"Cold.{end}"
+    with pytest.raises(DataError, match="nothing of it is learnt without tool_calls"):
+        list(task.encode([{"messages": TALK[:2]}], base))
+
+
 def test_fields_that_are_not_written_are_named_once(made: Any, caplog: pytest.LogCaptureFixture) -> None:
     task, base = made()
     talk = [{**USER, "id": "u1"}, {**TALK[1], "id": "a1"}, {**TALK[2], "tool_call_id": "c1", "name": "weather"}, DONE]

@@ -143,3 +143,11 @@ def shared(one: Sequence[Any], other: Sequence[Any]) -> int:
     """Return how many items two texts or lists have in common at their beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (first, second) in pairs if first != second), min(len(one), len(other)))
+
+
+def up_to_learnt(said: list[Message]) -> list[Message]:
+    """Return a conversation up to the last turn that is learnt; all of one that asks for an answer."""
+    if not said or said[-1]["role"] != "assistant":
+        return said
+    chosen = [place for place, message in enumerate(said) if message["role"] == "assistant" and message.get("learnt", True)]
+    return said[: chosen[-1] + 1] if chosen else said

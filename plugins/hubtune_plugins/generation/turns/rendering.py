@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from hubtune import Base, DataError, option
-from hubtune_plugins.generation.turns.messages import Message
+from hubtune_plugins.generation.turns.messages import Message, up_to_learnt
 
 LOG = logging.getLogger("hubtune.generation")
 MEANT = ("tool_calls", "tools", "reasoning_content", "reasoning", "thinking", "documents", "tool_plan", "images", "image",
@@ -50,8 +50,16 @@ class Fields:
     shapes: set[Any] = field(default_factory=set)
 
     def keep(self, said: list[Message], tools: list[Any] | None) -> tuple[list[Message], list[Any] | None]:
-        """Leave out the fields that are ignored."""
-        kept = [without(message, self.ignored) for message in said]
+        """Leave out the fields that are ignored. Turns of the assistant that are empty then, or were before, are not learnt.
+
+        Raises:
+            DataError: nothing is left to learn.
+        """
+        left = [without(message, self.ignored) for message in said]
+        kept = up_to_learnt([message if says_something(message) else {**message, "learnt": False} for message in left])
+        if kept[-1]["role"] == "assistant" and not kept[-1].get("learnt", True):
+            raise DataError(f"nothing of it is learnt without {', '.join(self.ignored) or 'a text'}: its answers are empty.",
+                            hint="Take the row out, or leave task.ignore_fields out.")
         return kept, None if "tools" in self.ignored else tools
 
     def check(self, base: Base, said: list[Message], tools: list[Any] | None) -> None:
@@ -80,6 +88,11 @@ class Fields:
         if name not in self.unused:
             self.unused.add(name)
             LOG.warning("not used: the field %r of messages, which the chat template of %s does not write", name, base.repo)
+
+
+def says_something(message: Message) -> bool:
+    """Tell if a turn is not an empty one of the assistant."""
+    return message["role"] != "assistant" or bool(message["content"].strip() or message.get("tool_calls"))
 
 
 def without(message: Message, names: Collection[str]) -> Message:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+import shutil
 
 import pytest
 import torch
 from hubtune_plugins.generation import chat, sequences
 from hubtune_plugins.generation.text_generation import GenerationOptions, TextGeneration
 from tiny import counts, gold_answer, sample
-from transformers import AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 import hubtune
 from hubtune import DataError
@@ -320,9 +321,11 @@ def test_a_pad_token_is_set_without_a_new_word(tiny_model):
     assert encoding.encode(task, sampled, base, 60).rows == 6
 
 
-def test_an_encoder_is_made_to_look_back_only(tiny_model):
+def test_an_encoder_is_made_to_look_back_only(tiny_model, tmp_path):
     task = TextGeneration()
-    model, base = prepared(task, tiny_model("bert"), ROWS)
+    shutil.copytree(tiny_model("bert"), tmp_path / "bert")
+    AutoModelForMaskedLM.from_pretrained(tmp_path / "bert").save_pretrained(tmp_path / "bert")  # with a head over words
+    model, base = prepared(task, tmp_path / "bert", ROWS)
     ids = torch.tensor([base.processor("What a lovely day").input_ids])
     other = ids.clone()
     other[0, -1] = ids[0, 1]

@@ -6,6 +6,7 @@ import atexit
 import csv
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ for name, value in {
     "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1",
 }.items():
     os.environ.setdefault(name, value)
+for number in (signal.SIGINT, signal.SIGHUP):  # ignored under nohup and in the background of a shell
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     PORT = probe.getsockname()[1]  # where the loopback Hub will be, for the tests that start it

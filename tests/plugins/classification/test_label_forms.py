@@ -223,8 +223,9 @@ def test_a_missing_number_is_a_missing_label() -> None:
 
 
 def test_an_object_is_no_label() -> None:
-    error = examined.refusal(rows([{"name": "a"}, {"name": "b"}]))
-    assert "is an object, not a name or a number" in error.message
+    with pytest.raises(DataError, match="have an object as label") as caught:
+        examined.examined(rows([{"name": "a"}, {"name": "b"}]))
+    assert "label.name" in str(caught.value.hint)
 
 
 # ------------------------------------------------------------------------------- the base's own labels

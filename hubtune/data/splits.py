@@ -46,38 +46,20 @@ def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None)
     Raises:
         DataError: no train split, or no column for a role.
     """
-    raw = sources.load(part.source if source is None else source, part.stream,
-                       encoding=part.encoding, splits=part.splits)
-    if "train" not in raw.splits:
-        raise DataError(f"there is no train split; splits: {listing(raw.splits)}.", where=raw.name)
+    raw = load_sources(part, source)
     train = raw.splits["train"]
     head = train.head if isinstance(train, Stream) else train
     mapping = find_columns(head, columns, part.columns)
-    labels = [c.role for c in columns if c.kind == "label" and c.role in mapping]
-    found = {split: rows for split, rows in raw.splits.items() if split in SPLITS}
-    if isinstance(part.validation, str):
-        other = sources.load(part.validation, encoding=part.encoding)
-        name, found["validation"] = next(iter(other.splits.items()))
-        raw.fingerprint = f"{raw.fingerprint}+{other.fingerprint}"
-        raw.notes += other.notes
-        raw.lines = {**raw.lines, "validation": other.lines.get(name, RowLines())}
     head = dotted_paths.add_columns(head, mapping.values())
-    unused = unused_columns(head, mapping)
     found = {
         split: rows if isinstance(rows, Stream)
-        else dotted_paths.add_columns(rows, mapping.values()) for split, rows in found.items()}
-    train = found["train"]
-    targets = [mapping[column.role] for column in columns
-               if column.needed == "train" and not column.gaps and column.role in mapping]
-    checks: dict[str, Any] = {"unlabelled": {
-        split: len(rows) for split, rows in found.items()
-        if split != "train" and has_no_labels(rows, head, targets)}}
-    in_memory = "label" in labels and not isinstance(train, Stream)
-    if in_memory and (names := position_names(train, mapping["label"])):
+        else dotted_paths.add_columns(rows, mapping.values())
+        for split, rows in raw.splits.items() if split in SPLITS}
+    labels = [c.role for c in columns if c.kind == "label" and c.role in mapping]
+    checks: dict[str, Any] = {"unlabelled": count_unlabelled(found, head, columns, mapping)}
+    found, names = number_positions(found, mapping["label"] if "label" in labels else None)
+    if names:
         checks["label_names"] = names
-        found = {split: with_numbers(rows, mapping["label"])
-                 if mapping["label"] in rows.column_names else rows
-                 for split, rows in found.items()}
     splits = {
         split: rename_stream(rows, mapping, labels) if isinstance(rows, Stream)
         else rename_to_roles(rows, mapping, split)
@@ -87,7 +69,54 @@ def load_splits(part: DataConfig, columns: Sequence[Column], source: Any = None)
             refuse_objects(rows, columns, mapping, split, found[split], raw.lines.get(split))
     others = [split for split in raw.splits if split not in found]
     return dataclasses.replace(raw, splits=splits, columns=mapping, checks=checks,
-                               unused_columns=unused, unused_splits=[*raw.unused_splits, *others])
+                               unused_columns=unused_columns(head, mapping),
+                               unused_splits=[*raw.unused_splits, *others])
+
+
+def load_sources(part: DataConfig, source: Any) -> DataSplits:
+    """Load the data, with the rows of `data.validation` where that is a source of its own.
+
+    Raises:
+        DataError: no train split.
+    """
+    raw = sources.load(part.source if source is None else source, part.stream,
+                       encoding=part.encoding, splits=part.splits)
+    if "train" not in raw.splits:
+        raise DataError(f"there is no train split; splits: {listing(raw.splits)}.", where=raw.name)
+    if not isinstance(part.validation, str):
+        return raw
+    other = sources.load(part.validation, encoding=part.encoding)
+    name, rows = next(iter(other.splits.items()))
+    return dataclasses.replace(
+        raw, splits={**raw.splits, "validation": rows}, notes=raw.notes + other.notes,
+        fingerprint=f"{raw.fingerprint}+{other.fingerprint}",
+        lines={**raw.lines, "validation": other.lines.get(name, RowLines())})
+
+
+def count_unlabelled(
+    found: Mapping[str, Any], head: Any, columns: Sequence[Column], mapping: Mapping[str, str]
+) -> dict[str, int]:
+    """Return the number of rows of each split but train that has no labels at all.
+
+    head: the first rows of train, or all of them.
+    """
+    targets = [mapping[column.role] for column in columns
+               if column.needed == "train" and not column.gaps and column.role in mapping]
+    return {split: len(rows) for split, rows in found.items()
+            if split != "train" and has_no_labels(rows, head, targets)}
+
+
+def number_positions(
+    found: dict[str, Any], label: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Turn labels that are vectors of named positions into numbers; also return the names."""
+    if label is None or isinstance(found["train"], Stream):
+        return found, []
+    names = position_names(found["train"], label)
+    if not names:
+        return found, []
+    return {split: with_numbers(rows, label) if label in rows.column_names else rows
+            for split, rows in found.items()}, names
 
 
 def training_splits(

@@ -13,7 +13,7 @@ from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, registry
 from hubtune.data.files import locations
 from hubtune.devices import processes
-from hubtune.errors import HubError, HubtuneError, PluginError, ProofError, RecipeError, ResumeError, SealError
+from hubtune.errors import HubError, HubtuneError, ProofError, RecipeError, ResumeError, SealError
 from hubtune.hub.origin import local_origin, read_run_record
 from hubtune.hub.trust import TrustCode, require_trust
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
@@ -193,8 +193,6 @@ class Run(Model):
             task = registry.load().task(
                 PluginChoice(choice["name"], choice["options"]), choice.get("plugin"))
             base = self.record["recipe"]["model"]["id"]
-        except PluginError:  # of what is installed here, not of the run
-            raise
         except Exception as error:
             # The seal says best what was changed; without one, the run is incomplete.
             seal.check(self.folder, publishing.read_raw(self.folder))

@@ -16,6 +16,7 @@ from hubtune.cli import commands
 from hubtune.contract import local_files, registry
 from hubtune.errors import BrokenPlugin, UnknownPlugin
 from hubtune.recipe import PluginChoice
+from hubtune.runs import seal
 
 WAY = '''
 from dataclasses import dataclass
@@ -189,9 +190,9 @@ def test_a_run_whose_plugin_is_gone_says_where_it_came_from(tmp_path: Path, tiny
     with pytest.raises(UnknownPlugin, match=r"made with the task 'stars' of hubtune-stars 0\.2, which is not installed") as caught:
         hubtune.resume(folder, data=rows)
     assert "pip install hubtune-stars==0.2" in str(caught.value.hint)
-    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     beside = json.loads((folder / "model" / "hubtune.json").read_text(encoding="utf-8"))
     (folder / "model" / "hubtune.json").write_text(json.dumps({**beside, "task": {"name": "stars", "options": {}, "plugin": came}}), encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps({**record, "seal": seal.make(folder, record)}), encoding="utf-8")
     for model in (folder, folder / "model"):
         with pytest.raises(UnknownPlugin, match=r"made with the task 'stars' of hubtune-stars 0\.2, which is not installed"):
             hubtune.load(model)

@@ -15,17 +15,6 @@ from hubtune.testing.hub.routes import commits
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Files to publish."""
-    place = tmp_path / "stage"
-    place.mkdir()
-    (place / "README.md").write_text("---\nlicense: mit\n---\n# Test\n", encoding="utf-8")
-    (place / "config.json").write_text('{"a": 1}', encoding="utf-8")
-    (place / "model.safetensors").write_bytes(bytes(2000))
-    return place
-
-
-@pytest.fixture
 def damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Hub stores other bytes than it is sent, once."""
     decode = commits._decoded

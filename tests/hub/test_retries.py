@@ -44,17 +44,6 @@ def healed(logged_in: Any) -> Iterator[Any]:
     logged_in.heal()
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Files to publish."""
-    place = tmp_path / "stage"
-    place.mkdir()
-    (place / "README.md").write_text("---\nlicense: mit\n---\n# Test\n", encoding="utf-8")
-    (place / "config.json").write_text("{}", encoding="utf-8")
-    (place / "model.safetensors").write_bytes(bytes(2000))
-    return place
-
-
 def titles(repo: str, revision: str = "main") -> list[str]:
     return [commit.title for commit in HfApi().list_repo_commits(repo, revision=revision)]
 

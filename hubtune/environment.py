@@ -24,7 +24,7 @@ MEMORY_TEXT = re.compile(
     r"cannot allocate memory|can't allocate memory|could not create a (primitive|memory object)|"
     r"unable to mmap|std::bad_alloc|bad allocation|failed to map segment|out of memory|"
     r"can't start new thread|unable to allocate", re.IGNORECASE)
-"""What torch, oneDNN, NumPy, Arrow and the dynamic loader say when memory is short."""
+"""Messages of torch, oneDNN, NumPy, Arrow and the dynamic loader when memory is short."""
 VARIABLES = re.compile(r"^(HF|HUGGINGFACE|TRANSFORMERS|TOKENIZERS|DATASETS|ACCELERATE|TORCH|OMP|MKL|"
                        r"CUDA|PYTORCH|FSDP|SAFETENSORS|HUBTUNE)_")
 """Environment variables that the libraries read."""

@@ -1,4 +1,4 @@
-"""How `datasets` works for us: the folder where it keeps what it has read, and no progress bars."""
+"""Settings of `datasets`: a cache folder that can be written, and no progress bars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a constant answer would score, and warnings of a model that does no better."""
+"""Scores of the best constant answer, and warnings of a model that does no better."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def locate(model: str, commit: str | None = None) -> Origin:
             hint=f"Give the folder: --model {shlex.quote(str(Path(model).parent))}")
     if path.is_absolute() or model.startswith((".", "~")):
         raise ModelError(f"there is no folder '{model}'.",
-                         hint="Give --model a folder, or a Hub id such as org/name.")
+                         hint="Give a folder, or a Hub id such as org/name.")
     repo, revision = split_id(model)
     pinned = resolve(repo, commit or revision)
     return Origin(

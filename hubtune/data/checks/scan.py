@@ -20,7 +20,7 @@ LEAKS = (("validation", "train"), ("test", "train"), ("test", "validation"))
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over a split has found.
+    """Results of one pass over a split.
 
     Attributes:
         rows: number of rows.

@@ -27,7 +27,7 @@ EXCERPT = 40
 
 @dataclass(frozen=True)
 class TextFile:
-    """How a file is decoded. skip: bytes of its byte order mark. errors: as `open` takes it."""
+    """Decoding of a file. skip: bytes of its byte order mark. errors: as `open` takes it."""
 
     codec: str
     skip: int
@@ -38,7 +38,7 @@ class TextFile:
 
 @dataclass
 class Reading:
-    """What one load knows of its files.
+    """Files of one load: their encodings, lines and copies.
 
     Attributes:
         encoding: of all text files, as the user set it.

@@ -68,7 +68,7 @@ def read_tables(paths: Sequence[Path]) -> tuple[Any, RowLines]:
 
 
 class Layout:
-    """How a table is written: its delimiter, its header, and whether quotes enclose cells."""
+    """Layout of a table: its delimiter, its header, and whether quotes enclose cells."""
 
     def __init__(self, path: Path) -> None:
         """Read the header. Raises DataError without a usable one."""

@@ -29,7 +29,7 @@ ADVICE = {
             "line, or tagged words (CoNLL). Texts alone: put a line 'text' before them, and call "
             "the file .tsv.",
 }
-"""What to do with a file of a type that is not read, by suffix."""
+"""Advice for files of a type that is not read, by suffix."""
 
 
 def plugin_formats() -> list[type[DataFormat[Any]]]:

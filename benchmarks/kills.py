@@ -1,4 +1,4 @@
-"""Kill training and publication at random moments, go on each time, and compare what comes out.
+"""Kill training, saving, sealing and publication at random moments, go on, and compare what comes out.
 
     python -m benchmarks.kills                      # 200 kills
     python -m benchmarks.kills --kills 40 --seed 1
@@ -11,6 +11,8 @@ has to leave one commit. Processes are forked, so that imports take no time.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import random
@@ -27,6 +29,7 @@ from typing import Any
 from benchmarks.measures import REPO
 
 SETTINGS = {"train.epochs": 6.0, "train.early_stopping_patience": 0, "train.save_minutes": 0.001, "data.limit": 96}
+STAGES = ("prepare", "train", "save", "seal", "publish")
 
 
 def main() -> int:
@@ -70,7 +73,10 @@ def trials(place: Path, kills: int, rng: random.Random) -> dict[str, Any]:
         hubtune.train("sentiment", model=base, data=data, set=SETTINGS, out=out)
 
     def go_on(out: Path) -> None:
-        (hubtune.resume if (out / "run.json").exists() else train)(out)
+        if not (out / "run.json").exists():
+            train(out)
+        elif json.loads((out / "run.json").read_text(encoding="utf-8"))["state"] == "started":  # else killed after it was sealed
+            hubtune.resume(out)
 
     def publish(out: Path, repo: str) -> None:
         hubtune.Run(out).publish(repo)
@@ -80,15 +86,32 @@ def trials(place: Path, kills: int, rng: random.Random) -> dict[str, Any]:
     wanted = (place / "whole" / "model" / "model.safetensors").read_bytes()
     found: dict[str, Any] = {"kills": Counter(), "runs": 0, "other weights": 0, "not one commit": 0, "errors": []}
     start = time.monotonic()
-    while sum(found["kills"].values()) < kills:
+    while found["kills"].total() < kills:
         out, repo = place / f"run-{found['runs']}", f"run-{found['runs']}"
         found["runs"] += 1
-        found["kills"]["training"] += killed(lambda out=out: go_on(out), seconds, rng, found)  # type: ignore[misc]
-        found["other weights"] += (out / "model" / "model.safetensors").read_bytes() != wanted
-        found["kills"]["publishing"] += killed(lambda out=out, repo=repo: publish(out, repo), publishing, rng, found)  # type: ignore[misc]
+        kill_until_done(lambda out=out: go_on(out), seconds, lambda since, out=out: stage(out, since), rng, found)  # type: ignore[misc]
+        weights = out / "model" / "model.safetensors"
+        found["other weights"] += not weights.is_file() or weights.read_bytes() != wanted
+        kill_until_done(lambda out=out, repo=repo: publish(out, repo), publishing, lambda since: "publish", rng, found)  # type: ignore[misc]
         found["not one commit"] += commits(repo) != 1
         print(f"{time.monotonic() - start:5.0f} s  {dict(found['kills'])}", file=sys.stderr)
     return {**found, "seconds": round(time.monotonic() - start)}
+
+
+def stage(out: Path, since: float) -> str:
+    """Return what a run in training does, by the files that it wrote since a time of `time.time`."""
+    def wrote(name: str) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return (out / name).stat().st_mtime >= since
+        return False
+
+    if not (out / "run.json").is_file():
+        return "prepare"
+    if wrote("model/README.md"):
+        return "seal"  # run.json is being written, or checkpoints are being deleted
+    if wrote("proof.safetensors"):
+        return "save"
+    return "train"
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -99,17 +122,33 @@ def timed(call: Callable[[], object]) -> float:
     return time.monotonic() - start
 
 
-def killed(call: Callable[[], object], seconds: float, rng: random.Random, found: dict[str, Any]) -> int:
-    """Repeat a call, killed at random moments, until it ends; return the number of kills."""
-    count = 0
-    while True:
-        code = ended(forked(call), rng.uniform(0, 1.1 * seconds))
+def kill_until_done(
+    call: Callable[[], object], seconds: float, stage: Callable[[float], str], rng: random.Random,
+    found: dict[str, Any],
+) -> None:
+    """Repeat a call, killed at random moments, until it ends; count the kills by stage.
+
+    Three of four kills in a training strike soon after a stage begins, which takes little of the
+    time. Each repetition gets more time than the one before, so that it ends on a busy machine too.
+
+    Args:
+        seconds: that the call takes.
+        stage: returns what the call does at the moment; it is given when the call began.
+    """
+    for attempt in itertools.count():
+        began = time.time()
+        wait, target = rng.uniform(0, 1.1 * seconds * (1 + attempt / 4)), None
+        if stage(began) != "publish":
+            target = rng.choice((None, "train", "save", "seal"))
+            wait *= rng.choice((0.001, 0.01, 0.1)) if target else 1
+        number = forked(call)
+        code, struck = ended(number, wait, lambda began=began: stage(began), target), stage(began)  # type: ignore[misc]
         if code == 0:
-            return count
+            return
         if code != -signal.SIGKILL:
             found["errors"].append(code)
-            return count
-        count += 1
+            return
+        found["kills"][struck] += 1
 
 
 def forked(call: Callable[[], object]) -> int:
@@ -127,17 +166,24 @@ def forked(call: Callable[[], object]) -> int:
     return number
 
 
-def ended(number: int, after: float | None) -> int:
-    """Wait for a process, and kill it after some seconds; return its exit code, or minus the signal."""
+def ended(
+    number: int, after: float | None, stage: Callable[[], str] = str, target: str | None = None
+) -> int:
+    """Wait for a process, and kill it after some seconds; return its exit code, or minus the signal.
+
+    target: the stage whose beginning the seconds are counted from.
+    """
     start = time.monotonic()
     while True:
         done, status = os.waitpid(number, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
+        if target and STAGES.index(stage()) < STAGES.index(target):
+            start = time.monotonic()
         if after is not None and time.monotonic() - start > after:
             os.kill(number, signal.SIGKILL)
             after = None
-        time.sleep(0.005)
+        time.sleep(0.002)
 
 
 def commits(repo: str) -> int:

@@ -69,6 +69,12 @@ def clear_folder(folder: Path, overwrite: bool, look_only: bool = False) -> None
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def delete_working_files(folder: Path) -> None:
+    """Delete what only a run in training needs, which is many times the size of the result."""
+    for name in ("checkpoints", "features"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """Read a run's `run.json`, migrated to this version."""
     path = Path(folder) / "run.json"

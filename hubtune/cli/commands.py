@@ -26,6 +26,8 @@ app = typer.Typer(
 
 Set = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="Set a recipe key, such as train.epochs=3; repeatable.")]
+Columns = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="KEY=VALUE", help="A column, data.ROLE=COLUMN, or data.encoding=NAME; repeatable.")]
 
 
 @app.command()
@@ -117,7 +119,7 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hub model org/name.")],
     data: Annotated[str, typer.Option(help="Labelled rows: a file, a folder or a Hub data set.")],
     split: Annotated[str | None, typer.Option(help="The split to score  [default: test, else validation]")] = None,
-    set: Set = None,
+    set: Columns = None,
     task: Annotated[str | None, typer.Option(help="The task, for a model that hubtune did not tune.")] = None,
     trust_code: TrustCode = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
@@ -125,7 +127,8 @@ def evaluate(
     """Score a model on labelled rows, with 95% intervals."""
     import hubtune
 
-    found = hubtune.load(model, task=task, trust_code=trust_code).evaluate(data, split=split, columns=columns_in(set), callbacks=screen())
+    found = hubtune.load(model, task=task, trust_code=trust_code).evaluate(
+        data, split=split, columns=columns_in(set, "evaluate"), callbacks=screen())
     if as_json:
         show_json(found)
         return
@@ -136,15 +139,16 @@ def evaluate(
     console.metrics({key: {found["split"]: found[key]} for key in ("metrics", "intervals", "no_intervals", "baselines")})
 
 
-def columns_in(sets: list[str] | None) -> dict[str, str]:
-    """Parse the `data.<role>` assignments of `--set`."""
+def columns_in(sets: list[str] | None, command: str) -> dict[str, str]:
+    """Parse the `data.<role>` and `data.encoding` assignments of `--set`."""
     from hubtune.errors import RecipeError
     from hubtune.recipe import override
 
     tables = override({}, sets or ())
     if tables.keys() - {"data"}:
         named = ", ".join(sorted(tables.keys() - {"data"}))
-        raise RecipeError(f"evaluate takes --set data.ROLE=COLUMN only, not {named}.*.", hint="For example: --set data.label=stars")
+        raise RecipeError(f"{command} takes --set data.ROLE=COLUMN and data.encoding=NAME only, not {named}.*.",
+                          hint="For example: --set data.text=review")
     return {role: str(column) for role, column in tables.get("data", {}).items()}
 
 
@@ -155,6 +159,7 @@ def predict(
     data: Annotated[str | None, typer.Option(help="Rows instead of texts: a file, a folder or a Hub data set.")] = None,
     split: Annotated[str | None, typer.Option(help="The split of the data to predict.")] = None,
     out: Annotated[str | None, typer.Option(help="Write the predictions to a .jsonl or .csv file.")] = None,
+    set: Columns = None,
     precision: Annotated[str, typer.Option(help="fp32 (exact), bf16, or auto (bf16 if faster).")] = "fp32",
     task: Annotated[str | None, typer.Option(help="The task, for a model that hubtune did not tune.")] = None,
     trust_code: TrustCode = None,
@@ -166,7 +171,7 @@ def predict(
     if bool(texts) == bool(data):
         raise typer.BadParameter("give either texts or --data SOURCE.")
     loaded = hubtune.load(model, task=task, trust_code=trust_code)
-    answers = loaded.predict(texts or data, split=split, precision=precision, callbacks=screen())
+    answers = loaded.predict(texts or data, split=split, columns=columns_in(set, "predict"), precision=precision, callbacks=screen())
     numbered = [{"row": n, **answer} for n, answer in enumerate(answers)]
     from hubtune.cli import output
 

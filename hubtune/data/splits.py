@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hubtune.contract import Column
 from hubtune.data import sources
+from hubtune.data.checks.findings import of_short_rows
 from hubtune.data.checks.respell import clean_for_evaluation
 from hubtune.data.checks.scan import LEAKS, Hashes, hash_rows
 from hubtune.data.checks.targets import has_no_labels, position_names, with_numbers
@@ -181,27 +182,29 @@ HELD_OUT = ("test", "validation")
 
 
 def evaluation_split(
-    source: Any, split: str | None, columns: Sequence[Column], chosen: Mapping[str, str],
+    source: Any, split: str | None, columns: Sequence[Column], recorded: Mapping[str, str],
     needs_labels: bool, operations: Sequence[str] = (), known: Sequence[str] = (),
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = lambda text: None, chosen: Mapping[str, str] | None = None,
 ) -> DataSplits:
     """Load the rows of one split for `evaluate` and `predict`.
 
     Args:
-        chosen: columns by role; also `encoding`, of text files.
+        recorded: columns by role, of the rows that the model was trained on.
         operations: of `data.clean`, as the model was trained: labels are spelled as in training,
             and rows without a label are left out; all other rows are evaluated.
         known: the labels of the training rows.
-        say: gets a sentence on what an operation did.
+        say: gets a sentence on how files were read, and on what an operation did.
+        chosen: columns by role, as the user set them; also `encoding`, of text files.
 
     Returns:
         One split, under its name, or under the name of the data where that has no splits. A
         recorded column that the data lacks is looked up by name again.
     """
+    chosen = chosen or {}
     encoding = chosen.get("encoding")
     check_encoding(encoding)
     raw = sources.load(source, encoding=encoding)
-    for note in raw.notes:
+    for note in [*raw.notes, *(found.message for found in of_short_rows(raw.lines))]:
         say(note)
     if split is not None and split not in raw.splits:
         names = "none" if raw.unsplit else listing(raw.splits)
@@ -209,8 +212,9 @@ def evaluation_split(
                         hint="Leave --split out to use all rows." if raw.unsplit else None)
     held_out = (held for held in HELD_OUT if held in raw.splits)
     name = split or next(held_out, next(iter(raw.splits)))
-    kept = {role: column for role, column in chosen.items()
-            if dotted_paths.find(raw.splits[name], column) is not None and role != "encoding"}
+    kept = {role: column for role, column in recorded.items()
+            if dotted_paths.find(raw.splits[name], column) is not None}
+    kept |= {role: column for role, column in chosen.items() if role != "encoding"}
     wanted = [column for column in columns
               if column.needed != "train" or needs_labels or column.role in kept]
     mapping = find_columns(raw.splits[name], wanted, kept, training=needs_labels)

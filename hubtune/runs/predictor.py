@@ -157,27 +157,31 @@ class Model:
 
     @guest.preserve_state
     def predict(
-        self, data: Any, *, split: str | None = None, precision: str = "fp32",
-        callbacks: Callbacks | None = None,
+        self, data: Any, *, split: str | None = None, columns: Mapping[str, str] | None = None,
+        precision: str = "fp32", callbacks: Callbacks | None = None,
     ) -> list[Prediction]:
         """Return one prediction per row, in order.
 
         Args:
             data: texts (a string or several), rows as dicts, or a source as `train` takes it.
+            columns: columns by role; also `encoding`, of text files.
             precision: `fp32`, exact; `bf16`, faster on newer devices, with errors of about 0.3% in
                 every product; `auto`, bf16 where it is that much faster.
         """
         if precision not in PRECISIONS:
             raise RecipeError(f"unknown precision '{precision}' of predictions.",
                               hint=f"Choose one of: {listing(PRECISIONS)}")
-        rows = self._load_rows(data, split)
+        callbacks = callbacks or Callbacks()
+        rows = self._load_rows(data, split, columns or {}, callbacks)
         from hubtune.evaluation import decisions
 
-        predictions = self._predict_rows(rows, "predicting", callbacks or Callbacks(), precision)
+        predictions = self._predict_rows(rows, "predicting", callbacks, precision)
         predictions = list(decisions.apply(self.task, predictions, self._decisions))
         return [checked(self.task, "show", self.task.show(found)) for found in predictions]
 
-    def _load_rows(self, data: Any, split: str | None) -> Any:
+    def _load_rows(
+        self, data: Any, split: str | None, columns: Mapping[str, str], callbacks: Callbacks
+    ) -> Any:
         """Load rows without their labels; texts become rows with the task's input."""
         is_list = isinstance(data, Sequence) and not isinstance(data, str)
         if is_list and data and isinstance(data[0], str):
@@ -188,8 +192,10 @@ class Model:
                     f"'{self.task.name}' needs {listing(always)}: give rows, not texts.",
                     hint="With --data FILE, which has these columns.")
             data = [{role: text} for text in data]
-        columns = self._record.get("columns", {})
-        found = splits.evaluation_split(data, split, self.task.columns, columns, needs_labels=False)
+        recorded = self._record.get("columns", {})
+        found = splits.evaluation_split(
+            data, split, self.task.columns, recorded, needs_labels=False, say=callbacks.on_info,
+            chosen=columns)
         return drop_labels(next(iter(found.splits.values())), self.task)
 
     def _predict_rows(
@@ -222,17 +228,21 @@ class Model:
         self, data: Any, *, split: str | None = None, columns: Mapping[str, str] | None = None,
         callbacks: Callbacks | None = None,
     ) -> dict[str, Any]:
-        """Compute metrics with 95% intervals and a report, on the labelled rows of a source."""
+        """Compute metrics with 95% intervals and a report, on the labelled rows of a source.
+
+        Args:
+            columns: columns by role; also `encoding`, of text files.
+        """
         from hubtune.evaluation import metrics
 
         start, callbacks = time.monotonic(), callbacks or Callbacks()
         functions.choose_metrics(registry.load(), self.task, self._record.get("metrics", {}))
-        columns = {**self._record.get("columns", {}), **(columns or {})}
         facts = self._record.get("facts", {})
         found = splits.evaluation_split(
-            data, split, self.task.columns, columns, needs_labels=True,
+            data, split, self.task.columns, self._record.get("columns", {}), needs_labels=True,
             operations=self._record.get("recipe", {}).get("data", {}).get("clean", ()),
-            known=list(facts.get("names") or facts.get("labels") or ()), say=callbacks.on_info)
+            known=list(facts.get("names") or facts.get("labels") or ()), say=callbacks.on_info,
+            chosen=columns)
         name, rows = next(iter(found.splits.items()))
         rows = add_task_columns(rows, self.task)
         is_same_data = self._record.get("data") == found.fingerprint[:16]

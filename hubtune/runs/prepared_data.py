@@ -13,7 +13,7 @@ from hubtune.callbacks import Callbacks
 from hubtune.contract import Base, ClassificationTask, ReferenceTask, Rows, Task
 from hubtune.data import encoding, splits
 from hubtune.data.checks import examine
-from hubtune.data.checks.findings import Finding
+from hubtune.data.checks.findings import Finding, of_short_rows
 from hubtune.data.columns import add_task_columns
 from hubtune.data.data_splits import DataSplits
 from hubtune.data.dataset import EncodedDataset
@@ -22,6 +22,8 @@ from hubtune.errors import RecipeError, ResumeError, listing
 from hubtune.models import configuration
 from hubtune.recipe import Recipe, TrainConfig
 
+READING = ("reading", "short-rows")
+"""Kinds of findings on how the files were read."""
 Record = Mapping[str, Any]
 """The contents of a `run.json`."""
 
@@ -65,6 +67,7 @@ def examine_data(
     examined = examine.examine(data, task, recipe.data.clean, data.lines)
     examined.report.findings[:0] = [
         *(Finding("reading", "warning", note) for note in data.notes),
+        *of_short_rows(data.lines),
         *(Finding(f"unused-{what}", "info", f"{what} not used: {listing(names, 30)}")
           for what, names in (("columns", data.unused_columns), ("splits", data.unused_splits))
           if names)]
@@ -103,8 +106,9 @@ def load_data(
     callbacks.on_info(f"columns: {columns}")
     for done in report.cleaned:
         callbacks.on_info(f"data.clean: {done['text']}")
-    for note in examined.data.notes:  # what follows may come from a wrong encoding
-        callbacks.on_warning(note)
+    for finding in report.findings:
+        if finding.kind in READING:  # what follows may come from it
+            callbacks.on_warning(finding.text())
     if report.refused:
         raise report.error()
     data = cut_splits(recipe, task, examined)
@@ -112,7 +116,7 @@ def load_data(
         split: add_task_columns(found, task) for split, found in data.splits.items()})
     counts = ", ".join(f"{len(found)} {split}" for split, found in data.splits.items())
     callbacks.on_info(f"rows: {counts}")
-    for finding in [found for found in report.findings if found.kind != "reading"]:
+    for finding in [found for found in report.findings if found.kind not in READING]:
         say = callbacks.on_warning if finding.level == "warning" else callbacks.on_info
         say(finding.text())
     return data, examined.dataset_info

@@ -17,7 +17,7 @@ from hubtune.errors import HubError, HubtuneError, ProofError, RecipeError, Resu
 from hubtune.hub.origin import local_origin, read_run_record
 from hubtune.hub.trust import TrustCode, require_trust
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
-from hubtune.record import choose_folder, clear_folder, read_record, versions, write_record
+from hubtune.record import choose_folder, clear_folder, delete_working_files, read_record, versions, write_record
 from hubtune.runs import main_process_first, preparation, publishing, run_lock, seal
 from hubtune.runs.predictor import Model
 
@@ -74,6 +74,7 @@ def resume(
             return FollowerRun(folder)
         return publish(Run(folder), recipe.publish, callbacks)
     if record["state"] != "started":
+        delete_working_files(folder)  # of a run that was killed before it could
         raise ResumeError(f"'{folder}' is already {record['state']}.",
                           hint=f"Use it with: hubtune predict {quote(folder)} TEXT")
     has_begun = "compute" in record  # else it stopped before step 0

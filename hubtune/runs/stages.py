@@ -25,7 +25,7 @@ from hubtune.evaluation.model_checks import check_model
 from hubtune.hub import card
 from hubtune.hub.origin import fetch
 from hubtune.models import loading, saving
-from hubtune.record import RECORD, write_record
+from hubtune.record import RECORD, delete_working_files, write_record
 from hubtune.runs import seal
 from hubtune.runs.preparation import Prepared
 from hubtune.training import checkpoint, memory_search
@@ -69,8 +69,7 @@ def run_stages(
     # The record last: a run that could not write its card is resumed.
     (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
     write_record(folder, {**record, "seal": seal.make(folder, record)})
-    for name in ("checkpoints", "features"):  # many times the size of the result
-        shutil.rmtree(folder / name, ignore_errors=True)
+    delete_working_files(folder)
 
 
 def choose_compute(prepared: Prepared, record: Mapping[str, Any], resume: bool) -> Compute:

@@ -66,7 +66,7 @@ def test_compressed_files_are_read_as_what_is_in_them(tmp_path: Path, suffix: st
 
 
 def test_a_compressed_file_has_the_fingerprint_of_its_content(tmp_path: Path) -> None:
-    put(tmp_path, "rows.csv.gz", gzip.compress(TABLE.encode()))
+    put(tmp_path, "rows.csv.gz", gzip.compress(TABLE.encode(), mtime=0))
     one, other = sources.load(tmp_path / "rows.csv.gz"), sources.load(put(tmp_path, "rows.csv"))
     assert one.fingerprint == other.fingerprint
     assert one.name == "rows.csv.gz"
@@ -78,7 +78,7 @@ def test_compressed_parquet_and_files_of_a_folder(tmp_path: Path) -> None:
     Dataset.from_dict({"text": ["Café"]}).to_parquet(str(tmp_path / "rows.parquet"))
     put(tmp_path, "rows.parquet.gz", gzip.compress((tmp_path / "rows.parquet").read_bytes()))
     assert texts(tmp_path / "rows.parquet.gz") == ["Café"]
-    put(tmp_path, "folder/train.csv.gz", gzip.compress(TABLE.encode()))
+    put(tmp_path, "folder/train.csv.gz", gzip.compress(TABLE.encode(), mtime=0))
     put(tmp_path, "folder/test.csv.xz", lzma.compress(TABLE.encode()))
     assert {split: len(rows) for split, rows in sources.load(tmp_path / "folder").splits.items()} == {"train": 2, "test": 2}
 
@@ -104,7 +104,7 @@ def test_a_zip_writes_nothing_outside_of_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("a.csv.gz", gzip.compress(TABLE.encode())[:30], "it cannot be unpacked"), ("a.csv.gz", b"text,label\n", "it cannot be unpacked"),
+    ("a.csv.gz", gzip.compress(TABLE.encode(), mtime=0)[:30], "it cannot be unpacked"), ("a.csv.gz", b"text,label\n", "it cannot be unpacked"),
     ("a.csv.bz2", b"BZh9 not", "it cannot be unpacked"), ("a.csv.xz", b"\xfd7zXZ\0no", "it cannot be unpacked"), ("a.zip", b"PK\x03\x04 no", "it cannot be unpacked"),
     ("a.csv.gz", b"", "the file is empty"), ("a.tar.gz", b"", "an archive of this kind is not read"), ("a.7z", b"7z", "an archive of this kind"),
     ("a.csv.gz.xz", b"", "an archive of this kind"),
@@ -171,7 +171,7 @@ def give_stdin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
 @pytest.mark.parametrize(("content", "suffix"), [
     (TABLE.encode(), ".csv"), (TABLE.encode("cp1252"), ".csv"), (TABLE.replace(",", "\t").encode("utf-16"), ".csv"),
     ('{"text": "Café"}\n{"text": "tea"}\n'.encode(), ".jsonl"), ('[{"text": "Café"}, {"text": "tea"}]'.encode(), ".json"),
-    (gzip.compress(TABLE.encode()), ".gz"),
+    (gzip.compress(TABLE.encode(), mtime=0), ".gz"),
 ])
 def test_standard_input_is_copied_and_read(tmp_path: Path, give_stdin: Any, source: str, content: bytes, suffix: str) -> None:
     give_stdin(content)

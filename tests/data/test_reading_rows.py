@@ -39,7 +39,6 @@ def refusal(path: Path) -> str:
 
 @pytest.mark.parametrize(("content", "message"), [
     ("text,label\na,b\n\nc,d,e\n", "row 2 (line 4) has 3 cells, but the header has 2: 'c | d | e'"),
-    ("text,label\n\"two\nlines\",b\nc\n", "row 2 (line 4) has 1 cells, but the header has 2: 'c'"),
     ("text,label\na,b\n\"c,d\ne,f\n", "a quote that opens in row 2 (line 3) is never closed"),
     ("text,label\n\"a\nb\",x\n\"c\" d,e\n", "a quote closes in the middle of a cell, in row 2 (line 4)"),
     ("text,label\n\"open,b\nc,d\ne,\"f\"\n", "a quote closes in the middle of a cell, in row 1 (lines 2 to 4)"),

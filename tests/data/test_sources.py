@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -178,9 +179,17 @@ def test_a_first_text_may_be_long(tmp_path: Path) -> None:
     assert [len(text) for text in texts(tmp_path / "a.csv")] == [150_000, 5]
 
 
-def test_a_row_shorter_than_the_header_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,label\none,a\n\ntwo\n", encoding="utf-8")
-    assert "row 2 (line 4) has 1 cells, but the header has 2" in refusal(tmp_path / "a.csv").message
+def test_the_cells_that_a_row_lacks_are_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label,note\none,a,x\n\ntwo\n\"th\nree\",b\n", encoding="utf-8")
+    data = sources.load(tmp_path / "a.csv")
+    assert [list(row.values()) for row in data.splits["train"]] == [["one", "a", "x"], ["two", "", ""], ["th\nree", "b", ""]]
+    assert list(data.lines["train"].short) == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.csv.gz"])
+def test_an_empty_file_is_refused_with_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"")
+    assert "--data FILE" in (refusal(tmp_path / name).hint or "")
 
 
 @pytest.mark.parametrize(("source", "message"), [

@@ -190,8 +190,10 @@ def test_a_full_disk_stops_the_run_and_the_one_before_is_kept(full_at, tmp_path,
 
 def test_what_cannot_be_resumed_says_why(tmp_path, tiny_model, reviews, uninterrupted):
     finished = uninterrupted("full")
+    (finished.folder / "checkpoints").mkdir()  # killed before it could delete them
     with pytest.raises(hubtune.HubtuneError, match="already trained"):
         hubtune.resume(finished.folder)
+    assert not (finished.folder / "checkpoints").exists()
     with pytest.raises(hubtune.HubtuneError, match=r"no run\.json"):
         hubtune.resume(tmp_path)
     data = tmp_path / "rows.csv"

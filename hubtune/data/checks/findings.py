@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hubtune.data.files.lines import RowLines
 from hubtune.data.labels import row_numbers
 from hubtune.data.row_batches import RowOrigin
 from hubtune.errors import DataError, listing
@@ -80,6 +81,19 @@ class Rows:
     """Only the place of rows in the data, as `row_numbers` takes it."""
 
     origin: RowOrigin
+
+
+def of_short_rows(lines: Mapping[str, RowLines]) -> list[Finding]:
+    """Return the findings on rows of tables that have fewer cells than the header, by split."""
+    found = []
+    for split, of_split in lines.items():
+        if rows := of_split.short:
+            have = "1 row has" if len(rows) == 1 else f"{len(rows):,} rows have"
+            found.append(of_rows(
+                "short-rows", "warning", f"{have} fewer cells than the header, and the cells at the "
+                "end are read as empty (a line end or a quote may be wrong)", rows, split,
+                RowOrigin(lines=of_split)))
+    return found
 
 
 def of_error(error: DataError) -> list[Finding]:

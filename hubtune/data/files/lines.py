@@ -14,6 +14,9 @@ class RowLines:
 
     Kept as the difference to the row's number, at the rows where it changes: a table without line
     ends within cells has one.
+
+    Attributes:
+        short: rows, from 0, with fewer cells than the header.
     """
 
     def __init__(self) -> None:
@@ -21,6 +24,7 @@ class RowLines:
         self.starts, self.offsets = array("q"), array("q")
         self.files: list[str] = []
         self.first_rows = array("q")
+        self.short = array("q")
 
     def begin_file(self, name: str) -> None:
         """Say that the rows to follow are from another file."""

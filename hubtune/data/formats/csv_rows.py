@@ -1,7 +1,8 @@
-"""Tables of text (csv, tsv, txt): each cell is kept as text, and each row has as many as the header.
+"""Tables of text (csv, tsv, txt): each cell is kept as text.
 
-Parsed by Python's `csv`, strictly: other readers close a quote that stays open, join lines or fill up
-cells without a word, and do not know the line.
+Parsed by Python's `csv`, strictly: other readers close a quote that stays open, join lines or drop
+cells without a word, and do not know the line. The cells that a row lacks at its end are empty, as
+in pandas, and are reported.
 """
 
 from __future__ import annotations
@@ -107,13 +108,16 @@ class Layout:
                 line = reader.line_num + self.skipped + 1
 
     def batches(self, lines: RowLines) -> Iterator[list[list[str]]]:
-        """Yield rows in batches, without the header, and add their lines to `lines`."""
+        """Yield rows in batches, without the header; add their lines, and rows with too few cells, to `lines`."""
         width, batch, size = len(self.names), list[list[str]](), 0
         found = self.rows()
         _, header = next(found)
         for line, cells in found:
-            if len(cells) != width or cells[0][:1] == "\ufeff" or (cells == header and width > 1):
+            if len(cells) > width or cells[0][:1] == "\ufeff" or (cells == header and width > 1):
                 raise self.misfit(cells, header, lines.count - lines.first_rows[-1] + 1, line)
+            if len(cells) < width:
+                lines.short.append(lines.count)
+                cells += [""] * (width - len(cells))
             lines.append(line)
             batch.append(cells)
             size += sum(map(len, cells))
@@ -151,8 +155,7 @@ class Layout:
         return DataError(
             f"row {number} (line {line}) has {len(cells)} cells, but the header has "
             f"{len(self.names)}: {' | '.join(cells)[:80]!r}.", where=self.path.name,
-            hint=f"Cells are separated by '{sign}'. A cell that contains one stands in quotes; an "
-            "empty cell needs its separator, too.")
+            hint=f"Cells are separated by '{sign}'. A cell that contains one stands in quotes.")
 
 
 def find_delimiter(path: Path, first: str, file: io.TextIOWrapper) -> str:

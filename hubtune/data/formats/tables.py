@@ -35,7 +35,9 @@ class Tables(DataFormat[Any]):
         """Read the files of one split."""
         for path in paths:
             if not path.stat().st_size:
-                raise DataError("the file is empty: it has no header and no rows.", where=path.name)
+                raise DataError(
+                    "the file is empty: it has no header and no rows.", where=path.name, hint=(
+                        "Save or download it again; or name another file with: --data FILE"))
         return FileData({"train": with_media_paths(read_split(paths), paths)})
 
 

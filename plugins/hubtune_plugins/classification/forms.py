@@ -53,9 +53,6 @@ class LabelForm:
                 raise DataError(f"the label {value!r} holds {len(value)} labels, and a row has one here.",
                                 hint="For several labels a row: --set task.kind=multi_label")
             value = value[0]
-        if isinstance(value, Mapping):
-            raise DataError(f"the label {value!r} is an object, not a name or a number.",
-                            hint="Choose the field that holds it with: --set data.label=COLUMN.FIELD")
         return self.named(value)
 
     def several(self, value: Any) -> list[str]:
@@ -72,7 +69,13 @@ class LabelForm:
         return [name for part in parts if (name := self.named(part))]
 
     def named(self, value: Any) -> str:
-        """Return a label by its name."""
+        """Return a label by its name. Raises DataError for an object or a list within a list."""
+        if isinstance(value, Mapping | list | tuple):
+            is_object = isinstance(value, Mapping)
+            raise DataError(
+                f"the label {str(value)[:80]} is {'an object' if is_object else 'a list'}, not a name or a number.",
+                hint="Choose the field that holds the name: --set data.label=COLUMN.FIELD" if is_object
+                else 'Write one list for each row, such as ["red", "blue"].')
         text = label_text(value)
         if self.name == "whole" and (match := WHOLE.fullmatch(text)):
             text = match[1].removeprefix("+")

@@ -67,6 +67,21 @@ def test_the_error_of_a_training_has_all_problems_and_what_mends_them(messy: Pat
     assert (document["kind"], len(document["problems"])) == ("data-error", 3)
 
 
+def test_rows_with_fewer_cells_than_the_header_are_filled_and_reported(tmp_path: Path) -> None:
+    """Of columns that are used, what is missing is an error; of others, a warning remains."""
+    path = tmp_path / "rows.csv"
+    good = [f"film {n},{'ab'[n % 2]},x" for n in range(20)]
+    path.write_text("\n".join(["text,label,note", "one,a", *good]), encoding="utf-8")
+    (found,) = by_kind(examined.examined(path).report)["short-rows"]
+    assert (found.level, found.count, found.rows, found.lines) == ("warning", 1, (1,), (2,))
+    assert "1 row has fewer cells than the header" in found.message
+    assert any("1 row has fewer cells" in text for text in examined.loaded(path)[2].warnings)
+    path.write_text("\n".join(["text,label,note", *good, "a cut", "line,b,x", "two"]), encoding="utf-8")
+    kinds = by_kind(examined.examined(path).report)
+    assert (kinds["short-rows"][0].lines, kinds["missing-label"][0].rows) == ((22, 24), (21, 23))
+    assert kinds["missing-label"][0].mend == ("drop-unlabelled",)
+
+
 def test_clean_mends_what_is_named_and_says_what_it_did(messy: Path) -> None:
     data, _, heard = examined.loaded(messy, data__clean=CLEAN)
     kept = [*data.splits["train"]["text"], *data.splits["validation"]["text"]]

@@ -228,6 +228,19 @@ def test_an_object_is_no_label() -> None:
     assert "label.name" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("kind", ["auto", "single_label", "multi_label"])
+@pytest.mark.parametrize(("label", "what"), [([{"name": "a"}], "an object"), ([["a"]], "a list")])
+def test_lists_of_objects_or_lists_are_no_labels(kind: str, label: Any, what: str) -> None:
+    error = examined.refusal([{"text": f"row {n}", "label": label} for n in range(12)], task__kind=kind)
+    assert f"is {what}, not a name or a number" in error.message
+    assert "rows 1, 2, 3" in error.message
+
+
+def test_labels_are_taken_from_a_field_of_listed_objects() -> None:
+    source = [{"text": f"row {n}", "label": [{"name": "ab"[n % 2]}]} for n in range(12)]
+    assert examined.loaded(source, data__label="label.name")[1]["labels"] == ["a", "b"]
+
+
 # ------------------------------------------------------------------------------- the base's own labels
 
 

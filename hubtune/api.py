@@ -14,7 +14,7 @@ from hubtune.errors import ModelError
 from hubtune.hub.forms import weight_formats
 from hubtune.hub.headers import count_parameters
 from hubtune.hub.origin import fetch, locate
-from hubtune.hub.trust import TrustCode
+from hubtune.hub.trust import TrustCode, as_names
 from hubtune.models import configuration
 from hubtune.recipe import Recipe
 from hubtune.runs import predictor, run
@@ -28,6 +28,7 @@ Sets = Mapping[str, Any] | Iterable[str]
 def make_recipe(
     task: str | None, model: str | Path | None, data: Any, strategy: str | None, set: Sets,
     push: str | None, public: bool, pr: bool, recipe_file: str | Path | None,
+    trust_code: TrustCode = None,
 ) -> tuple[Recipe, Any]:
     """Build a recipe from arguments, over a recipe file if given; also return Python rows."""
     source = None if data is None or isinstance(data, str | Path) else data
@@ -50,7 +51,7 @@ def make_recipe(
     else:
         tables = recipe.override(tables, set)
     made = recipe.build(tables)
-    return replace(made, model=hub.repository_id(made.model)), source
+    return replace(made, model=hub.repository_id(made.model), trusted=as_names(trust_code)), source
 
 
 @guest.exclusive_training
@@ -58,7 +59,8 @@ def train(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None,
     strategy: str | None = None, set: Sets = (), out: str | Path | None = None,
     overwrite: bool = False, push: str | None = None, public: bool = False, pr: bool = False,
-    recipe: str | Path | None = None, callbacks: Callbacks | None = None,
+    recipe: str | Path | None = None, trust_code: TrustCode = None,
+    callbacks: Callbacks | None = None,
 ) -> Run:
     """Tune a pretrained model and return the finished run.
 
@@ -72,11 +74,12 @@ def train(
         overwrite: replace a run in `out`.
         push: a repository to publish to. public, pr: see `hubtune publish`.
         recipe: a TOML file with any of these; arguments take precedence.
+        trust_code: `REPO@COMMIT` or the folder of the model, if the code beside its weights may run.
 
     Raises:
         HubtuneError: a subclass, for errors that the caller can fix.
     """
-    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
+    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe, trust_code)
     return run.train(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
@@ -85,10 +88,11 @@ def check(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None,
     strategy: str | None = None, set: Sets = (), out: str | Path | None = None,
     overwrite: bool = False, push: str | None = None, public: bool = False, pr: bool = False,
-    recipe: str | Path | None = None, callbacks: Callbacks | None = None,
+    recipe: str | Path | None = None, trust_code: TrustCode = None,
+    callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Check data, model and permissions as `train` does, without weights; return the plan."""
-    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
+    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe, trust_code)
     return run.check(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
@@ -96,7 +100,7 @@ def check(
 def data_report(
     task: str | None = None, *, data: Any = None, model: str | Path | None = None,
     strategy: str | None = None, set: Sets = (), recipe: str | Path | None = None,
-    callbacks: Callbacks | None = None,
+    trust_code: TrustCode = None, callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Report everything that is found in the data: `refused`, `findings`, `labels` and more.
 
@@ -108,7 +112,7 @@ def data_report(
         HubtuneError: the rows cannot be read. What is wrong with them is in the report.
     """
     model = "" if model is None and recipe is None else model
-    made, source = make_recipe(task, model, data, strategy, set, None, False, False, recipe)
+    made, source = make_recipe(task, model, data, strategy, set, None, False, False, recipe, trust_code)
     return report_data(made, source, callbacks).as_json()
 
 
@@ -117,17 +121,26 @@ def plan(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None,
     strategy: str | None = None, set: Sets = (), out: str | Path | None = None,
     overwrite: bool = False, push: str | None = None, public: bool = False, pr: bool = False,
-    recipe: str | Path | None = None, callbacks: Callbacks | None = None,
+    recipe: str | Path | None = None, trust_code: TrustCode = None,
+    callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Estimate the cost of `train` from a few steps: seconds, bytes of memory, disk and upload."""
-    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe)
+    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe, trust_code)
     return run.plan(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
 @guest.exclusive_training
-def resume(folder: str | Path, *, data: Any = None, callbacks: Callbacks | None = None) -> Run:
-    """Resume a run that stopped. data: only for a run whose rows came from memory."""
-    return run.resume(folder, source=data, callbacks=callbacks)
+def resume(
+    folder: str | Path, *, data: Any = None, trust_code: TrustCode = None,
+    callbacks: Callbacks | None = None,
+) -> Run:
+    """Resume a run that stopped.
+
+    Args:
+        data: only for a run whose rows came from memory.
+        trust_code: as for `train`.
+    """
+    return run.resume(folder, source=data, trusted=as_names(trust_code), callbacks=callbacks)
 
 
 @guest.preserve_state
@@ -168,20 +181,22 @@ def verify(
 @guest.exclusive_training
 def reproduce(
     model: str | Path, *, data: Any = None, out: str | Path | None = None,
-    callbacks: Callbacks | None = None,
+    trust_code: TrustCode = None, callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Train again from the record of a run, a folder or a model of the Hub, and compare.
 
     Args:
         data: where the record's data is, if it cannot be fetched; it must have the same rows.
         out: the new run's folder; without it, a new one in `runs/`.
+        trust_code: as for `train`.
 
     Returns:
         `equal`, the new `run`, and what differs: `versions`, `weights` and `metrics`.
     """
     from hubtune.runs import reproduce as reproduction
 
-    return reproduction.reproduce(str(model), data, out, callbacks or Callbacks())
+    return reproduction.reproduce(
+        str(model), data, out, as_names(trust_code), callbacks or Callbacks())
 
 
 @guest.preserve_state

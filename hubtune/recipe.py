@@ -154,7 +154,11 @@ class PublishConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a run depends on."""
+    """Everything that a run depends on.
+
+    trusted: what the user named with `--trust-code`; no file holds it, so that no recipe of others
+    lets code run.
+    """
 
     task: PluginChoice
     model: str
@@ -164,6 +168,7 @@ class Recipe:
     train: TrainConfig = TrainConfig()
     publish: PublishConfig = PublishConfig()
     model_config: ModelConfig = ModelConfig()
+    trusted: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the tables of the TOML form as JSON values; unset keys are null."""

@@ -45,6 +45,7 @@ def train(
     pr: Annotated[bool, typer.Option("--pr", help="With --push: open a pull request.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Check data, model and permissions, then stop.")] = False,
+    trust_code: TrustCode = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Fine-tune a model on your data."""
@@ -54,13 +55,14 @@ def train(
     if resume is not None:
         if any((task, model, data, strategy, out, set, push, public, pr, overwrite, check)):
             raise typer.BadParameter("--resume takes no other options: a run keeps its settings.")
-        finish(hubtune.resume(resume, callbacks=screen()), as_json)
+        finish(hubtune.resume(resume, trust_code=trust_code, callbacks=screen()), as_json)
         return
     if task is None:
         raise typer.BadParameter("name a task or a recipe.toml. Tasks are listed by: hubtune tasks")
     arguments: dict[str, Any] = {
         "task": None if recipe_file else task, "model": model, "data": data, "strategy": strategy, "set": set or (), "out": out,
-        "overwrite": overwrite, "push": push, "public": public, "pr": pr, "recipe": recipe_file, "callbacks": screen(),
+        "overwrite": overwrite, "push": push, "public": public, "pr": pr, "recipe": recipe_file,
+        "trust_code": trust_code, "callbacks": screen(),
     }
     if check:
         show_check(hubtune.check(**arguments), as_json)
@@ -96,7 +98,7 @@ def plan(
     model: Annotated[str | None, typer.Option(help="The pretrained model: org/name[@revision], or a folder.")] = None,
     data: Annotated[str | None, typer.Option(help="Rows, as for train.")] = None,
     strategy: Annotated[str | None, typer.Option(help="How to tune (list: hubtune strategies)  [default: full]")] = None,
-    set: Set = None, plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
+    set: Set = None, trust_code: TrustCode = None, plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Estimate time, memory and disk of a training from a few steps."""
     import hubtune
@@ -105,7 +107,7 @@ def plan(
         raise typer.BadParameter("name a task or a recipe.toml. Tasks are listed by: hubtune tasks")
     recipe_file = task if task.endswith(".toml") else None
     found = hubtune.plan(None if recipe_file else task, model=model, data=data, strategy=strategy, set=set or (), recipe=recipe_file,
-                         callbacks=screen())
+                         trust_code=trust_code, callbacks=screen())
     if as_json:
         show_json(found)
         return

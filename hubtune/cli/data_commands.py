@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, screen, show_json
+from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, TrustCode, screen, show_json
 
 
 def check(
@@ -16,6 +16,7 @@ def check(
     strategy: Annotated[str | None, typer.Option(help="With --model: how to tune.")] = None,
     set: Annotated[list[str] | None, typer.Option(
         "--set", metavar="KEY=VALUE", help="Set a recipe key, such as data.label=COLUMN; repeatable.")] = None,
+    trust_code: TrustCode = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Report all that is found in your data."""
@@ -25,7 +26,7 @@ def check(
     if task is None and recipe is None:
         raise typer.BadParameter("name the task that reads the data: --task TASK. Tasks are listed by: hubtune tasks")
     found = hubtune.data_report(task, data=None if recipe else data, model=model, strategy=strategy, set=set or (),
-                                recipe=recipe, callbacks=screen())
+                                recipe=recipe, trust_code=trust_code, callbacks=screen())
     if as_json:
         show_json(found)
     else:

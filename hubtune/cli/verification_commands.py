@@ -56,12 +56,13 @@ def reproduce(
         help="A run, a model folder, or a Hub model org/name[@revision].")],
     data: Annotated[str | None, typer.Option(help="Where its data is, if the record cannot say.")] = None,
     out: Annotated[str | None, typer.Option(help="The new run's folder  [default: as for train]")] = None,
+    trust_code: TrustCode = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
     """Train a model again from its record, and compare."""
     import hubtune
 
-    found = hubtune.reproduce(model, data=data, out=out, callbacks=screen())
+    found = hubtune.reproduce(model, data=data, out=out, trust_code=trust_code, callbacks=screen())
     if as_json:
         show_json(found)
     else:

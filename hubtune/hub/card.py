@@ -151,7 +151,20 @@ def license_of(record: Mapping[str, Any]) -> str | None:
 
 def snippet(record: Mapping[str, Any], repo: str | None) -> str:
     """Return the code that uses the model without hubtune."""
-    return str(record["usage"]).replace(PLACE, repo or PLACE)
+    usage = str(record["usage"])
+    if record["loads_with"] == "code":
+        usage = with_code(usage)
+    return usage.replace(PLACE, repo or PLACE)
+
+
+def with_code(usage: str) -> str:
+    """Make a snippet load the model at a commit whose code the user has read."""
+    trusted = f'"{PLACE}", revision=COMMIT, trust_remote_code=True'
+    text = usage.replace(f'from_pretrained("{PLACE}"', f"from_pretrained({trusted}")
+    return (
+        "# This model comes with code. Read it, and name the commit that you have read: "
+        "the full hash.\n"
+        'COMMIT = "..."\n' + text.replace(f'model="{PLACE}"', f"model={trusted}"))
 
 
 def verification_line(record: Mapping[str, Any]) -> str:

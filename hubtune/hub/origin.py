@@ -18,7 +18,10 @@ SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".md", ".vocab", ".sp
 
 @dataclass(frozen=True)
 class Origin:
-    """A model's source: a repository at a commit, or a local folder with its files' sha256."""
+    """A model's source: a repository at a commit, or a local folder with its files' sha256.
+
+    runs_code: the user named the code beside the weights (`--trust-code`), so that it may run.
+    """
 
     repo: str
     commit: str
@@ -26,6 +29,7 @@ class Origin:
     folder: Path | None = None
     pinned: PinnedRepo | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
+    runs_code: bool = False
 
     @property
     def weights(self) -> list[str]:
@@ -36,8 +40,9 @@ class Origin:
 
     @property
     def small(self) -> list[str]:
-        """Names of configuration, tokenizer and card files at the top level."""
-        return sorted(name for name in self.files if "/" not in name and name.endswith(SMALL))
+        """Names of configuration, tokenizer and card files at the top level; of code that may run."""
+        suffixes = (*SMALL, ".py") if self.runs_code else SMALL
+        return sorted(name for name in self.files if "/" not in name and name.endswith(suffixes))
 
     def as_record(self) -> dict[str, Any]:
         """Return the values for `run.json` and the card, without a path of this machine."""

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from hubtune.errors import ModelError, listing
+from hubtune.errors import ModelError, RecipeError, listing
 from hubtune.hub.origin import Origin, fetch
 from hubtune.record import RECORD
 
 TrustCode = str | Path | Iterable[str | Path] | None
 """What a user trusts: `REPO@COMMIT` with all 40 digits, a folder, or several of these."""
+
+
+def as_names(trusted: TrustCode) -> tuple[str, ...]:
+    """Return what a user trusts as a tuple."""
+    given = [trusted] if isinstance(trusted, str | Path) else trusted or ()
+    return tuple(map(str, given))
 
 
 def require_trust(origin: Origin, trusted: TrustCode, run: Path | None = None) -> None:
@@ -25,7 +32,7 @@ def require_trust(origin: Origin, trusted: TrustCode, run: Path | None = None) -
     Raises:
         ModelError: with the files of code, and what names them.
     """
-    given = [trusted] if isinstance(trusted, str | Path) else list(trusted or ())
+    given = as_names(trusted)
     check_own_code(origin)
     if any(names(item, origin, run) for item in given):
         return
@@ -38,6 +45,31 @@ def require_trust(origin: Origin, trusted: TrustCode, run: Path | None = None) -
         f"In Python: trust_code={name!r}" + (
             "" if RECORD in origin.files else "\nOr use transformers' own class, which may compute "
             "otherwise: remove 'auto_map' from its config.json in a copy of the folder."))
+
+
+def with_code(origin: Origin, trusted: TrustCode, run: Path | None = None) -> Origin:
+    """Return the origin of a model whose code may run. Raises ModelError unless the user trusts it."""
+    require_trust(origin, trusted, run)
+    return replace(origin, runs_code=True)
+
+
+def base_with_code(origin: Origin, trusted: Iterable[str], library_class: bool) -> Origin:
+    """Return the origin of a model that is to be tuned; its code may run where the user trusts it.
+
+    Args:
+        library_class: the user chose transformers' class instead (`model.library_class`).
+
+    Raises:
+        ModelError: another model is trusted.
+        RecipeError: both are chosen.
+    """
+    given = tuple(trusted)
+    if not given or not named_code(origin):
+        return origin
+    if library_class:
+        raise RecipeError("--trust-code runs the model's code, and model.library_class=true leaves it out.",
+                          hint="Leave one of them out.")
+    return with_code(origin, given)
 
 
 def named_code(origin: Origin) -> dict[str, str]:
@@ -77,13 +109,20 @@ def check_library_class(origin: Origin, model_type: str, is_wanted: bool) -> Non
         ModelError: with the files that name it, and the setting that leaves the code out.
     """
     found = named_code(origin)
-    if found and not is_wanted:
+    if found and not is_wanted and not origin.runs_code:
         named = "; ".join(f"{name}: {text}" for name, text in found.items())
         raise ModelError(
-            f"it names code of its own for '{model_type}' ({named}), which hubtune does not run to "
-            "tune it.", where=origin.repo,
-            hint=f"To tune it with transformers' own class for '{model_type}' instead, which may "
-            "compute otherwise: --set model.library_class=true")
+            f"it names code of its own for '{model_type}' ({named}), which runs only if you name it.",
+            where=origin.repo,
+            hint=f"{trust_hint(origin)}\nTo tune it with transformers' own class for '{model_type}' "
+            "instead, which may compute otherwise: --set model.library_class=true")
+
+
+def trust_hint(origin: Origin) -> str:
+    """Return what names the code of a model that is to be tuned."""
+    name = name_of(origin, None)
+    return (f"Read the code ({listing(code_files(origin), 4) or 'which is not there'}); if you trust it, add to the "
+            f"command: --trust-code {shlex.quote(name)}")
 
 
 def code_files(origin: Origin) -> list[str]:

@@ -36,6 +36,15 @@ def model_class(auto: str, config: Any) -> type[Any] | None:
     return next(iter(model_classes(auto, config)), None)
 
 
+def own_class(auto: str, config: Any) -> str | None:
+    """Return the class that a model's own code has for an `Auto*` class; None without such code.
+
+    config: as `configuration.open_config` returns it, with `auto_map` only where code may run.
+    """
+    named = (getattr(config, "auto_map", None) or {}).get(auto)
+    return str(named).rpartition(".")[2] if named else None
+
+
 def model_types(auto: str) -> frozenset[str]:
     """Return the model types for which an `Auto*` class has a class, without importing these."""
     import transformers

@@ -16,6 +16,7 @@ from hubtune.contract.validation import checked
 from hubtune.errors import ModelError, listing
 from hubtune.files import read_json
 from hubtune.hub.origin import Origin, fetch
+from hubtune.hub.trust import trust_hint
 from hubtune.models import bounds, compat, vocabulary
 from hubtune.models.foreign import model_errors
 
@@ -61,7 +62,8 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
     with model_errors(
             f"its {task.processor.removeprefix('Auto').lower()} cannot be loaded", origin.repo,
             f"The task '{task.name}' needs a model that has one. See: hubtune show {origin.repo}"):
-        processor = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        processor = kind.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=origin.runs_code)
     base = Base(origin.repo, origin.commit, config, processor)
     vocabulary.check_words(base)
     return base
@@ -91,23 +93,28 @@ def read_config(folder: Path, origin: Origin) -> dict[str, Any]:
 
 
 def open_config(folder: Path, origin: Origin) -> Any:
-    """Load the transformers configuration in a folder. Code in the repository is never run."""
+    """Load the transformers configuration in a folder.
+
+    Code beside it runs only where the user named it; else `auto_map` is left out.
+    """
     from transformers import AutoConfig
 
-    read_config(folder, origin)
-    with model_errors(
-            "transformers cannot read its config.json", origin.repo,
-            "Code in a repository is not run. A newer transformers may know the architecture: "
-            "pip install -U transformers"):
+    named = read_config(folder, origin).get("auto_map")
+    hint = "A newer transformers may know the architecture: pip install -U transformers"
+    if named and not origin.runs_code:
+        hint = f"It names code of its own, which runs only if you name it. {trust_hint(origin)}"
+    with model_errors("transformers cannot read its config.json", origin.repo, hint):
         config = AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False)
+            folder, local_files_only=True, trust_remote_code=origin.runs_code)
+        if hasattr(config, "auto_map") and not origin.runs_code:
+            del config.auto_map
         config.get_text_config()  # of a model with several parts, which may contradict each other
         return config
 
 
 def unsupported_reason(config: Any, task: Task[Any] | type[Task[Any]]) -> str | None:
     """Return why transformers has no model of this architecture for the task; None if it has."""
-    if compat.model_class(task.model, config) is not None:
+    if compat.model_class(task.model, config) is not None or compat.own_class(task.model, config):
         return None
     kind = task.model.removeprefix("AutoModelFor")
     return f"transformers has no {kind} class for '{config.model_type}' models"
@@ -116,6 +123,8 @@ def unsupported_reason(config: Any, task: Task[Any] | type[Task[Any]]) -> str | 
 def matches_architecture(config: Any, task: type[Task[Any]]) -> bool:
     """Tell whether the checkpoint was saved by a class that the task's `Auto*` class would load."""
     names = {kind.__name__ for kind in compat.model_classes(task.model, config)}
+    if own := compat.own_class(task.model, config):
+        names.add(own)
     return bool(names & set(config.architectures or ()))
 
 

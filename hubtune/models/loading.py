@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hubtune import guest
 from hubtune.contract import Base, Strategy, Task
 from hubtune.errors import ModelError, listing
-from hubtune.hub import headers, trust
+from hubtune.hub import headers
 from hubtune.hub.headers import read_header
 from hubtune.hub.origin import Origin, fetch
 from hubtune.models import bounds, compat
@@ -37,8 +37,10 @@ def meta_model(base: Base, task: Task[Any]) -> Module:
 
     with (model_errors("its architecture cannot be built", base.repo), torch.device("meta"),
           bounds.bounded_build(base.repo), padding_inside(base.config)):
-        model: Module = getattr(transformers, task.model).from_config(base.config)
-    if compat.model_class(task.model, model.config) is None:
+        own = compat.own_class(task.model, base.config)
+        model: Module = getattr(transformers, task.model).from_config(
+            base.config, trust_remote_code=own is not None)
+    if not own and compat.model_class(task.model, model.config) is None:
         raise ModelError(
             f"the class for '{task.name}' uses only its part '{model.config.model_type}', "  # type: ignore[union-attr]
             "which transformers cannot load on its own.",
@@ -94,12 +96,12 @@ class Loaded:
 
 
 def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], seed: int,
-         code: bool = False, num_embeddings: int | None = None) -> Loaded:
+         num_embeddings: int | None = None) -> Loaded:
     """Load the weights of a model in fp32, in the architecture that the task needs.
 
     Args:
+        origin: its code runs where it says `runs_code`.
         seed: of parameters that the checkpoint lacks.
-        code: run the code in the repository.
         num_embeddings: enlarge the embedding of tokens to so many rows.
 
     Raises:
@@ -108,8 +110,7 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
     import torch
     import transformers
 
-    names = [*origin.small, *origin.weights, *(trust.code_files(origin) if code else ())]
-    folder = fetch(origin, names)
+    folder = fetch(origin, [*origin.small, *origin.weights])
     headers.read_headers(origin)  # refuses files that safetensors would refuse in its own words
     arguments = {
         "config": base.config, "use_safetensors": True, "local_files_only": True,
@@ -122,7 +123,7 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
 
     with model_errors("its weights cannot be loaded", origin.repo), padding_inside(base.config):
         kind = getattr(transformers, task.model)
-        model, report = from_pretrained(kind, folder, trust_remote_code=code)
+        model, report = from_pretrained(kind, folder, trust_remote_code=origin.runs_code)
         if prefixes := compat.mismatched_prefix(model, report):
             tensors = compat.rename_tensors(folder, origin, *prefixes)
             model, report = from_pretrained(type(model), None, state_dict=tensors)

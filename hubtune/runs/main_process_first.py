@@ -15,6 +15,7 @@ from hubtune.contract import registry
 from hubtune.data.dataset import EncodedDataset
 from hubtune.devices import host_lock
 from hubtune.errors import ModelError
+from hubtune.hub import trust
 from hubtune.hub.origin import locate
 from hubtune.models import configuration
 from hubtune.recipe import Recipe, TrainConfig
@@ -91,6 +92,7 @@ def load(recipe: Recipe, folder: Path, resumed: Record | None = None) -> Prepare
     task, strategy = plugins.task(recipe.task), plugins.strategy(recipe.strategy)
     functions.choose(plugins, task, recipe, {})
     origin = locate(recipe.model, None if saved["local"] else saved["commit"])
+    origin = trust.base_with_code(origin, recipe.trusted, recipe.model_config.library_class)
     if origin.commit != saved["commit"]:
         raise ModelError("its files differ from those that the first process of this host has "
                          "read.", where=origin.repo)

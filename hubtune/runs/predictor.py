@@ -18,7 +18,7 @@ from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.hub.forms import require_loadable
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record
-from hubtune.hub.trust import TrustCode, named_code, require_trust
+from hubtune.hub.trust import TrustCode, named_code, with_code
 from hubtune.models import configuration, loading
 from hubtune.models.foreign import model_errors, processor_errors
 from hubtune.recipe import PluginChoice
@@ -83,6 +83,7 @@ class Model:
         Raises:
             ModelError: the task has no model of this architecture.
         """
+        self.check_code()
         base = configuration.open_base(self.origin, self.task, self.locate_base())
         reason = configuration.unsupported_reason(base.config, self.task)
         if reason:
@@ -125,8 +126,7 @@ class Model:
             model = loading.load(base_origin, base, self.task, Strategy(), seed=0).model
             files = [*self.origin.small, "adapter_model.safetensors"]
             return loading.attach_adapter(model, fetch(self.origin, files), self.origin.repo)
-        code = self.check_code()
-        loaded = loading.load(self.origin, base, self.task, Strategy(), seed=0, code=code)
+        loaded = loading.load(self.origin, base, self.task, Strategy(), seed=0)
         if loaded.missing:
             raise ModelError(
                 f"it has not been tuned for '{self.task.name}': "
@@ -145,15 +145,14 @@ class Model:
             return bool(self._record.get("loads_with") == "code")
         return bool(named_code(self.origin))
 
-    def check_code(self) -> bool:
-        """Return whether the model needs the code beside its weights.
+    def check_code(self) -> None:
+        """Let the code beside the weights run, if the model needs it.
 
         Raises:
             ModelError: it does, and the user did not name it (`trust_code`).
         """
         if self.needs_code():
-            require_trust(self.origin, self.trust_code)
-        return self.needs_code()
+            self.origin = with_code(self.origin, self.trust_code)
 
     @guest.preserve_state
     def predict(
@@ -297,6 +296,8 @@ def load(
     """
     origin = locate(str(model))
     record = read_run_record(origin)
+    if trust_code is not None and not record and named_code(origin):
+        origin = with_code(origin, trust_code)  # its configuration says what task it is for
     if record.get("loads_with") != "peft" or "adapter_model.safetensors" not in origin.files:
         require_loadable(origin)
     return Model(origin, record, choose_task(origin, record, task), str(model),

@@ -72,7 +72,8 @@ def prepare(
     splits, dataset_info = load_data(recipe, task, source, resumed, callbacks, examined)
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
-    origin = locate_base(recipe.model, resumed)
+    origin = locate_base(recipe, resumed)
+    check_strategy_with_code(origin, strategy)
     notes: list[str] = []
     base, config = open_base(origin, task, strategy, dataset_info, recipe.model_config,
                              notes.append)
@@ -178,14 +179,15 @@ def resolve_settings(
 # ------------------------------------------------------------------------------------- model
 
 
-def locate_base(model: str, resumed: Record | None) -> Origin:
-    """Locate the base model, at the commit that the resumed run began with.
+def locate_base(recipe: Recipe, resumed: Record | None) -> Origin:
+    """Locate the base model, at the commit that the resumed run began with; its code may run if trusted.
 
     Raises:
         ResumeError: the files of a local model have changed.
     """
     pinned = resumed["base"] if resumed else None
-    origin = locate(model, pinned["commit"] if pinned and not pinned["local"] else None)
+    origin = locate(recipe.model, pinned["commit"] if pinned and not pinned["local"] else None)
+    origin = trust.base_with_code(origin, recipe.trusted, recipe.model_config.library_class)
     if pinned and origin.commit != pinned["commit"]:
         raise ResumeError("the base model's files have changed since the run began.",
                           hint="Put the old files back to go on, or train anew with --overwrite.")
@@ -254,11 +256,20 @@ def check_tokens(
 
 
 def check_needs_no_code(origin: Origin) -> None:
-    """Refuse a base whose weights need the code beside them, which is not run."""
-    if read_run_record(origin).get("loads_with") == "code":
+    """Refuse a base that a strategy has published with code of its own, which is a part of the method."""
+    if read_run_record(origin).get("loads_with") == "code" and not origin.runs_code:
         raise ModelError(
             "it loads with code that lies beside its weights, which hubtune does not run to tune "
             "it further.", where=origin.repo, hint="Tune the model that it was made from.")
+
+
+def check_strategy_with_code(origin: Origin, strategy: Strategy[Any]) -> None:
+    """Refuse a strategy that is not published as a whole model, for one that loads with its own code."""
+    if origin.runs_code and strategy.loads_with != "transformers":
+        raise RecipeError(
+            f"'{strategy.name}' is published as {'an adapter' if strategy.loads_with == 'peft' else 'code'} over a model of "
+            f"transformers, and '{origin.repo}' loads with code of its own.",
+            hint="Choose a strategy that is published as a whole model: --strategy full, lora or head")
 
 
 def check_shardable(strategy: Strategy[Any], model: Module) -> None:

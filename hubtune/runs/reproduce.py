@@ -36,7 +36,7 @@ class Recorded:
 
 
 def reproduce(
-    model: str, data: Any, out: str | Path | None, callbacks: Callbacks
+    model: str, data: Any, out: str | Path | None, trusted: tuple[str, ...], callbacks: Callbacks
 ) -> dict[str, Any]:
     """Train again in a new folder, and compare; see `hubtune.reproduce`.
 
@@ -50,7 +50,7 @@ def reproduce(
     others = changed(recorded.versions, versions(), ABSENT)
     for name, (then, now) in others.items():
         callbacks.on_warning(f"{name} {now} is installed; the model was trained with {then}.")
-    recipe, source = with_data(recorded.recipe, data)
+    recipe, source = with_data(replace(recorded.recipe, trusted=trusted), data)
     described = run.check(recipe, out=out, source=source, callbacks=callbacks)
     found = described["data"]["fingerprint"]
     if not found.startswith(recorded.fingerprint):

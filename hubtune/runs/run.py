@@ -15,7 +15,7 @@ from hubtune.data.files import locations
 from hubtune.devices import processes
 from hubtune.errors import HubError, HubtuneError, ProofError, RecipeError, ResumeError, SealError
 from hubtune.hub.origin import local_origin, read_run_record
-from hubtune.hub.trust import TrustCode, require_trust
+from hubtune.hub.trust import TrustCode, with_code
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
 from hubtune.record import choose_folder, clear_folder, delete_working_files, read_record, versions, write_record
 from hubtune.runs import main_process_first, preparation, publishing, run_lock, seal
@@ -61,12 +61,16 @@ def train(
 
 
 def resume(
-    folder: str | Path, *, source: Any = None, callbacks: Callbacks | None = None
+    folder: str | Path, *, source: Any = None, trusted: tuple[str, ...] = (),
+    callbacks: Callbacks | None = None,
 ) -> Run:
-    """Resume a run that stopped, with the pins and the plan that it began with."""
+    """Resume a run that stopped, with the pins and the plan that it began with.
+
+    trusted: the base model, if the code beside its weights may run.
+    """
     folder, callbacks = Path(folder), callbacks or Callbacks()
     record = read_record(folder)
-    recipe = build(record["recipe"])
+    recipe = replace(build(record["recipe"]), trusted=trusted)
     if kept := locations.kept_stdin(folder):  # wherever the folder lies now
         recipe = with_source(recipe, kept)
     if record["state"] == "trained" and recipe.publish.repo:
@@ -207,11 +211,10 @@ class Run(Model):
         """Return whether the model loads with the code beside its weights, by either record."""
         return super().needs_code() or self.record.get("loads_with") == "code"
 
-    def check_code(self) -> bool:
-        """Return whether the model needs the code in the run's folder, which the user has to name."""
+    def check_code(self) -> None:
+        """Let the code in the run's folder run, if the model needs it and the user named it."""
         if self.needs_code():
-            require_trust(self.origin, self.trust_code, self.folder)
-        return self.needs_code()
+            self.origin = with_code(self.origin, self.trust_code, self.folder)
 
     @property
     def metrics(self) -> dict[str, float]:

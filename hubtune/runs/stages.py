@@ -296,6 +296,8 @@ def save_model(
     """Save the exported model, and beside it what hubtune needs to predict with it."""
     task, strategy, base = prepared.task, prepared.strategy, prepared.base
     export: Export = checked(strategy, "export", strategy.export(model))
+    if prepared.origin.runs_code:
+        export = dataclasses.replace(export, loads_with="code")  # which is saved beside the weights
     shutil.rmtree(folder, ignore_errors=True)
     if record["decisions"] and export.loads_with != "peft":  # a PEFT folder has no configuration of a model
         export = dataclasses.replace(export, config={**export.config, "hubtune": record["decisions"]})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hubtune import Base, Export, Plan, Strategy, Task, hookimpl, option
+from hubtune import Export, Plan, Strategy, Task, hookimpl, option
 from hubtune_plugins.adapters.modeling_hubtune_adapters import insert
-from hubtune_plugins.adapters.published import export_with_code, trust_code
+from hubtune_plugins.adapters.published import export_with_code
 from hubtune_plugins.adapters.structure import places
 from hubtune_plugins.layers.learning import learn
 
@@ -74,9 +74,6 @@ class Adapters(Strategy[AdapterOptions]):
 
     def export(self, model: Any) -> Export:
         return export_with_code(model, self.auto, self.said)
-
-    def usage(self, task: Task[Any], repo: str, base: Base) -> str:
-        return trust_code(task.usage(repo, base), repo)
 
 
 @hookimpl

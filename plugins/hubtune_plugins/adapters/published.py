@@ -1,5 +1,4 @@
-"""A model that is published with the code that builds it: what is saved, and how its users load
-it."""
+"""A model that is published with the code that builds it: what is saved."""
 
 from __future__ import annotations
 
@@ -25,15 +24,4 @@ def export_with_code(model: Module, auto: str, said: Mapping[str, Any]) -> Expor
     return Export(
         root=model, loads_with="code", files={CODE.name: CODE.read_text(encoding="utf-8")},
         config={"auto_map": {auto: f"{CODE.stem}.Adapted"}, "hubtune_adapters": said},
-    )
-
-
-def trust_code(snippet: str, repo: str) -> str:
-    """Make a snippet load the model at a commit whose code the user has read."""
-    trusted = f'"{repo}", revision=COMMIT, trust_remote_code=True'
-    text = snippet.replace(f'from_pretrained("{repo}"', f"from_pretrained({trusted}")
-    return (
-        "# This model comes with code. Read it, and name the commit that you have read: "
-        "the full hash.\n"
-        'COMMIT = "..."\n' + text.replace(f'model="{repo}"', f"model={trusted}")
     )

@@ -15,6 +15,7 @@ from hubtune_plugins.text.text_classification import TextClassification
 
 import hubtune
 from hubtune import ModelError, Plan
+from hubtune.hub import card
 
 PLAN = Plan(8, 1.0, 2)
 SMALL = {
@@ -298,7 +299,8 @@ def test_a_model_without_blocks_is_refused_with_what_to_do():
 
 def test_the_card_s_snippet_names_a_commit_and_trusts_the_code(monkeypatch):
     monkeypatch.setattr(TextClassification, "label_kind", lambda task: "single_label")
-    text = Adapters().usage(TextClassification(), "me/model", None)
+    usage = Adapters().usage(TextClassification(), card.PLACE, None)
+    text = card.snippet({"usage": usage, "loads_with": "code"}, "me/model")
     compile(text, "snippet", "exec")
     assert 'model="me/model", revision=COMMIT, trust_remote_code=True)' in text
     assert text.index("COMMIT = ") < text.index("revision=COMMIT")

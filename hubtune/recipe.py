@@ -148,17 +148,12 @@ class PublishConfig:
     public: bool = option(False, "make the repository public")
     pr: bool = option(False, "propose it as a pull request")
     license: str | None = option(None, "the licence of the tuned model; none: the base model's")
-    language: list[str] = option([],
-                                 "languages of the data (ISO 639 codes); empty: the base model's")
+    language: list[str] = option([], "languages of the data (ISO 639 codes); empty: the base model's")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a run depends on.
-
-    trusted: what the user named with `--trust-code`; no file holds it, so that no recipe of others
-    lets code run.
-    """
+    """Everything that a run depends on. trusted: of `--trust-code`, in no file, so that no recipe lets code run."""
 
     task: PluginChoice
     model: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -80,7 +81,8 @@ def fit(value: Any, hint: Any) -> Any:
     if isinstance(value, bool) and hint is not bool:
         return MISFIT
     if hint is float and isinstance(value, int | float):
-        return float(value)
+        fits = isinstance(value, float) or abs(value) <= sys.float_info.max
+        return float(value) if fits else MISFIT
     return value if isinstance(value, origin or hint) else MISFIT
 
 

@@ -207,11 +207,11 @@ def read(path: Path, sets: Iterable[str] = ()) -> Recipe:
     """Read the recipe in a TOML file, with `--set` assignments over it."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"there is no recipe '{path}'.",
-                          hint="Write one with: hubtune recipe TASK > recipe.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"this is not TOML: {error}", where=str(path)) from None
+    except OSError as error:
+        what = f"'{path}' cannot be read: {error.strerror}" if path.exists() else f"there is no recipe '{path}'"
+        raise RecipeError(f"{what}.", hint="Write one with: hubtune recipe TASK > recipe.toml") from None
+    except (ValueError, RecursionError) as error:  # also of a number with too many digits
+        raise RecipeError(f"this is not TOML: {str(error)[:300]}", where=str(path)) from None
     return build(override(tables, sets), where=path.name)
 
 
@@ -241,7 +241,7 @@ def parse_literal(text: str) -> Any:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -6,7 +6,7 @@ Sources are independent of the task: columns keep the names that they have in th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,19 @@ def as_dataset(rows: Any, where: str) -> Any:
         return disable_decoding(rows)
     if not rows:
         raise DataError("there are no rows in it.", where=where)
-    return Dataset.from_list([dict(row) for row in rows])
+    return from_rows(rows)
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> Any:
+    """Return rows as a `datasets.Dataset` with the columns of all of them.
+
+    `Dataset.from_list` takes those of the first row, and drops what only later ones have.
+    """
+    from datasets import Dataset
+
+    tables = [dict(row) for row in rows]
+    names = dict.fromkeys(name for table in tables for name in table)
+    return Dataset.from_dict({name: [table.get(name) for table in tables] for name in names})
 
 
 def from_memory(source: Any) -> DataSplits:
@@ -178,14 +190,20 @@ def from_memory(source: Any) -> DataSplits:
     for split, rows in splits.items():
         try:
             dataset = isinstance(rows, Dataset)
-            table = rows if dataset else Dataset.from_list([dict(row) for row in rows])
+            table = rows if dataset else from_rows(rows)
             made[str(split)] = disable_decoding(table)
+        except OverflowError as error:
+            raise DataError("a number in the rows takes more than 64 bits.",
+                            hint="Write it as a text, or leave its column out.") from error
         except (TypeError, ValueError) as error:
             raise DataError(
                 f"rows from Python must be dicts, not {type(source).__name__}: "
                 f"{' '.join(str(error).split())[:200]}",
                 hint='For example: data=[{"text": "What a lovely day", "label": "positive"}, ...]',
             ) from error
+    if empty := [split for split, rows in made.items() if not rows.column_names]:
+        raise DataError(f"the rows of {listing(empty)} have no columns.",
+                        hint='For example: data=[{"text": "What a lovely day", "label": "positive"}, ...]')
     fingerprint = hash_rows({split: BatchedRows(rows) for split, rows in made.items()})
     return DataSplits(made, "rows in memory", fingerprint, unsplit=not isinstance(source, Mapping))
 

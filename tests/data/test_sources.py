@@ -239,3 +239,16 @@ def test_python_values_that_are_no_rows_are_refused(given: Any) -> None:
 def test_a_missing_file_of_any_format_is_no_hub_data_set(name: str) -> None:
     with pytest.raises(DataError, match=f"there is no file or folder '{name}'"):
         sources.load(name)
+
+
+def test_python_rows_have_the_columns_of_all_of_them() -> None:
+    rows = sources.load([{"text": "one"}, {"text": "two", "label": "a"}]).splits["train"]
+    assert [dict(row) for row in rows] == [{"text": "one", "label": None}, {"text": "two", "label": "a"}]
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    ([{}, {}], "the rows of train have no columns"), ([], "the rows of train have no columns"),
+    ([{"text": "a", "number": 2**63}, {"text": "b", "number": 2**64}], "takes more than 64 bits"),
+])
+def test_python_rows_that_are_no_table_are_refused(source: Any, message: str) -> None:
+    assert message in refusal(source).message

@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import os
 import shutil
-import signal
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from examined import in_time
 
 import hubtune
 from hubtune.errors import HubtuneError
@@ -25,8 +24,6 @@ hypothesis = pytest.importorskip("hypothesis", reason="damaged files come with: 
 st = hypothesis.strategies
 
 EXAMPLES = int(os.environ.get("HUBTUNE_FUZZ_EXAMPLES", "4"))
-SECONDS = 60
-"""That one model takes at most."""
 ROWS = [{"text": f"row {n} is good", "label": "yes" if n % 2 else "no"} for n in range(16)]
 SETTINGS = hypothesis.settings(
     max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
@@ -128,21 +125,6 @@ def tuned(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, out=folder,
                   set={"train.max_steps": 1, "train.verify": False})
     return folder / "model"
-
-
-@contextlib.contextmanager
-def in_time(what: str) -> Iterator[None]:
-    """Fail where a block takes longer than a damaged file may."""
-    def stop(*_: Any) -> None:
-        raise AssertionError(f"{what} took more than {SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def use(folder: Path) -> list[str]:

@@ -81,8 +81,8 @@ def fit(value: Any, hint: Any) -> Any:
     if isinstance(value, bool) and hint is not bool:
         return MISFIT
     if hint is float and isinstance(value, int | float):
-        fits = isinstance(value, float) or abs(value) <= sys.float_info.max
-        return float(value) if fits else MISFIT
+        too_large = isinstance(value, int) and abs(value) > sys.float_info.max
+        return MISFIT if too_large else float(value)
     return value if isinstance(value, origin or hint) else MISFIT
 
 

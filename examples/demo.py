@@ -44,6 +44,8 @@ def main() -> int:
                 "--set", "train.epochs=6", "--out", f"{PLACE}/run", "--overwrite")  # of the default 8, for time
         hubtune(environment, "evaluate", f"{PLACE}/run", "--data", f"{PLACE}/reviews")
         hubtune(environment, "publish", f"{PLACE}/run", PUBLISHED)
+        say("Anybody can verify that what stands there is what the training saved:")
+        hubtune(environment, "verify", PUBLISHED)
         say(f"A fresh process, where hubtune cannot be imported, takes {PUBLISHED} from the Hub:")
         run(environment, [sys.executable, str(EXAMPLES / "without_hubtune.py"), PUBLISHED, f"{PLACE}/reviews/test.csv",
                           f"{PLACE}/answers.json"], f"python examples/without_hubtune.py {PUBLISHED} "
@@ -135,6 +137,7 @@ On the real Hub it is the same: `hf auth login` with a token that may write, the
   hubtune train sentiment --model {BASE} --data YOUR.csv --strategy lora --out runs/mine
   hubtune publish runs/mine NAME/MODEL --dry-run
   hubtune publish runs/mine NAME/MODEL
+  hubtune verify NAME/MODEL
 To type these commands, first: source .venv/bin/activate. The tutorial is docs/tutorial.md.""")
 
 

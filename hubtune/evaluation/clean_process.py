@@ -63,7 +63,8 @@ def load_processor(job: Job) -> Any:
     import transformers
 
     kind = getattr(transformers, job["processor"])
-    return kind.from_pretrained(job["folder"], local_files_only=True)
+    return kind.from_pretrained(
+        job["folder"], local_files_only=True, trust_remote_code=job["loads_with"] == "code")
 
 
 def meaning(model: Any, processor: Any, folder: Path) -> dict[str, Any]:

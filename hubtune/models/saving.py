@@ -65,8 +65,10 @@ def without_absent_code(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     names = config.get("auto_map")
     if not isinstance(names, dict):
         return {key: value for key, value in config.items() if key != "auto_map"}
-    there = {auto: name for auto, name in names.items() if isinstance(name, str)
-             and (folder / f"{name.partition('.')[0]}.py").is_file()}
+    there = {auto: name for auto, name in names.items() if all(
+        isinstance(part, str) and (folder / f"{part.partition('.')[0]}.py").is_file()
+        for part in (name if isinstance(name, list) else [name])  # of tokenizers, slow and fast
+        if part is not None)}
     rest = {key: value for key, value in config.items() if key != "auto_map"}
     return {**rest, "auto_map": there} if there else rest
 

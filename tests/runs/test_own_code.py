@@ -128,3 +128,17 @@ def test_code_of_its_own_for_a_known_architecture_is_used_where_it_is_named(tiny
     run = hubtune.train("text-classification", model=folder, data=ROWS, out=tmp_path / "run", set=LESS, trust_code=folder)
     assert type(run.load_weights()[0]).__name__ == "Own"
     assert (run.folder / "model/modeling_own.py").exists()
+
+
+def test_a_tokenizer_with_code_of_its_own_is_published_with_it(tiny_model: Any, tmp_path: Path) -> None:
+    folder = own_code.make(tmp_path / "pond", tiny_model("bert"))
+    (folder / "tokenization_pond.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\n\n\nclass PondTokenizer(PreTrainedTokenizerFast):\n    pass\n", encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    config = {**json.loads(path.read_text(encoding="utf-8")), "tokenizer_class": "PondTokenizer",
+              "auto_map": {"AutoTokenizer": [None, "tokenization_pond.PondTokenizer"]}}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    run = hubtune.train("text-classification", model=folder, data=ROWS, out=tmp_path / "run", set={"train.max_steps": 1}, trust_code=folder)
+    assert run.record["proof"]["asked"]["rows"] == 2
+    assert (run.folder / "model/tokenization_pond.py").exists()
+    assert type(hubtune.load(run.folder, trust_code=run.folder).open_base().processor).__name__.startswith("PondTokenizer")

@@ -18,8 +18,8 @@ from hubtune.hub.trust import TrustCode, as_names
 from hubtune.models import configuration
 from hubtune.recipe import Recipe
 from hubtune.runs import predictor, run
-from hubtune.runs.data_report import report_data
 from hubtune.runs.predictor import Model
+from hubtune.runs.reports.data_report import report_data
 from hubtune.runs.run import Run
 
 Sets = Mapping[str, Any] | Iterable[str]
@@ -100,20 +100,22 @@ def check(
 def data_report(
     task: str | None = None, *, data: Any = None, model: str | Path | None = None,
     strategy: str | None = None, set: Sets = (), recipe: str | Path | None = None,
-    trust_code: TrustCode = None, callbacks: Callbacks | None = None,
+    trust_code: TrustCode = None, label_errors: bool = False, callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Report everything that is found in the data: `refused`, `findings`, `labels` and more.
 
     Args:
         model: also open it, for the lengths of the rows and all else that `train` checks; none: no
             model is needed. Other arguments are as for `train`.
+        label_errors: also find likely wrong labels, from the model's features or else from the texts;
+            needs the extra `labels`.
 
     Raises:
         HubtuneError: the rows cannot be read. What is wrong with them is in the report.
     """
     model = "" if model is None and recipe is None else model
     made, source = make_recipe(task, model, data, strategy, set, None, False, False, recipe, trust_code)
-    return report_data(made, source, callbacks).as_json()
+    return report_data(made, source, callbacks, label_errors=label_errors).as_json()
 
 
 @guest.exclusive_training

@@ -16,6 +16,8 @@ def check(
     strategy: Annotated[str | None, typer.Option(help="With --model: how to tune.")] = None,
     set: Annotated[list[str] | None, typer.Option(
         "--set", metavar="KEY=VALUE", help="Set a recipe key, such as data.label=COLUMN; repeatable.")] = None,
+    label_errors: Annotated[bool, typer.Option(
+        "--label-errors", help="Also list likely wrong labels, by --model's features or else by the texts (extra: labels).")] = False,
     trust_code: TrustCode = None,
     plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
 ) -> None:
@@ -26,7 +28,7 @@ def check(
     if task is None and recipe is None:
         raise typer.BadParameter("name the task that reads the data: --task TASK. Tasks are listed by: hubtune tasks")
     found = hubtune.data_report(task, data=None if recipe else data, model=model, strategy=strategy, set=set or (),
-                                recipe=recipe, trust_code=trust_code, callbacks=screen())
+                                recipe=recipe, trust_code=trust_code, label_errors=label_errors, callbacks=screen())
     if as_json:
         show_json(found)
     else:

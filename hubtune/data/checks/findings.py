@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hubtune.data.checks.label_errors import LabelErrors
 from hubtune.data.files.lines import RowLines
 from hubtune.data.labels import row_numbers
 from hubtune.data.row_batches import RowOrigin
@@ -114,6 +115,7 @@ class Report:
         labels: number of rows of each label, by split.
         cleaned: what `data.clean` did: operation, split, number of rows, sentence.
         lengths: lengths of the training rows, where a model has encoded them.
+        label_errors: likely wrong labels, where they were asked for.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Report:
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     cleaned: list[dict[str, Any]] = field(default_factory=list)
     lengths: Mapping[str, Any] | None = None
+    label_errors: LabelErrors | None = None
 
     @property
     def refused(self) -> bool:
@@ -141,6 +144,7 @@ class Report:
             "data": self.name, "refused": self.refused, "columns": dict(self.columns),
             "rows": self.rows, "labels": self.labels, "cleaned": self.cleaned,
             "findings": [found.as_json() for found in self.findings], "lengths": self.lengths,
+            "label_errors": self.label_errors.as_json() if self.label_errors else None,
             "text": [*self.lines(), "", *self.verdict().splitlines()],
         }
 
@@ -165,7 +169,7 @@ class Report:
         text += [f"cleaned   {done['text']}" for done in self.cleaned]
         for level, name in (("info", "note"), ("warning", "warning"), ("error", "error")):
             text += [f"{name:9} {found.text()}" for found in self.findings if found.level == level]
-        return text
+        return [*text, *(self.label_errors.lines() if self.label_errors else ())]
 
     def verdict(self) -> str:
         """Return the last line of the report."""

@@ -7,10 +7,12 @@ from typing import Any
 from hubtune.callbacks import Callbacks
 from hubtune.contract import registry
 from hubtune.data.checks.findings import Finding, Report
+from hubtune.data.checks.label_errors import require_cleanlab
 from hubtune.errors import HubtuneError
 from hubtune.recipe import Recipe
 from hubtune.runs import functions, preparation
 from hubtune.runs.prepared_data import cut_splits, examine_data
+from hubtune.runs.reports import label_errors as labels
 
 
 class Silent(Callbacks):
@@ -22,12 +24,20 @@ class Silent(Callbacks):
         self.on_progress_end = callbacks.on_progress_end  # type: ignore[method-assign]
 
 
-def report_data(recipe: Recipe, source: Any = None, callbacks: Callbacks | None = None) -> Report:
+def report_data(
+    recipe: Recipe, source: Any = None, callbacks: Callbacks | None = None, *, label_errors: bool = False
+) -> Report:
     """Examine the rows of a recipe; with a model, also their lengths and all that `train` checks.
+
+    label_errors: also look for likely wrong labels, in rows that are not refused.
 
     Raises:
         HubtuneError: the recipe cannot be right, or the rows cannot be read.
+        MissingExtra: `label_errors` without cleanlab.
     """
+    if label_errors:
+        require_cleanlab()
+    silent = Silent(callbacks or Callbacks())
     plugins = registry.load()
     task = plugins.task(recipe.task)
     functions.choose(plugins, task, recipe, {})
@@ -37,9 +47,11 @@ def report_data(recipe: Recipe, source: Any = None, callbacks: Callbacks | None 
         return report
     if not recipe.model:
         cut_splits(recipe, task, examined)
+        if label_errors:
+            report.label_errors = labels.judge(examined, task, None, recipe.train.seed, silent)
         return report
     try:
-        _, record = preparation.prepare(recipe, Silent(callbacks or Callbacks()), source, examined=examined)
+        prepared, record = preparation.prepare(recipe, silent, source, examined=examined)
     except HubtuneError as error:
         report.findings.append(Finding("refused", "error", error.message, hint=error.hint))
         return report
@@ -48,4 +60,6 @@ def report_data(recipe: Recipe, source: Any = None, callbacks: Callbacks | None 
     report.findings += [Finding(**{**found, **{name: tuple(found[name]) for name in ("rows", "lines", "mend")}})
                         for found in record["data"]["checks"]["findings"] if found["kind"] == "base-labels"]
     report.findings += [Finding("training", "warning", text) for text in record["warnings"] if text not in known]
+    if label_errors:
+        report.label_errors = labels.judge(examined, prepared.task, prepared, recipe.train.seed, silent)
     return report

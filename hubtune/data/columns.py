@@ -58,6 +58,12 @@ def find_columns(
                 hint=f"Choose it with: --set data.{column.role}=COLUMN",
             )
         mapping[column.role] = left[0]
+    if columns and not mapping:
+        known = [name for column in columns for name in column.names]
+        raise DataError(
+            f"no column that the task reads. Columns: {listing(names, 30)}; recognized names: "
+            f"{listing(known, 40)}.",
+            hint=f"Choose one with: --set data.{roles[0]}=COLUMN")
     return mapping
 
 

@@ -157,10 +157,11 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path, tiny_
         return result if step < 6 else StepResult(dict.fromkeys(result.losses, float("nan")), 0, 0, 1)
 
     out = tmp_path / "run"
+    settings = like(uninterrupted("full"))  # trained before anything is broken
     with monkeypatch.context() as patch:
         patch.setattr(Accumulation, "compute", broken)
         with pytest.raises(hubtune.HubtuneError, match=r"the loss of step 6 is nan; its rows: rows \d+.* of train") as stopped:
-            hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=like(uninterrupted("full")), out=out)
+            hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=settings, out=out)
     assert f"--resume {out}" in stopped.value.hint
     assert checkpoint.newest(out / "checkpoints").state["progress"]["step"] == 6
     assert same(weights(uninterrupted("full")), weights(hubtune.resume(out))) == []
@@ -178,10 +179,11 @@ def test_a_full_disk_stops_the_run_and_the_one_before_is_kept(full_at, tmp_path,
         return write(path, parts)
 
     out = tmp_path / "run"
+    settings = like(uninterrupted("full"))  # trained before anything is broken
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_file", full)
         with pytest.raises(hubtune.HubtuneError, match="No space left on device") as stopped:
-            hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=like(uninterrupted("full")), out=out)
+            hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=settings, out=out)
     assert f"--resume {out}" in stopped.value.hint
     assert not list((out / "checkpoints").glob(".*"))
     assert checkpoint.newest(out / "checkpoints").state["progress"]["step"] == full_at - 1

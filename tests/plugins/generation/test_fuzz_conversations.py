@@ -130,3 +130,9 @@ def test_any_pair_of_answers_is_learnt_from_or_an_error_of_ours(task: str, speak
         learn(rows, task, speaker, tmp_path / "rows.jsonl")
 
     try_one()
+
+
+def test_rows_without_any_column_of_the_task_are_refused(speaker: Path, tmp_path: Path) -> None:
+    """Found by the tests above: no column was selected, and rows without columns have no number."""
+    with pytest.raises(HubtuneError, match=r"no column that the task reads\. Columns: role; recognized names"):
+        hubtune.check("text-generation", model=speaker, data=[{"role": None}] * 12, out=tmp_path / "run")

@@ -147,7 +147,8 @@ def check_fit(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[An
 
 def trained_labels(config: Any, task: Task[Any]) -> list[str]:
     """Return the labels of the head that a model has for this task; none without a head or names."""
-    labels = list((getattr(config, "id2label", None) or {}).values())
+    # A config.json may have numbers or true and false there.
+    labels = [str(label) for label in (getattr(config, "id2label", None) or {}).values()]
     is_named = any(label != f"LABEL_{index}" for index, label in enumerate(labels))
     return labels if is_named and matches_architecture(config, type(task)) else []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hubtune_plugins.classification.cells import read_list
 from hubtune_plugins.classification.labelled import LabelOptions
 from hubtune_plugins.text.text_classification import TextClassification
 
+import hubtune
 from hubtune import Base, DataError
 from hubtune.models import configuration
 
@@ -280,3 +282,12 @@ def test_other_labels_get_a_new_head_which_is_said() -> None:
     said = configuration.describe_head(["CONTRADICTION", "NEUTRAL", "ENTAILMENT"], dataset_info["labels"], labels)
     assert str(said).endswith("the head for ham, spam is new.")
     assert configuration.describe_head([], ["ham", "spam"], labels) is None
+
+
+def test_labels_of_a_base_that_are_no_texts_are_taken_as_texts(tiny_model: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model("bert"), tmp_path / "bert"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"architectures": ["BertForSequenceClassification"], "id2label": {"0": False, "1": "yes"}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    source = [{"text": f"row {n}", "label": "yes" if n % 2 else "no"} for n in range(16)]
+    assert hubtune.check("text-classification", model=folder, data=source, out=tmp_path / "run")["facts"]["labels"] == ["no", "yes"]

@@ -108,6 +108,9 @@ def open_config(folder: Path, origin: Origin) -> Any:
             folder, local_files_only=True, trust_remote_code=origin.runs_code)
         if hasattr(config, "auto_map") and not origin.runs_code:
             del config.auto_map
+        labels = getattr(config, "id2label", None) or {}
+        if not all(isinstance(label, str) for label in labels.values()):  # numbers, or true and false
+            config.id2label = {number: str(label) for number, label in labels.items()}
         config.get_text_config()  # of a model with several parts, which may contradict each other
         return config
 
@@ -147,8 +150,7 @@ def check_fit(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[An
 
 def trained_labels(config: Any, task: Task[Any]) -> list[str]:
     """Return the labels of the head that a model has for this task; none without a head or names."""
-    # A config.json may have numbers or true and false there.
-    labels = [str(label) for label in (getattr(config, "id2label", None) or {}).values()]
+    labels = list((getattr(config, "id2label", None) or {}).values())
     is_named = any(label != f"LABEL_{index}" for index, label in enumerate(labels))
     return labels if is_named and matches_architecture(config, type(task)) else []
 

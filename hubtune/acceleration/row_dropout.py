@@ -93,8 +93,7 @@ class RowDraws:
             shape: of the mask, if it differs from that of `like`.
         """
         words = self.words(tuple(like.shape if shape is None else shape), like.device)
-        kept = words >= round((p - 0.5) * 65_536)
-        return kept.to(like.dtype).mul_(1.0 / (1.0 - p))
+        return dropout_mask(words, p, like.dtype)
 
     def uniform(self, shape: Sequence[int], device: torch.device) -> Tensor:
         """Return fp32 numbers in [0, 1) like `torch.rand`, in steps of 2**-16."""
@@ -143,6 +142,21 @@ class RowDraws:
             self.keys = hashes.astype(np.uint32).view(np.int32)
         found: NDArray[np.int32] = self.keys[self.call]
         return found
+
+
+def dropout_mask(words: Tensor, p: float, dtype: torch.dtype) -> Tensor:
+    """Return 0 for the share p of the int16 words that is lowest, else 1 / (1 - p).
+
+    In integers as far as possible: comparisons, and conversions of bool to a half precision, are
+    not vectorized by torch on CPUs, and took eight times as long.
+    """
+    lowest_kept, scale = round((p - 0.5) * 65_536), 1.0 / (1.0 - p)
+    if not -32_768 < lowest_kept < 32_768:  # p is below 2**-17, or above 1 - 2**-17
+        return torch.full(words.shape, scale if p < 0.5 else 0.0, dtype=dtype, device=words.device)
+    kept = words.clamp(lowest_kept - 1, lowest_kept).sub_(lowest_kept - 1)  # 0 or 1
+    if dtype.itemsize != kept.dtype.itemsize:
+        return kept.to(dtype).mul_(scale)
+    return kept.mul_(int(torch.tensor(scale, dtype=dtype).view(torch.int16))).view(dtype)
 
 
 def mix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import hubtune
 from hubtune.acceleration import composition, kernels, recomputation, row_axes
-from hubtune.acceleration.row_dropout import Axes, Packed, RowDraws
+from hubtune.acceleration.row_dropout import Axes, Packed, RowDraws, dropout_mask
 from hubtune.callbacks import Callbacks
 from hubtune.training.accumulation import Accumulation
 
@@ -238,3 +238,13 @@ def test_a_model_without_dropout_meets_no_draws(tiny_model: Callable[..., Path])
     task = generation(True)
     model, base, encoded = prepared(task, tiny_model("llama"), sample(task, 4))
     assert row_axes.find(model.train(), task, base, encoded) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("probability", [1e-6, 2**-16, 0.05, 0.1, 0.5, 0.9, 0.999])
+def test_masks_made_in_integers_are_those_of_a_comparison(dtype: torch.dtype, probability: float) -> None:
+    words = torch.arange(-32_768, 32_768, dtype=torch.int16).view(256, 256)[:, :255]  # strided, as of odd widths
+    kept = words.int() >= round((probability - 0.5) * 65_536)
+    expected = kept.to(dtype) * torch.tensor(1 / (1 - probability), dtype=dtype)
+    assert torch.equal(dropout_mask(words, probability, dtype), expected)
+    assert not dropout_mask(words, 1 - 1e-7, dtype).any()

@@ -1,13 +1,17 @@
 """Run saved models on recorded inputs without hubtune: the clean process of `verification`.
 
-Started as a script in a process that cannot import hubtune: `python -I clean_process.py JOBS`, with
-a JSON list of {folder, model, loads_with, base, config, inputs, outputs, processor, tag, calls}. Writes
-`outputs`, and the answers to `calls` as `outputs.answers`; or the error to `outputs.error`.
+Started as a script in a process that cannot import hubtune: `python -I clean_process.py MODULE...`. It
+imports these modules, so that they are there when it is asked, and then reads from standard input the
+path of a JSON list of {folder, model, loads_with, base, config, inputs, outputs, processor, tag, calls}.
+Writes `outputs`, and the answers to `calls` as `outputs.answers`; or the error to `outputs.error`.
+Without a path, as when the process that started it was killed, it ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import json
 import sys
 from collections.abc import Mapping
@@ -226,8 +230,14 @@ def run(job: Job) -> None:
     save_file(outputs, job["outputs"])
 
 
-def main(jobs: str) -> None:
-    """Run every job; one that fails writes its error and does not stop the others."""
+def main(modules: list[str]) -> None:
+    """Import modules, then run every job; one that fails writes its error and does not stop the others."""
+    for name in modules:
+        with contextlib.suppress(Exception):  # a job that needs it fails with the same error, and reports it
+            importlib.import_module(name)
+    jobs = sys.stdin.readline().rstrip("\n")
+    if not jobs:
+        return
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -243,4 +253,4 @@ def main(jobs: str) -> None:
 
 if __name__ == "__main__":
     sys.modules["hubtune"] = None  # type: ignore[assignment]  # an import of it is an error here
-    main(sys.argv[1])
+    main(sys.argv[1:])

@@ -85,31 +85,61 @@ def record_outputs(
     save_file({name: value.contiguous().clone() for name, value in tensors.items()}, path)
 
 
-def verify_model(saved: SavedModel) -> dict[str, Any]:
+class CleanProcess:
+    """A process without hubtune. It may be started before there is a model, to do its imports meanwhile."""
+
+    def __init__(self, modules: Sequence[str] = ()) -> None:
+        """Start the process. modules: those that it imports at once."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", str(SCRIPT), *modules],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        )
+
+    def __enter__(self) -> CleanProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def run(self, jobs: Path) -> str:
+        """Run the jobs of a file, and end the process; returns the last line of its stderr."""
+        _, stderr = self.process.communicate(f"{jobs}\n")
+        return (stderr.strip().splitlines() or ["it wrote no message"])[-1]
+
+
+def modules_of(base: Base, loads_with: str) -> list[str]:
+    """Return the modules that a clean process imports to load a model and ask it."""
+    family = type(base.config).__module__.replace(".configuration_", ".modeling_")
+    own = [family] if family.startswith("transformers.") else []
+    adapters = ["peft"] if loads_with == "peft" else []
+    return ["torch", "safetensors.torch", "transformers.pipelines", *own, *adapters]
+
+
+def verify_model(saved: SavedModel, process: CleanProcess | None = None) -> dict[str, Any]:
     """Load a saved model in a clean process, and compare its outputs with those recorded.
+
+    Args:
+        process: one that was started before; it ends with this.
 
     Raises:
         ProofError: the outputs differ.
     """
-    (result,) = verify_models([saved])
+    (result,) = verify_models([saved], process)
     if isinstance(result, ProofError):
         raise result
     return result
 
 
-def verify_models(models: Sequence[SavedModel]) -> list[dict[str, Any] | ProofError]:
+def verify_models(
+    models: Sequence[SavedModel], process: CleanProcess | None = None
+) -> list[dict[str, Any] | ProofError]:
     """Verify many saved models in one clean process; returns differences or an error."""
-    with temporary.Folder() as folder:
+    with temporary.Folder() as folder, process or CleanProcess() as clean:
         jobs = [write_job(saved, folder, number) for number, saved in enumerate(models)]
         (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-I", str(SCRIPT), str(folder / "jobs.json")],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        )
-        last_line = (done.stderr.strip().splitlines() or ["it wrote no message"])[-1]
+        last_line = clean.run(folder / "jobs.json")
         return [
             compare(saved, Path(job["outputs"]), last_line)
             for saved, job in zip(models, jobs, strict=True)

@@ -58,11 +58,13 @@ def run_stages(
             prepared, context = load_model(folder, prepared, compute, resume)
             outcome = train(context, record, callbacks)
             record |= describe_training(prepared, context, outcome)
-            record |= evaluate(prepared, context.compute, outcome.model, callbacks)
-            model = gather_weights(prepared, context, outcome) if prepared.shard else outcome.model
-            if not processes.is_first():
-                return
-            record |= save_and_verify(folder, prepared, context.compute, model, record, callbacks)
+            with start_clean_process(prepared) as clean:
+                record |= evaluate(prepared, context.compute, outcome.model, callbacks)
+                model = gather_weights(prepared, context, outcome) if prepared.shard else outcome.model
+                if not processes.is_first():
+                    return
+                record |= save_and_verify(
+                    folder, prepared, context.compute, model, record, callbacks, clean)
     finally:
         processes.destroy_group()
     record |= {"peak_memory_bytes": memory.peak(compute.device), "state": "trained"}
@@ -252,9 +254,19 @@ def evaluate(
 # --------------------------------------------------------------------------- save and verify
 
 
+def start_clean_process(
+    prepared: Prepared,
+) -> contextlib.AbstractContextManager[verification.CleanProcess | None]:
+    """Start the process of the proof, if there is to be one, so that it imports while we score."""
+    if not prepared.settings.verify or not processes.is_first():
+        return contextlib.nullcontext()
+    return verification.CleanProcess(
+        verification.modules_of(prepared.base, prepared.strategy.loads_with))
+
+
 def save_and_verify(
     folder: Path, prepared: Prepared, compute: Compute, model: Module, record: Mapping[str, Any],
-    callbacks: Callbacks,
+    callbacks: Callbacks, clean: verification.CleanProcess | None,
 ) -> dict[str, Any]:
     """Save the model for the Hub, and verify in a clean process that it is the trained one."""
     recorded = folder / "proof.safetensors"
@@ -278,7 +290,7 @@ def save_and_verify(
             fetch(origin, [*origin.small, *origin.weights]), record["config"],
             folder / "proof" if asked else None,
             processor_class(prepared.task, prepared.base), prepared.task.pipeline_tag,
-        ))
+        ), clean)
     return {
         "proof": proof, "loads_with": export.loads_with, "processor": processor_class(prepared.task, prepared.base),
         "base_model_relation": "adapter" if export.loads_with == "peft" else "finetune",

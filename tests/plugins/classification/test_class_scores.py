@@ -34,3 +34,22 @@ def test_several_labels_have_the_same_definition(gold: list[Any], found: list[An
 
     table = class_table(rows(gold), rows(found), list("abc"))
     assert (table["macro avg"]["f1-score"] if table else 0.0) == pytest.approx(macro)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 40])
+@pytest.mark.parametrize("count", [1, 6, 200])
+def test_counts_give_the_bits_of_scikit_learn(classes: int, count: int) -> None:
+    from sklearn.metrics import f1_score, precision_recall_fscore_support
+
+    rng = np.random.default_rng(classes * count)
+    gold, found = rng.integers(0, classes, (2, count)).tolist()
+    scored = class_scores(gold, found, classes)
+    _, _, f1, support = precision_recall_fscore_support(gold, found, labels=range(classes), zero_division=0.0)
+    assert scored["f1_weighted"] == float((f1 * support).sum() / support.sum())
+    assert scored["f1_macro"] == float(f1[sorted({*gold, *found})].mean())
+
+    truth, guess = rng.integers(0, 2, (2, count, classes))
+    several = several_scores(*([np.flatnonzero(row).tolist() for row in rows] for rows in (truth, guess)), classes)
+    assert several["f1_micro"] == float(f1_score(truth, guess, average="micro", zero_division=0.0))
+    each = f1_score(truth, guess, average=None, zero_division=0.0)
+    assert several["f1_macro"] == float(each[truth.any(0) | guess.any(0)].mean())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import sys
 import traceback
@@ -285,6 +287,8 @@ def main(arguments: list[str] | None = None) -> int:
     if "--debug" not in given:
         warnings.simplefilter("ignore", FutureWarning)  # meant for the libraries' authors, not for our users
     memory.keep_freed_memory()
+    # Otherwise Python visits every object of torch and transformers when it ends: a second.
+    atexit.register(gc.freeze)
     terminal.open_streams()
     if logging.lastResort:  # writes warnings, such as of requests that are repeated, to stderr
         logging.getLogger("hubtune").addHandler(logging.lastResort)

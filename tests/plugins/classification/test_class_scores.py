@@ -53,3 +53,26 @@ def test_counts_give_the_bits_of_scikit_learn(classes: int, count: int) -> None:
     assert several["f1_micro"] == float(f1_score(truth, guess, average="micro", zero_division=0.0))
     each = f1_score(truth, guess, average=None, zero_division=0.0)
     assert several["f1_macro"] == float(each[truth.any(0) | guess.any(0)].mean())
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_table_is_that_of_scikit_learn(several: bool) -> None:
+    from sklearn.metrics import classification_report
+
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        count, classes = int(random.integers(1, 60)), int(random.integers(2, 8))
+        names = [f"class {index}" for index in range(classes)]
+        if several:
+            gold, found = ((random.random((count, classes)) < random.random()).astype(int) for _ in range(2))
+            seen = np.flatnonzero(gold.any(0) | found.any(0))
+        else:
+            gold, found = random.integers(0, classes, count), random.integers(0, classes, count)
+            seen = np.union1d(gold, found)
+        expected: Any = {}
+        if len(seen):
+            expected = classification_report(gold, found, labels=seen.tolist(), target_names=[names[index] for index in seen],
+                                             output_dict=True, zero_division=0.0)
+        table = class_table(gold, found, names)
+        assert list(table) == list(expected)
+        assert table == expected

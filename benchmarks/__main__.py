@@ -6,6 +6,7 @@
     make bench BENCH='--threads 2'                   # the same on two threads, as further sections by wall time
     make bench BENCH='--accuracy --data sentiment_uci --only "textbook fp32"'
     make bench BENCH=--page-only                     # only write the page, from what was measured before
+    python -m benchmarks.whole --help                # whole commands on all cores, every task: the page's first section
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks import accuracy, predicting, report, rows, starting, training
 from benchmarks.alone import Failed, alone
 from benchmarks.lines import each, read
 from benchmarks.measures import REPO, machine
+from benchmarks.whole import page as whole
 
 STAGES = ("training", "head", "predicting", "starting", "saving")
 LONG = "gsm8k_preference"
@@ -42,7 +44,7 @@ def main() -> int:
         measure = trainings if given.accuracy else timings
         failed = measure(given, present, kept)
     found = [record for path in sorted(kept.glob("timings-*.jsonl")) for record in read(path)]
-    given.page.write_text(report.page(found, read(kept / "accuracy.jsonl")), encoding="utf-8")
+    given.page.write_text(report.page(found, read(kept / "accuracy.jsonl"), whole.read_section(kept / "whole.json")), encoding="utf-8")
     print(f"written: {given.page}")
     return 1 if failed else 0
 

@@ -26,10 +26,10 @@ tell of whoever else uses the machine.
 - **loss** is the mean of the last five steps, too few steps to compare models by; **gradient** the mean norm before clipping, above zero in each step."""
 
 
-def page(timings: Iterable[Record], trainings: Iterable[Record]) -> str:
-    """All of it. timings: of every stage and number of threads; trainings: of the accuracy."""
+def page(timings: Iterable[Record], trainings: Iterable[Record], whole: Sequence[str] = ()) -> str:
+    """All of it. timings: of every stage and number of threads; trainings: of the accuracy; whole: the parts on whole commands, which lead."""
     timings, trainings = list(timings), list(trainings)
-    parts = [NOTE, "# Performance", "Made by `make bench`; the code is in `benchmarks/`.", *machine_of(timings), "## How to read it", READ]
+    parts = [NOTE, "# Performance", "Made by `make bench`; the code is in `benchmarks/`.", *whole, *machine_of(timings), "## How to read it", READ]
     for threads in sorted({record["threads"] for record in timings}):
         chosen = [record for record in timings if record["threads"] == threads]
         parts += stages(chosen, "" if threads == 1 else f", {threads} threads, by wall time", "cpu_ms" if threads == 1 else "wall_ms")

@@ -50,7 +50,7 @@ def tokenizer(texts: Iterator[str], **special: str) -> Any:
 
 
 def llama(folder: Path) -> None:
-    """A llama of 26 M parameters with grouped-query attention."""
+    """A llama of 25 M parameters with grouped-query attention."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     own = tokenizer(strings(FOLDER / "gsm8k_preference" / "train.jsonl", "prompt", "chosen", "rejected"),

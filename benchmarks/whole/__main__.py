@@ -10,8 +10,8 @@ beside torch, which must stay as it is:
 
     pip install --no-deps --target .venv-peers trl==1.16.0 sentence-transformers==6.2.0
 
-Scripts that have been run to the end: language_model (full, with and without packing). The others are
-checked for their imports and arguments only so far; a script that fails is named and leaves no figures.
+Scripts run to the end so far: all but text_classification, token_classification and question_answering,
+which are checked for their imports only. A script that fails is named and leaves no figures.
 
 A row whose peer is missing is skipped, and named. --peers names another folder.
 """

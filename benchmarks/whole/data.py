@@ -81,16 +81,27 @@ def make(name: str, count: int, cache: Path) -> Path:
 
 
 def cut(every: list[Any], splits: dict[str, int], name: str) -> Iterable[tuple[str, list[Any]]]:
-    """Yield each split with its rows, the same ones every time.
+    """Yield train and then validation with their rows, the same ones every time.
 
+    Labels of validation are those of train: hubtune refuses others, and few rows miss some of many labels.
     Raises ValueError where there are too few.
     """
-    if len(every) < sum(splits.values()):
-        raise ValueError(f"{name} has {len(every)} rows, but {sum(splits.values())} are needed")
     drawn = random.Random(0).sample(every, len(every))
-    for split, count in splits.items():
-        yield split, drawn[:count]
-        drawn = drawn[count:]
+    train, rest = drawn[:splits["train"]], drawn[splits["train"]:]
+    known = {label_of(row) for row in train}
+    validation = [row for row in rest if label_of(row) in known][:splits["validation"]]
+    if len(train) + len(validation) < sum(splits.values()):
+        raise ValueError(f"{name} has {len(every)} rows, of which {len(train) + len(validation)} serve, "
+                         f"but {sum(splits.values())} are needed")
+    yield "train", train
+    yield "validation", validation
+
+
+def label_of(row: Any) -> object:
+    """Return the label of a row, the folder of a file, or None where a row has no label."""
+    if isinstance(row, Path):
+        return row.parent.name
+    return row.get("label") if isinstance(row, dict) else None
 
 
 def copy(path: Path, to: Path) -> None:

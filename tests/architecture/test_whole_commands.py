@@ -53,8 +53,17 @@ def test_both_sides_are_told_the_same(tmp_path: Path) -> None:
 def test_rows_are_cut_without_overlap_and_too_few_are_an_error() -> None:
     splits = dict(data.cut(list(range(20)), {"train": 12, "validation": 8}, "x"))
     assert sorted(splits["train"] + splits["validation"]) == list(range(20))
-    with pytest.raises(ValueError, match="x has 20 rows, but 21 are needed"):
-        list(data.cut(list(range(20)), {"train": 21}, "x"))
+    with pytest.raises(ValueError, match="x has 20 rows, of which 20 serve, but 21 are needed"):
+        list(data.cut(list(range(20)), {"train": 12, "validation": 9}, "x"))
+
+
+def test_validation_has_only_labels_of_train() -> None:
+    every = [{"text": str(number), "label": str(number // 2)} for number in range(200)]
+    splits = dict(data.cut(every, {"train": 90, "validation": 10}, "x"))
+    assert len(splits["validation"]) == 10
+    assert {row["label"] for row in splits["validation"]} <= {row["label"] for row in splits["train"]}
+    with pytest.raises(ValueError, match="x has 200 rows, of which 90 serve, but 190 are needed"):
+        list(data.cut([{"label": number} for number in range(200)], {"train": 90, "validation": 100}, "x"))
 
 
 def record(way: str, row_ms: float, seconds: float, peak: float) -> page.Record:

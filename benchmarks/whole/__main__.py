@@ -10,8 +10,9 @@ beside torch, which must stay as it is:
 
     pip install --no-deps --target .venv-peers trl==1.16.0 sentence-transformers==6.2.0
 
-Scripts run to the end so far: all but text_classification, token_classification and question_answering,
-which are checked for their imports only. A script that fails is named and leaves no figures.
+Run to the end so far, with few steps: hubtune's side of sentiment_uci, wnut17, causal-full,
+causal-lora, sts2016 and digits; the peers' side of every row but banking77, gsm8k and wnut17. A side
+that fails is named and leaves no figures.
 
 A row whose peer is missing is skipped, and named. --peers names another folder.
 """

@@ -10,9 +10,9 @@ beside torch, which must stay as it is:
 
     pip install --no-deps --target .venv-peers trl==1.16.0 sentence-transformers==6.2.0
 
-Run to the end so far, with few steps: hubtune's side of sentiment_uci, wnut17, causal-full,
-causal-lora, sts2016 and digits; the peers' side of every row but banking77, gsm8k and wnut17. A side
-that fails is named and leaves no figures.
+Both sides of every row have been run to the end with few steps (gsm8k's peer by the script that it
+shares with banking77), except hubtune's side of preference: it trained and validated, and was stopped
+at 150 s. A side that fails is named and leaves no figures.
 
 A row whose peer is missing is skipped, and named. --peers names another folder.
 """

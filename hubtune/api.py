@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ Sets = Mapping[str, Any] | Iterable[str]
 
 def make_recipe(
     task: str | None, model: str | Path | None, data: Any, strategy: str | None, set: Sets,
-    push: str | None, public: bool, pr: bool, recipe_file: str | Path | None,
+    push: str | None, public: bool, pr: bool, replace: bool, recipe_file: str | Path | None,
     trust_code: TrustCode = None,
 ) -> tuple[Recipe, Any]:
     """Build a recipe from arguments, over a recipe file if given; also return Python rows."""
@@ -39,7 +39,8 @@ def make_recipe(
         "task": {"name": task}, "model": {"id": None if model is None else str(model)},
         "strategy": {"name": strategy},
         "data": {"source": str(data) if data is not None and source is None else None},
-        "publish": {"repo": push, "public": public or None, "pr": pr or None},
+        "publish": {"repo": push, "public": public or None, "pr": pr or None,
+                    "replace": replace or None},
     }
     for table, values in named.items():
         given = {key: value for key, value in values.items() if value is not None}
@@ -51,7 +52,7 @@ def make_recipe(
     else:
         tables = recipe.override(tables, set)
     made = recipe.build(tables)
-    return replace(made, model=hub.repository_id(made.model), trusted=as_names(trust_code)), source
+    return dataclasses.replace(made, model=hub.repository_id(made.model), trusted=as_names(trust_code)), source
 
 
 @guest.exclusive_training
@@ -59,7 +60,7 @@ def train(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None,
     strategy: str | None = None, set: Sets = (), out: str | Path | None = None,
     overwrite: bool = False, push: str | None = None, public: bool = False, pr: bool = False,
-    recipe: str | Path | None = None, trust_code: TrustCode = None,
+    replace: bool = False, recipe: str | Path | None = None, trust_code: TrustCode = None,
     callbacks: Callbacks | None = None,
 ) -> Run:
     """Tune a pretrained model and return the finished run.
@@ -72,14 +73,14 @@ def train(
         set: `{"train.learning_rate": 3e-5}` or `["train.learning_rate=3e-5"]`.
         out: the run's folder; without it, a new one in `runs/`.
         overwrite: replace a run in `out`.
-        push: a repository to publish to. public, pr: see `hubtune publish`.
+        push: a repository to publish to. public, pr, replace: see `hubtune publish`.
         recipe: a TOML file with any of these; arguments take precedence.
         trust_code: `REPO@COMMIT` or the folder of the model, if the code beside its weights may run.
 
     Raises:
         HubtuneError: a subclass, for errors that the caller can fix.
     """
-    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe, trust_code)
+    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, replace, recipe, trust_code)
     return run.train(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
@@ -88,11 +89,11 @@ def check(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None,
     strategy: str | None = None, set: Sets = (), out: str | Path | None = None,
     overwrite: bool = False, push: str | None = None, public: bool = False, pr: bool = False,
-    recipe: str | Path | None = None, trust_code: TrustCode = None,
+    replace: bool = False, recipe: str | Path | None = None, trust_code: TrustCode = None,
     callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Check data, model and permissions as `train` does, without weights; return the plan."""
-    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe, trust_code)
+    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, replace, recipe, trust_code)
     return run.check(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 
@@ -114,7 +115,7 @@ def data_report(
         HubtuneError: the rows cannot be read. What is wrong with them is in the report.
     """
     model = "" if model is None and recipe is None else model
-    made, source = make_recipe(task, model, data, strategy, set, None, False, False, recipe, trust_code)
+    made, source = make_recipe(task, model, data, strategy, set, None, False, False, False, recipe, trust_code)
     return report_data(made, source, callbacks, label_errors=label_errors).as_json()
 
 
@@ -123,11 +124,11 @@ def plan(
     task: str | None = None, *, model: str | Path | None = None, data: Any = None,
     strategy: str | None = None, set: Sets = (), out: str | Path | None = None,
     overwrite: bool = False, push: str | None = None, public: bool = False, pr: bool = False,
-    recipe: str | Path | None = None, trust_code: TrustCode = None,
+    replace: bool = False, recipe: str | Path | None = None, trust_code: TrustCode = None,
     callbacks: Callbacks | None = None,
 ) -> dict[str, Any]:
     """Estimate the cost of `train` from a few steps: seconds, bytes of memory, disk and upload."""
-    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, recipe, trust_code)
+    made, source = make_recipe(task, model, data, strategy, set, push, public, pr, replace, recipe, trust_code)
     return run.plan(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
 
 

@@ -147,6 +147,7 @@ class PublishConfig:
     repo: str | None = option(None, "push to this repository when the training is done")
     public: bool = option(False, "make the repository public")
     pr: bool = option(False, "propose it as a pull request")
+    replace: bool = option(False, "replace the model on main without comparing with it")
     license: str | None = option(None, "the licence of the tuned model; none: the base model's")
     language: list[str] = option([], "languages of the data (ISO 639 codes); empty: the base model's")
 
@@ -191,11 +192,8 @@ TABLES = ("task", "strategy", "loss", "model", "data", "train", "publish")
 
 def without_none(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Remove unset keys from tables, since TOML has no null."""
-    return {
-        name: {k: v
-               for k, v in table.items() if v is not None}
-        for name, table in tables.items()
-    }
+    return {name: {key: value for key, value in table.items() if value is not None}
+            for name, table in tables.items()}
 
 
 def field_values(part: Any) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def some_recipe(seed: int) -> Recipe:
             warmup=draw.choice([0.0, 0.06, 100.0]), schedule=draw.choice(["linear", "cosine", "constant"]),
             seed=draw.randint(0, 2**31), keep=draw.choice(["best", "last"]), report_to=maybe("tensorboard"),
         ),
-        publish=PublishConfig(maybe("me/x"), draw.random() < 0.5, False, maybe("mit"), draw.sample(["en", "de", "no"], 2)),
+        publish=PublishConfig(maybe("me/x"), draw.random() < 0.5, False, draw.random() < 0.5, maybe("mit"), draw.sample(["en", "de", "no"], 2)),
     )
 
 

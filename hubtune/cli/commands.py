@@ -45,6 +45,8 @@ def train(
     push: Annotated[str | None, typer.Option(metavar="REPO", help="Publish to this repository after training.")] = None,
     public: Annotated[bool, typer.Option("--public", help="With --push: make a new repository public.")] = False,
     pr: Annotated[bool, typer.Option("--pr", help="With --push: open a pull request.")] = False,
+    replace: Annotated[bool, typer.Option(
+        "--replace", help="With --push: replace the model on main, also if the new one is not better.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Check data, model and permissions, then stop.")] = False,
     trust_code: TrustCode = None,
@@ -55,7 +57,7 @@ def train(
 
     recipe_file = task if task and task.endswith(".toml") else None
     if resume is not None:
-        if any((task, model, data, strategy, out, set, push, public, pr, overwrite, check)):
+        if any((task, model, data, strategy, out, set, push, public, pr, replace, overwrite, check)):
             raise typer.BadParameter("--resume takes no other options: a run keeps its settings.")
         finish(hubtune.resume(resume, trust_code=trust_code, callbacks=screen()), as_json)
         return
@@ -63,7 +65,8 @@ def train(
         raise typer.BadParameter("name a task or a recipe.toml. Tasks are listed by: hubtune tasks")
     arguments: dict[str, Any] = {
         "task": None if recipe_file else task, "model": model, "data": data, "strategy": strategy, "set": set or (), "out": out,
-        "overwrite": overwrite, "push": push, "public": public, "pr": pr, "recipe": recipe_file,
+        "overwrite": overwrite, "push": push, "public": public, "pr": pr, "replace": replace,
+        "recipe": recipe_file,
         "trust_code": trust_code, "callbacks": screen(),
     }
     if check:
@@ -197,14 +200,20 @@ def publish(
     repo: Annotated[str, typer.Argument(help="The repository: NAME or NAMESPACE/NAME.")],
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public; the default is private.")] = False,
     pr: Annotated[bool, typer.Option("--pr", help="Open a pull request.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, and publish nothing.")] = False,
+    replace: Annotated[bool, typer.Option(
+        "--replace", help="Replace the model on main, also if the new one is not better; do not compare them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compare with the model on main, list the files, and publish nothing.")] = False,
     trust_code: TrustCode = None,
     as_json: AsJson = False, debug: Debug = False,
 ) -> None:
-    """Verify a run's model, and publish it to the Hub."""
+    """Verify a run's model, and publish it to the Hub.
+
+    Where the repository has a model, both are compared on the run's test rows; unless the new one is better, a pull request is opened.
+    """
     import hubtune
 
-    done = hubtune.Run(run, trust_code=trust_code).publish(repo, public=public, pr=pr, dry_run=dry_run, callbacks=screen())
+    done = hubtune.Run(run, trust_code=trust_code).publish(
+        repo, public=public, pr=pr, replace=replace, dry_run=dry_run, callbacks=screen())
     if as_json:
         show_json(done)
         return

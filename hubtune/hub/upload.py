@@ -101,7 +101,8 @@ def check_push(repo: str, pr: bool = False) -> str:
 
 def push(
     folder: Path, repo: str, *, message: str, public: bool = False, pr: bool = False,
-    hashes: Mapping[str, str] | None = None, is_checked: bool = False,
+    hashes: Mapping[str, str] | None = None, is_checked: bool = False, parent: str | None = None,
+    description: str = "",
 ) -> PushResult:
     """Publish a folder as one commit on main, or as a pull request; then check what arrived.
 
@@ -112,9 +113,12 @@ def push(
     Args:
         hashes: sha256 of every file by path, which the bytes to send have to have.
         is_checked: `check_push` was called for this repository.
+        parent: the commit that main has to be at; None: whichever it is at.
+        description: text of the commit, and of a new pull request.
 
     Raises:
         SealError: a file was changed since it was hashed; nothing was sent.
+        Conflict: main is not at `parent`; nothing was sent.
         HubError: the Hub refused the commit, or lists other hashes than those of the files.
     """
     repo = repo if is_checked else check_push(repo, pr)
@@ -127,10 +131,16 @@ def push(
         target = find_pull_request(repo, message) if pr else None
         revision = target.git_reference if target else None
         head = retry(lambda: client().model_info(repo, revision=revision), f"asking for {repo}")
+        if parent is not None and head.sha != parent:
+            raise errors.Conflict(
+                f"main of '{repo}' moved from {parent[:12]} to {str(head.sha)[:12]} while the "
+                "models were compared, so nothing was sent.", where=repo,
+                hint="Run the same command again, which compares with the new commit.")
         existing = [sibling.rfilename for sibling in head.siblings or ()]
         operations: list[Operation] = [*additions, *delete_stale(existing, names)]
         with without_progress():
-            commit, pr_url = create_commit(repo, operations, message, head.sha, pr, target)
+            commit, pr_url = create_commit(
+                repo, operations, message, head.sha, pr, target, description)
     result = PushResult(repo, commit, head.sha, pr_url or f"{page_url(repo)}/commit/{commit}",
                         pr_url)
     with after_commit(result.url):
@@ -169,7 +179,7 @@ def delete_stale(existing: Sequence[str], names: Sequence[str]) -> list[CommitOp
 
 def create_commit(repo: str, operations: Sequence[Operation],
                   message: str, parent: str | None, pr: bool, target: Discussion | None,
-                  ) -> tuple[str, str | None]:
+                  description: str = "") -> tuple[str, str | None]:
     """Create one commit with a parent. After a lost response, look whether it landed before trying
     again.
 
@@ -180,6 +190,7 @@ def create_commit(repo: str, operations: Sequence[Operation],
         parent: Commit that it is made on.
         pr: Commit to a pull request.
         target: The pull request to update; None opens one.
+        description: Text of the commit, and of a new pull request.
 
     Returns:
         Commit and, for a pull request, its address.
@@ -188,6 +199,7 @@ def create_commit(repo: str, operations: Sequence[Operation],
 
     def send() -> tuple[str, str | None]:
         info = client().create_commit(repo, list(operations), commit_message=message,
+                                      commit_description=description or None,
                                       parent_commit=parent, create_pr=pr and not target,
                                       revision=revision)
         return info.oid, target.url if target else info.pr_url

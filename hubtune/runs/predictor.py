@@ -222,6 +222,13 @@ class Model:
         callbacks.on_progress_end()
         return predictions
 
+    def answer(self, rows: Any, callbacks: Callbacks) -> list[Prediction]:
+        """Predict rows that are loaded and under the task's roles, with the decisions of training."""
+        from hubtune.evaluation import decisions
+
+        predictions = self._predict_rows(rows, "predicting", callbacks)
+        return list(decisions.apply(self.task, predictions, self._decisions))
+
     @guest.preserve_state
     def evaluate(
         self, data: Any, *, split: str | None = None, columns: Mapping[str, str] | None = None,

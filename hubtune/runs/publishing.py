@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from hubtune.files import file_sha256
 from hubtune.hub import card
 from hubtune.hub.origin import Origin, fetch
 from hubtune.record import migrate, write_record
-from hubtune.runs import seal
+from hubtune.runs import seal, standing
+from hubtune.runs.predictor import Model
 
 COPIED = 64 * 2**20
 """Bytes up to which a file is copied before it is proven and sent; a larger one is linked, and its
@@ -43,15 +45,18 @@ class Staged:
 
 
 def publish(
-    folder: Path, base: Origin | None, repo: str, *, public: bool, pr: bool, dry_run: bool,
-    callbacks: Callbacks,
+    model: Model, folder: Path, repo: str, *, public: bool, pr: bool, replace: bool, dry_run: bool,
+    data: Any, callbacks: Callbacks,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Publish a run's model as one commit.
+    """Publish a run's model as one commit on main; where a model is there that it is not better than, as a
+    pull request.
 
     Args:
-        folder: of the run.
-        base: the base model of an adapter that loads over it.
-        dry_run: compare the run with its seal and list its files, and send nothing.
+        model: of the run. folder: of the run.
+        replace: commit to main in any case.
+        dry_run: compare the run with its seal and with the model on main, list its files, and send
+            nothing.
+        data: the run's rows, where they came from memory.
 
     Returns:
         The run's record as it is then, and what was published.
@@ -67,20 +72,51 @@ def publish(
     with temporary.Folder() as scratch:
         staged = stage(folder, publishable, scratch / "stage")
         warn(record, publishable, public, callbacks)
+        if not dry_run:
+            proof = prove(folder, record, model.locate_base(), staged, callbacks)
+        compared = None
+        if not (pr or replace):
+            compare = standing.preview if dry_run else standing.compare
+            compared = compare(model, folder, record, repo, staged.folder, data, callbacks)
+        comparison = compared.as_json() if compared else None
+        if compared:
+            report(compared, command(model, folder, repo, public=public, replace=True), callbacks)
         if dry_run:
             add_card(staged, record, repo)
             return record, {"repo": repo, "commit": None, "parent": None, "url": None, "pr": None,
-                            "dry_run": True, **staged.as_json()}
-        proof = prove(folder, record, base, staged, callbacks)
+                            "comparison": comparison, "dry_run": True, **staged.as_json()}
         add_card(staged, {**record, "proof": proof}, repo)
         callbacks.on_info(f"Publishing {len(staged.files)} files to {repo}")
-        pushed = hub.push(staged.folder, repo, message=f"{record['task']['name']} with hubtune",
-                          public=public, pr=pr, hashes=staged.hashes, is_checked=True)
+        pr = pr or (compared is not None and not compared.is_better)
+        pushed = hub.push(
+            staged.folder, repo, message=f"{record['task']['name']} with hubtune", public=public,
+            pr=pr, hashes=staged.hashes, is_checked=True,
+            parent=compared.commit if compared and not pr else None,
+            description=compared.text() if compared else "")
     names = ("repo", "commit", "parent", "url", "pr")
-    published = {name: getattr(pushed, name) for name in names}
+    published = {name: getattr(pushed, name) for name in names} | {"comparison": comparison}
     record |= {"published": {**published, "proof": proof}, "state": "published"}
     write_record(folder, {**written, "published": record["published"], "state": "published"})
     return record, {**published, "dry_run": False, **staged.as_json()}
+
+
+def command(model: Model, folder: Path, repo: str, **flags: bool) -> str:
+    """Return the command that publishes a run. flags: options by name, and whether each is given."""
+    given = [f"--{name}" for name, is_given in flags.items() if is_given]
+    trust = ["--trust-code", str(folder)] if model.needs_code() else []
+    return shlex.join(["hubtune", "publish", str(folder), repo, *given, *trust])
+
+
+def report(compared: standing.Comparison, replacing: str, callbacks: Callbacks) -> None:
+    """Say what a comparison found, and what it leads to. replacing: the command that replaces."""
+    if compared.commit is None:
+        callbacks.on_warning(compared.text())
+    elif compared.is_better:
+        callbacks.on_info(f"{compared.text()} Publishing commits to main.")
+    else:
+        callbacks.on_warning(
+            f"{compared.text()} Publishing opens a pull request, and main stays as it is. "
+            f"To replace the model on main without comparing: {replacing}")
 
 
 def read_raw(folder: Path) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def train(
             "versions": versions(), **described,
         }
         write_record(folder, record)  # from here on, the run can be resumed
-        return complete(folder, recipe, prepared, record, callbacks, resume=False)
+        return complete(folder, recipe, prepared, record, callbacks, resume=False,
+                        source=source)
 
 
 def resume(
@@ -76,7 +77,7 @@ def resume(
     if record["state"] == "trained" and recipe.publish.repo:
         if not processes.is_first():
             return FollowerRun(folder)
-        return publish(Run(folder), recipe.publish, callbacks)
+        return publish(Run(folder), recipe.publish, callbacks, source)
     if record["state"] != "started":
         delete_working_files(folder)  # of a run that was killed before it could
         raise ResumeError(f"'{folder}' is already {record['state']}.",
@@ -87,7 +88,8 @@ def resume(
         return run_follower(folder, prepared, record, resume=has_begun)
     with run_lock.hold(folder):
         prepared, _ = main_process_first.prepare(recipe, callbacks, source, record)
-        return complete(folder, recipe, prepared, record, callbacks, resume=has_begun)
+        return complete(folder, recipe, prepared, record, callbacks, resume=has_begun,
+                        source=source)
 
 
 def keep_stdin(recipe: Recipe, folder: Path) -> Recipe:
@@ -125,7 +127,7 @@ def plan(
 
 def complete(
     folder: Path, recipe: Recipe, prepared: preparation.Prepared, record: dict[str, Any],
-    callbacks: Callbacks, *, resume: bool,
+    callbacks: Callbacks, *, resume: bool, source: Any = None,
 ) -> Run:
     """Run the stages in the first process, and publish where the recipe says so."""
     from hubtune.runs import stages  # with torch and accelerate, only for a recipe that is right
@@ -140,11 +142,13 @@ def complete(
             error.add_note(command)
         raise
     run = Run(folder, trust_code=folder)  # its code was written by this training
-    return publish(run, recipe.publish, callbacks) if recipe.publish.repo else run
+    return publish(run, recipe.publish, callbacks, source) if recipe.publish.repo else run
 
 
-def publish(run: Run, settings: PublishConfig, callbacks: Callbacks) -> Run:
-    """Publish a finished run as its recipe says.
+def publish(
+    run: Run, settings: PublishConfig, callbacks: Callbacks, source: Any = None
+) -> Run:
+    """Publish a finished run as its recipe says. source: its rows, where they came from memory.
 
     Raises:
         HubError: with the command that publishes the run, which is kept.
@@ -153,13 +157,11 @@ def publish(run: Run, settings: PublishConfig, callbacks: Callbacks) -> Run:
     scores = ", ".join(f"{name} {value:.4f}" for name, value in run.metrics.items())
     callbacks.on_info(f"The run is finished: {run.folder} ({scores})")
     try:
-        run.publish(settings.repo, public=settings.public, pr=settings.pr, callbacks=callbacks)
+        run.publish(settings.repo, public=settings.public, pr=settings.pr,
+                    replace=settings.replace, data=source, callbacks=callbacks)
     except (HubError, ProofError, SealError) as error:
-        given = {"--public": settings.public, "--pr": settings.pr}
-        flags = [flag for flag, is_given in given.items() if is_given]
-        trust = ["--trust-code", str(run.folder)] if run.needs_code() else []
-        command = shlex.join(
-            ["hubtune", "publish", str(run.folder), settings.repo, *flags, *trust])
+        command = publishing.command(run, run.folder, settings.repo, public=settings.public,
+                                     pr=settings.pr, replace=settings.replace)
         hint = f"The run is kept in {run.folder}. Publish it with: {command}"
         raise type(error)(error.message, where=error.where,
                           hint="\n".join(filter(None, [error.hint, hint]))) from error
@@ -224,12 +226,18 @@ class Run(Model):
 
     @guest.preserve_state
     def publish(
-        self, repo: str, *, public: bool = False, pr: bool = False, dry_run: bool = False,
-        callbacks: Callbacks | None = None,
+        self, repo: str, *, public: bool = False, pr: bool = False, replace: bool = False,
+        dry_run: bool = False, data: Any = None, callbacks: Callbacks | None = None,
     ) -> dict[str, Any]:
         """Publish the model as one commit, after verifying the files that will be sent.
 
-        dry_run: only return the files that would be published.
+        Where main has a model, both are compared on the run's test rows (or else its validation
+        rows), and unless the new one is better, a pull request is opened.
+
+        Args:
+            replace: commit to main in any case, without comparing.
+            dry_run: only compare, and return the files that would be published.
+            data: the run's rows, where they came from memory; without them, nothing is compared.
 
         Raises:
             SealError: the run was changed since its training ended; nothing was sent.
@@ -238,8 +246,8 @@ class Run(Model):
         if not dry_run:
             self.check_code()
         self.record, done = publishing.publish(
-            self.folder, self.locate_base(), repo, public=public, pr=pr, dry_run=dry_run,
-            callbacks=callbacks or Callbacks())
+            self, self.folder, repo, public=public, pr=pr, replace=replace, dry_run=dry_run,
+            data=data, callbacks=callbacks or Callbacks())
         return done
 
     def summary(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_what_is_no_whole_repository_of_the_kind_is_refused(text: str, kind: Kin
 
 
 def test_a_run_is_named_after_the_model_of_an_address() -> None:
-    made, _ = make_recipe("sentiment", "https://huggingface.co/org/name/tree/main", "data.csv", None, (), None, False, False, None)
+    made, _ = make_recipe("sentiment", "https://huggingface.co/org/name/tree/main", "data.csv", None, (), None, False, False, False, None)
     assert made.model == "org/name@main"
 
 

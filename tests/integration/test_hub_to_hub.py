@@ -99,7 +99,7 @@ def test_a_second_publish_has_the_first_as_its_parent_and_leaves_other_files(run
     api.upload_file(path_or_fileobj=b"kept", path_in_repo="notes.txt", repo_id="me/twice")
     api.upload_file(path_or_fileobj=b"old", path_in_repo="pytorch_model.bin", repo_id="me/twice")
     head = api.model_info("me/twice").sha
-    second = runs("full").publish("me/twice")
+    second = runs("full").publish("me/twice", replace=True)
     assert second["parent"] == head != first["commit"]
     names = {s.rfilename for s in api.model_info("me/twice").siblings}
     assert "notes.txt" in names

@@ -42,7 +42,7 @@ def test_rows_that_are_refused_leave_the_folder_free(
     tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
-        with given(monkeypatch, tmp_path / "pipe", "text,label\nalone\n"), pytest.raises(DataError, match="1 cells"):
+        with given(monkeypatch, tmp_path / "pipe", "text,label\nalone,\n"), pytest.raises(DataError, match="1 rows have a missing label"):
             hubtune.train("text-classification", model=tiny_model("bert"), data="-", out=tmp_path / "run")
     assert not list((tmp_path / "run").glob("stdin*"))
 

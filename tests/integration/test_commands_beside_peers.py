@@ -18,7 +18,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize(("row", "way"), [(row, way) for row in ROWS for way in row.peers], ids=lambda value: getattr(value, "name", value))
+QUICK = ("banking77", "wnut17")
+"""Rows whose peers train in some seconds; `python -m benchmarks.whole --quick` runs all."""
+
+
+@pytest.mark.parametrize(
+    ("row", "way"), [(row, way) for row in ROWS for way in row.peers if row.name in QUICK], ids=lambda value: getattr(value, "name", value))
 def test_a_peer_trains_on_a_few_rows(row: Row, way: str, cache: Path) -> None:
     if not data.present(row.data):
         pytest.skip(f"the data of {row.name} are not there")

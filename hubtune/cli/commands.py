@@ -58,7 +58,7 @@ def train(
     recipe_file = task if task and task.endswith(".toml") else None
     if resume is not None:
         if any((task, model, data, strategy, out, set, push, public, pr, replace, overwrite, check)):
-            raise typer.BadParameter("--resume takes no other options: a run keeps its settings.")
+            raise typer.BadParameter("--resume takes no other options but --trust-code, --plugin, --json and --debug: a run keeps its settings.")
         finish(hubtune.resume(resume, trust_code=trust_code, callbacks=screen()), as_json)
         return
     if task is None:
@@ -66,8 +66,7 @@ def train(
     arguments: dict[str, Any] = {
         "task": None if recipe_file else task, "model": model, "data": data, "strategy": strategy, "set": set or (), "out": out,
         "overwrite": overwrite, "push": push, "public": public, "pr": pr, "replace": replace,
-        "recipe": recipe_file,
-        "trust_code": trust_code, "callbacks": screen(),
+        "recipe": recipe_file, "trust_code": trust_code, "callbacks": screen(),
     }
     if check:
         show_check(hubtune.check(**arguments), as_json)

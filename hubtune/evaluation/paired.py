@@ -18,7 +18,7 @@ MIN_DIFFERENT = 6
 
 @dataclass(frozen=True)
 class Difference:
-    """How the new model's metric differs from that of the model on main, on the same rows.
+    """Difference of a metric between the new model and the one on main, on the same rows.
 
     value: new minus standing, negated where lower is better, so that above 0 the new one is better.
     interval: of `value`, 95%; None: it has none, for `reason`.
@@ -33,7 +33,7 @@ class Difference:
 
     @property
     def verdict(self) -> Literal["better", "worse", "uncertain"]:
-        """Which model is better, where the interval does not contain 0."""
+        """Return which model is better, or "uncertain" where the interval contains 0."""
         if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
             return "uncertain"
         return "better" if self.interval[0] > 0 else "worse"

@@ -48,8 +48,7 @@ def publish(
     model: Model, folder: Path, repo: str, *, public: bool, pr: bool, replace: bool, dry_run: bool,
     data: Any, callbacks: Callbacks,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Publish a run's model as one commit on main; where a model is there that it is not better than, as a
-    pull request.
+    """Publish a run's model as one commit: on main, or as a pull request where it is not better than main's.
 
     Args:
         model: of the run. folder: of the run.
@@ -108,7 +107,7 @@ def command(model: Model, folder: Path, repo: str, **flags: bool) -> str:
 
 
 def report(compared: standing.Comparison, replacing: str, callbacks: Callbacks) -> None:
-    """Say what a comparison found, and what it leads to. replacing: the command that replaces."""
+    """Report a comparison and what follows from it. replacing: the command that replaces."""
     if compared.commit is None:
         callbacks.on_warning(compared.text())
     elif compared.is_better:

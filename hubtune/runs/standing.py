@@ -35,7 +35,7 @@ class NotComparable(Exception):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison with the model on main found.
+    """Result of a comparison with the model on main.
 
     commit: that model's; None: main is not known, in a dry run. split, rows: which rows both were scored on, and how many.
     reason: of a comparison that could not be made. notes: what it has to be read with.
@@ -51,7 +51,7 @@ class Comparison:
 
     @property
     def is_better(self) -> bool:
-        """Whether the new model is better, beyond chance."""
+        """Tell whether the new model is better, beyond chance."""
         return self.difference is not None and self.difference.verdict == "better"
 
     def text(self) -> str:

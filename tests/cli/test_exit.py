@@ -1,4 +1,4 @@
-"""How the command line ends."""
+"""The end of the command line's process."""
 
 from __future__ import annotations
 

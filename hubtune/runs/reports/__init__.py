@@ -1,1 +1,1 @@
-"""What is reported about the data before a training."""
+"""Reports of the data, before a training."""

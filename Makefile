@@ -19,9 +19,10 @@ test: check ## Check the code, then run all tests, on all cores
 # Paths that test-bounds runs. torch of either end brings its GPU libraries: 3 GB to download each,
 # 13 GB on disk for both.
 BOUNDS ?= tests/hub tests/models tests/contract tests/data tests/devices/test_number_formats.py \
-	tests/testing/test_loopback_hub.py tests/plugins/text/test_question_answering.py \
+	tests/testing/test_loopback_hub.py tests/plugins/formats tests/plugins/text/test_question_answering.py \
 	tests/integration/test_hub_to_hub.py
-EXTRAS := --extra peft --extra generation --extra audio --extra testing --extra demo
+EXTRAS := --extra peft --extra generation --extra audio --extra excel --extra labels --extra testing \
+	--extra demo
 # Old releases use what newer Pythons and packages deprecate, and datasets 4.0 leaves csv files open.
 OLD := -W default::DeprecationWarning -W default::FutureWarning -W default::ResourceWarning \
 	-W default::pytest.PytestUnraisableExceptionWarning
@@ -35,10 +36,10 @@ test-bounds: ## Run BOUNDS=PATHS with the lowest and with the newest dependencie
 		$$uv pip compile --quiet pyproject.toml $(EXTRAS) --resolution $$at \
 			-o $$place/versions.txt > /dev/null && \
 		install="$$uv pip install --quiet --python $$place/bin/python" && \
-		$$install -r $$place/versions.txt hatchling editables ruff && \
+		$$install -r $$place/versions.txt hatchling editables pytest-xdist ruff && \
 		$$install --no-deps --no-build-isolation -e . && \
 		if [ $$at = highest ]; then old=""; else old="$(OLD)"; fi && \
-		$$place/bin/python -m pytest -rs $$old $(BOUNDS) || exit 1; \
+		$$place/bin/python -m pytest -rs -n auto --dist worksteal $$old $(BOUNDS) || exit 1; \
 	done
 
 check: $(STAMP) ## Lint and check types

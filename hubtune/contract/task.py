@@ -229,7 +229,8 @@ class ClassificationTask(Task[OptionsT]):
 class ContrastiveTask(Task[OptionsT]):
     """A task whose loss compares the examples of a whole step with each other, such as in-batch negatives.
 
-    A step is cut all the same: gradients flow through a cache of the embeddings (Gao et al., GradCache, arXiv:2101.06983).
+    A step is cut all the same: gradients flow through a cache of the embeddings (Gao et al., GradCache, arXiv:2101.06983), and
+    without a second forward pass where the whole step fits.
     """
 
     @abstractmethod

@@ -143,10 +143,10 @@ class Accumulation:
 
         def backward(position: int) -> Callable[[], None]:
             part = parts[position]
-            if cached is None or self.grad_cache is None:
+            if cached is None:
                 objective = self.objective_of(model, step, part, counts, len(micro_batches), means)
             else:
-                objective = self.grad_cache.objective(model, step, part, cached[1][position])
+                objective = cached[1][position]()
             if position == len(parts) - 1:
                 objective = objective + self.regularization(model, means)
             # DDP averages gradients over devices; this undoes it.

@@ -1,13 +1,16 @@
 """GradCache (Gao et al., arXiv:2101.06983): a loss over a whole step, with micro-batches.
 
-A contrastive loss compares all rows of a step, so it is no sum over micro-batches. Embeddings are
-computed without gradients first; then the loss gives their gradients, which each micro-batch
-backpropagates.
+A contrastive loss compares all rows of a step, so it is no sum over micro-batches. All embeddings are
+computed first; then the loss gives their gradients, which each micro-batch backpropagates. Where the
+step as a whole is within the limit of a micro-batch, the graphs of the first pass are kept;
+otherwise it runs without gradients, and each micro-batch is computed a second time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,11 +45,37 @@ class GradCache:
 
     def compute(
         self, model: Module, step: int, parts: list[MicroBatch]
+    ) -> tuple[float, list[Callable[[], Tensor]]]:
+        """Return the mean loss over the step, and for each micro-batch what computes its objective.
+
+        An objective is a scalar whose gradient by the micro-batch's embeddings is that of the loss.
+        """
+        keep = self.keeps_graphs(parts)
+        with self.accumulation.agree_on_memory(), torch.set_grad_enabled(keep):
+            found = [self.embed(model, step, part) for part in parts]
+        own = [(part.index, values.detach(), part.batch)
+               for part, values in zip(parts, found, strict=True)]
+        mean, gradients = self.loss_and_gradients(own, parts)
+
+        def objective_of(part: MicroBatch, values: Tensor, gradient: Tensor) -> Tensor:
+            return ((values if keep else self.embed(model, step, part)) * gradient).sum()
+
+        return mean, [partial(objective_of, *each) for each in zip(parts, found, gradients, strict=True)]
+
+    def keeps_graphs(self, parts: list[MicroBatch]) -> bool:
+        """Return whether one pass does: its activations are those of one micro-batch that fits.
+
+        DDP does not synchronize gradients of a forward pass that others follow, so that several
+        processes compute twice.
+        """
+        batcher = self.accumulation.batcher
+        padded = sum(batcher.padded_tokens(part.items) for part in parts)
+        return self.accumulation.accelerator.num_processes == 1 and padded <= batcher.limit
+
+    def loss_and_gradients(
+        self, own: list[Embedded], parts: list[MicroBatch]
     ) -> tuple[float, list[Tensor]]:
-        """Return the mean loss over the step, and its gradient by each micro-batch's embeddings."""
-        with self.accumulation.agree_on_memory(), torch.no_grad():
-            found = [self.embed(model, step, part).detach() for part in parts]
-        own = [(part.index, values, part.batch) for part, values in zip(parts, found, strict=True)]
+        """Return the mean loss over the step, and its gradient by each of this process' embeddings."""
         every = self.gather([entry for entry, part in zip(own, parts, strict=True) if part.weight])
         together = torch.cat([values for _, values, _ in every]).requires_grad_()
         with device.autocast(self.accumulation.context.compute):
@@ -73,7 +102,3 @@ class GradCache:
         place = accelerator.device
         return [(index, values.to(place), replace(batch, targets=to_device(batch.targets, place)))
                 for index, values, batch in every]
-
-    def objective(self, model: Module, step: int, part: MicroBatch, gradient: Tensor) -> Any:
-        """Return a scalar whose gradient by the embeddings is the cached one."""
-        return (self.embed(model, step, part) * gradient).sum()

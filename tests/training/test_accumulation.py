@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,20 @@ def test_gradients_do_not_depend_on_micro_batches(cuts: Any, task: Any, strategy
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
         assert one.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("limit", "passes"), [(ROWS * 8, 3), (1, 6)])
+def test_a_loss_over_the_step_keeps_the_graphs_where_the_limit_allows(limit: int, passes: int, tmp_path: Path) -> None:
+    """Otherwise each micro-batch is computed twice, with the same gradient."""
+    _, whole = gradients(make_context(tmp_path, Contrast()), WHOLE)
+    made = make_context(tmp_path, Contrast())
+    made.compute = replace(made.compute, limit=limit)
+    counted: list[int] = []
+    made.model.register_forward_hook(lambda *_: counted.append(1))
+    _, parts = gradients(made, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]])
+    assert len(counted) == passes
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_phases_train_what_they_say_and_their_schedule_begins_anew(tmp_path: Path) -> None:

@@ -58,12 +58,12 @@ def record_answers(
         return 0
     folder.mkdir()
     targets = {column.role for column in task.columns if column.target}
-    asked = []
+    asked, processor = [], copied_processor(base)
     model.eval()
     for number in choose_rows(encoded, GENERATED if isinstance(task, GenerativeTask) else None):
         row = without_targets(task, rows[number], targets)
         call = described_call(task, base, row, MediaFiles(folder, f"{number}"))
-        found = call and answered(model, task, base, call, folder)
+        found = call and answered(model, processor, task, call, folder)
         asked += [found] if found else []
     if not asked:
         shutil.rmtree(folder)
@@ -93,7 +93,9 @@ def made_answers(
     if next(model.parameters()).dtype != torch.float32:
         return None
     model.eval()
-    found = [call and answered(model, task, base, call, Path()) for call in made_calls(task, base)]
+    processor = copied_processor(base)
+    found = [call and answered(model, processor, task, call, Path())
+             for call in made_calls(task, base)]
     answers = [call and call["answer"] for call in found]
     if not any(answer is not None for answer in answers):
         return None
@@ -170,15 +172,24 @@ def described_call(
     return None if call is None else describe(call, media)
 
 
+def copied_processor(base: Base) -> Any:
+    """Return a copy of the processor, since a pipeline changes its padding side; None without one."""
+    try:
+        return copy.deepcopy(base.processor)
+    except Exception:  # of any processor: then no row is asked
+        return None
+
+
 def answered(
-    model: Module, task: Task[Any], base: Base, call: dict[str, Any], folder: Path
+    model: Module, processor: Any, task: Task[Any], call: dict[str, Any], folder: Path
 ) -> dict[str, Any] | None:
     """Return a call with the trained model's answer.
 
     None where transformers fails, or answers with what is no number.
     """
+    if processor is None:
+        return None
     try:
-        processor = copy.deepcopy(base.processor)  # a pipeline changes its padding side
         found = answer(model, processor, task.pipeline_tag, call, folder)
         json.dumps(found, allow_nan=False)
     except Exception:  # of any pipeline, for this row: others are asked

@@ -15,6 +15,7 @@ from hubtune.contract.validation import checked
 from hubtune.data import splits
 from hubtune.data.columns import add_task_columns
 from hubtune.data.row_batches import BatchedRows
+from hubtune.devices import memory
 from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.hub.forms import require_loadable
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record
@@ -70,6 +71,7 @@ class Model:
         """Return the model and its base; weights are loaded at the first call."""
         if self._loaded is None:
             base = self.open_base()
+            memory.resume_collection()
             model = self._load_module(base)
             limit = configuration.length_limit(base, model) if self.task.unit == "tokens" else None
             # A strategy may have taken some of the model's positions.

@@ -49,6 +49,7 @@ def run_stages(
         record: the contents of `run.json`, which the stages complete.
         resume: go on from the newest checkpoint, computing as the run began.
     """
+    memory.resume_collection()
     guest.save_library_states()
     processes.join(device.kind())
     host_lock.remove_shared()

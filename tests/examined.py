@@ -1,10 +1,7 @@
-"""Rows that are examined as before a training: the report, and the data with its validation split; calls that end in time."""
+"""Rows that are examined as before a training: the report, and the data with its validation split."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Iterator
 from typing import Any
 
 from hubtune import Callbacks, Task
@@ -57,22 +54,3 @@ def loaded(source: Any, task: str = "text-classification", **settings: Any) -> t
     made: Task[Any] = registry.load().task(recipe.task)
     data, dataset_info = prepared_data.load_data(recipe, made, source, None, heard)
     return data, dataset_info, heard
-
-
-SECONDS = 60
-"""That a call with damaged input takes at most."""
-
-
-@contextlib.contextmanager
-def in_time(what: str) -> Iterator[None]:
-    """Fail where a block takes longer than damaged input may."""
-    def stop(*_: Any) -> None:
-        raise AssertionError(f"{what} took more than {SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)

@@ -1,29 +1,20 @@
-"""Recipes and `--set` at random: a recipe, a plan or one of hubtune's errors comes out, never a library's, and in time.
-
-`HUBTUNE_FUZZ_EXAMPLES=1000` tries more than the suite does.
-"""
+"""Recipes and `--set` at random: a recipe, a plan or one of hubtune's errors comes out, never a library's, and in time."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from examined import in_time
+from fuzz import hypothesis, try_many
 
 import hubtune
 from hubtune import recipe
 from hubtune.errors import HubtuneError
 
-hypothesis = pytest.importorskip("hypothesis", reason="recipes at random come with: pip install 'hubtune[testing]'")
 st = hypothesis.strategies
 
-EXAMPLES = int(os.environ.get("HUBTUNE_FUZZ_EXAMPLES", "40"))
-SETTINGS = hypothesis.settings(
-    max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
-FEW = hypothesis.settings(SETTINGS, max_examples=max(4, EXAMPLES // 4))
 ROWS = [{"text": f"row {n} is good", "label": "yes" if n % 2 else "no"} for n in range(16)]
 KEYS = [f"{table}.{name}" for table, names in recipe.build(
     {"task": {"name": "text-classification"}, "model": {"id": "tiny/bert"}}).as_dict().items() for name in names]
@@ -73,32 +64,29 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def tried(call: Any) -> str:
     """Return what becomes of a call: fine, or the kind of an error of ours."""
-    with in_time("a recipe"):
-        try:
-            call()
-            return "fine"
-        except HubtuneError as error:
-            kind = error.kind
+    try:
+        call()
+        return "fine"
+    except HubtuneError as error:
+        kind = error.kind
     assert kind not in ("hubtune-error", "unexpected-error")
     return kind
 
 
-@hypothesis.given(assignments=ASSIGNMENTS)
-@SETTINGS
-def test_any_assignment_is_a_recipe_or_an_error_of_ours(assignments: list[str]) -> None:
-    def build() -> None:
+def test_any_assignment_is_a_recipe_or_an_error_of_ours() -> None:
+    def build(assignments: list[str]) -> None:
         made = recipe.build(recipe.override({"task": {"name": "text-classification"}, "model": {"id": "tiny/bert"}}, assignments))
         json.dumps(made.as_dict(), default=str)
         made.as_toml()
 
-    tried(build)
+    try_many("recipe: --set", lambda assignments: tried(lambda: build(assignments)), ASSIGNMENTS, 40)
 
 
 def test_any_table_is_a_recipe_or_an_error_of_ours(place: Path) -> None:
     """A recipe that is written is read as the same."""
-    @SETTINGS
-    @hypothesis.given(st.dictionaries(st.sampled_from([*recipe.TABLES, "more"]), st.one_of(
-        VALUES, st.dictionaries(st.sampled_from([key.rpartition(".")[2] for key in KEYS]), VALUES, max_size=4)), max_size=4))
+    tables_at_random = st.dictionaries(st.sampled_from([*recipe.TABLES, "more"]), st.one_of(
+        VALUES, st.dictionaries(st.sampled_from([key.rpartition(".")[2] for key in KEYS]), VALUES, max_size=4)), max_size=4)
+
     def try_one(tables: dict[str, Any]) -> None:
         def build() -> None:
             made = recipe.build({"task": {"name": "a"}, "model": {"id": "b"}, **tables})
@@ -110,7 +98,7 @@ def test_any_table_is_a_recipe_or_an_error_of_ours(place: Path) -> None:
 
         tried(build)
 
-    try_one()
+    try_many("recipe: tables", try_one, tables_at_random, 40)
 
 
 @pytest.mark.parametrize("kind", ["pieces", "bytes"])
@@ -127,14 +115,12 @@ def test_any_file_is_a_recipe_or_an_error_of_ours(kind: str, place: Path) -> Non
 
     contents = st.lists(pieces, min_size=1, max_size=4).map(damaged) if kind == "pieces" else st.binary(max_size=80)
 
-    @SETTINGS
-    @hypothesis.given(contents)
     def try_one(content: bytes) -> None:
         path = place / "recipe.toml"
         path.write_bytes(content)
         tried(lambda: recipe.read(path))
 
-    try_one()
+    try_many("recipe: TOML file", try_one, contents, 40)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -142,9 +128,7 @@ def test_any_setting_is_a_plan_or_an_error_of_ours(place: Path, tiny_model: Any)
     """Settings pass through all that `train --check` does."""
     model = tiny_model("bert")
 
-    @FEW
-    @hypothesis.given(ASSIGNMENTS)
     def try_one(assignments: list[str]) -> None:
         tried(lambda: hubtune.check("text-classification", model=model, data=ROWS, set=assignments, out=place / "run"))
 
-    try_one()
+    try_many("recipe: --set, planned", try_one, ASSIGNMENTS, 10, share=0.25)

@@ -1,13 +1,9 @@
-"""Damaged files of a model, at random: an answer or one of hubtune's errors comes out, never a library's, and in time.
-
-`HUBTUNE_FUZZ_EXAMPLES=1000` tries more than the suite does.
-"""
+"""Damaged files of a model, at random: an answer or one of hubtune's errors comes out, never a library's, and in time."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 import struct
 from collections.abc import Iterator
@@ -15,19 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examined import in_time
+from fuzz import hypothesis, try_many
 
 import hubtune
 from hubtune.errors import HubtuneError
 
-hypothesis = pytest.importorskip("hypothesis", reason="damaged files come with: pip install 'hubtune[testing]'")
 st = hypothesis.strategies
 
-EXAMPLES = int(os.environ.get("HUBTUNE_FUZZ_EXAMPLES", "4"))
 ROWS = [{"text": f"row {n} is good", "label": "yes" if n % 2 else "no"} for n in range(16)]
-SETTINGS = hypothesis.settings(
-    max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
-    suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink])
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 5), st.sampled_from([2**31, 2**63, -2**31, 10**30, 400, 1000]),
@@ -137,12 +128,11 @@ def use(folder: Path) -> list[str]:
 
     results = []
     for call in (check, predict):
-        with in_time(call.__name__):
-            try:
-                call()
-                results.append("fine")
-            except HubtuneError as error:
-                results.append(error.kind)
+        try:
+            call()
+            results.append("fine")
+        except HubtuneError as error:
+            results.append(error.kind)
     assert not {"hubtune-error", "unexpected-error"} & set(results)
     return results
 
@@ -150,8 +140,6 @@ def use(folder: Path) -> list[str]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_file_is_an_answer_or_an_error_of_ours(name: str, tuned: Path, tmp_path: Path) -> None:
-    @SETTINGS
-    @hypothesis.given(st.data())
     def try_one(data: Any) -> None:
         folder = tmp_path / "model"
         shutil.rmtree(folder, ignore_errors=True)
@@ -168,4 +156,4 @@ def test_a_damaged_file_is_an_answer_or_an_error_of_ours(name: str, tuned: Path,
             error.add_note(f"{name}: {path.read_bytes()[:2000]!r}")
             raise
 
-    try_one()
+    try_many("safetensors header" if name == "model.safetensors" else name, try_one, st.data(), 4)

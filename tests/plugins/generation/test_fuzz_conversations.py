@@ -1,29 +1,22 @@
-"""Conversations at random: rows that are learnt from, or one of hubtune's errors; never a library's, and in time.
-
-`HUBTUNE_FUZZ_EXAMPLES=1000` tries more than the suite does.
-"""
+"""Conversations at random: rows that are learnt from, or one of hubtune's errors; never a library's, and in time."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from examined import in_time
+from fuzz import hypothesis, try_many
 
 import hubtune
 from hubtune.errors import HubtuneError
 
-hypothesis = pytest.importorskip("hypothesis", reason="conversations at random come with: pip install 'hubtune[testing]'")
 st = hypothesis.strategies
 
-EXAMPLES = int(os.environ.get("HUBTUNE_FUZZ_EXAMPLES", "6"))
-SETTINGS = hypothesis.settings(
-    max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
+FEW = 6
 TEMPLATE = (
     "{% if tools %}[tools]{{ tools | tojson }}{{ eos_token }}{% endif %}"
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}"
@@ -100,36 +93,27 @@ def learn(rows: list[Any], task: str, model: Path, path: Path) -> None:
     """Check rows from a file as `train` does, and those that are all tables as Python rows, too."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for source in (path, rows) if all(isinstance(row, dict) for row in rows) else (path,):
-        with in_time("a conversation"):
-            try:
-                hubtune.check(task, model=model, data=source, out=path.parent / "run")
-            except HubtuneError as error:
-                kind = error.kind
-            else:
-                kind = "fine"
+        try:
+            hubtune.check(task, model=model, data=source, out=path.parent / "run")
+        except HubtuneError as error:
+            kind = error.kind
+        else:
+            kind = "fine"
         assert kind not in ("hubtune-error", "unexpected-error")
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("form", WHOLE)
 def test_any_conversation_is_learnt_from_or_an_error_of_ours(form: str, speaker: Path, tmp_path: Path) -> None:
-    @SETTINGS
-    @hypothesis.given(changed(WHOLE[form]))
-    def try_one(rows: list[Any]) -> None:
-        learn(rows, "text-generation", speaker, tmp_path / "rows.jsonl")
-
-    try_one()
+    path = tmp_path / "rows.jsonl"
+    try_many("chat rows", lambda rows: learn(rows, "text-generation", speaker, path), changed(WHOLE[form]), FEW)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("task", ["preference", "reward-model"])
 def test_any_pair_of_answers_is_learnt_from_or_an_error_of_ours(task: str, speaker: Path, tmp_path: Path) -> None:
-    @SETTINGS
-    @hypothesis.given(changed(PAIRS))
-    def try_one(rows: list[Any]) -> None:
-        learn(rows, task, speaker, tmp_path / "rows.jsonl")
-
-    try_one()
+    path = tmp_path / "rows.jsonl"
+    try_many("chat rows", lambda rows: learn(rows, task, speaker, path), changed(PAIRS), FEW)
 
 
 def test_rows_without_any_column_of_the_task_are_refused(speaker: Path, tmp_path: Path) -> None:

@@ -1,16 +1,18 @@
 """Inject faults into requests to a Hub on loopback, and count what they break.
 
-    python -m benchmarks.hub_faults                     # 300 faults over pull, publish, publish again and pull request
-    python -m benchmarks.hub_faults --faults 60 --seed 1
+    python -m benchmarks.hub_faults      # 300 faults over pull, publish, publish again and pull request, by Xet and by LFS
+    python -m benchmarks.hub_faults --faults 60 --seed 1 --json
 
 Each fault hits a request drawn from those that the operation makes: an answer of 429, 500, 502, 503 or 504, or a cut connection,
-once to three times, before the request is carried out or after; of downloads, damaged bytes too. An operation that failed is
-repeated without a fault. Waits between attempts are shortened.
+once to three times or until the operation ends, before the request is carried out or after; of downloads, damaged bytes too. An
+operation that failed is repeated without a fault. By LFS, one file is sent whole and one in parts. Waits between attempts are
+shortened.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -28,8 +30,14 @@ from typing import Any
 from hubtune.testing.hub import LoopbackHub
 
 STATUSES = (429, 500, 502, 503, 504, None)
-FINISHED = ("rode it out", "no request was hit")
+ALONE, BLOCK, UNMET = "rode it out", "one block", "no request was hit"
 OPERATIONS = ("pull", "publish", "publish again", "pull request")
+MODES = ("Xet", "LFS")
+BROKEN = ("lost", "double", "main is bad", "foreign traceback", "no next command")
+UNNEEDED = ("/api/agent-harnesses", "/v1/telemetry")
+"""Paths of requests that the clients make aside, whose answers they do not use."""
+PARTS_ABOVE = 100_000
+"""Bytes from which on a file is sent in parts by LFS."""
 
 
 @dataclass
@@ -37,33 +45,50 @@ class Trial:
     """One fault: of which request of which operation, and what came of it."""
 
     operation: str
+    mode: str
     request: str
     status: int | None
-    times: int
+    times: int | None
     after: bool
     corrupts: bool
     outcome: str = ""
+    message: str = ""
     broken: list[str] = field(default_factory=list)
 
 
 def main() -> int:
-    """Inject the faults, and print the counts as JSON. 1: something was lost, doubled or left bad."""
+    """Inject the faults, and print a table of what came of them. 1: something was lost, doubled or left bad."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hub_faults", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each fault instead")
     given = parser.parse_args()
-    with LoopbackHub(user="me") as hub, tempfile.TemporaryDirectory() as place:
-        os.environ |= hub.env()  # the client reads it when it is imported
+    with LoopbackHub(user="me", xet=True, multipart_above=PARTS_ABOVE) as hub, tempfile.TemporaryDirectory() as place:
+        # The clients read it when they are imported; Xet's waits by itself.
+        os.environ |= hub.env() | {"HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error"}
         shorten_waits()
         trials = Trials(hub, Path(place), random.Random(given.seed))
         start = time.monotonic()
         found = [trials.run(number) for number in range(given.faults)]
+    print("\n".join(json.dumps(vars(trial)) for trial in found) if given.json else table(found))
+    print(f"{time.monotonic() - start:.0f} s", file=sys.stderr)
     broken = [trial for trial in found if trial.broken]
-    print(json.dumps({
-        "faults": len(found), "seconds": round(time.monotonic() - start), "operations": Counter(trial.operation for trial in found),
-        "outcomes": Counter(trial.outcome for trial in found), "broken": [vars(trial) for trial in broken]}, indent=2))
+    for trial in broken:
+        print(json.dumps(vars(trial)), file=sys.stderr)
     return 1 if broken else 0
+
+
+def table(found: list[Trial]) -> str:
+    """Return a Markdown table of what came of the faults, by operation and mode."""
+    lines = [" | ".join(("| operation", "mode", "injected", "of these, until the end", ALONE, f"{BLOCK}, then the same command", UNMET, *BROKEN)) + " |",
+             "|---" * (7 + len(BROKEN)) + "|"]
+    for operation, mode in [*itertools.product(OPERATIONS, MODES), ("all", "")]:
+        mine = [trial for trial in found if (trial.operation, trial.mode) == (operation, mode) or operation == "all"]
+        counts = [sum(trial.outcome == outcome for trial in mine) for outcome in (ALONE, BLOCK, UNMET)]
+        counts += [sum(any(one.startswith(kind) for one in trial.broken) for trial in mine) for kind in BROKEN]
+        lines.append(f"| {operation} | {mode} | {len(mine)} | {sum(trial.times is None for trial in mine)} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines)
 
 
 def shorten_waits() -> None:
@@ -78,7 +103,8 @@ class Trials:
     def __init__(self, hub: LoopbackHub, place: Path, rng: random.Random) -> None:
         self.hub, self.place, self.rng = hub, place, rng
         self.old, self.new = (self.files(name) for name in ("old", "new"))
-        self.requests = {operation: self.requests_of(operation) for operation in OPERATIONS}
+        self.requests = {(operation, mode): self.requests_of(operation, mode)
+                         for operation, mode in itertools.product(OPERATIONS, MODES)}
 
     def files(self, name: str) -> Path:
         """Write the small files of a folder to publish."""
@@ -88,14 +114,14 @@ class Trials:
         (folder / "config.json").write_text(json.dumps({"name": name}), encoding="utf-8")
         return folder
 
-    def requests_of(self, operation: str) -> list[tuple[str, str]]:
+    def requests_of(self, operation: str, mode: str) -> list[tuple[str, str]]:
         """Return the method and the path pattern of every request that an undisturbed operation makes."""
-        repo = f"me/clean-{OPERATIONS.index(operation)}"
-        call = self.operation(operation, repo)
+        repo = f"me/clean-{OPERATIONS.index(operation)}-{mode.lower()}"
+        call = self.operation(operation, mode, repo)
         before = len(self.hub.requests)
         call()
-        made = [(one.method, one.path) for one in self.hub.requests[before:]]
-        return list(dict.fromkeys((method, self.pattern(path, repo)) for method, path in made))
+        made = [(one.method, one.path) for one in self.hub.requests[before:] if not one.path.startswith(UNNEEDED)]
+        return sorted({(method, self.pattern(path, repo)) for method, path in made})
 
     @staticmethod
     def pattern(path: str, repo: str) -> str:
@@ -104,14 +130,16 @@ class Trials:
         path = re.sub(r"load\\-[\w\\-]+", r"load-[\\w-]+", path)
         return re.sub(r"[0-9a-f]{40,}", "[0-9a-f]{40,}", path) + "$"
 
-    def operation(self, operation: str, repo: str) -> Callable[[], Any]:
+    def operation(self, operation: str, mode: str, repo: str) -> Callable[[], Any]:
         """Prepare the repository of an operation; return the operation."""
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, constants
 
         from hubtune import hub
 
+        constants.HF_HUB_DISABLE_XET = mode != "Xet"
         for folder in (self.old, self.new):  # content that the Hub does not have yet
             (folder / "model.safetensors").write_bytes(f"{folder.name} {repo} ".encode() * 10_000)
+            (folder / "tokenizer.model").write_bytes(f"tokenizer of {folder.name} {repo} ".encode() * 1_000)
         if operation == "pull":
             HfApi().create_repo(repo)
             HfApi().upload_folder(repo_id=repo, folder_path=str(self.new))
@@ -128,19 +156,20 @@ class Trials:
 
         shutil.rmtree(Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}"), ignore_errors=True)
         folder = hub.download(hub.resolve(repo), ["*"])
-        assert (folder / "model.safetensors").read_bytes() == (self.new / "model.safetensors").read_bytes(), "other bytes"
+        for file in self.new.iterdir():
+            assert (folder / file.name).read_bytes() == file.read_bytes(), "other bytes"
 
     def run(self, number: int) -> Trial:
         """Run an operation with a fault, and again without one if it failed; look at what is there then."""
         from hubtune.errors import HubtuneError
 
-        operation = OPERATIONS[number % len(OPERATIONS)]
-        method, path = self.rng.choice(self.requests[operation])
-        corrupts = operation == "pull" and "resolve" in path and self.rng.random() < 0.3
-        trial = Trial(operation, f"{method} {path}", self.rng.choice(STATUSES), self.rng.choice((1, 1, 2, 3)),
-                      self.rng.random() < 0.5, corrupts)
+        operation, mode = list(itertools.product(OPERATIONS, MODES))[number % (len(OPERATIONS) * len(MODES))]
+        method, path = self.rng.choice(self.requests[operation, mode])
+        corrupts = operation == "pull" and method == "GET" and re.search("resolve|/xorbs/|storage", path) and self.rng.random() < 0.3
+        trial = Trial(operation, mode, f"{method} {path}", self.rng.choice(STATUSES), self.rng.choice((1, 1, 2, 3, None)),
+                      self.rng.random() < 0.5, bool(corrupts))
         repo = f"me/trial-{number}"
-        call = self.operation(operation, repo)
+        call = self.operation(operation, mode, repo)
         if corrupts:
             self.hub.corrupt_next(path, times=trial.times)
         else:
@@ -149,15 +178,18 @@ class Trials:
         try:
             call()
             met = corrupts or any(one.status == (trial.status or 0) for one in self.hub.requests[before:])
-            trial.outcome = "rode it out" if met else "no request was hit"
+            trial.outcome = ALONE if met else UNMET
         except HubtuneError as error:
-            trial.outcome = f"one block: {type(error).__name__}"
+            trial.outcome, trial.message = BLOCK, f"{type(error).__name__}: {error}"
+            if not error.hint:
+                trial.broken.append("no next command")
         except Exception as error:
-            trial.outcome = "foreign error"
-            trial.broken.append(f"{type(error).__name__}: {error}"[:300])
-        self.look(trial, repo, finished=trial.outcome in FINISHED)
+            trial.outcome = "foreign"
+            trial.broken.append(f"foreign traceback: {type(error).__name__}: {error}"[:300])
+        finished = trial.outcome in (ALONE, UNMET)
+        self.look(trial, repo, finished)
         self.hub.heal()
-        if trial.outcome not in FINISHED:
+        if not finished:
             try:
                 call()
             except Exception as error:

@@ -23,7 +23,7 @@ for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE", "HF_A
              "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN", "HUBTUNE_PLUGINS", "HUBTUNE_PLUGIN_FILES"):
     os.environ.pop(name, None)
 for name, value in {
-    "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_XET": "1", "HF_XET_CLIENT_RETRY_BASE_DELAY": "10ms", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1",
 }.items():
     os.environ.setdefault(name, value)

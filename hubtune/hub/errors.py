@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 Kind = Literal["model", "dataset"]
+XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
+"""What the Xet client, whose errors have no response, says of a status."""
+XET_ERROR = re.compile(r"[A-Z]\w* (error|limited): ")
+"""How its errors begin, which are of built-in classes."""
 LOGIN = "Log in with: hf auth login   (or set HF_TOKEN)"
 
 
@@ -97,6 +101,8 @@ def refusal(
 
 def failed_transfer(error: Exception, repo: str) -> HubError | None:
     """Return our error for a failed connection, download or upload; None for any other error."""
+    if is_xet_error(error):
+        return xet_error(error, repo)
     if isinstance(error, (http_error(), ConnectionError, TimeoutError)):
         return unreachable_error(repo, error)
     if isinstance(error, OSError) and str(error).startswith("Consistency check failed"):
@@ -105,10 +111,40 @@ def failed_transfer(error: Exception, repo: str) -> HubError | None:
             f"a download ended early, several times: {first_line}.", where=repo,
             hint="Run the same command again; if it ends early again, try another network.")
     if isinstance(error, RuntimeError) and str(error).startswith("Error while uploading"):
+        status = status_of(error.__cause__) if error.__cause__ else None
         return HubError(
-            f"{str(error).removesuffix('.')}: {error.__cause__}", where=repo,
-            hint="Run the same command again; files that have arrived are not sent twice.")
+            f"{str(error).removesuffix('.')}: " + (
+                f"the Hub answered {status}" if status else f"no answer ({type(error.__cause__).__name__})") + ".",
+            where=repo, hint="Run the same command again; files that have arrived are not sent twice.")
     return None
+
+
+def is_xet_error(error: Exception) -> bool:
+    """Return whether an error is of the Xet client: ConnectionError of uploads, RuntimeError of downloads."""
+    return type(error) in (ConnectionError, RuntimeError) and XET_ERROR.match(str(error)) is not None
+
+
+def xet_error(error: Exception, repo: str) -> HubError:
+    """Return our error for a transfer by Xet that failed."""
+    status, text = status_of(error), str(error)
+    address = re.search(r"https?://[^\s)]+", text)
+    at = f" ({'/'.join(address[0].split('/')[:3])})" if address else ""
+    hint = "Run the same command again in a while; if that fails too, without Xet: HF_HUB_DISABLE_XET=1 hubtune ..."
+    if status:
+        return HubError(f"the Xet storage of the Hub{at} answered {status}.", where=repo, hint=hint)
+    if "error sending request" in text:
+        return errors.Offline(f"the Xet storage of the Hub{at} cannot be reached.", where=repo, hint=hint)
+    return HubError(f"a transfer from the Xet storage of the Hub failed: {text.rpartition(': ')[2][:300]}.",
+                    where=repo, hint=hint)
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status of an error; None where there was no response."""
+    response: Any = getattr(error, "response", None)
+    if response is not None:
+        return int(response.status_code)
+    found = XET_STATUS.search(str(error)) if isinstance(error, ConnectionError | RuntimeError) else None
+    return int(found[1]) if found else None
 
 
 def describe_token() -> str:
@@ -178,13 +214,15 @@ def not_cached_error(repo: str, revision: str | None) -> errors.Offline:
     )
 
 
-def unreachable_error(repo: str, error: Exception) -> errors.Offline:
-    """Return the error for a Hub that does not answer."""
+def unreachable_error(repo: str, error: Exception) -> HubError:
+    """Return the error for a Hub that does not answer, or for a status behind which the client reports a missing file."""
     from huggingface_hub import constants
 
+    cause = error.__cause__ or error
+    if status := status_of(cause):
+        return HubError(f"the Hub ({constants.ENDPOINT}) answered {status}.", where=repo,
+                        hint="Run the same command again in a while.")
     return errors.Offline(
-        f"the Hub ({constants.ENDPOINT}) cannot be reached: "
-        f"{type(error.__cause__ or error).__name__}.",
-        where=repo,
+        f"the Hub ({constants.ENDPOINT}) cannot be reached: {type(cause).__name__}.", where=repo,
         hint="Check the network. Cached models can be used with: HF_HUB_OFFLINE=1 hubtune ...",
     )

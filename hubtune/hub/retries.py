@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from hubtune.hub.errors import http_error
+from hubtune.hub.errors import http_error, is_xet_error, status_of
 
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP statuses after which the same request may succeed."""
@@ -50,7 +50,7 @@ def retry(request: Callable[[], ResultT], what: str,
     for attempt in range(len(WAITS) + 1):
         try:
             return request()
-        except (http_error(), ConnectionError, TimeoutError, OSError) as error:
+        except (http_error(), ConnectionError, TimeoutError, OSError, RuntimeError) as error:
             if not is_passing(error):
                 raise
             found = instead(error) if instead else None
@@ -74,18 +74,12 @@ def is_passing(error: Exception) -> bool:
         return status in PASSING
     if str(error).startswith("Consistency check failed"):  # a download that ended early
         return True
-    return isinstance(error, http_error() | ConnectionError | TimeoutError)
+    return isinstance(error, http_error() | ConnectionError | TimeoutError) or is_xet_error(error)
 
 
 def is_unreachable(error: Exception) -> bool:
     """Return whether no connection was made, as with a network that is off."""
     return type(error).__name__ in ("ConnectError", "ConnectTimeout", "ConnectionRefusedError")
-
-
-def status_of(error: Exception) -> int | None:
-    """Return the HTTP status of an error; None where there was no response."""
-    response: Any = getattr(error, "response", None)
-    return None if response is None else int(response.status_code)
 
 
 def requested_wait(error: Exception) -> float | None:

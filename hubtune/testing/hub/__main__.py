@@ -34,6 +34,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m hubtune.testing.hub", description=f"A Hub on {HOST}.")
     parser.add_argument("--root", required=True, help="the folder that holds the repos; made if need be")
     parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
+    parser.add_argument("--xet", action="store_true", help="send and fetch large files by Xet instead of LFS")
     parser.add_argument("--model", type=_pair, action="append", default=[], metavar="REPO=FOLDER")
     parser.add_argument("--dataset", type=_pair, action="append", default=[], metavar="REPO=FOLDER")
     parser.add_argument("--token", type=_token, action="append", default=[], metavar="NAME=VALUE:ROLE")
@@ -43,7 +44,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def _prepared(args: argparse.Namespace) -> tuple[LoopbackHub, str]:
     """The Hub with everything the arguments put on it, and the token to tell the shell."""
     writers = [(user, value) for user, value, role in args.token if role == "write"]
-    hub = LoopbackHub(args.root, port=args.port, user=writers[0][0] if writers else "tester")
+    hub = LoopbackHub(args.root, port=args.port, user=writers[0][0] if writers else "tester", xet=args.xet)
     for user, value, role in args.token:
         # A fineGrained token from here covers its user's own name; narrower ones are made in Python.
         hub.add_token(user, role, value=value, scope=(user,) if role == "fineGrained" else ())
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(
         f"export HF_ENDPOINT={hub.endpoint}",
-        "export HF_HUB_DISABLE_XET=1",
+        f"export HF_HUB_DISABLE_XET={hub.env()['HF_HUB_DISABLE_XET']}",
         f"export HF_TOKEN={token}",
         sep="\n",
         flush=True,

@@ -28,6 +28,8 @@ PAGE_SIZE = 1000
 class LoopbackHub:
     """A Hub that lives as long as its `with` block. With a `root` of its own choice, its repos outlive it.
 
+    `xet`: large files are sent and fetched by Xet; without it by LFS, which needs HF_HUB_DISABLE_XET=1 in the client.
+
     `user` is whom `token` belongs to; it may write under its own name and under the `orgs` it is a member of.
     """
 
@@ -40,6 +42,7 @@ class LoopbackHub:
         orgs: tuple[str, ...] = (),
         multipart_above: int = MULTIPART_ABOVE,
         page_size: int = PAGE_SIZE,
+        xet: bool = False,
     ) -> None:
         self._private = tempfile.TemporaryDirectory(prefix="loopback-hub-", ignore_cleanup_errors=True)
         self.root = Path(root) if root else Path(self._private.name) / "root"
@@ -52,7 +55,7 @@ class LoopbackHub:
         self.accounts = Accounts(self.root / "accounts.json")
         self.accounts.add_user(user, orgs)
         self._faults = Faults()
-        self._site = Site(self.store, self.accounts, multipart_above, page_size)
+        self._site = Site(self.store, self.accounts, multipart_above, page_size, xet)
         self._listener: Listener | None = None
         self.requests: list[Served] = []
 
@@ -109,12 +112,21 @@ class LoopbackHub:
         """Return what a process needs in its environment, added to os.environ: clients read it when they are imported."""
         return {
             "HF_ENDPOINT": self.endpoint,
-            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_XET": "0" if self.xet else "1",
             "HF_TOKEN": self.token,
             "HF_HOME": str(Path(self._private.name) / "hf_home"),
             # Suites that keep themselves off the network set this to 1; loopback is not the network.
             "HF_HUB_OFFLINE": "0",
         }
+
+    @property
+    def xet(self) -> bool:
+        """Whether large files are sent and fetched by Xet; may be set while clients are served."""
+        return self._site.xet
+
+    @xet.setter
+    def xet(self, on: bool) -> None:
+        self._site.xet = on
 
     def add_model(
         self,

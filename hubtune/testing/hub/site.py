@@ -11,10 +11,14 @@ from hubtune.testing.hub.tickets import Tickets
 
 @dataclass
 class Site:
-    """`multipart_above`: bytes from which on uploads come in parts; `page_size`: entries of one page of a list."""
+    """`multipart_above`: bytes from which on uploads come in parts; `page_size`: entries of one page of a list.
+
+    `xet`: large files may be sent by Xet, and those that were are offered by it.
+    """
 
     store: Store
     accounts: Accounts
     multipart_above: int
     page_size: int
+    xet: bool = False
     tickets: Tickets = field(default_factory=Tickets)

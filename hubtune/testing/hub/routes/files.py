@@ -26,7 +26,7 @@ async def tree(request: Request) -> Response:
     commit = store.at(repo, request.path_params["rev"])
     found = history.listing(commit.tree, request.path_params.get("path", ""), flag(request, "recursive"), commit.oid)
     touched = _last_touched(request, repo, commit, [path for path, _ in found]) if flag(request, "expand") else {}
-    return page(request, found, site(request).page_size, lambda one: _shown(*one, touched.get(one[0])))
+    return page(request, found, site(request).page_size, lambda one: _shown(request, *one, touched.get(one[0])))
 
 
 async def paths_info(request: Request) -> Response:
@@ -39,7 +39,7 @@ async def paths_info(request: Request) -> Response:
     found = [path for path in (one.strip("/") for one in form.get("paths", [])) if path in below]
     expand = form.get("expand", [""])[0].lower() in ("1", "true")
     touched = _last_touched(request, repo, commit, found) if expand else {}
-    return JSONResponse([_shown(path, below[path], touched.get(path)) for path in found])
+    return JSONResponse([_shown(request, path, below[path], touched.get(path)) for path in found])
 
 
 def _last_touched(request: Request, repo: Repo, commit: Commit, paths: list[str]) -> dict[str, Commit]:
@@ -47,13 +47,27 @@ def _last_touched(request: Request, repo: Repo, commit: Commit, paths: list[str]
     return history.last_touched(store.log(repo, commit.oid), paths, lambda oid: store.commit(repo, oid))
 
 
-def _shown(path: str, what: Entry | str, touched: Commit | None) -> dict[str, Any]:
+def _xet_hash(request: Request, sha256: str) -> str | None:
+    """Return by which hash a file can be fetched from the Xet storage; None where it cannot."""
+    return site(request).store.xet.hash_of(sha256) if site(request).xet else None
+
+
+def _by_xet(request: Request, repo: Repo, sha256: str, commit: str) -> dict[str, str]:
+    """The headers that let a client fetch a file from the Xet storage instead."""
+    name = _xet_hash(request, sha256)
+    route = f"{origin(request)}/api/{repo.kind}s/{repo.id}/xet-read-token/{commit}"
+    return {"X-Xet-Hash": name, "X-Xet-Refresh-Route": route} if name else {}
+
+
+def _shown(request: Request, path: str, what: Entry | str, touched: Commit | None) -> dict[str, Any]:
     if isinstance(what, str):
         told: dict[str, Any] = {"type": "directory", "oid": what, "size": 0, "path": path}
     else:
         told = {"type": "file", "oid": what.oid, "size": what.size, "path": path}
         if what.sha256:
             told["lfs"] = {"oid": what.sha256, "size": what.size, "pointerSize": what.pointer_size}
+            if xet_hash := _xet_hash(request, what.sha256):
+                told["xetHash"] = xet_hash
     if touched:
         told["lastCommit"] = {"id": touched.oid, "title": touched.title, "date": touched.date}
     return told
@@ -71,6 +85,7 @@ async def resolve(request: Request) -> Response:
         return FileResponse(store.blobs(repo).path(entry), headers=headers, filename=path.rsplit("/", 1)[-1])
     name = site(request).tickets.issue("download", Ticket(repo, entry.sha256, entry.size, commit.oid))
     headers |= {"X-Linked-Etag": f'"{entry.sha256}"', "X-Linked-Size": str(entry.size)}
+    headers |= _by_xet(request, repo, entry.sha256, commit.oid)
     return RedirectResponse(f"{origin(request)}/storage/{name}/{quote(path)}", 302, headers)
 
 
@@ -78,6 +93,7 @@ async def download(request: Request) -> Response:
     """The content of a large file. Clients ask here with HEAD too, so it tells the commit like `resolve` does."""
     ticket = site(request).tickets.redeem("download", request.path_params["name"])
     headers = {"X-Repo-Commit": ticket.commit, "ETag": f'"{ticket.sha256}"'}
+    headers |= _by_xet(request, ticket.repo, ticket.sha256, ticket.commit)
     return FileResponse(site(request).store.blobs(ticket.repo).large(ticket.sha256), headers=headers)
 
 

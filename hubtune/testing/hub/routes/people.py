@@ -6,8 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hubtune.testing.hub.answers import failure
-from hubtune.testing.hub.routes.access import body, caller, readable, seen, site, writable
+from hubtune.testing.hub.routes.access import body, caller, readable, site, writable
 from hubtune.testing.hub.routes.paths import REPO
 from hubtune.testing.hub.storage import card
 
@@ -38,17 +37,9 @@ async def validate_yaml(request: Request) -> Response:
     return JSONResponse(told, 400 if errors else 200)
 
 
-async def no_xet(request: Request) -> Response:
-    """Say how to reach this Hub, instead of a bare 404 from deep inside an upload."""
-    seen(request)
-    return failure(404, "This Hub has no Xet storage: set HF_HUB_DISABLE_XET=1 before huggingface_hub is imported.")
-
-
 ROUTES = [
     Route("/api/whoami-v2", whoami),
     Route("/api/validate-yaml", validate_yaml, methods=["POST"]),
     Route(REPO + "/auth-check", auth_check),
     Route(REPO + "/auth-check/write", write_check),
-    Route(REPO + "/xet-write-token/{rev:hub_segment}", no_xet),
-    Route(REPO + "/xet-read-token/{rev:hub_segment}", no_xet),
 ]

@@ -17,6 +17,7 @@ from hubtune.testing.hub.refusals import NoSuchRepo, NoSuchRevision, StaleParent
 from hubtune.testing.hub.storage import history
 from hubtune.testing.hub.storage.blobs import LARGE_PATTERNS, Blobs, Entry, large_entry, remove, write_atomically
 from hubtune.testing.hub.storage.history import Change, Commit, Write
+from hubtune.testing.hub.storage.xet import Xet
 
 Kind: TypeAlias = Literal["model", "dataset", "space"]
 Gate: TypeAlias = Literal["auto", "manual", False]
@@ -51,6 +52,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self._root = root / "repos"
         self._root.mkdir(parents=True, exist_ok=True)
+        self.xet = Xet(root / "xet")
         # Tests seed repos from their own thread while the server answers from another.
         self.lock = threading.RLock()
 

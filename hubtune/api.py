@@ -16,6 +16,7 @@ from hubtune.hub.headers import count_parameters
 from hubtune.hub.origin import fetch, locate
 from hubtune.hub.trust import TrustCode, as_names
 from hubtune.models import configuration
+from hubtune.models.heads import choice
 from hubtune.recipe import Recipe
 from hubtune.runs import predictor, run
 from hubtune.runs.predictor import Model
@@ -234,7 +235,8 @@ def show(model: str | Path) -> dict[str, Any]:
             reason = reason or "it has no config.json"
         else:
             reason = reason or configuration.unsupported_reason(config, kind)
-        tasks.append(availability(name, reason, registry.unavailable(kind)))
+        head = choice.describe(kind.model, config) if config is not None and not reason else None
+        tasks.append({**availability(name, reason, registry.unavailable(kind)), "head": head})
     return {
         "model": origin.repo, "commit": origin.commit,
         **configuration.describe_config(config), "parameters": count_parameters(origin),

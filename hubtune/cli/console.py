@@ -230,7 +230,7 @@ def model(found: dict[str, Any]) -> None:
             out(f"{key:14}{', '.join(map(str, value)) if isinstance(value, list) else value}")
     for kind in ("tasks", "strategies"):
         out()
-        table([kind, "fits", "reason"], [[f["name"], "yes" if f["fits"] else "no", f["reason"]] for f in found[kind]])
+        table([kind, "fits", "reason"], [[f["name"], "yes" if f["fits"] else "no", f["reason"] or f.get("head")] for f in found[kind]])
 
 
 def span(seconds: float) -> str:

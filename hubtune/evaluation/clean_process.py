@@ -133,7 +133,12 @@ def pipeline(model: Any, processor: Any, tag: str) -> Any:
              "image_processor": transformers.BaseImageProcessor,
              "feature_extractor": transformers.FeatureExtractionMixin}
     parts = {name: processor for name, kind in kinds.items() if isinstance(processor, kind)}
-    return transformers.pipeline(tag, model=model, device=model.device, **parts)
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)  # it lists every class but own ones
+    try:
+        return transformers.pipeline(tag, model=model, device=model.device, **parts)
+    finally:
+        transformers.logging.set_verbosity(level)
 
 
 def as_answer(found: Any) -> Any:

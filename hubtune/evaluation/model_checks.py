@@ -21,12 +21,15 @@ from hubtune.evaluation.batches import evaluation_mode, make_batch
 from hubtune.evaluation.equivalence import relative_difference, spread_by_size
 from hubtune.evaluation.inference import postprocess
 from hubtune.models import compat
+from hubtune.models.heads import choice
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 SAFE_PRECISIONS = ("fp32", "tf32")
 """Formats in which every model computes that computes at all."""
+MODEL_CODE = ("transformers.", "hubtune.models.heads.modeling")
+"""Beginnings of the names of modules that models are made of."""
 PADDING_EXAMPLES = 4
 """Examples that tell whether outputs depend on padding, from the shortest to the longest."""
 PADDING_TOLERANCE = 1e-5
@@ -152,7 +155,7 @@ def model_errors(task: Task[Any], base: Base) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split()).rstrip(".")[:300]
         raise ModelError(
-            f"the code of '{base.config.model_type}' models fails on the examples of "
+            f"the code of '{choice.pretrained_config(base.config).model_type}' models fails on the examples of "
             f"'{task.name}': "
             f"{type(error).__name__}: {reason}.",
             where=base.repo,
@@ -172,7 +175,7 @@ def is_raised_by_model(error: Exception) -> bool:
         return False
     place = error.__traceback__
     while place is not None:
-        if str(place.tb_frame.f_globals.get("__name__", "")).startswith("transformers."):
+        if str(place.tb_frame.f_globals.get("__name__", "")).startswith(MODEL_CODE):
             return True
         place = place.tb_next
     return False

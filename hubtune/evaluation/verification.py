@@ -23,6 +23,7 @@ from hubtune.evaluation import user_calls
 from hubtune.evaluation.batches import batch_indices, evaluation_mode, make_batch
 from hubtune.evaluation.clean_process import compared_outputs
 from hubtune.evaluation.equivalence import spread_by_size
+from hubtune.models.heads import choice
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -111,7 +112,7 @@ class CleanProcess:
 
 def modules_of(base: Base, loads_with: str) -> list[str]:
     """Return the modules that a clean process imports to load a model and ask it."""
-    family = type(base.config).__module__.replace(".configuration_", ".modeling_")
+    family = type(choice.pretrained_config(base.config)).__module__.replace(".configuration_", ".modeling_")
     own = [family] if family.startswith("transformers.") else []
     adapters = ["peft"] if loads_with == "peft" else []
     return ["torch", "safetensors.torch", "transformers.pipelines", *own, *adapters]

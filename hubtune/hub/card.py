@@ -13,6 +13,8 @@ PLACE = "NAMESPACE/NAME"
 """Placeholder for a repository that has no name yet."""
 LOADERS = {
     "transformers": "with transformers alone", "peft": "with PEFT alone, over its base model",
+    "head": "with transformers alone and the code beside its weights, which is hubtune's file models/heads/modeling.py: "
+    "it runs only if you trust it, so read it first, and name the commit that you read",
     "code": "with transformers alone and the code beside its weights, which runs only if you trust it: "
     "read it first, and name the commit that you read",
 }
@@ -26,7 +28,8 @@ TEMPLATE = """\
 | task | {{ record.task.name }} ({{ record.task.summary|plain }}{{ of_plugin(record, "task") }}) |
 | base model | {{ base_line }} |
 | strategy | {{ record.strategy.name }}: {{ record.strategy.summary|plain }}{{ of_plugin(record, "strategy") }}{% if record.strategy.paper %} ({{ record.strategy.paper }}){% endif %} |
-{% if record.get("loss") %}| loss | {{ record.loss.name }}: {{ record.loss.summary|plain }}{{ of_plugin(record, "loss") }}{% if record.loss.paper %} ({{ record.loss.paper }}){% endif %} |
+{% if record.get("head") %}| head | {{ record.head|plain }} |
+{% endif %}{% if record.get("loss") %}| loss | {{ record.loss.name }}: {{ record.loss.summary|plain }}{{ of_plugin(record, "loss") }}{% if record.loss.paper %} ({{ record.loss.paper }}){% endif %} |
 {% endif %}| data | {{ data_line }} |
 | licence | {{ license_line }} |
 {% if labels %}
@@ -88,7 +91,7 @@ def render(record: Mapping[str, Any], repo: str | None = None) -> str:
         "**not known**: the base model's card names none. Find out before you use or share this "
         "model.",
         labels=", ".join(map(markdown.code, record["facts"].get("labels", ()))),
-        snippet=markdown.block(snippet(record, repo), "python"), of_plugin=of_plugin, loader=LOADERS[record["loads_with"]],
+        snippet=markdown.block(snippet(record, repo), "python"), of_plugin=of_plugin, loader=LOADERS["head" if record.get("head") else record["loads_with"]],
         interval=lambda split, name: interval(record, split, name),
         baseline=lambda split, name: baseline(record, split, name),
         verification_line=verification_line(record), lengths_line=lengths_line(record),

@@ -12,6 +12,9 @@ from hubtune.errors import ModelError, RecipeError, listing
 from hubtune.hub.origin import Origin, fetch
 from hubtune.record import RECORD
 
+HEAD_TYPE = "hubtune-head"
+"""The `model_type` of models with a head of hubtune's own: hubtune never runs the copy of its code
+beside their weights."""
 TrustCode = str | Path | Iterable[str | Path] | None
 """What a user trusts: `REPO@COMMIT` with all 40 digits, a folder, or several of these."""
 
@@ -82,7 +85,8 @@ def named_code(origin: Origin) -> dict[str, str]:
             config = json.loads((folder / name).read_text(encoding="utf-8"))
         except (ValueError, RecursionError):
             continue  # told where it is loaded
-        if isinstance(config, dict) and config.get("auto_map"):
+        if isinstance(config, dict) and config.get("auto_map") and not (
+                name == "config.json" and config.get("model_type") == HEAD_TYPE):
             found[name] = json.dumps(config["auto_map"])[:200]
     return found
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -182,3 +183,19 @@ def without_cache(model: Module) -> Iterator[None]:
     finally:
         for config in caching:
             config.use_cache = True
+
+
+@contextlib.contextmanager
+def padding_inside(config: Any) -> Iterator[None]:
+    """Leave out a pad token without a row in the embedding, which torch refuses in its own words."""
+    parts = {id(part): part for part in (config, config.get_text_config())}.values()
+    kept = [(part, part.pad_token_id) for part in parts
+            if isinstance(getattr(part, "pad_token_id", None), int)
+            and part.pad_token_id >= (getattr(part, "vocab_size", None) or sys.maxsize)]
+    for part, _ in kept:
+        part.pad_token_id = None
+    try:
+        yield
+    finally:
+        for part, number in kept:
+            part.pad_token_id = number

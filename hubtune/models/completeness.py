@@ -13,6 +13,7 @@ from hubtune.errors import ModelError, listing
 from hubtune.hub.headers import TensorHeader
 from hubtune.hub.origin import Origin
 from hubtune.models import compat
+from hubtune.models.heads import checkpoint, choice
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -51,9 +52,13 @@ def load_on_meta(model: Any, headers: Mapping[str, TensorHeader]) -> Mapping[str
         for name, header in headers.items()}
 
     def load(named: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+        arguments = {
+            "state_dict": dict(named), "device_map": "meta", "dtype": torch.float32,
+            "output_loading_info": True, "ignore_mismatched_sizes": True}
+        if choice.is_head(model.config):
+            return checkpoint.load(type(model), model.config, None, named, arguments)
         found: tuple[Any, Mapping[str, Any]] = type(model).from_pretrained(
-            None, config=model.config, state_dict=dict(named), device_map="meta",
-            dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)
+            None, config=model.config, **arguments)
         return found
 
     try:
@@ -105,7 +110,7 @@ def describe(model: Any, wrong: Collection[str], shapes: Mapping[str, Any]) -> s
     missing = [f"{name} {tuple(expected[name].shape)}" for name in wrong if name not in shapes]
     other = [f"{name} {tuple(shapes[name])}, by config.json {tuple(expected[name].shape)}"
              for name in wrong if name in shapes]
-    count = f"{len(wrong):,} of {len(expected):,} tensors of its architecture '{model.config.model_type}'"
+    count = f"{len(wrong):,} of {len(expected):,} tensors of its architecture '{choice.pretrained_config(model.config).model_type}'"
     parts = [f"{len(missing):,} are missing: {listing(missing, SHOWN)}"] if missing else []
     parts += [f"{len(other):,} have another shape: {'; '.join(other[:SHOWN])}"
               + (f" and {len(other) - SHOWN:,} more" if len(other) > SHOWN else "")] if other else []

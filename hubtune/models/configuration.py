@@ -16,9 +16,10 @@ from hubtune.contract.validation import checked
 from hubtune.errors import ModelError, listing
 from hubtune.files import read_json
 from hubtune.hub.origin import Origin, fetch
-from hubtune.hub.trust import trust_hint
+from hubtune.hub.trust import HEAD_TYPE, trust_hint
 from hubtune.models import bounds, compat, vocabulary
 from hubtune.models.foreign import model_errors
+from hubtune.models.heads import choice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +58,7 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
     silence_transformers()
     folder = fetch(origin, origin.small)
     config_folder = folder if base_origin is None else fetch(base_origin, base_origin.small)
-    config = open_config(config_folder, base_origin or origin)
+    config = choice.with_head(task.model, open_config(config_folder, base_origin or origin))
     kind = getattr(transformers, task.processor)
     with model_errors(
             f"its {task.processor.removeprefix('Auto').lower()} cannot be loaded", origin.repo,
@@ -99,14 +100,16 @@ def open_config(folder: Path, origin: Origin) -> Any:
     """
     from transformers import AutoConfig
 
-    named = read_config(folder, origin).get("auto_map")
+    read = read_config(folder, origin)
+    named = read.get("auto_map")
+    head = read.get("model_type") == HEAD_TYPE
     hint = "A newer transformers may know the architecture: pip install -U transformers"
-    if named and not origin.runs_code:
+    if named and not origin.runs_code and not head:
         hint = f"It names code of its own, which runs only if you name it. {trust_hint(origin)}"
     with model_errors("transformers cannot read its config.json", origin.repo, hint):
-        config = AutoConfig.from_pretrained(
+        config = choice.open_head(folder) if head else AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=origin.runs_code)
-        if hasattr(config, "auto_map") and not origin.runs_code:
+        if hasattr(config, "auto_map") and (head or not origin.runs_code):
             del config.auto_map
         labels = getattr(config, "id2label", None) or {}
         if not all(isinstance(label, str) for label in labels.values()):  # numbers, or true and false
@@ -116,11 +119,11 @@ def open_config(folder: Path, origin: Origin) -> Any:
 
 
 def unsupported_reason(config: Any, task: Task[Any] | type[Task[Any]]) -> str | None:
-    """Return why transformers has no model of this architecture for the task; None if it has."""
-    if compat.model_class(task.model, config) is not None or compat.own_class(task.model, config):
-        return None
-    kind = task.model.removeprefix("AutoModelFor")
-    return f"transformers has no {kind} class for '{config.model_type}' models"
+    """Return why there is no model of this architecture for the task; None if there is.
+
+    It is a class of transformers, or a head of hubtune's on the base model.
+    """
+    return choice.refusal(task.model, config)
 
 
 def matches_architecture(config: Any, task: type[Task[Any]]) -> bool:
@@ -128,6 +131,8 @@ def matches_architecture(config: Any, task: type[Task[Any]]) -> bool:
     names = {kind.__name__ for kind in compat.model_classes(task.model, config)}
     if own := compat.own_class(task.model, config):
         names.add(own)
+    if choice.is_head(config) and task.model in choice.HEADS:
+        names.add(choice.HEADS[task.model][0])
     return bool(names & set(config.architectures or ()))
 
 
@@ -139,8 +144,13 @@ def check_fit(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[An
     """
     reason = unsupported_reason(base.config, task)
     if reason:
-        raise ModelError(f"{reason}, which the task '{task.name}' needs.", where=origin.repo,
+        raise ModelError(f"the task '{task.name}' does not fit: {reason}.", where=origin.repo,
                          hint=f"See which tasks fit it with: hubtune show {origin.repo}")
+    if choice.is_head(base.config) and strategy.loads_with != "transformers":
+        raise ModelError(
+            f"the strategy '{strategy.name}' is published over a class of transformers, and it has "
+            f"none for the task '{task.name}': its head is hubtune's.", where=origin.repo,
+            hint="Choose a strategy that is published as a whole model: --strategy full, lora or head")
     reason = checked(strategy, "refuse", strategy.refuse(task, base.config))
     if reason:
         raise ModelError(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +16,7 @@ from hubtune.hub.origin import Origin, fetch
 from hubtune.models import bounds, compat
 from hubtune.models.completeness import check_completeness, check_finite, missing_weights
 from hubtune.models.foreign import model_errors
+from hubtune.models.heads import checkpoint, choice
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -35,8 +33,13 @@ def meta_model(base: Base, task: Task[Any]) -> Module:
     import torch
     import transformers
 
+    if choice.is_head(base.config):
+        with (model_errors("its architecture cannot be built", base.repo), torch.device("meta"),
+              bounds.bounded_build(base.repo), compat.padding_inside(base.config)):
+            made: Module = choice.head_class(task.model)(base.config)
+            return made
     with (model_errors("its architecture cannot be built", base.repo), torch.device("meta"),
-          bounds.bounded_build(base.repo), padding_inside(base.config)):
+          bounds.bounded_build(base.repo), compat.padding_inside(base.config)):
         own = compat.own_class(task.model, base.config)
         model: Module = getattr(transformers, task.model).from_config(
             base.config, trust_remote_code=own is not None)
@@ -47,22 +50,6 @@ def meta_model(base: Base, task: Task[Any]) -> Module:
             where=base.repo,
             hint="Choose a text-only model.")
     return model
-
-
-@contextlib.contextmanager
-def padding_inside(config: Any) -> Iterator[None]:
-    """Leave out a pad token without a row in the embedding, which torch refuses in its own words."""
-    parts = {id(part): part for part in (config, config.get_text_config())}.values()
-    kept = [(part, part.pad_token_id) for part in parts
-            if isinstance(getattr(part, "pad_token_id", None), int)
-            and part.pad_token_id >= (getattr(part, "vocab_size", None) or sys.maxsize)]
-    for part, _ in kept:
-        part.pad_token_id = None
-    try:
-        yield
-    finally:
-        for part, number in kept:
-            part.pad_token_id = number
 
 
 def has_batch_norms(model: Module) -> bool:
@@ -111,7 +98,7 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
     import transformers
 
     folder = fetch(origin, [*origin.small, *origin.weights])
-    headers.read_headers(origin)  # refuses files that safetensors would refuse in its own words
+    names = headers.read_headers(origin)  # refuses files that safetensors would refuse in its own words
     arguments = {
         "config": base.config, "use_safetensors": True, "local_files_only": True,
         "dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True,
@@ -121,12 +108,18 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
         seed_all(seed)  # right before loading: a new head must not depend on earlier random numbers
         return kind.from_pretrained(place, **arguments, **more)
 
-    with model_errors("its weights cannot be loaded", origin.repo), padding_inside(base.config):
-        kind = getattr(transformers, task.model)
-        model, report = from_pretrained(kind, folder, trust_remote_code=origin.runs_code)
-        if prefixes := compat.mismatched_prefix(model, report):
-            tensors = compat.rename_tensors(folder, origin, *prefixes)
-            model, report = from_pretrained(type(model), None, state_dict=tensors)
+    with model_errors("its weights cannot be loaded", origin.repo), compat.padding_inside(base.config):
+        model: Any
+        if choice.is_head(base.config):
+            seed_all(seed)
+            model, report = checkpoint.load(
+                choice.head_class(task.model), base.config, folder, names, arguments)
+        else:
+            kind = getattr(transformers, task.model)
+            model, report = from_pretrained(kind, folder, trust_remote_code=origin.runs_code)
+            if prefixes := compat.mismatched_prefix(model, report):
+                tensors = compat.rename_tensors(folder, origin, *prefixes)
+                model, report = from_pretrained(type(model), None, state_dict=tensors)
     check_completeness(origin, model, report)
     check_finite(origin.repo, model)
     missing = missing_weights(model, report) & dict(model.named_parameters()).keys()

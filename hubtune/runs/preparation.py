@@ -19,8 +19,10 @@ from hubtune.hub import card, trust
 from hubtune.hub.forms import check_form, require_loadable
 from hubtune.hub.headers import read_headers
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record
+from hubtune.hub.trust import HEAD_TYPE
 from hubtune.models import bounds, completeness, configuration, loading, vocabulary
 from hubtune.models.foreign import processor_errors
+from hubtune.models.heads import choice
 from hubtune.recipe import ModelConfig, Recipe, TrainConfig
 from hubtune.runs import functions
 from hubtune.runs.prepared_data import PreparedData, Record, encode_splits, load_data
@@ -81,7 +83,12 @@ def prepare(
         callbacks.on_info(note)
         splits.checks["findings"].append(Finding("base-labels", "info", note).as_json())
     loss = functions.fit(task, dataset_info, base, resumed)
-    callbacks.on_info(f"model: {origin.repo} at {origin.commit[:19]} ({base.config.model_type})")
+    model_type = choice.pretrained_config(base.config).model_type
+    callbacks.on_info(f"model: {origin.repo} at {origin.commit[:19]} ({model_type})")
+    head = choice.describe(task.model, base.config)
+    if head:
+        kind = task.model.removeprefix("AutoModelFor")
+        callbacks.on_info(f"head: {head}, since transformers has no {kind} class for '{model_type}' models")
     model = loading.meta_model(base, task)
     check_weights(origin, model, strategy, callbacks)
     if shard:
@@ -98,7 +105,7 @@ def prepare(
         "recipe": recipe.as_dict(), **describe_plugins(plugins, task, strategy, base),
         "loss": loss, "base": origin.as_record(), "data": splits.as_record(),
         "facts": dataset_info,
-        "config": config, "usage": strategy.usage(task, card.PLACE, base),
+        "config": config, "head": head, "usage": strategy.usage(task, card.PLACE, base),
         "settings": dict(vars(settings)), "lengths": lengths,
         "plan": {"steps_an_epoch": steps_per_epoch, "steps": steps},
         "parameters": {"total": num_parameters}, "warnings": recorder.warnings,
@@ -209,7 +216,7 @@ def open_base(
     check_form(configuration.read_config(fetch(origin, origin.small), origin), origin)
     check_needs_no_code(origin)
     base = configuration.open_base(origin, task)
-    trust.check_library_class(origin, base.config.model_type, settings.library_class)
+    trust.check_library_class(origin, choice.pretrained_config(base.config).model_type, settings.library_class)
     configuration.check_fit(origin, base, task, strategy)
     own = configuration.trained_labels(base.config, task)
     setup = checked(task, "model_config", task.model_config(dataset_info, base))
@@ -257,6 +264,9 @@ def check_tokens(
 
 def check_needs_no_code(origin: Origin) -> None:
     """Refuse a base that a strategy has published with code of its own, which is a part of the method."""
+    config = configuration.read_config(fetch(origin, origin.small), origin)
+    if config.get("model_type") == HEAD_TYPE:
+        return  # hubtune has its class
     if read_run_record(origin).get("loads_with") == "code" and not origin.runs_code:
         raise ModelError(
             "it loads with code that lies beside its weights, which hubtune does not run to tune "

@@ -14,7 +14,7 @@ from hubtune.contract import CONTRACT, registry
 from hubtune.data.files import locations
 from hubtune.devices import processes
 from hubtune.errors import HubError, HubtuneError, ProofError, RecipeError, ResumeError, SealError
-from hubtune.hub.origin import local_origin, read_run_record
+from hubtune.hub.origin import Origin, local_origin, read_run_record
 from hubtune.hub.trust import TrustCode, with_code
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
 from hubtune.record import choose_folder, clear_folder, delete_working_files, read_record, versions, write_record
@@ -211,12 +211,12 @@ class Run(Model):
 
     def needs_code(self) -> bool:
         """Return whether the model loads with the code beside its weights, by either record."""
-        return super().needs_code() or self.record.get("loads_with") == "code"
+        return super().needs_code() or (
+            self.record.get("loads_with") == "code" and not self.has_own_head())
 
-    def check_code(self) -> None:
-        """Let the code in the run's folder run, if the model needs it and the user named it."""
-        if self.needs_code():
-            self.origin = with_code(self.origin, self.trust_code, self.folder)
+    def trusted_origin(self) -> Origin:
+        """Return the origin whose code may run; the user may name the run's folder, too."""
+        return with_code(self.origin, self.trust_code, self.folder)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -244,7 +244,7 @@ class Run(Model):
             ProofError: its files do not give the trained model's answers; nothing was sent.
         """
         if not dry_run:
-            self.check_code()
+            self.check_code_of_proof()
         self.record, done = publishing.publish(
             self, self.folder, repo, public=public, pr=pr, replace=replace, dry_run=dry_run,
             data=data, callbacks=callbacks or Callbacks())

@@ -25,6 +25,7 @@ from hubtune.evaluation.model_checks import check_model
 from hubtune.hub import card
 from hubtune.hub.origin import fetch
 from hubtune.models import loading, saving
+from hubtune.models.heads import choice, publishing
 from hubtune.record import RECORD, delete_working_files, write_record
 from hubtune.runs import seal
 from hubtune.runs.preparation import Prepared
@@ -309,6 +310,8 @@ def save_model(
     """Save the exported model, and beside it what hubtune needs to predict with it."""
     task, strategy, base = prepared.task, prepared.strategy, prepared.base
     export: Export = checked(strategy, "export", strategy.export(model))
+    if choice.is_head(base.config):
+        export = publishing.with_code(export, task.model)
     if prepared.origin.runs_code:
         export = dataclasses.replace(export, loads_with="code")  # which is saved beside the weights
     shutil.rmtree(folder, ignore_errors=True)

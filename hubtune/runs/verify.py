@@ -49,7 +49,7 @@ def verify_run(run: Run, callbacks: Callbacks) -> dict[str, Any]:
     from hubtune.evaluation import verification
 
     folder = run.folder
-    run.check_code()
+    run.check_code_of_proof()
     publishable = seal.check(folder, publishing.read_raw(folder))
     callbacks.on_info("Verifying the saved model in a clean process")
     saved = publishing.saved_model(folder, run.record, run.locate_base(), folder / seal.MODEL)
@@ -84,7 +84,7 @@ def verify_published(
                          where=origin.repo, hint="Do not use it. " + made_with(record))
     loaded = predictor.Model(origin, record, predictor.choose_task(origin, record, None), model,
                              trust_code=trust_code)
-    loaded.check_code()
+    loaded.check_code_of_proof()
     callbacks.on_info("Verifying the model in a clean process")
     try:
         found = ask(loaded, folder, proof)

@@ -27,6 +27,7 @@ from hubtune import (
 )
 from hubtune_plugins.classification import fitted_decisions, forms
 from hubtune_plugins.classification.kinds import KINDS, One, kind_in
+from hubtune_plugins.classification.pooling import pooling_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +47,8 @@ class LabelOptions:
         0.5, "with several labels: the probability from which a label is given; auto: one per label, tuned on validation for its F1")
     calibrate: bool = option(False, "fit a temperature on the validation rows: probabilities are as often right as they say")
     abstain_accuracy: float | None = option(None, "one label: answer only where so large a share of validation rows is right")
+    pooling: str = option("auto", "of models without a head in transformers: the states that hubtune's head reads",
+                          choices=("auto", "mean", "first", "last"))
     abstain_coverage: float | None = option(None, "one label: answer only so large a share of rows, the surest ones")
 
 
@@ -91,7 +94,7 @@ class Labelled(ClassificationTask[Any]):
             found = self.counted(dataset_info)
             counts = [found[label] for label in labels["label2id"]]
             self.weights = [sum(counts) / (len(counts) * count) for count in counts]
-        return ModelSetup({**labels, "problem_type": self.kind.problem})
+        return ModelSetup({**labels, "problem_type": self.kind.problem, **pooling_config(base.config, self.options.pooling)})
 
     def select_metric(self, base: Base) -> Metric:
         name = self.kind.metric if self.options.metric == "auto" else self.options.metric

@@ -170,6 +170,10 @@ class LayerMethod(Strategy[Any]):
     def publish_adapter(self, model: Module, unmerged: str) -> None:
         """Publish an adapter instead of merged weights, or refuse weights that PEFT's format cannot
         hold."""
+        if has_own_head(model):
+            raise ModelError(
+                f"its adapter cannot be merged ({unmerged}), and PEFT loads no adapter over a head of hubtune's.",
+                hint="Use a method that is merged: --strategy lora")
         self.loads_with = "peft"  # type: ignore[misc]  # of this run, whatever the class says
         if self.head.bare:
             raise ModelError(
@@ -216,6 +220,11 @@ class LayerMethod(Strategy[Any]):
             if self.loads_with == "peft"
             else super().usage(task, repo, base)
         )
+
+
+def has_own_head(model: Any) -> bool:
+    """Return whether a model's head is hubtune's own, over which nobody else loads an adapter."""
+    return type(model.config).__name__ == "HubtuneHeadConfig"
 
 
 def fingerprint(layer: Module) -> tuple[float, ...]:
@@ -267,6 +276,7 @@ def merge(model: Any, head: Head, beside: bool) -> Export:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about ranks of zero and ties, which are as they should be
         alone = beside and not head.bare and not convolutions(model) and keeps_names(model, config)
+        alone = alone and not has_own_head(model)
         adapters = {"adapter": Adapter(model)} if alone else {}  # the merge leaves nothing of it
         root = unwrap(model.merge_and_unload())
     if tied is not None:

@@ -1,0 +1,1 @@
+"""Which architectures hubtune trains for which task: `python -m benchmarks.coverage`."""

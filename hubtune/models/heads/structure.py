@@ -1,0 +1,306 @@
+"""What a head can stand on: the part of a pretrained model that reads the inputs, and its states.
+
+Told from the model itself, on the meta device: no weights are needed, and no list of families.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hubtune.errors import HubtuneError
+from hubtune.models import bounds, compat
+from hubtune.models.foreign import first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+INPUTS = {
+    "text": ("input_ids",), "image": ("pixel_values",), "sound": ("input_features", "input_values"),
+}
+"""Names of the inputs that make a module one for this kind of data."""
+ASIDE = ("decoder", "predictor", "postnet", "qformer", "embeddings", "embed")
+"""Words in the names of parts that read such inputs, and are no encoder of them."""
+STATES = ("last_hidden_state", "encoder_last_hidden_state")
+"""Fields with a state per token, patch or frame."""
+POOLED = ("pooler_output", "text_embeds", "image_embeds", "audio_embeds", "embeddings")
+"""Fields with one state per row, used where there is nothing else."""
+CLASS_TOKENS = ("cls_token", "class_embedding", "class_token", "cls_embedding")
+"""Names of a trained token that stands before the patches of an image."""
+LENGTH = 8
+"""Tokens of a text with which a model is tried."""
+FRAMES = 128
+"""Frames of sound with which a model is tried."""
+BINS = ("num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "input_dim", "feature_size", "mel_bins")
+"""Names of the number of features of a frame."""
+SMALL_VOCABULARY = 64
+"""Words of a copy that is made to try a model."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Where the states of a pretrained model are, and how they are pooled.
+
+    Attributes are those of `HubtuneHeadConfig`. length: of the states for `LENGTH` tokens.
+    """
+
+    part: str
+    states: str
+    width: int
+    channels_last: bool
+    pooling: str
+    length: int
+
+    def describe(self, per_token: bool) -> str:
+        """Describe the head in words. per_token: it has an output for every token."""
+        where = f"the part '{self.part}'" if self.part else "the base model"
+        how = {"mean": "the mean of the states", "first": "the first state",
+               "last": "the last state that is no padding", "none": "the pooled state"}[self.pooling]
+        how = "every state" if per_token else how
+        return f"a linear layer of hubtune's on {how} of {where} ({self.width:,} numbers)"
+
+
+class NoStructure(Exception):
+    """A model has no part that a head could stand on, for the reason in the message."""
+
+
+def find(config: Any, kind: str) -> Structure:
+    """Find the part of a model that reads a kind of data, and what its states look like.
+
+    Args:
+        config: of transformers, with a base model. kind: a key of `INPUTS`.
+
+    Raises:
+        NoStructure: with the reason.
+    """
+    whole = build(config)
+    reasons = []
+    for name in parts(whole, config, kind):
+        part = whole.get_submodule(name)
+        try:
+            return read(part, name, config, kind)
+        except NoStructure as error:
+            reasons.append(f"{name or 'the model'}: {error}")
+    if not reasons:
+        raise NoStructure(f"no part of '{config.model_type}' models reads {kind}s alone")
+    raise NoStructure(f"'{config.model_type}' models give no states for {kind}s ({reasons[0]})")
+
+
+def build(config: Any) -> Module:
+    """Build the whole base model on the meta device. Raises NoStructure where there is none."""
+    try:
+        with compat.padding_inside(config), bounds.bounded_build(config.model_type):
+            whole: Module | None = compat.backbone_on_meta(config)
+    except HubtuneError as error:
+        raise NoStructure(error.message) from error
+    except Exception as error:  # of any architecture's code
+        raise NoStructure(f"its architecture cannot be built: {first_line(error)}") from error
+    if whole is None:
+        raise NoStructure(f"transformers has no base model for '{config.model_type}' models")
+    return whole
+
+
+def parts(whole: Module, config: Any, kind: str) -> Iterator[str]:
+    """Yield names of parts that read this kind of data and no other, the best first.
+
+    The whole model where it does; else what lies outermost in it, the largest first.
+    """
+    if reads(whole, kind) and not reads_others(whole, kind) and not is_encoder_decoder(whole, config):
+        yield ""
+        return
+    found: list[tuple[int, int, str]] = []
+    for name, module in whole.named_modules():
+        words = name.split(".")
+        if not name or any(word.startswith(aside) or word.endswith(f"_{aside}")
+                           for word in words for aside in ASIDE):
+            continue
+        if reads(module, kind) and not reads_others(module, kind) and needs_no_more(module, kind):
+            size = sum(parameter.numel() for parameter in module.parameters())
+            found.append((len(words), -size, name))
+    taken: list[str] = []
+    for _, _, name in sorted(found):
+        if not any(name.startswith(f"{outer}.") for outer in taken):
+            taken.append(name)
+            yield name
+    if reads(whole, kind):  # with other inputs that may be left out
+        yield ""
+
+
+def names_of(module: Module) -> frozenset[str]:
+    """Return the names of the arguments of a module's forward."""
+    return frozenset(inspect.signature(module.forward).parameters)
+
+
+def reads(module: Module, kind: str) -> bool:
+    """Tell whether a module takes inputs of a kind of data."""
+    return not names_of(module).isdisjoint(INPUTS[kind])
+
+
+def reads_others(module: Module, kind: str) -> bool:
+    """Tell whether a module takes inputs of other kinds of data too."""
+    others = {name for other, names in INPUTS.items() if other != kind for name in names}
+    return not names_of(module).isdisjoint(others)
+
+
+def needs_no_more(module: Module, kind: str) -> bool:
+    """Tell whether a module can be run with the inputs of a kind of data alone."""
+    needed = {name for name, one in inspect.signature(module.forward).parameters.items()
+              if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD}
+    return len(needed - {"attention_mask", *INPUTS[kind]}) == 0
+
+
+def is_encoder_decoder(module: Module, config: Any) -> bool:
+    """Tell whether a module is an encoder with a decoder behind it."""
+    return "decoder_input_ids" in names_of(module) and bool(
+        getattr(config, "is_encoder_decoder", False) or hasattr(module, "encoder"))
+
+
+def read(part: Module, name: str, config: Any, kind: str) -> Structure:
+    """Run a part on the meta device, and tell from its output where the states are.
+
+    Raises:
+        NoStructure: it does not run, or gives no states.
+    """
+    import torch
+
+    problem: Exception | None = None
+    for inputs in sample_inputs(part, config, kind):
+        if "use_cache" in names_of(part):
+            inputs["use_cache"] = False
+        try:
+            with torch.no_grad(), torch.device("meta"):
+                outputs = part.eval()(**inputs)
+            break
+        except Exception as error:  # of any architecture's code
+            problem = problem or error
+    else:
+        if width := width_by_config(part, config, kind):
+            return Structure(name, STATES[0], width, False, pooling_of(part, config, kind), 0)
+        assert problem is not None
+        raise NoStructure(f"{type(problem).__name__}: {first_line(problem)}") from problem
+    for field in (*STATES, *POOLED):
+        states = getattr(outputs, field, None)
+        if isinstance(states, torch.Tensor) and states.ndim >= 2 and states.is_floating_point():
+            return of_states(part, name, config, kind, field, states)
+    raise NoStructure("its output has no state per token, patch or frame")
+
+
+def of_states(
+    part: Module, name: str, config: Any, kind: str, field: str, states: Tensor
+) -> Structure:
+    """Describe the states in a field of a part's output."""
+    if states.ndim == 2:
+        return Structure(name, field, states.shape[-1], False, "none", 0)
+    sizes = widths(part)
+    last = states.ndim > 3 and states.shape[1] not in sizes and states.shape[-1] in sizes
+    maps = states.ndim > 3 and not last
+    width = states.shape[1] if maps else states.shape[-1]
+    pooling = "mean" if states.ndim > 3 else pooling_of(part, config, kind)
+    length = states.shape[1] if states.ndim == 3 else 0
+    return Structure(name, field, int(width), last, pooling, int(length))
+
+
+def widths(part: Module) -> frozenset[int]:
+    """Return the sizes of a part's vectors: of biases and of the weights of norms."""
+    return frozenset(parameter.numel() for parameter in part.parameters() if parameter.ndim == 1)
+
+
+def width_by_config(part: Module, config: Any, kind: str) -> int | None:
+    """Return the width of the states by configuration, of text models that do not run on meta."""
+    if kind != "text":
+        return None
+    own = getattr(part, "config", config)
+    width = getattr(own.get_text_config(), "hidden_size", None)
+    return width if isinstance(width, int) else None
+
+
+def pooling_of(part: Module, config: Any, kind: str) -> str:
+    """Return how the states of a part are pooled.
+
+    The last state of a causal model, the only one that has seen the whole text; the first where a
+    class token is trained; the mean of all others.
+    """
+    if kind == "text":
+        return "last" if is_causal(part, config) else "mean"
+    last_words = {name.rpartition(".")[2] for name, _ in part.named_parameters()}
+    last_words |= {name.rpartition(".")[2] for name, _ in part.named_modules()}
+    return "first" if kind == "image" and not last_words.isdisjoint(CLASS_TOKENS) else "mean"
+
+
+def is_causal(part: Module, config: Any) -> bool:
+    """Tell whether a token of a model sees only the tokens before it.
+
+    Attention layers say so in `is_causal`; where none does, language models that only write are
+    causal. Some, as CLIP's, mask the future outside of these layers: a small copy tells.
+    """
+    own = getattr(part, "config", config)
+    said = {module.is_causal for module in part.modules()
+            if isinstance(getattr(module, "is_causal", None), bool)}
+    if part is not None and "decoder_input_ids" not in names_of(part) and own.is_encoder_decoder:
+        return False
+    if True in said:
+        return True
+    writes = bool(compat.model_classes("AutoModelForCausalLM", own))
+    predicts = bool(compat.model_classes("AutoModelForMaskedLM", own))
+    if not said:
+        return writes and not predicts
+    return not writes and not predicts and small_copy_is_causal(own)
+
+
+def small_copy_is_causal(config: Any) -> bool:
+    """Tell from a copy with one layer and random weights whether a token sees later ones."""
+    import torch
+
+    small = copy.deepcopy(config)
+    small.num_hidden_layers, small.vocab_size = 1, SMALL_VOCABULARY
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        if getattr(small, name, None) is not None:
+            setattr(small, name, SMALL_VOCABULARY - 1)
+    kind = compat.model_class("AutoModel", small)
+    if kind is None:
+        return False
+    ids = torch.arange(LENGTH).unsqueeze(0)
+    other = ids.clone()
+    other[0, -1] += 1
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            model = kind(small).eval()
+            states = [model(input_ids=tokens).last_hidden_state for tokens in (ids, other)]
+    except Exception:  # of any architecture's code, which is then read as most are
+        return False
+    return bool(torch.equal(states[0][:, 0], states[1][:, 0]))
+
+
+def sample_inputs(part: Module, config: Any, kind: str) -> Iterator[dict[str, Any]]:
+    """Yield inputs of one row on the meta device, until a model takes one: shapes are not always in the configuration."""
+    import torch
+
+    own = getattr(part, "config", config)
+    if kind == "text":
+        yield {"input_ids": torch.zeros(1, LENGTH, dtype=torch.long, device="meta")}
+    elif kind == "image":
+        channels = first_of(own, ("num_channels", "in_channels", "in_chans")) or 3
+        for size in (first_of(own, ("image_size", "input_size", "crop_size")) or 224, 224, 64):
+            height, width = size if isinstance(size, list | tuple) else (size, size)
+            yield {"pixel_values": torch.zeros(1, channels, height, width, device="meta")}
+    elif "input_values" in names_of(part):
+        for shape in ((1, 16000), (1, 1, 16000)):
+            yield {"input_values": torch.zeros(shape, device="meta")}
+        kind = "spectrogram"
+    if kind in ("sound", "spectrogram"):
+        name = "input_values" if kind == "spectrogram" else "input_features"
+        features = first_of(own, BINS) or first_of(config, BINS) or 80
+        places = first_of(own, ("max_source_positions", "max_length")) or FRAMES
+        for frames in (FRAMES, places, 2 * places):
+            for shape in ((1, frames, features), (1, features, frames)):
+                yield {name: torch.zeros(shape, device="meta")}
+
+
+def first_of(config: Any, names: Iterable[str]) -> Any:
+    """Return the first of these attributes that a configuration has."""
+    return next((value for name in names if (value := getattr(config, name, None))), None)

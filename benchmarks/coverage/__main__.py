@@ -43,7 +43,10 @@ def main() -> int:
             for task in given.task:
                 try_all(task, given, Path(scratch))
     if given.page:
-        given.page.write_text(page.render(read(given.out)), encoding="utf-8")
+        import transformers
+
+        drawn = "; a task without a full count was tried on architectures drawn at random" if given.drawn else ""
+        given.page.write_text(page.render(read(given.out), drawn, transformers.__version__), encoding="utf-8")
         print(f"written: {given.page}")
     return 0
 
@@ -62,6 +65,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=REPO / "benchmarks" / "results" / "coverage.jsonl")
     parser.add_argument("--again", action="store_true", help="try again what was not passed before")
     parser.add_argument("--page", type=Path, default=None, help="docs/coverage.md")
+    parser.add_argument("--drawn", action="store_true", help="say on the page that architectures were drawn")
     parser.add_argument("--page-only", action="store_true")
     return parser.parse_args()
 

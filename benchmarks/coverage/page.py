@@ -2,17 +2,78 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 STATES = ("passed", "refused", "failed", "not built")
+HEAD = """\
+# Coverage
+
+Which architectures of transformers {transformers} hubtune trains, by the task and the strategy. Written by `python -m benchmarks.coverage`: for each
+architecture a tiny model of random weights is made from its configuration class, trained for a few steps by `hubtune.train`, saved,
+and loaded by plain transformers in a process without hubtune. **What is shown is that it trains, saves and loads right, never how good it is.**
+
+- *passed*: the loss falls, gradients reach the embedding and the head, and the saved model gives the trained model's outputs and answers (1e-4).
+- *refused*: hubtune says why before training; the reasons are below.
+- *failed*: an error of another library, a loss that does not fall, or other outputs after loading.
+- *not built*: no tiny model could be made of it, so nothing is known.
+
+The base is each architecture that has a base model (`AutoModel`) and reads this kind of data, alone or with others{drawn}.
+"""
 
 
-def render(lines: list[dict[str, Any]]) -> str:
-    """Return the page as Markdown."""
-    return "\n".join(map(str, lines))
+def render(lines: Sequence[Mapping[str, Any]], drawn: str, transformers: str) -> str:
+    """Return the page as Markdown. drawn: how architectures were chosen, where not all were tried."""
+    parts = [HEAD.format(drawn=drawn, transformers=transformers), table(lines)]
+    for task in dict.fromkeys(line["task"] for line in lines):
+        parts.append(of_task(task, [line for line in lines if line["task"] == task]))
+    return "\n".join(parts)
 
 
-def counts(lines: list[dict[str, Any]]) -> Counter[str]:
-    """Return how many trials ended in each state."""
-    return Counter(line["state"] for line in lines)
+def table(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many trials ended in each state, by task and strategy."""
+    by_place: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    heads: Counter[tuple[str, str]] = Counter()
+    for line in lines:
+        place = (line["task"], line["strategy"])
+        by_place[place][line["state"]] += 1
+        heads[place] += bool(line["state"] == "passed" and line.get("head"))
+    text = ["| task | strategy | tried | passed | of these by a head of hubtune's | refused | failed | not built |",
+            "|---|---|--:|--:|--:|--:|--:|--:|"]
+    for (task, strategy), found in by_place.items():
+        numbers = [found.total(), found["passed"], heads[task, strategy], *(found[state] for state in STATES[1:])]
+        text.append(f"| {task} | {strategy} | {' | '.join(map(str, numbers))} |")
+    return "\n".join(text) + "\n"
+
+
+def of_task(task: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return the lists of a task."""
+    text = [f"## {task}\n"]
+    passed = [line for line in lines if line["state"] == "passed"]
+    names = {(line["model_type"], line["strategy"]) for line in passed}
+    types = sorted({name for name, _ in names})
+    strategies = sorted({line["strategy"] for line in lines})
+    whole = [name for name in types if all((name, strategy) in names for strategy in strategies)]
+    ours = {line["model_type"] for line in passed if line.get("head")}
+    text.append(paragraph(f"Passed with {' and '.join(strategies)}, by a class of transformers", [name for name in whole if name not in ours]))
+    text.append(paragraph(f"Passed with {' and '.join(strategies)}, by a head of hubtune's", [name for name in whole if name in ours]))
+    text.append(paragraph("Outputs change with padding, so that rows of one length share a batch, in training and afterwards",
+                          sorted({line["model_type"] for line in passed if line.get("padding")})))
+    rest = [line for line in lines if line["state"] != "passed"]
+    if rest:
+        text += ["| architecture | strategy | | reason |", "|---|---|---|---|"]
+        text += [f"| {line['model_type']} | {line['strategy']} | {line['state']} | {plain(line.get('reason') or '')} |"
+                 for line in sorted(rest, key=lambda one: (STATES.index(one["state"]), one["model_type"], one["strategy"]))]
+    return "\n".join(part for part in text if part) + "\n"
+
+
+def paragraph(title: str, names: Sequence[str]) -> str:
+    """Return a list of architectures as a paragraph; empty without any."""
+    return f"{title} ({len(names)}): {', '.join(names)}.\n" if names else ""
+
+
+def plain(reason: str) -> str:
+    """Return a reason for a cell, without paths and line breaks."""
+    return re.sub(r"\s+", " ", reason).replace("|", "\\|").strip()[:220]

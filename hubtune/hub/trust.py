@@ -91,6 +91,17 @@ def named_code(origin: Origin) -> dict[str, str]:
     return found
 
 
+def has_own_head(origin: Origin) -> bool:
+    """Tell whether a model has a head of hubtune's, which hubtune loads by its own class."""
+    if "config.json" not in origin.files:
+        return False
+    try:
+        config = json.loads((fetch(origin, ["config.json"]) / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return False  # told where it is loaded
+    return isinstance(config, dict) and config.get("model_type") == HEAD_TYPE
+
+
 def check_own_code(origin: Origin) -> None:
     """Refuse a model whose configuration names code of another repository, which nobody named.
 

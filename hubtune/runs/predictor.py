@@ -19,7 +19,7 @@ from hubtune.devices import memory
 from hubtune.errors import DataError, ModelError, RecipeError, listing
 from hubtune.hub.forms import require_loadable
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record
-from hubtune.hub.trust import HEAD_TYPE, TrustCode, named_code, with_code
+from hubtune.hub.trust import TrustCode, has_own_head, named_code, with_code
 from hubtune.models import configuration, loading
 from hubtune.models.foreign import model_errors, processor_errors
 from hubtune.models.heads import publishing
@@ -144,18 +144,11 @@ class Model:
 
         Without a record of hubtune, a configuration that names code (`auto_map`) means it.
         """
-        if self.has_own_head():
+        if has_own_head(self.origin):
             return False
         if self._record:
             return bool(self._record.get("loads_with") == "code")
         return bool(named_code(self.origin))
-
-    def has_own_head(self) -> bool:
-        """Return whether the model has a head of hubtune's, which hubtune loads by its own class."""
-        if "config.json" not in self.origin.files:
-            return False
-        config = configuration.read_config(fetch(self.origin, self.origin.small), self.origin)
-        return config.get("model_type") == HEAD_TYPE
 
     def check_code(self) -> None:
         """Let the code beside the weights run, if the model needs it.
@@ -171,14 +164,8 @@ class Model:
         return with_code(self.origin, self.trust_code)
 
     def check_code_of_proof(self) -> None:
-        """Let the code beside the weights run in a clean process, if the model loads with it.
-
-        That of a head of hubtune's runs without being asked for where it is this version's.
-
-        Raises:
-            ModelError: the user did not name it (`trust_code`).
-        """
-        if self.has_own_head() and not publishing.is_own_code(self.origin):
+        """As `check_code`, for a clean process: it runs our own head's copy, if it is this version's."""
+        if has_own_head(self.origin) and not publishing.is_own_code(self.origin):
             self.trusted_origin()
         self.check_code()
 

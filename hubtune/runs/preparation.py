@@ -19,7 +19,6 @@ from hubtune.hub import card, trust
 from hubtune.hub.forms import check_form, require_loadable
 from hubtune.hub.headers import read_headers
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record
-from hubtune.hub.trust import HEAD_TYPE
 from hubtune.models import bounds, completeness, configuration, loading, vocabulary
 from hubtune.models.foreign import processor_errors
 from hubtune.models.heads import choice
@@ -264,9 +263,8 @@ def check_tokens(
 
 def check_needs_no_code(origin: Origin) -> None:
     """Refuse a base that a strategy has published with code of its own, which is a part of the method."""
-    config = configuration.read_config(fetch(origin, origin.small), origin)
-    if config.get("model_type") == HEAD_TYPE:
-        return  # hubtune has its class
+    if trust.has_own_head(origin):
+        return
     if read_run_record(origin).get("loads_with") == "code" and not origin.runs_code:
         raise ModelError(
             "it loads with code that lies beside its weights, which hubtune does not run to tune "

@@ -15,7 +15,7 @@ from hubtune.data.files import locations
 from hubtune.devices import processes
 from hubtune.errors import HubError, HubtuneError, ProofError, RecipeError, ResumeError, SealError
 from hubtune.hub.origin import Origin, local_origin, read_run_record
-from hubtune.hub.trust import TrustCode, with_code
+from hubtune.hub.trust import TrustCode, has_own_head, with_code
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
 from hubtune.record import choose_folder, clear_folder, delete_working_files, read_record, versions, write_record
 from hubtune.runs import main_process_first, preparation, publishing, run_lock, seal
@@ -212,7 +212,7 @@ class Run(Model):
     def needs_code(self) -> bool:
         """Return whether the model loads with the code beside its weights, by either record."""
         return super().needs_code() or (
-            self.record.get("loads_with") == "code" and not self.has_own_head())
+            self.record.get("loads_with") == "code" and not has_own_head(self.origin))
 
     def trusted_origin(self) -> Origin:
         """Return the origin whose code may run; the user may name the run's folder, too."""

@@ -187,6 +187,7 @@ def test_only_these_talk_to_the_hub_s_client() -> None:
 def test_only_these_touch_transformers() -> None:
     assert importers("transformers", core_files()) <= {
         "hubtune/models/compat.py", "hubtune/models/configuration.py", "hubtune/models/loading.py",
+        "hubtune/models/heads/modeling.py",
         "hubtune/evaluation/clean_process.py"}
     loaders = {(path.name, name) for path in plugin_files() for module, name in imported(path)
                if module.partition(".")[0] == "transformers" and name.startswith("AutoModel")}
@@ -198,7 +199,7 @@ def test_only_models_names_the_auto_classes() -> None:
              if (isinstance(node, ast.Attribute | ast.Name | ast.alias)
                  and re.match(r"Auto[A-Z]", getattr(node, "attr", None) or getattr(node, "id", None)
                               or getattr(node, "name", "")))}
-    assert named <= {"models.configuration", "evaluation.clean_process"}
+    assert named <= {"models.configuration", "models.heads.modeling", "evaluation.clean_process"}
 
 
 def test_only_these_touch_accelerate() -> None:
@@ -255,7 +256,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not fo
 def is_cheap(module: str) -> bool:
     """Whether a module may import nothing heavy, since `--help`, a list or a refusal wait for it."""
     dear = ("acceleration", "training", "api", "evaluation.batches", "evaluation.equivalence", "evaluation.inference", "evaluation.loss_checks",
-            "evaluation.model_checks", "evaluation.user_calls", "evaluation.verification", "devices.sharding", "devices.fp64", "runs.stages", "runs.cost")
+            "evaluation.model_checks", "evaluation.user_calls", "evaluation.verification", "devices.sharding", "devices.fp64", "models.heads.modeling", "runs.stages", "runs.cost")
     cheap = ("training.log", "training.schedule", "training.optimizers", "training.steps", "training.context")
     return module in cheap or not (module.startswith(dear) or module.endswith("__main__"))
 

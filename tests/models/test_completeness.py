@@ -19,6 +19,7 @@ from hubtune.errors import ModelError
 from hubtune.hub.headers import read_headers
 from hubtune.hub.origin import local_origin
 from hubtune.models import completeness, configuration, loading
+from hubtune.models.heads import choice
 from hubtune.recipe import PluginChoice
 
 ROWS = [{"text": f"row {n}", "label": "yes" if n % 2 else "no"} for n in range(24)]
@@ -118,8 +119,9 @@ def verdict(folder: Path, task: str, said: list[str] | None = None) -> str | Non
     config = configuration.open_config(folder, origin)
     if task == "question-answering":
         config.num_labels = 2  # as the task's own settings say
-    base = hubtune.Base(origin.repo, origin.commit, config, None)
-    model = loading.meta_model(base, registry.load().task(PluginChoice(task)))
+    kind = registry.load().task(PluginChoice(task))
+    config = choice.with_head(kind.model, config)
+    model = loading.meta_model(hubtune.Base(origin.repo, origin.commit, config, None), kind)
     report = completeness.load_on_meta(model, read_headers(origin))
     assert report is not None
     try:

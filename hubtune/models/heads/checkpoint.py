@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubtune.models import compat
 from hubtune.models.heads.choice import PREFIX
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ def load(
         arguments: of `from_pretrained`.
     """
     import torch
-    from transformers import AutoModel
 
     from hubtune.models.heads.modeling import without_pooler
 
@@ -46,7 +46,7 @@ def load(
         return loaded
     inner = config.backbone_config
     arguments |= {"config": inner, **without_pooler(inner)}
-    whole, report = AutoModel.from_pretrained(place, **arguments)
+    whole, report = base_class(inner).from_pretrained(place, **arguments)
     with torch.device("meta"):
         model: Any = kind(config)
     model.pretrained = whole.get_submodule(config.part)
@@ -59,8 +59,14 @@ def load(
         if hasattr(whole, name):
             setattr(model, name, getattr(whole, name))
     model.eval()
-    return model, {**report, **renamed(report, whole, config.part),
-                   }
+    return model, {**report, **renamed(report, whole, config.part)}
+
+
+def base_class(config: Any) -> Any:
+    """Return the class of a model without a head."""
+    kind = compat.model_class("AutoModel", config)
+    assert kind is not None, "a head was put on a model without a base class"
+    return kind
 
 
 def renamed(report: Mapping[str, Any], whole: Any, part: str) -> dict[str, Any]:

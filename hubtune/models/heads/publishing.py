@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 from hubtune.contract import Export
+from hubtune.files import read_json
 from hubtune.hub.origin import Origin, fetch
 from hubtune.hub.trust import code_files, named_code
 from hubtune.models.heads.choice import HEADS
@@ -37,8 +36,7 @@ def is_own_code(origin: Origin) -> bool:
     if code_files(origin) != [FILE] or named_code(origin):
         return False
     folder = fetch(origin, [FILE, "config.json"])
-    config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    named = config.get("auto_map")
+    named = read_json(folder / "config.json", f"{origin.repo}/config.json", "").get("auto_map")
     digest = hashlib.sha256((folder / FILE).read_bytes()).digest()
     return any(named == auto_map(auto) for auto in HEADS) and digest == hashlib.sha256(
         SOURCE.read_bytes()).digest()

@@ -35,6 +35,8 @@ LENGTH = 8
 """Tokens of a text with which a model is tried."""
 FRAMES = 128
 """Frames of sound with which a model is tried."""
+SIZES = ("image_size", "input_size", "crop_size")
+PLACES = ("max_source_positions", "max_length")
 BINS = ("num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "input_dim", "feature_size", "mel_bins")
 """Names of the number of features of a frame."""
 SMALL_VOCABULARY = 64
@@ -111,7 +113,6 @@ def parts(whole: Module, config: Any, kind: str) -> Iterator[str]:
     """
     if reads(whole, kind) and not reads_others(whole, kind) and not is_encoder_decoder(whole, config):
         yield ""
-        return
     found: list[tuple[int, int, str]] = []
     for name, module in whole.named_modules():
         words = name.split(".")
@@ -126,7 +127,7 @@ def parts(whole: Module, config: Any, kind: str) -> Iterator[str]:
         if not any(name.startswith(f"{outer}.") for outer in taken):
             taken.append(name)
             yield name
-    if reads(whole, kind):  # with other inputs that may be left out
+    if reads(whole, kind) and reads_others(whole, kind):  # which may be left out
         yield ""
 
 
@@ -178,9 +179,10 @@ def read(part: Module, name: str, config: Any, kind: str) -> Structure:
         except Exception as error:  # of any architecture's code
             problem = problem or error
     else:
-        if width := width_by_config(part, config, kind):
-            return Structure(name, STATES[0], width, False, pooling_of(part, config, kind), 0)
         assert problem is not None
+        width = getattr(getattr(part, "config", config).get_text_config(), "hidden_size", None)
+        if isinstance(width, int) and (kind == "text" or "meta tensors" in str(problem)):
+            return Structure(name, STATES[0], width, False, pooling_of(part, config, kind), 0)
         raise NoStructure(f"{type(problem).__name__}: {first_line(problem)}") from problem
     for field in (*STATES, *POOLED):
         states = getattr(outputs, field, None)
@@ -207,15 +209,6 @@ def of_states(
 def widths(part: Module) -> frozenset[int]:
     """Return the sizes of a part's vectors: of biases and of the weights of norms."""
     return frozenset(parameter.numel() for parameter in part.parameters() if parameter.ndim == 1)
-
-
-def width_by_config(part: Module, config: Any, kind: str) -> int | None:
-    """Return the width of the states by configuration, of text models that do not run on meta."""
-    if kind != "text":
-        return None
-    own = getattr(part, "config", config)
-    width = getattr(own.get_text_config(), "hidden_size", None)
-    return width if isinstance(width, int) else None
 
 
 def pooling_of(part: Module, config: Any, kind: str) -> str:
@@ -280,27 +273,44 @@ def sample_inputs(part: Module, config: Any, kind: str) -> Iterator[dict[str, An
     """Yield inputs of one row on the meta device, until a model takes one: shapes are not always in the configuration."""
     import torch
 
-    own = getattr(part, "config", config)
+    def zeros(*shape: int, **more: Any) -> Tensor:
+        return torch.zeros(shape, device="meta", **more)
+
     if kind == "text":
-        yield {"input_ids": torch.zeros(1, LENGTH, dtype=torch.long, device="meta")}
-    elif kind == "image":
-        channels = first_of(own, ("num_channels", "in_channels", "in_chans")) or 3
-        for size in (first_of(own, ("image_size", "input_size", "crop_size")) or 224, 224, 64):
-            height, width = size if isinstance(size, list | tuple) else (size, size)
-            yield {"pixel_values": torch.zeros(1, channels, height, width, device="meta")}
-    elif "input_values" in names_of(part):
+        yield {"input_ids": zeros(1, LENGTH, dtype=torch.long)}
+        return
+    said = values_of(getattr(part, "config", config), SIZES)
+    if kind == "image":
+        for height, width in dict.fromkeys([*said, (224, 224), (64, 64)]):
+            yield {"pixel_values": zeros(1, 3, height, width)}
+        return
+    if "input_values" in names_of(part):
         for shape in ((1, 16000), (1, 1, 16000)):
-            yield {"input_values": torch.zeros(shape, device="meta")}
-        kind = "spectrogram"
-    if kind in ("sound", "spectrogram"):
-        name = "input_values" if kind == "spectrogram" else "input_features"
-        features = first_of(own, BINS) or first_of(config, BINS) or 80
-        places = first_of(own, ("max_source_positions", "max_length")) or FRAMES
-        for frames in (FRAMES, places, 2 * places):
-            for shape in ((1, frames, features), (1, features, frames)):
-                yield {name: torch.zeros(shape, device="meta")}
+            yield {"input_values": zeros(*shape)}
+        return
+    bins = values_of(config, BINS)
+    layers = [layer for layer in part.modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv1d)][:1]
+    bins += [(layer.weight.shape[1], 0) for layer in layers]
+    lengths = [FRAMES, *(times * places for places, _ in values_of(config, PLACES) for times in (1, 2))]
+    masks = [name for name in names_of(part) if name.endswith("_mask")]
+    for count, _ in dict.fromkeys([*bins, (80, 80)]):
+        for frames in dict.fromkeys(lengths):
+            for shape in ((1, frames, count), (1, count, frames)):
+                ones = torch.ones((1, frames), dtype=torch.long, device="meta")
+                yield {"input_features": zeros(*shape)}
+                yield {"input_features": zeros(*shape), **dict.fromkeys(masks, ones)}
 
 
-def first_of(config: Any, names: Iterable[str]) -> Any:
-    """Return the first of these attributes that a configuration has."""
-    return next((value for name in names if (value := getattr(config, name, None))), None)
+def values_of(config: Any, names: Iterable[str]) -> list[tuple[int, int]]:
+    """Return the numbers, or pairs of them, that a configuration and those inside it have under these names."""
+    said = config.to_dict()
+    open_, found = [said], []
+    while open_:
+        here = open_.pop(0)
+        open_ += [value for value in here.values() if isinstance(value, dict)]
+        for name in names:
+            value = here.get(name)
+            pair = value if isinstance(value, list | tuple) else (value, value)
+            if len(pair) == 2 and all(isinstance(one, int) and one > 0 for one in pair):
+                found.append((pair[0], pair[1]))
+    return found

@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
+from typer.models import ArgumentInfo
 
 from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, show_json, use_files
 from hubtune.contract import Command
@@ -15,6 +16,11 @@ from hubtune.contract import Command
 
 class Group(TyperGroup):
     """hubtune's own commands, and after them those of plugins, which are loaded only where one may be meant."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for command in self.commands.values():
+            restore_help(command)
 
     def add_extra(self) -> None:
         """Add the commands of plugins."""
@@ -64,4 +70,18 @@ def made(kind: type[Command[Any]], missing: str | None) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                       context_settings={"help_option_names": ["-h", "--help"]})
     app.command(kind.name, help=f"{kind.summary[0].upper()}{kind.summary[1:]}.")(call)
-    return typer.main.get_command(app)
+    return restore_help(typer.main.get_command(app))
+
+
+def restore_help(command: Any) -> Any:
+    """Set the help of a command's arguments again, and return the command.
+
+    click 8.5 clears what typer before 0.26 has set; axolotl 0.19 pins such a typer.
+    """
+    annotations = {name: parameter.annotation
+                   for name, parameter in inspect.signature(command.callback, eval_str=True).parameters.items()}
+    for parameter in command.params:
+        if isinstance(parameter, TyperArgument) and parameter.help is None:
+            noted = getattr(annotations.get(parameter.name), "__metadata__", ())
+            parameter.help = next((one.help for one in noted if isinstance(one, ArgumentInfo)), None)
+    return command

@@ -134,10 +134,17 @@ def made_row(task: Task[Any], text: str) -> dict[str, Any] | None:
             continue
         if column.kind == "any" and column.role != task.input:
             return None
-        values = {"text": text, "any": text, "words": text.split(), "texts": [text],
-                  "image": make_media("image"), "audio": {"array": make_media("sound")}}
-        row[column.role] = values[column.kind]
+        row[column.role] = made_value(column.kind, text)
     return row or None
+
+
+def made_value(kind: str, text: str) -> Any:
+    """Return the made value of a column of this kind; only an image needs Pillow, an extra."""
+    if kind == "image":
+        return make_media("image")
+    if kind == "audio":
+        return {"array": make_media("sound")}
+    return {"text": text, "any": text, "words": text.split(), "texts": [text]}[kind]
 
 
 def choose_rows(encoded: EncodedDataset, most: int | None) -> list[int]:

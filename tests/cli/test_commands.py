@@ -18,6 +18,7 @@ import typer
 
 from hubtune import CONTRACT
 from hubtune.cli import commands, console, output
+from hubtune.cli.extra_commands import restore_help
 from hubtune.cli.plugin_commands import show_json
 from hubtune.contract import registry
 from hubtune.contract.class_checks import CORE_COMMANDS, KINDS
@@ -93,6 +94,16 @@ def test_every_option_says_what_it_does() -> None:
         for option in command.params if not getattr(option, "help", None)
     ]
     assert silent == []
+
+
+def test_help_of_arguments_that_click_clears_is_set_again() -> None:
+    program: Any = typer.main.get_command(commands.app)
+    for command in program.commands.values():
+        before = {option.name: option.help for option in command.params}
+        for option in command.params:
+            if option.param_type_name == "argument":
+                option.help = None  # as click 8.5 does with arguments of typer before 0.26
+        assert {option.name: option.help for option in restore_help(command).params} == before
 
 
 def test_help_imports_nothing_heavy() -> None:

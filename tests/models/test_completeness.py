@@ -104,6 +104,7 @@ def test_a_part_of_a_masked_language_models_head_is_damage_and_none_of_it_is_sai
 
 
 def test_statistics_of_batch_norms_belong_to_the_backbone(tmp_path: Path) -> None:
+    pytest.importorskip("PIL", reason="images need: pip install 'hubtune[vision]'")
     config = transformers.ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=2)
     transformers.ResNetForImageClassification(config).save_pretrained(tmp_path / "model")

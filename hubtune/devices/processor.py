@@ -54,10 +54,14 @@ def threads() -> int:
 
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads()
+    return max(1, min(torch.get_num_threads(), cores()))
+
+
+def cores() -> int:
+    """Return this process's share of the cores that it may use; 0 where processes share one."""
     affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    found = len(affinity(0)) if affinity else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        cores = cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-    return max(1, min(torch.get_num_threads(),
-                      cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        found = found if quota == "max" else max(1, min(found, int(quota) // int(period)))
+    return found // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

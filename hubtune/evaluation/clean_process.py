@@ -2,9 +2,10 @@
 
 Started as a script in a process that cannot import hubtune: `python -I clean_process.py MODULE...`. It
 imports these modules, so that they are there when it is asked, and then reads from standard input the
-path of a JSON list of {folder, model, loads_with, base, config, inputs, outputs, processor, tag, calls}.
+path of a JSON list of {folder, model, loads_with, base, config, inputs, outputs, processor, tag, calls, threads}.
 Writes `outputs`, and the answers to `calls` as `outputs.answers`; or the error to `outputs.error`.
-Without a path, as when the process that started it was killed, it ends.
+Without a path, as when the process that started it was killed, it ends; also where none comes for a minute, so that
+no memory is held during a long training.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import gc
 import hashlib
 import importlib
 import json
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +28,11 @@ COMPARED = ("logits", "pred_boxes", "start_logits", "end_logits", "last_hidden_s
 """Fields of a model's output that are compared, where it has them."""
 SAMPLED = 512
 """About how many values of a tensor an answer holds."""
+PATIENCE = 60
+"""Seconds for which the process waits for jobs."""
+IMPORTED_EARLY = ("torch", "safetensors.torch", "transformers.masking_utils", "transformers.modeling_layers",
+                  "transformers.pipelines")
+"""Modules that most jobs need, for a process that is started before the model is known: nearly all of its imports."""
 
 
 def compared_outputs(outputs: Any) -> dict[str, Any]:
@@ -195,13 +202,32 @@ def make_media(kind: str) -> Any:
 
 
 def answer_all(job: Job, model: Any) -> None:
-    """Write the answers to all calls, and the meaning of labels and tokens, as JSON."""
-    processor = load_processor(job)
+    """Write as JSON the answers to all calls, what went wrong with each, and the meaning of labels and tokens.
+
+    Or, where no call can be answered, `error`.
+    """
     folder = Path(job["calls"])
     calls = json.loads((folder / "calls.json").read_text(encoding="utf-8"))["calls"]
-    found = {"meaning": meaning(model, processor, Path(job["folder"])),
-             "answers": [answer(model, processor, job["tag"], call, folder) for call in calls]}
+    found: dict[str, Any] = {"answers": [], "errors": []}
+    try:
+        processor = load_processor(job)
+        found["meaning"] = meaning(model, processor, Path(job["folder"]))
+    except Exception as error:  # of any processor: it says what is wrong with the saved files
+        calls, found["error"] = [], describe(error)
+    for call in calls:
+        given = problem = None
+        try:
+            given = answer(model, processor, job["tag"], call, folder)
+        except Exception as error:  # which counts only where the trained model has answered
+            problem = describe(error)
+        found["answers"].append(given)
+        found["errors"].append(problem)
     Path(f"{job['outputs']}.answers").write_text(json.dumps(found), encoding="utf-8")
+
+
+def describe(error: Exception) -> str:
+    """Return the class and the words of an error."""
+    return f"{type(error).__name__}: {error}"
 
 
 def refuse_nan(model: Any) -> None:
@@ -216,6 +242,8 @@ def run(job: Job) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
+    if job.get("threads"):
+        torch.set_num_threads(job["threads"])
     tensors = load_file(job["inputs"]) if job["inputs"] else {}
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
     dtype = torch.float64 if dtype == torch.float64 else torch.float32
@@ -246,9 +274,13 @@ def main(modules: list[str]) -> None:
             importlib.import_module(name)
     gc.freeze()
     gc.enable()
+    if hasattr(signal, "alarm"):
+        signal.alarm(PATIENCE)
     jobs = sys.stdin.readline().rstrip("\n")
     if not jobs:
         return
+    if hasattr(signal, "alarm"):
+        signal.alarm(0)
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -257,9 +289,7 @@ def main(modules: list[str]) -> None:
         try:
             run(job)
         except Exception as error:
-            Path(f"{job['outputs']}.error").write_text(
-                f"{type(error).__name__}: {error}", encoding="utf-8"
-            )
+            Path(f"{job['outputs']}.error").write_text(describe(error), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -38,43 +38,63 @@ TOLERANCE = 1e-4
 """The largest difference of two numbers in an answer, relative to those above 1."""
 
 
-def record_answers(
-    model: Module, task: Task[Any], base: Base, rows: Rows, encoded: EncodedDataset, folder: Path,
-    saved: Path,
+def record_calls(
+    task: Task[Any], base: Base, rows: Rows, encoded: EncodedDataset, folder: Path
 ) -> int:
-    """Write real rows as users ask about them, with the answers of the trained model.
+    """Write real rows as users ask about them.
+
+    Args:
+        rows: of validation, and `encoded` the same rows.
+        folder: `calls.json` and media are written there; it is not published.
+
+    Returns:
+        The number of rows; 0 where the task has no `user_call`.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    targets = {column.role for column in task.columns if column.target}
+    chosen = choose_rows(encoded, GENERATED if isinstance(task, GenerativeTask) else None)
+    calls = []
+    for number in chosen:
+        row = without_targets(task, rows[number], targets)
+        calls.append(described_call(task, base, row, MediaFiles(folder, f"{number}")))
+    calls = [call for call in calls if call is not None]
+    write_calls(folder, {"calls": calls})
+    return len(calls)
+
+
+def record_answers(
+    model: Module, task: Task[Any], base: Base, folder: Path, saved: Path
+) -> int:
+    """Add the trained model's answers to the calls of `record_calls`.
 
     Args:
         model: as it is published, in memory.
-        rows: of validation, and `encoded` the same rows.
-        folder: `calls.json` and media are written there; it is not published.
-        saved: where the model is saved.
+        saved: where it is saved.
 
     Returns:
-        The number of rows; 0 where the task has no `user_call`, or transformers cannot answer.
+        The number of answers; where transformers fails for a row, its answer is null.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    if next(model.parameters()).dtype != torch.float32:
-        return 0
-    folder.mkdir()
-    targets = {column.role for column in task.columns if column.target}
-    asked, processor = [], copied_processor(base)
+    calls = json.loads((folder / CALLS).read_text(encoding="utf-8"))["calls"]
+    processor = copied_processor(base)
     model.eval()
-    for number in choose_rows(encoded, GENERATED if isinstance(task, GenerativeTask) else None):
-        row = without_targets(task, rows[number], targets)
-        call = described_call(task, base, row, MediaFiles(folder, f"{number}"))
-        found = call and answered(model, processor, task, call, folder)
-        asked += [found] if found else []
-    if not asked:
-        shutil.rmtree(folder)
-        return 0
-    write_calls(folder, {"meaning": meaning(model, base.processor, saved), "calls": asked})
-    return len(asked)
+    answers = [answered(model, processor, task, call, folder) for call in calls]
+    write_calls(folder, {
+        "meaning": meaning(model, base.processor, saved),
+        "calls": [{**call, "answer": found} for call, found in zip(calls, answers, strict=True)]})
+    return sum(found is not None for found in answers)
 
 
 def write_calls(folder: Path, calls: Mapping[str, Any]) -> None:
-    """Write calls with their answers for the clean process."""
-    (folder / CALLS).write_text(json.dumps(calls, ensure_ascii=False), encoding="utf-8")
+    """Write calls with their answers for the clean process, which may read them at that moment."""
+    aside = folder / f"{CALLS}.part"
+    aside.write_text(json.dumps(calls, ensure_ascii=False), encoding="utf-8")
+    aside.replace(folder / CALLS)
+
+
+def is_asked(model: Module) -> bool:
+    """Return whether a model is in the number format that its users load it in."""
+    return next(model.parameters()).dtype == torch.float32
 
 
 def made_answers(
@@ -90,13 +110,12 @@ def made_answers(
     Returns:
         `meaning` and `answers`, null for a row that is not asked; None without any answer.
     """
-    if next(model.parameters()).dtype != torch.float32:
+    if not is_asked(model):
         return None
     model.eval()
     processor = copied_processor(base)
-    found = [call and answered(model, processor, task, call, Path())
-             for call in made_calls(task, base)]
-    answers = [call and call["answer"] for call in found]
+    answers = [call and answered(model, processor, task, call, Path())
+               for call in made_calls(task, base)]
     if not any(answer is not None for answer in answers):
         return None
     return {"meaning": meaning(model, base.processor, saved), "answers": answers}
@@ -189,11 +208,8 @@ def copied_processor(base: Base) -> Any:
 
 def answered(
     model: Module, processor: Any, task: Task[Any], call: dict[str, Any], folder: Path
-) -> dict[str, Any] | None:
-    """Return a call with the trained model's answer.
-
-    None where transformers fails, or answers with what is no number.
-    """
+) -> Any:
+    """Return the trained model's answer; None where transformers fails, or answers with what is no number."""
     if processor is None:
         return None
     try:
@@ -201,7 +217,7 @@ def answered(
         json.dumps(found, allow_nan=False)
     except Exception:  # of any pipeline, for this row: others are asked
         return None
-    return {**call, "answer": found}
+    return found
 
 
 def describe(call: UserCall, media: MediaFiles | MadeMedia) -> dict[str, Any]:
@@ -250,16 +266,21 @@ def compare_answers(folder: Path, found: Mapping[str, Any]) -> tuple[dict[str, A
         if value != found["meaning"].get(name):
             return {}, f"its {name} differs from the trained model's"
     largest = 0.0
-    for number, (call, other) in enumerate(
-        zip(recorded["calls"], found["answers"], strict=True), 1
-    ):
+    problems = found.get("errors", [None] * len(found["answers"]))
+    asked = [(call, other, problem) for call, other, problem in
+             zip(recorded["calls"], found["answers"], problems, strict=True)
+             if call["answer"] is not None]
+    for number, (call, other, problem) in enumerate(asked, 1):
+        row = f"row {number} of {len(asked)}"
+        if problem is not None:
+            return {}, f"it does not answer {row}: {problem}"
         difference = relative_difference(call["answer"], other)
         if not difference <= TOLERANCE:
-            return {}, (f"it answers row {number} of {len(recorded['calls'])} otherwise than the "
+            return {}, (f"it answers {row} otherwise than the "
                         f"trained model: {shortened(call['answer'], other)}")
         largest = max(largest, difference)
-    ways = sorted({call["way"] for call in recorded["calls"]})
-    return {"rows": len(recorded["calls"]), "ways": ways, "largest_difference": largest}, None
+    ways = sorted({call["way"] for call, _, _ in asked})
+    return {"rows": len(asked), "ways": ways, "largest_difference": largest}, None
 
 
 def shortened(expected: Any, found: Any) -> str:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from hubtune import temporary
 from hubtune.contract import Base, Task
 from hubtune.data.dataset import EncodedDataset
+from hubtune.devices.clean_python import CleanPython
 from hubtune.errors import ProofError
-from hubtune.evaluation import user_calls
+from hubtune.evaluation import clean_process, user_calls
 from hubtune.evaluation.batches import batch_indices, evaluation_mode, make_batch
 from hubtune.evaluation.clean_process import compared_outputs
 from hubtune.evaluation.equivalence import spread_by_size
@@ -28,7 +26,7 @@ from hubtune.models.heads import choice
 if TYPE_CHECKING:
     from torch.nn import Module
 
-SCRIPT = Path(__file__).with_name("clean_process.py")
+SCRIPT = Path(clean_process.__file__)
 EXAMPLES = 64
 """The most examples that are compared: the shortest, the longest and others evenly between."""
 EXAMPLES_PER_BATCH = 16
@@ -86,30 +84,6 @@ def record_outputs(
     save_file({name: value.contiguous().clone() for name, value in tensors.items()}, path)
 
 
-class CleanProcess:
-    """A process without hubtune. It may be started before there is a model, to do its imports meanwhile."""
-
-    def __init__(self, modules: Sequence[str] = ()) -> None:
-        """Start the process. modules: those that it imports at once."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", str(SCRIPT), *modules],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        )
-
-    def __enter__(self) -> CleanProcess:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def run(self, jobs: Path) -> str:
-        """Run the jobs of a file, and end the process; returns the last line of its stderr."""
-        _, stderr = self.process.communicate(f"{jobs}\n")
-        return (stderr.strip().splitlines() or ["it wrote no message"])[-1]
-
-
 def modules_of(base: Base, loads_with: str) -> list[str]:
     """Return the modules that a clean process imports to load a model and ask it."""
     family = type(choice.pretrained_config(base.config)).__module__.replace(".configuration_", ".modeling_")
@@ -118,33 +92,64 @@ def modules_of(base: Base, loads_with: str) -> list[str]:
     return ["torch", "safetensors.torch", "transformers.pipelines", *own, *adapters]
 
 
-def verify_model(saved: SavedModel, process: CleanProcess | None = None) -> dict[str, Any]:
+def verify_model(saved: SavedModel, process: CleanPython | None = None) -> dict[str, Any]:
     """Load a saved model in a clean process, and compare its outputs with those recorded.
 
     Args:
-        process: one that was started before; it ends with this.
+        process: one of `SCRIPT` that may have been started before; it ends with this.
 
     Raises:
         ProofError: the outputs differ.
     """
-    (result,) = verify_models([saved], process)
-    if isinstance(result, ProofError):
-        raise result
-    return result
+    with Verification([saved], process) as running:
+        return running.result(saved)
 
 
-def verify_models(
-    models: Sequence[SavedModel], process: CleanProcess | None = None
-) -> list[dict[str, Any] | ProofError]:
+def verify_models(models: Sequence[SavedModel]) -> list[dict[str, Any] | ProofError]:
     """Verify many saved models in one clean process; returns differences or an error."""
-    with temporary.Folder() as folder, process or CleanProcess() as clean:
-        jobs = [write_job(saved, folder, number) for number, saved in enumerate(models)]
-        (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-        last_line = clean.run(folder / "jobs.json")
-        return [
-            compare(saved, Path(job["outputs"]), last_line)
-            for saved, job in zip(models, jobs, strict=True)
-        ]
+    with Verification(models) as running:
+        return running.results(models)
+
+
+class Verification:
+    """A clean process that loads saved models and asks them, while this process does other things.
+
+    It needs the recorded inputs and calls when it begins; the outputs and answers of the trained
+    model are needed for the results alone.
+    """
+
+    def __init__(self, models: Sequence[SavedModel], process: CleanPython | None = None) -> None:
+        """Begin. process: one of `SCRIPT` that may have been started before."""
+        self.folder = temporary.Folder()
+        self.clean = process or CleanPython(SCRIPT)
+        path = self.folder.path
+        self.jobs = [write_job(saved, path, number) for number, saved in enumerate(models)]
+        (path / "jobs.json").write_text(json.dumps(self.jobs), encoding="utf-8")
+        self.clean.send(path / "jobs.json")
+
+    def __enter__(self) -> Verification:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.clean.stop()
+        self.folder.remove()
+
+    def results(self, models: Sequence[SavedModel]) -> list[dict[str, Any] | ProofError]:
+        """Wait for all jobs; returns differences or an error for each model."""
+        last_line = self.clean.wait()
+        return [compare(saved, Path(job["outputs"]), last_line)
+                for saved, job in zip(models, self.jobs, strict=True)]
+
+    def result(self, saved: SavedModel) -> dict[str, Any]:
+        """Wait for the only job; returns the differences.
+
+        Raises:
+            ProofError: the outputs differ.
+        """
+        (result,) = self.results([saved])
+        if isinstance(result, ProofError):
+            raise result
+        return result
 
 
 def load_recorded(path: Path) -> dict[str, torch.Tensor]:
@@ -179,6 +184,7 @@ def write_job(saved: SavedModel, folder: Path, number: int) -> dict[str, Any]:
         "calls": str(saved.calls) if saved.calls else None,
         "processor": saved.processor,
         "tag": saved.tag,
+        "threads": torch.get_num_threads(),
     }
 
 
@@ -191,20 +197,25 @@ def compare(saved: SavedModel, outputs: Path, last_line: str) -> dict[str, Any] 
             if error.exists()
             else last_line
         )
-        return ProofError(
-            f"the saved model does not load with {saved.loads_with} alone: {reason}",
-            hint=EXPORT_HINT,
-        )
+        return not_loading(saved, reason)
     proof = {} if saved.recorded is None else compare_outputs(load_file(outputs), saved.recorded)
     if isinstance(proof, ProofError):
         return proof
     asked = None
     if saved.calls is not None:
         answers = json.loads(Path(f"{outputs}.answers").read_text(encoding="utf-8"))
+        if "error" in answers:
+            return not_loading(saved, answers["error"])
         asked, problem = user_calls.compare_answers(saved.calls, answers)
         if problem is not None:
             return ProofError(f"asked as its users ask it, {problem}.", hint=EXPORT_HINT)
     return {**proof, "asked": asked}
+
+
+def not_loading(saved: SavedModel, reason: str) -> ProofError:
+    """Return the error of a model that does not load, or whose processor does not."""
+    return ProofError(f"the saved model does not load with {saved.loads_with} alone: {reason}",
+                      hint=EXPORT_HINT)
 
 
 def compare_outputs(

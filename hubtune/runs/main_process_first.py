@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,15 @@ ROW_NUMBERS = "row_numbers.npy"
 
 
 def prepare(
-    recipe: Recipe, callbacks: Callbacks, source: Any = None, resumed: Record | None = None
+    recipe: Recipe, callbacks: Callbacks, source: Any = None, resumed: Record | None = None,
+    data_loaded: Callable[[], None] = lambda: None,
 ) -> tuple[Prepared, dict[str, Any]]:
     """Prepare as `preparation.prepare` does, for all processes of the host if others are there."""
     if not (host_lock.is_shared() and host_lock.is_first()):
-        return preparation.prepare(recipe, callbacks, source, resumed)
+        return preparation.prepare(recipe, callbacks, source, resumed, data_loaded=data_loaded)
     with host_lock.prepare_shared() as folder:
-        prepared, record = preparation.prepare(recipe, callbacks, source, resumed)
+        prepared, record = preparation.prepare(
+            recipe, callbacks, source, resumed, data_loaded=data_loaded)
         save(prepared, record["facts"], folder)
     return prepared, record
 

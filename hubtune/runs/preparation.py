@@ -53,7 +53,7 @@ class Prepared:
 
 def prepare(
     recipe: Recipe, callbacks: Callbacks, source: Any = None, resumed: Record | None = None,
-    examined: Examined | None = None,
+    examined: Examined | None = None, data_loaded: Callable[[], None] = lambda: None,
 ) -> tuple[Prepared, dict[str, Any]]:
     """Check recipe, data, model and permissions, and encode the rows.
 
@@ -61,6 +61,7 @@ def prepare(
         source: rows from Python, instead of the recipe's.
         resumed: the record of the run that is resumed, whose pins are kept.
         examined: the rows, where they have been examined already.
+        data_loaded: called when the rows are right, before libraries are imported for the model.
 
     Returns:
         What training needs, and the part of `run.json` that is known before step 0.
@@ -71,6 +72,7 @@ def prepare(
     task, strategy = choose_plugins(plugins, recipe, resumed)
     shard = check_settings(recipe.train, strategy, resumed, callbacks)
     splits, dataset_info = load_data(recipe, task, source, resumed, callbacks, examined)
+    data_loaded()
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = locate_base(recipe, resumed)
@@ -82,12 +84,7 @@ def prepare(
         callbacks.on_info(note)
         splits.checks["findings"].append(Finding("base-labels", "info", note).as_json())
     loss = functions.fit(task, dataset_info, base, resumed)
-    model_type = choice.pretrained_config(base.config).model_type
-    callbacks.on_info(f"model: {origin.repo} at {origin.commit[:19]} ({model_type})")
-    head = choice.describe(task.model, base.config)
-    if head:
-        kind = task.model.removeprefix("AutoModelFor")
-        callbacks.on_info(f"head: {head}, since transformers has no {kind} class for '{model_type}' models")
+    head = report_model(origin, task, base, callbacks)
     model = loading.meta_model(base, task)
     check_weights(origin, model, strategy, callbacks)
     if shard:
@@ -223,6 +220,19 @@ def open_base(
     if note := configuration.describe_head(own, dataset_info.get("labels", ()), labels):
         say(note)
     return configuration.apply_setup(base, setup), dict(setup.config)
+
+
+def report_model(
+    origin: Origin, task: Task[Any], base: Base, callbacks: Callbacks
+) -> str | None:
+    """Report the base model, and a head of hubtune's own on it, which is returned."""
+    model_type = choice.pretrained_config(base.config).model_type
+    callbacks.on_info(f"model: {origin.repo} at {origin.commit[:19]} ({model_type})")
+    head = choice.describe(task.model, base.config)
+    if head:
+        kind = task.model.removeprefix("AutoModelFor")
+        callbacks.on_info(f"head: {head}, since transformers has no {kind} class for '{model_type}' models")
+    return head
 
 
 def check_weights(

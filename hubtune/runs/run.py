@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +14,9 @@ from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, registry
 from hubtune.data.files import locations
 from hubtune.devices import processes
+from hubtune.devices.clean_python import CleanPython
 from hubtune.errors import HubError, HubtuneError, ProofError, RecipeError, ResumeError, SealError
+from hubtune.evaluation import clean_process
 from hubtune.hub.origin import Origin, local_origin, read_run_record
 from hubtune.hub.trust import TrustCode, has_own_head, with_code
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
@@ -42,11 +45,12 @@ def train(
     folder, callbacks = choose_folder(recipe, out), callbacks or Callbacks()
     if folder.is_file():
         clear_folder(folder, overwrite)  # which refuses it
-    with run_lock.hold(folder):
+    with run_lock.hold(folder), CleanPython(Path(clean_process.__file__)) as clean:
         clear_folder(folder, overwrite)
         recipe = keep_stdin(recipe, folder)
         try:
-            prepared, described = main_process_first.prepare(recipe, callbacks, source)
+            prepared, described = main_process_first.prepare(
+                recipe, callbacks, source, data_loaded=starting(clean, recipe))
         except BaseException:
             if kept := locations.kept_stdin(folder):
                 kept.unlink()  # with it alone, the folder could not be used again
@@ -57,7 +61,7 @@ def train(
             "versions": versions(), **described,
         }
         write_record(folder, record)  # from here on, the run can be resumed
-        return complete(folder, recipe, prepared, record, callbacks, resume=False,
+        return complete(folder, recipe, prepared, record, callbacks, clean, resume=False,
                         source=source)
 
 
@@ -86,10 +90,20 @@ def resume(
     if not processes.is_first():
         prepared = main_process_first.follow(recipe, source, record)
         return run_follower(folder, prepared, record, resume=has_begun)
-    with run_lock.hold(folder):
-        prepared, _ = main_process_first.prepare(recipe, callbacks, source, record)
-        return complete(folder, recipe, prepared, record, callbacks, resume=has_begun,
+    with run_lock.hold(folder), CleanPython(Path(clean_process.__file__)) as clean:
+        prepared, _ = main_process_first.prepare(
+            recipe, callbacks, source, record, starting(clean, recipe))
+        return complete(folder, recipe, prepared, record, callbacks, clean, resume=has_begun,
                         source=source)
+
+
+def starting(clean: CleanPython, recipe: Recipe) -> Callable[[], None]:
+    """Return what starts the process of the proof early, while this process imports libraries, too."""
+    def start() -> None:
+        if recipe.train.verify:
+            clean.start_early(clean_process.IMPORTED_EARLY)
+
+    return start
 
 
 def keep_stdin(recipe: Recipe, folder: Path) -> Recipe:
@@ -127,7 +141,7 @@ def plan(
 
 def complete(
     folder: Path, recipe: Recipe, prepared: preparation.Prepared, record: dict[str, Any],
-    callbacks: Callbacks, *, resume: bool, source: Any = None,
+    callbacks: Callbacks, clean: CleanPython, *, resume: bool, source: Any = None,
 ) -> Run:
     """Run the stages in the first process, and publish where the recipe says so."""
     from hubtune.runs import stages  # with torch and accelerate, only for a recipe that is right
@@ -136,7 +150,7 @@ def complete(
     try:
         with environment.explained(command):
             (folder / "recipe.toml").write_text(recipe.as_toml(), encoding="utf-8")
-            stages.run_stages(folder, prepared, record, callbacks, resume=resume)
+            stages.run_stages(folder, prepared, record, callbacks, clean, resume=resume)
     except BaseException as error:
         if not isinstance(error, Exception):  # a signal, which no other message explains
             error.add_note(command)
@@ -174,7 +188,8 @@ def run_follower(
     """Run the stages in a process that is not the first: it computes, and does not write."""
     from hubtune.runs import stages
 
-    stages.run_stages(folder, prepared, record, Callbacks(), resume=resume)
+    with CleanPython(Path(clean_process.__file__)) as clean:  # which this process does not start
+        stages.run_stages(folder, prepared, record, Callbacks(), clean, resume=resume)
     return FollowerRun(folder)
 
 

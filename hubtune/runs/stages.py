@@ -15,10 +15,10 @@ from hubtune import guest
 from hubtune.callbacks import Callbacks
 from hubtune.contract import CONTRACT, Base, Export, ReferenceTask, Task
 from hubtune.contract.validation import checked
-from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import device, fp64, host_lock, memory, processes, sharding
+from hubtune.devices.clean_python import CleanPython
 from hubtune.devices.device import Compute
-from hubtune.evaluation import decisions, metrics, user_calls, verification
+from hubtune.evaluation import scoring, user_calls, verification
 from hubtune.evaluation.inference import Predictor, add_reference_outputs
 from hubtune.evaluation.loss_checks import check_loss_is_sum
 from hubtune.evaluation.model_checks import check_model
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 
 def run_stages(
-    folder: Path, prepared: Prepared, record: dict[str, Any], callbacks: Callbacks, *, resume: bool
+    folder: Path, prepared: Prepared, record: dict[str, Any], callbacks: Callbacks,
+    clean: CleanPython, *, resume: bool,
 ) -> None:
     """Run all stages; the folder is then a finished run.
 
@@ -48,6 +49,8 @@ def run_stages(
 
     Args:
         record: the contents of `run.json`, which the stages complete.
+        clean: the process of the proof. It is started when training ends, if it does not wait
+            already, so that it imports while the model is scored.
         resume: go on from the newest checkpoint, computing as the run began.
     """
     memory.resume_collection()
@@ -60,13 +63,18 @@ def run_stages(
             prepared, context = load_model(folder, prepared, compute, resume)
             outcome = train(context, record, callbacks)
             record |= describe_training(prepared, context, outcome)
-            with start_clean_process(prepared) as clean:
-                record |= evaluate(prepared, context.compute, outcome.model, callbacks)
-                model = gather_weights(prepared, context, outcome) if prepared.shard else outcome.model
-                if not processes.is_first():
-                    return
-                record |= save_and_verify(
-                    folder, prepared, context.compute, model, record, callbacks, clean)
+            memory.release_free_memory(context.compute.device)
+            if prepared.settings.verify and processes.is_first():
+                clean.start(verification.modules_of(prepared.base, prepared.strategy.loads_with))
+            predictor = Predictor(
+                outcome.model, prepared.task, prepared.base, context.compute.uniform,
+                context.compute.evaluation, processes.partial_state(), callbacks.on_progress)
+            record |= scoring.evaluate(predictor, prepared.data.rows, prepared.data.encoded, callbacks)
+            model = gather_weights(prepared, context, outcome) if prepared.shard else outcome.model
+            if not processes.is_first():
+                return
+            record |= save_and_verify(
+                folder, prepared, context.compute, model, record, callbacks, clean)
     finally:
         processes.destroy_group()
     record |= {"peak_memory_bytes": memory.peak(compute.device), "state": "trained"}
@@ -212,89 +220,48 @@ def gather_weights(prepared: Prepared, context: TrainingContext, outcome: Outcom
     return module
 
 
-# ---------------------------------------------------------------------------------- evaluate
-
-
-RESULTS = {
-    "metrics": "metrics", "intervals": "intervals", "no_intervals": "no_intervals",
-    "baselines": "baselines", "warnings": "score_warnings", "report": "reports",
-    "undecided": "undecided",
-}
-"""Keys of `metrics.evaluate`, and those of `run.json`, by split."""
-
-
-def evaluate(
-    prepared: Prepared, compute: Compute, model: Module, callbacks: Callbacks
-) -> dict[str, Any]:
-    """Compute metrics and what they have to be read with, on every split but train.
-
-    Decisions are fitted on validation, and hold for all splits.
-    """
-    record: dict[str, dict[str, Any]] = {key: {} for key in RESULTS.values()}
-    fitted: dict[str, Any] = {}
-    predictor = Predictor(
-        model, prepared.task, prepared.base, compute.uniform, compute.evaluation,
-        processes.partial_state(), callbacks.on_progress)
-    for split in sorted(prepared.data.rows, key=lambda name: name != "validation"):
-        split_rows = prepared.data.rows[split]
-        encoded, rows = prepared.data.encoded[split], list(BatchedRows(split_rows))
-        callbacks.on_progress_start(f"evaluating {split}", len(encoded.examples))
-        predictions = predictor.predict(rows, encoded)
-        callbacks.on_progress_end()
-        if split == "validation":
-            fitted = decisions.fit(prepared.task, predictions, rows, prepared.base)
-            for note in fitted.get("notes", ()):
-                callbacks.on_info(note)
-        result = metrics.evaluate(prepared.task, predictions, rows, prepared.base, fitted)
-        for name, key in RESULTS.items():
-            record[key][split] = result[name]
-        for warning in result["warnings"]:
-            callbacks.on_warning(f"on {split}: {warning}")
-    return {**record, "decisions": fitted}
-
-
 # --------------------------------------------------------------------------- save and verify
-
-
-def start_clean_process(
-    prepared: Prepared,
-) -> contextlib.AbstractContextManager[verification.CleanProcess | None]:
-    """Start the process of the proof, if there is to be one, so that it imports while we score."""
-    if not prepared.settings.verify or not processes.is_first():
-        return contextlib.nullcontext()
-    return verification.CleanProcess(
-        verification.modules_of(prepared.base, prepared.strategy.loads_with))
 
 
 def save_and_verify(
     folder: Path, prepared: Prepared, compute: Compute, model: Module, record: Mapping[str, Any],
-    callbacks: Callbacks, clean: verification.CleanProcess | None,
+    callbacks: Callbacks, clean: CleanPython,
 ) -> dict[str, Any]:
-    """Save the model for the Hub, and verify in a clean process that it is the trained one."""
-    recorded = folder / "proof.safetensors"
-    validation = prepared.data.encoded["validation"]
+    """Save the model for the Hub, and verify in a clean process that it is the trained one.
+
+    clean: asks the saved model while this process asks the trained one.
+    """
+    task, base, data = prepared.task, prepared.base, prepared.data
+    recorded, calls = folder / "proof.safetensors", folder / "proof"
     verification.record_outputs(
-        model, prepared.task, prepared.base, validation, recorded, compute.uniform)
+        model, task, base, data.encoded["validation"], recorded, compute.uniform)
     export = save_model(folder / "model", prepared, model, record)
-    asked = user_calls.record_answers(
-        export.root, prepared.task, prepared.base, prepared.data.rows["validation"], validation,
-        folder / "proof", folder / "model")
-    if not asked and type(prepared.task).user_call is not Task.user_call:
-        callbacks.on_warning("transformers could not be asked as users ask the model, so only its "
-                             "outputs for recorded inputs are compared.")
+    processor, is_asked = processor_class(task, base), user_calls.is_asked(export.root)
+    asked = user_calls.record_calls(
+        task, base, data.rows["validation"], data.encoded["validation"], calls) if is_asked else 0
     proof = None
-    if prepared.settings.verify:
-        libraries = "transformers and PEFT" if export.loads_with == "peft" else "transformers"
-        callbacks.on_info(f"Verifying the saved model in a clean process ({libraries} only)")
-        origin = prepared.origin
-        proof = verification.verify_model(verification.SavedModel(
-            folder / "model", prepared.task.model, export.loads_with, recorded,
-            fetch(origin, [*origin.small, *origin.weights]), record["config"],
-            folder / "proof" if asked else None,
-            processor_class(prepared.task, prepared.base), prepared.task.pipeline_tag,
-        ), clean)
+    with contextlib.ExitStack() as stack:
+        if prepared.settings.verify:
+            libraries = "transformers and PEFT" if export.loads_with == "peft" else "transformers"
+            callbacks.on_info(f"Verifying the saved model in a clean process ({libraries} only)")
+            origin = prepared.origin
+            saved = verification.SavedModel(
+                folder / "model", task.model, export.loads_with, recorded,
+                fetch(origin, [*origin.small, *origin.weights]), record["config"],
+                calls if asked else None, processor, task.pipeline_tag)
+            running = stack.enter_context(verification.Verification([saved], clean))
+        asked = asked and user_calls.record_answers(
+            export.root, task, base, calls, folder / "model")
+        if not asked and type(task).user_call is not Task.user_call:
+            callbacks.on_warning("transformers could not be asked as users ask the model, so only "
+                                 "its outputs for recorded inputs are compared.")
+        describe_model(folder / "model", prepared, export, record)
+        if prepared.settings.verify:
+            proof = running.result(dataclasses.replace(saved, calls=calls if asked else None))
+    if not asked:
+        shutil.rmtree(calls, ignore_errors=True)
     return {
-        "proof": proof, "loads_with": export.loads_with, "processor": processor_class(prepared.task, prepared.base),
+        "proof": proof, "loads_with": export.loads_with, "processor": processor,
         "base_model_relation": "adapter" if export.loads_with == "peft" else "finetune",
     }
 
@@ -307,7 +274,7 @@ def processor_class(task: Task[Any], base: Base) -> str:
 def save_model(
     folder: Path, prepared: Prepared, model: Module, record: Mapping[str, Any]
 ) -> Export:
-    """Save the exported model, and beside it what hubtune needs to predict with it."""
+    """Save the exported model and its processor."""
     task, strategy, base = prepared.task, prepared.strategy, prepared.base
     export: Export = checked(strategy, "export", strategy.export(model))
     if choice.is_head(base.config):
@@ -318,6 +285,14 @@ def save_model(
     if record["decisions"] and export.loads_with != "peft":  # a PEFT folder has no configuration of a model
         export = dataclasses.replace(export, config={**export.config, "hubtune": record["decisions"]})
     saving.save(export, base, folder, prepared.origin, task.files(base))
+    return export
+
+
+def describe_model(
+    folder: Path, prepared: Prepared, export: Export, record: Mapping[str, Any]
+) -> None:
+    """Write beside the saved model what hubtune needs to predict with it, and its seal."""
+    task, base = prepared.task, prepared.base
     made = user_calls.made_answers(export.root, task, base, folder)
     recipe = record["recipe"]
     options = {kind: {name: value for name, value in recipe[kind].items() if name != "name"}
@@ -327,7 +302,7 @@ def save_model(
         "task": {
             "name": task.name, "options": options["task"], "plugin": record["plugins"]["task"],
         },
-        "strategy": {"name": strategy.name, "options": options["strategy"]},
+        "strategy": {"name": prepared.strategy.name, "options": options["strategy"]},
         "loss": recipe.get("loss") and {"name": recipe["loss"]["name"], "options": options["loss"]},
         "metric": record["task"]["metric"], "metrics": record["plugins"].get("metrics", {}),
         "facts": record["facts"], "columns": record["data"]["columns"],
@@ -344,4 +319,3 @@ def save_model(
     }
     text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
     (folder / RECORD).write_text(text, encoding="utf-8")
-    return export

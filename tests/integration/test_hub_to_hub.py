@@ -253,7 +253,7 @@ def test_a_signal_outside_the_steps_says_how_to_go_on(reviews, tmp_path, tiny_mo
     def interrupt(*given, **named):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("hubtune.runs.stages.evaluate", interrupt)
+    monkeypatch.setattr("hubtune.runs.stages.scoring.evaluate", interrupt)
     out = tmp_path / "run"
     sets = [part for key, value in FAST.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     status = commands.main(["train", "sentiment", "--model", str(tiny_model("bert")), "--data", str(reviews), "--out", str(out), *sets])

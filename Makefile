@@ -1,10 +1,11 @@
 # `make demo` and `make test` need Python 3.11 or newer, make and git; they install everything else into .venv.
 PYTHON ?= python3
+GPU ?= cuda
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bounds check docs bench figures clean
+.PHONY: help demo test test-bounds check docs bench figures gpu clean
 .DELETE_ON_ERROR:
 
 help: ## Say what there is to make
@@ -54,6 +55,9 @@ bench: $(STAMP) ## Measure beside other ways to train, and write docs/performanc
 
 figures: $(STAMP) ## Train every task on real data, and write docs/figures.md; FIGURES=--help says how else
 	$(BIN)/python -m benchmarks.tasks $(FIGURES)
+
+gpu: ## Check and measure on an NVIDIA GPU, with PYTHON's own packages; GPU=cpu tries it without one
+	$(if $(filter cpu,$(GPU)),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu --device $(GPU)
 
 clean: ## Delete what make and the tools made; runs stay
 	rm -rf .venv .venv-bounds .demo .mypy_cache .ruff_cache .pytest_cache dist build

@@ -83,6 +83,27 @@ def gemm() -> dict[str, float]:
     return found
 
 
+def device_figures() -> dict[str, float]:
+    """What a GPU held at most, in bytes, and the operations a second of a large bf16 product, both in this process."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    found: dict[str, float] = {"gpu_bytes": torch.cuda.max_memory_allocated()} if on_gpu else {}
+    size, device = (8192, "cuda") if on_gpu else (512, "cpu")
+    one, other = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        if on_gpu:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(4):
+            one @ other
+        if on_gpu:
+            torch.cuda.synchronize()
+        best = min(best, (time.perf_counter() - start) / 4)
+    return {**found, "product_flops": 2 * size**3 / best}
+
+
 def peak_bytes() -> int:
     """The most memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

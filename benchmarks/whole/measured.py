@@ -29,11 +29,21 @@ def one(row: Row, way: str, threads: int, seed: int, scale: float, cache: Path) 
     """Measure one way (`hubtune`, or a peer's name) to train a row of the table."""
     count = max(3 * row.batch_size, int(row.rows * scale))
     folder, base = data.make(row.data, count, cache), bases.make(row.base, cache)
+    return measure(row, way, count, (folder, base), threads, seed, {}) | {"scale": scale}
+
+
+def measure(row: Row, way: str, count: int, inputs: tuple[Path, Path], threads: int, seed: int,
+            environment: dict[str, str], limit: float = float("inf")) -> dict[str, Any]:
+    """Measure a way to train `count` rows.
+
+    inputs: folders of the data and of the base model. limit: seconds after which it has failed.
+    """
+    folder, base = inputs
     place = Path(tempfile.mkdtemp(prefix="whole-"))
     try:
         words = ours(row, folder, base, place, seed) if way == "hubtune" else peer(row, way, folder, base, place, seed)
         load = os.getloadavg()[0]
-        found = ran(words, threads, place)
+        found = ran(words, threads, place, environment, limit)
         if way == "hubtune":
             log = read(place / "run" / "log.jsonl")
             found["losses"] = [sum(line[name] for name in line.keys() - tasks.BESIDE - {"padding"})
@@ -44,8 +54,9 @@ def one(row: Row, way: str, threads: int, seed: int, scale: float, cache: Path) 
     if not spans or not losses:
         raise Failed(f"{steps} steps with {len(losses)} losses: nothing to measure")
     learned = count * row.epochs
-    return {"row": row.name, "way": way, "seed": seed, "scale": scale, "threads": threads, "rows": count,
+    return {"row": row.name, "way": way, "seed": seed, "threads": threads, "rows": count,
             "epochs": row.epochs, "load": round(load, 1), **found, "step_ms": 1e3 * statistics.fmean(spans),
+            "median_step_ms": 1e3 * statistics.median(spans),
             "row_ms": 1e3 * statistics.fmean(spans) * steps / learned,
             "loss": statistics.fmean(losses[-max(1, len(losses) // 4):])}
 
@@ -72,14 +83,15 @@ def peer(row: Row, way: str, folder: Path, base: Path, place: Path, seed: int) -
             "--max-length", str(row.max_length), "--seed", str(seed), *row.peers[way]]
 
 
-def ran(words: Sequence[str], threads: int, place: Path) -> dict[str, Any]:
+def ran(words: Sequence[str], threads: int, place: Path, environment: dict[str, str],
+        limit: float = float("inf")) -> dict[str, Any]:
     """Run a command of this Python, and watch it.
 
     peak_bytes: the most that the process held. children_bytes: the most that one of its children
     held. together_bytes: the most of all at once, pages that they share counted for each.
     """
     marks, out, err = place / "marks.json", place / "out", place / "err"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "BENCH_MARKS": str(marks),
+    environment = {**os.environ, **environment, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "BENCH_MARKS": str(marks),
                    "TOKENIZERS_PARALLELISM": "false", "HF_HOME": str(place / "hub"), "HF_DATASETS_CACHE": str(place / "datasets")}
     found: dict[str, Any] = {"peak_bytes": 0, "children_bytes": 0, "together_bytes": 0}
     with out.open("wb") as stdout, err.open("wb") as stderr:
@@ -88,6 +100,10 @@ def ran(words: Sequence[str], threads: int, place: Path) -> dict[str, Any]:
                                    stdin=subprocess.DEVNULL)
         while process.poll() is None:
             watch(process.pid, found)
+            if time.perf_counter() - start > limit:
+                process.kill()
+                process.wait()
+                raise Failed(f"no end within {limit:.0f} s")
             time.sleep(POLL)
         found["seconds"] = time.perf_counter() - start
     if process.returncode:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measures import device_figures
 from hubtune.cli.console import ConsoleCallbacks
 
 marks: list[tuple[float, bool]] = []
@@ -39,5 +40,5 @@ if __name__ == "__main__":
     code = main()
     spans = [later[0] - earlier[0] for earlier, later in itertools.pairwise(marks) if not later[1]]
     Path(os.environ["BENCH_MARKS"]).write_text(
-        json.dumps({"spans": spans, "steps": len(marks)}), encoding="utf-8")
+        json.dumps({"spans": spans, "steps": len(marks), **device_figures()}), encoding="utf-8")
     sys.exit(code)

@@ -10,6 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from benchmarks.measures import device_figures
+
 
 def parse() -> argparse.Namespace:
     """Parse the arguments of a peer script."""
@@ -23,22 +27,25 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--packing", type=int, default=0, help="tokens of a packed row")
+    parser.add_argument("--padding-free", action="store_true", help="rows one after the other, without padding")
+    parser.add_argument("--compile", action="store_true", help="the model by torch.compile")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 def settings(given: argparse.Namespace, grouped: bool = True) -> dict[str, Any]:
-    """Return the arguments of `TrainingArguments`, with the options that help on CPUs.
+    """Return the arguments of `TrainingArguments`, with the options that help on CPUs, or else on a GPU.
 
     grouped: batches of rows of similar length.
     """
+    on_gpu = torch.cuda.is_available()
     return {
         "output_dir": given.out, "per_device_train_batch_size": given.batch_size,
         "num_train_epochs": given.epochs, "learning_rate": given.lr, "weight_decay": 0.01,
         "max_grad_norm": 1.0, "warmup_steps": 0.1, "lr_scheduler_type": "linear", "seed": given.seed,
-        "use_cpu": True, "bf16": True, "optim": "adamw_torch_fused",
+        "use_cpu": not on_gpu, "torch_compile": given.compile, "bf16": True, "optim": "adamw_torch_fused",
         "train_sampling_strategy": "group_by_length" if grouped else "random",
-        "dataloader_pin_memory": False, "save_strategy": "no", "report_to": [], "disable_tqdm": True,
+        "dataloader_pin_memory": on_gpu, "dataloader_num_workers": 4 if on_gpu else 0, "save_strategy": "no", "report_to": [], "disable_tqdm": True,
         "logging_steps": 1, "logging_strategy": "steps",
     }
 
@@ -70,4 +77,4 @@ def train_and_save(trainer: Any, tokenizer: Any = None) -> None:
         tokenizer.save_pretrained(trainer.args.output_dir)
     spans = [later - earlier for earlier, later in itertools.pairwise(marks)]
     Path(os.environ["BENCH_MARKS"]).write_text(
-        json.dumps({"spans": spans, "losses": losses, "steps": len(marks)}), encoding="utf-8")
+        json.dumps({"spans": spans, "losses": losses, "steps": len(marks), **device_figures()}), encoding="utf-8")

@@ -15,5 +15,7 @@ lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-li
                   task_type="CAUSAL_LM") if given.lora else None
 packed = {"packing": True, "max_length": given.packing, "per_device_train_batch_size": 1} if given.packing else {
     "max_length": given.max_length}
+if given.padding_free:
+    packed |= {"padding_free": True, "max_length": None}  # rows are shorter
 arguments = SFTConfig(**{**settings(given, grouped=not given.packing), "gradient_checkpointing": False, **packed})
 train_and_save(SFTTrainer(model, arguments, train_dataset=data, processing_class=tokenizer, peft_config=lora))

@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import shutil
+import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,23 @@ RECORD = "hubtune.json"
 """The file beside the weights with the task, its options and facts."""
 PACKAGES = ("hubtune", "torch", "transformers", "accelerate", "huggingface-hub", "datasets", "peft",
             "safetensors")
+
+
+class Timings(dict[str, float]):
+    """Wall seconds of the stages of a run by name, in their order: `timings` of `run.json`.
+
+    Of a resumed run, those since it was resumed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = time.monotonic()
+
+    def mark(self, stage: str) -> None:
+        """Set down that a stage has ended, which began when the one before it ended."""
+        now = time.monotonic()
+        self[stage] = round(now - self.last, 3)
+        self.last = now
 
 
 def choose_folder(made: Recipe, out: str | Path | None) -> Path:
@@ -185,7 +203,7 @@ def summarize(folder: Path) -> dict[str, Any]:
         "expected": found.get("expected"), "happened": found.get("happened"),
         "metrics": found.get("metrics"), "intervals": found.get("intervals", {}),
         "no_intervals": found.get("no_intervals", {}), "baselines": found.get("baselines", {}),
-        "seconds": found.get("seconds"),
+        "seconds": found.get("seconds"), "timings": found.get("timings"),
     }
 
 

@@ -193,6 +193,9 @@ def run(found: dict[str, Any]) -> None:
         out()
     for name, text in figures.items():
         out(f"{name:18} {text}")
+    if found["timings"]:
+        stages = (f"{name.replace('_', ' ')} {seconds:.1f} s" for name, seconds in found["timings"].items())
+        out(f"{'time':18} {', '.join(stages)}")
     if found["metrics"]:
         out()
         metrics(found)

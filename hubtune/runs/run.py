@@ -20,7 +20,15 @@ from hubtune.evaluation import clean_process
 from hubtune.hub.origin import Origin, local_origin, read_run_record
 from hubtune.hub.trust import TrustCode, has_own_head, with_code
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
-from hubtune.record import choose_folder, clear_folder, delete_working_files, read_record, versions, write_record
+from hubtune.record import (
+    Timings,
+    choose_folder,
+    clear_folder,
+    delete_working_files,
+    read_record,
+    versions,
+    write_record,
+)
 from hubtune.runs import main_process_first, preparation, publishing, run_lock, seal
 from hubtune.runs.predictor import Model
 
@@ -42,6 +50,7 @@ def train(
     if not processes.is_first():
         prepared = main_process_first.follow(recipe, source)
         return run_follower(Path(out or "runs"), prepared, {}, resume=False)
+    timings = Timings()
     folder, callbacks = choose_folder(recipe, out), callbacks or Callbacks()
     if folder.is_file():
         clear_folder(folder, overwrite)  # which refuses it
@@ -58,8 +67,9 @@ def train(
         record = {
             "name": folder.resolve().name, "state": "started", "contract": CONTRACT,
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": versions(), **described,
+            "versions": versions(), **described, "timings": timings,
         }
+        timings.mark("preparation")
         write_record(folder, record)  # from here on, the run can be resumed
         return complete(folder, recipe, prepared, record, callbacks, clean, resume=False,
                         source=source)
@@ -73,6 +83,7 @@ def resume(
 
     trusted: the base model, if the code beside its weights may run.
     """
+    timings = Timings()
     folder, callbacks = Path(folder), callbacks or Callbacks()
     record = read_record(folder)
     recipe = replace(build(record["recipe"]), trusted=trusted)
@@ -93,6 +104,8 @@ def resume(
     with run_lock.hold(folder), CleanPython(Path(clean_process.__file__)) as clean:
         prepared, _ = main_process_first.prepare(
             recipe, callbacks, source, record, starting(clean, recipe))
+        record["timings"] = timings
+        timings.mark("preparation")
         return complete(folder, recipe, prepared, record, callbacks, clean, resume=has_begun,
                         source=source)
 
@@ -189,7 +202,8 @@ def run_follower(
     from hubtune.runs import stages
 
     with CleanPython(Path(clean_process.__file__)) as clean:  # which this process does not start
-        stages.run_stages(folder, prepared, record, Callbacks(), clean, resume=resume)
+        stages.run_stages(folder, prepared, {**record, "timings": Timings()}, Callbacks(), clean,
+                          resume=resume)
     return FollowerRun(folder)
 
 

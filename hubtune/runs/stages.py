@@ -48,7 +48,7 @@ def run_stages(
     Every process loads, trains and evaluates; the first one alone writes.
 
     Args:
-        record: the contents of `run.json`, which the stages complete.
+        record: the contents of `run.json`, which the stages complete; `timings` are `Timings`.
         clean: the process of the proof. It is started when training ends, if it does not wait
             already, so that it imports while the model is scored.
         resume: go on from the newest checkpoint, computing as the run began.
@@ -61,15 +61,18 @@ def run_stages(
         compute = choose_compute(prepared, record, resume)
         with device.device_settings(compute):
             prepared, context = load_model(folder, prepared, compute, resume)
+            record["timings"].mark("loading")
             outcome = train(context, record, callbacks)
             record |= describe_training(prepared, context, outcome)
             memory.release_free_memory(context.compute.device)
+            record["timings"].mark("training")
             if prepared.settings.verify and processes.is_first():
                 clean.start(verification.modules_of(prepared.base, prepared.strategy.loads_with))
             predictor = Predictor(
                 outcome.model, prepared.task, prepared.base, context.compute.uniform,
                 context.compute.evaluation, processes.partial_state(), callbacks.on_progress)
             record |= scoring.evaluate(predictor, prepared.data.rows, prepared.data.encoded, callbacks)
+            record["timings"].mark("evaluation")
             model = gather_weights(prepared, context, outcome) if prepared.shard else outcome.model
             if not processes.is_first():
                 return
@@ -156,6 +159,7 @@ def train(context: TrainingContext, record: dict[str, Any], callbacks: Callbacks
     with contextlib.closing(Loop(context, callbacks)) as loop:
         if not context.resume:
             fit_to_memory(loop, record)
+            record["timings"].mark("memory_search")
             report_compute(context, callbacks)
             record["compute"] = context.compute.as_dict()
             if processes.is_first():
@@ -239,6 +243,7 @@ def save_and_verify(
     processor, is_asked = processor_class(task, base), user_calls.is_asked(export.root)
     asked = user_calls.record_calls(
         task, base, data.rows["validation"], data.encoded["validation"], calls) if is_asked else 0
+    record["timings"].mark("saving")
     proof = None
     with contextlib.ExitStack() as stack:
         if prepared.settings.verify:
@@ -260,6 +265,7 @@ def save_and_verify(
             proof = running.result(dataclasses.replace(saved, calls=calls if asked else None))
     if not asked:
         shutil.rmtree(calls, ignore_errors=True)
+    record["timings"].mark("verification")
     return {
         "proof": proof, "loads_with": export.loads_with, "processor": processor,
         "base_model_relation": "adapter" if export.loads_with == "peft" else "finetune",

@@ -52,6 +52,9 @@ def test_a_run_says_what_it_expected_and_what_happened(tiny_model: Any, tmp_path
     found = hubtune.show(run)
     assert found["expected"].keys() == {"peak_memory_bytes"}
     steps = [line for line in map(json.loads, (tmp_path / "run/log.jsonl").read_text(encoding="utf-8").splitlines()) if "loss" in line]
+    stages = ["preparation", "loading", "memory_search", "training", "evaluation", "saving", "verification"]
+    assert list(found["timings"]) == stages
+    assert all(seconds >= 0 for seconds in found["timings"].values())
     happened = found["happened"]
     assert happened["tokens"] == sum(line["tokens"] for line in steps)
     assert happened["padded_tokens"] == sum(line["padded_tokens"] for line in steps)
@@ -71,6 +74,7 @@ def test_a_run_says_what_it_expected_and_what_happened(tiny_model: Any, tmp_path
     expected = found["expected"]["peak_memory_bytes"] / 1e9
     assert f"\npeak memory        {peak:.2f} GB (expected {expected:.2f} GB)\n" in said
     assert said.count("(expected ") == 1  # of the time there is no estimate
+    assert f"\ntime               preparation {found['timings']['preparation']:.1f} s, loading " in said
 
 
 def test_only_known_figures_of_a_run_are_shown() -> None:

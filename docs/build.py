@@ -223,7 +223,8 @@ def error_kinds() -> str:
     rows = []
     for kind in below(errors.HubtuneError):
         parent: Any = kind.__bases__[0]
-        rows.append((f"`{kind('').kind}`", f"`{kind.__name__}`", f"`{parent.__name__}`", (kind.__doc__ or "").strip()))
+        summary = (kind.__doc__ or "").strip().partition("\n\n")[0]  # Python 3.13 indents what follows it otherwise than 3.11
+        rows.append((f"`{kind('').kind}`", f"`{kind.__name__}`", f"`{parent.__name__}`", " ".join(summary.split())))
     return table(("kind", "class", "is a", "what it means"), rows)
 
 

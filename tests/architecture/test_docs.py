@@ -54,6 +54,14 @@ def test_generated_pages_are_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", ["plugins.md", "reference.md"])
+def test_every_row_of_a_table_is_one_line(name: str) -> None:
+    text = re.sub(r"^```.*?^```$", "", text_of(name), flags=re.MULTILINE | re.DOTALL)
+    rows = [line for line in text.splitlines() if line.startswith("|") or line.rstrip().endswith("|")]
+    assert len(rows) > 20
+    assert [line for line in rows if not re.fullmatch(r"\|.*\|", line)] == []
+
+
 def test_every_command_and_option_is_documented() -> None:
     program: Any = typer.main.get_command(app)
     assert "compare" in program.list_commands(None)

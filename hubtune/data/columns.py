@@ -23,9 +23,30 @@ def find_columns(
     Raises:
         DataError: unknown role, missing column, or a role without a column.
     """
+    mapping = chosen_columns(rows, [column.role for column in columns], chosen)
+    by_name = {normalized_name(name): name for name in reversed(rows.column_names)}
+    for column in columns:
+        if column.role not in mapping:
+            free = (by_name[name] for name in column.names if name in by_name)
+            found = next((name for name in free if name not in mapping.values()), None)
+            if found:
+                mapping[column.role] = found
+    for column in columns:
+        needed = column.needed == "always" or (column.needed == "train" and training)
+        if needed and column.role not in mapping:
+            mapping[column.role] = only_column_of_kind(rows, column, mapping)
+    if columns and not mapping:
+        known = [name for column in columns for name in column.names]
+        raise DataError(
+            f"no column that the task reads. Columns: {listing(rows.column_names, 30)}; recognized "
+            f"names: {listing(known, 40)}.",
+            hint=f"Choose one with: --set data.{columns[0].role}=COLUMN")
+    return mapping
+
+
+def chosen_columns(rows: Any, roles: Sequence[str], chosen: Mapping[str, str]) -> dict[str, str]:
+    """Return the columns that the user chose, by role; refuse unknown roles and missing columns."""
     names = list(rows.column_names)
-    roles = [column.role for column in columns]
-    mapping: dict[str, str] = {}
     for role, name in chosen.items():
         if role not in roles:
             near = did_you_mean(role, roles)
@@ -36,35 +57,22 @@ def find_columns(
                 f"Columns: {listing([*names, *dotted_paths.below(rows)], 30)}.",
                 hint=f"Choose one with: --set data.{role}=COLUMN",
             )
-        mapping[role] = name
-    by_name = {normalized_name(name): name for name in reversed(names)}
-    for column in columns:
-        if column.role not in mapping:
-            free = (by_name[name] for name in column.names if name in by_name)
-            found = next((name for name in free if name not in mapping.values()), None)
-            if found:
-                mapping[column.role] = found
-    for column in columns:
-        needed = column.needed == "always" or (column.needed == "train" and training)
-        if column.role in mapping or not needed:
-            continue
-        left = [name for name in names
-                if name not in mapping.values() and looks_like(rows, name, column.kind)]
-        if len(left) != 1:
-            raise DataError(
-                f"no column for the {column.role}. "
-                f"Columns: {listing([*names, *dotted_paths.below(rows)], 30)}; "
-                f"recognized names: {listing(column.names, 30)}.",
-                hint=f"Choose it with: --set data.{column.role}=COLUMN",
-            )
-        mapping[column.role] = left[0]
-    if columns and not mapping:
-        known = [name for column in columns for name in column.names]
+    return dict(chosen)
+
+
+def only_column_of_kind(rows: Any, column: Column, mapping: Mapping[str, str]) -> str:
+    """Return the only column of the right type that has no role yet; refuse none and several."""
+    names: list[str] = list(rows.column_names)
+    left = [name for name in names
+            if name not in mapping.values() and looks_like(rows, name, column.kind)]
+    if len(left) != 1:
         raise DataError(
-            f"no column that the task reads. Columns: {listing(names, 30)}; recognized names: "
-            f"{listing(known, 40)}.",
-            hint=f"Choose one with: --set data.{roles[0]}=COLUMN")
-    return mapping
+            f"no column for the {column.role}. "
+            f"Columns: {listing([*names, *dotted_paths.below(rows)], 30)}; "
+            f"recognized names: {listing(column.names, 30)}.",
+            hint=f"Choose it with: --set data.{column.role}=COLUMN",
+        )
+    return left[0]
 
 
 def normalized_name(name: str) -> str:

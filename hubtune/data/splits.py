@@ -147,20 +147,8 @@ def training_splits(
     checks: dict[str, Any] = {**data.checks, "validation": "given"}
     if "validation" not in splits:
         labels = [c.role for c in columns if c.kind == "label" and c.role in data.columns]
-        label = labels[0] if labels else None
-        splits["train"], splits["validation"], kept, held = hold_out_validation(
-            splits["train"], part.validation, seed, label, hashes.get("train"))
-        if kept is not None and held is not None:
-            before, every = numbers.get("train"), hashes["train"]
-            numbers["train"] = renumbered(before, kept)
-            numbers["validation"] = renumbered(before, held)
-            hashes["train"], hashes["validation"] = every[kept], every[held]
-        else:
-            hashes["validation"] = hash_inputs(splits["validation"], roles)
-        if isinstance(splits["train"], Stream):
-            checks["validation"] = f"the first {len(splits['validation'])} rows of train"
-        else:
-            checks["validation"] = f"held out from train ({part.validation:g}, seed {seed})"
+        checks["validation"] = add_validation(
+            splits, numbers, hashes, part, seed, labels[0] if labels else None, roles)
     if isinstance(splits["train"], Stream):
         checks["stream"] = (f"shuffled within a buffer of {part.buffer} consecutive rows; "
                             "duplicates within train are not counted")
@@ -168,6 +156,29 @@ def training_splits(
     ordered = {split: splits[split] for split in SPLITS if split in splits}
     return dataclasses.replace(
         data, splits=ordered, checks=checks, row_numbers=numbers), hashes
+
+
+def add_validation(
+    splits: dict[str, Any], numbers: dict[str, NDArray[np.int64]], hashes: dict[str, Hashes],
+    part: DataConfig, seed: int, label: str | None, roles: Sequence[str],
+) -> str:
+    """Hold validation rows out from train, in the splits, row numbers and hashes; return how.
+
+    Args:
+        label: role of the label whose shares both keep. roles: of the inputs.
+    """
+    splits["train"], splits["validation"], kept, held = hold_out_validation(
+        splits["train"], part.validation, seed, label, hashes.get("train"))
+    if kept is not None and held is not None:
+        before, every = numbers.get("train"), hashes["train"]
+        numbers["train"] = renumbered(before, kept)
+        numbers["validation"] = renumbered(before, held)
+        hashes["train"], hashes["validation"] = every[kept], every[held]
+    else:
+        hashes["validation"] = hash_inputs(splits["validation"], roles)
+    if isinstance(splits["train"], Stream):
+        return f"the first {len(splits['validation'])} rows of train"
+    return f"held out from train ({part.validation:g}, seed {seed})"
 
 
 def renumbered(

@@ -90,7 +90,7 @@ class Model:
         base = configuration.open_base(self.origin, self.task, self.locate_base())
         reason = configuration.unsupported_reason(base.config, self.task)
         if reason:
-            raise ModelError(f"{reason}, which the task '{self.task.name}' needs.",
+            raise ModelError(f"the task '{self.task.name}' does not fit: {reason}.",
                              where=self.origin.repo)
         with model_errors(f"its {RECORD} does not fit the task '{self.task.name}'",
                           self.origin.repo, "Fetch the model again, or name the task with --task."):

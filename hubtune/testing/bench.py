@@ -96,7 +96,7 @@ class Bench:
         opened = configuration.open_base(self.origin, self.task)
         reason = configuration.unsupported_reason(opened.config, self.task)
         if reason:
-            raise ModelError(f"{reason}, which the task '{self.task.name}' needs.", where=self.origin.repo)
+            raise ModelError(f"the task '{self.task.name}' does not fit: {reason}.", where=self.origin.repo)
         base = configuration.apply_setup(opened, checked(self.task, "model_config", self.task.model_config(self.dataset_info, opened)))
         shape = loading.meta_model(base, self.task)
         self.base = replace(base, max_length=configuration.length_limit(base, shape))

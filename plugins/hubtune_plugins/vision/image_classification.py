@@ -12,6 +12,7 @@ from hubtune import (
     Column,
     Example,
     ExampleRNG,
+    ModelError,
     ModelSetup,
     Row,
     Rows,
@@ -50,6 +51,9 @@ class ImageClassification(Labelled, ImageTask):
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         processor, self.grid = fitted(base.processor)
+        if self.grid is None:
+            raise ModelError("its image processor keeps the sizes of images, so that those of a batch would differ.",
+                             where=base.repo, hint="Set do_resize and a size in its preprocessor_config.json, or take another model.")
         return super().model_config(dataset_info, base) | ModelSetup(processor=processor)
 
     def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:

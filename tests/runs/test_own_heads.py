@@ -11,8 +11,10 @@ import bare_models
 import pytest
 
 import hubtune
+from hubtune.contract import registry
 from hubtune.errors import ModelError, RecipeError
 from hubtune.models.heads import publishing
+from hubtune.testing.fixtures import fixture_for
 
 ROWS = [{"text": f"{'a good day, number' if n % 2 else 'bad'} {n}", "label": "yes" if n % 2 else "no"} for n in range(24)]
 LESS = {"train.max_steps": 2, "train.verify": False}
@@ -94,6 +96,18 @@ def test_other_architectures_and_strategies(model_type: str, strategy: str, bare
     assert run.record["proof"]["largest_difference"] < 1e-5
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run/log.jsonl").read_text(encoding="utf-8").splitlines() if "grad_norm" in line]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(("task", "strategy"), [
+    ("question-answering", "full"), ("multiple-choice", "lora"), ("reranking", "full"), ("reward-model", "lora"),
+])
+def test_other_tasks_for_text(task: str, strategy: str, bare: Any, tmp_path: Path) -> None:
+    kind = registry.load().tasks[task]()
+    rows = fixture_for(kind).sample(kind, 16)
+    run = hubtune.train(task, model=bare("codegen"), data={"train": rows, "validation": rows[:4]}, strategy=strategy, out=tmp_path / "run",
+                        set={"train.max_steps": 2, "train.precision": "fp32"})
+    assert run.record["head"].startswith("a linear layer of hubtune's on ")
+    assert run.record["proof"]["largest_difference"] < 1e-5
 
 
 def test_the_user_chooses_the_pooling(bare: Any, tiny_model: Any, tmp_path: Path) -> None:

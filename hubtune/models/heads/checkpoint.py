@@ -51,7 +51,7 @@ def load(
         model: Any = kind(config)
     model.pretrained = whole.get_submodule(config.part)
     model.classifier = torch.nn.Linear(
-        config.width, config.num_labels, device="meta" if place is None else None)
+        config.width, kind.num_outputs(config), device="meta" if place is None else None)
     if place is not None:
         torch.nn.init.normal_(model.classifier.weight, std=0.02)
         torch.nn.init.zeros_(model.classifier.bias)

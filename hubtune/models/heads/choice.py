@@ -17,11 +17,13 @@ PREFIX = "pretrained."
 HEADS = {
     "AutoModelForSequenceClassification": ("HubtuneForSequenceClassification", "text"),
     "AutoModelForTokenClassification": ("HubtuneForTokenClassification", "text"),
+    "AutoModelForQuestionAnswering": ("HubtuneForQuestionAnswering", "text"),
+    "AutoModelForMultipleChoice": ("HubtuneForMultipleChoice", "text"),
     "AutoModelForImageClassification": ("HubtuneForImageClassification", "image"),
     "AutoModelForAudioClassification": ("HubtuneForAudioClassification", "sound"),
 }
 """Our classes, and the kind of data that they read, by the `Auto*` class that a task names."""
-PER_TOKEN = ("AutoModelForTokenClassification",)
+PER_TOKEN = ("AutoModelForTokenClassification", "AutoModelForQuestionAnswering")
 """Classes whose head needs a state for every token."""
 KEPT = 16
 FOUND: OrderedDict[tuple[str, str], Structure | NoStructure] = OrderedDict()

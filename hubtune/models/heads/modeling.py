@@ -1,4 +1,4 @@
-"""A linear head on any model of transformers: classification of texts, tokens, images and sound.
+"""A linear head on any model of transformers: labels of texts, tokens, images and sound, spans and choices.
 
 This file lies beside the weights of models that hubtune tuned, and needs torch and transformers
 alone. `config.json` says under `backbone_config` of which pretrained model the states are, which
@@ -13,7 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
+from transformers.modeling_outputs import (
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
 
 
 class HubtuneHeadConfig(PreTrainedConfig):
@@ -98,10 +103,15 @@ class HubtuneHead(PreTrainedModel):
         whole = AutoModel.from_config(inner, **without_pooler(inner))
         self.pretrained = whole.get_submodule(config.part)
         self.dropout = nn.Dropout(config.head_dropout)
-        self.classifier = nn.Linear(config.width, config.num_labels)
+        self.classifier = nn.Linear(config.width, self.num_outputs(config))
         self.supports_gradient_checkpointing = any(
             hasattr(module, "gradient_checkpointing") for module in self.pretrained.modules())
         self.post_init()
+
+    @staticmethod
+    def num_outputs(config: HubtuneHeadConfig) -> int:
+        """Return how many numbers the linear layer gives."""
+        return config.num_labels
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the embedding of the pretrained part."""
@@ -199,6 +209,54 @@ class HubtuneForTokenClassification(HubtuneHead):
         if labels is not None:
             loss = self.loss_function(logits, labels, self.config)
         return TokenClassifierOutput(loss=loss, logits=logits)
+
+
+class HubtuneForQuestionAnswering(HubtuneHead):
+    """The first and the last token of an answer in each text."""
+
+    @staticmethod
+    def num_outputs(config: HubtuneHeadConfig) -> int:
+        """Return how many numbers the linear layer gives: of a start and of an end."""
+        return 2
+
+    def forward(
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None, inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None, end_positions: Tensor | None = None, **kwargs: Any,
+    ) -> QuestionAnsweringModelOutput:
+        """Compute logits of starts and of ends, each (texts, length). positions: (texts,)."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask,
+                  "token_type_ids": token_type_ids, "inputs_embeds": inputs_embeds, **kwargs}
+        states, _ = self.read(inputs)
+        starts, ends = self.classifier(self.dropout(states)).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = self.loss_function(starts, ends, start_positions, end_positions)
+        return QuestionAnsweringModelOutput(
+            loss=loss, start_logits=starts.contiguous(), end_logits=ends.contiguous())
+
+
+class HubtuneForMultipleChoice(HubtuneHead):
+    """A number for each choice of a row; the right one has the largest."""
+
+    @staticmethod
+    def num_outputs(config: HubtuneHeadConfig) -> int:
+        """Return how many numbers the linear layer gives of a choice."""
+        return 1
+
+    def forward(
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any,
+    ) -> MultipleChoiceModelOutput:
+        """Compute logits (rows, choices) from ids (rows, choices, length). labels: (rows,)."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask,
+                  "token_type_ids": token_type_ids, **kwargs}
+        rows = {name: value.flatten(0, 1) for name, value in inputs.items()
+                if isinstance(value, Tensor) and value.ndim > 2}
+        choices = self.classify({**inputs, **rows}, None).logits
+        logits = choices.view(-1, input_ids.shape[1]) if input_ids is not None else choices
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return MultipleChoiceModelOutput(loss=loss, logits=logits)
 
 
 class HubtuneForImageClassification(HubtuneHead):

@@ -23,6 +23,10 @@ INPUTS = {
     "text": ("input_ids",), "image": ("pixel_values",), "sound": ("input_features", "input_values"),
 }
 """Names of the inputs that make a module one for this kind of data."""
+NAMES = {
+    "text": ("text", "language"), "image": ("vision", "visual", "image"), "sound": ("audio", "speech", "sound"),
+}
+"""Words in the names of parts for a kind of data."""
 ASIDE = ("decoder", "predictor", "postnet", "qformer", "embeddings", "embed")
 """Words in the names of parts that read such inputs, and are no encoder of them."""
 STATES = ("last_hidden_state", "encoder_last_hidden_state")
@@ -109,11 +113,12 @@ def build(config: Any) -> Module:
 def parts(whole: Module, config: Any, kind: str) -> Iterator[str]:
     """Yield names of parts that read this kind of data and no other, the best first.
 
-    The whole model where it does; else what lies outermost in it, the largest first.
+    The whole model where it does; then what lies outermost in it: what is named after the data
+    before the rest, the largest first.
     """
     if reads(whole, kind) and not reads_others(whole, kind) and not is_encoder_decoder(whole, config):
         yield ""
-    found: list[tuple[int, int, str]] = []
+    found: list[tuple[bool, int, int, str]] = []
     for name, module in whole.named_modules():
         words = name.split(".")
         if not name or any(word.startswith(aside) or word.endswith(f"_{aside}")
@@ -121,9 +126,10 @@ def parts(whole: Module, config: Any, kind: str) -> Iterator[str]:
             continue
         if reads(module, kind) and not reads_others(module, kind) and needs_no_more(module, kind):
             size = sum(parameter.numel() for parameter in module.parameters())
-            found.append((len(words), -size, name))
+            is_other = not any(word in name for word in NAMES[kind])
+            found.append((is_other, len(words), -size, name))
     taken: list[str] = []
-    for _, _, name in sorted(found):
+    for *_, name in sorted(found):
         if not any(name.startswith(f"{outer}.") for outer in taken):
             taken.append(name)
             yield name

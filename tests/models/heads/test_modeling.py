@@ -93,6 +93,28 @@ def test_losses_are_those_of_the_library(tmp_path: Path) -> None:
     assert torch.allclose(tags.loss, functional.cross_entropy(tags.logits.view(-1, 3), torch.tensor([0, -100, 2, 1, 1, -100])))
 
 
+def test_spans_have_a_start_and_an_end_for_every_token(tmp_path: Path) -> None:
+    model = build(bare_models.make(tmp_path, "mamba"), "AutoModelForQuestionAnswering").eval()
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    found = model(input_ids=ids, start_positions=torch.tensor([0, 1]), end_positions=torch.tensor([1, 2]))
+    assert found.start_logits.shape == found.end_logits.shape == (2, 3)
+    expected = [torch.nn.functional.cross_entropy(logits, places) for logits, places in (
+        (found.start_logits, torch.tensor([0, 1])), (found.end_logits, torch.tensor([1, 2])))]
+    assert torch.allclose(found.loss, sum(expected) / 2)
+
+
+def test_choices_are_scored_one_by_one(tmp_path: Path) -> None:
+    model = build(bare_models.make(tmp_path, "longt5"), "AutoModelForMultipleChoice").eval()
+    ids = torch.tensor([[[5, 6, 7], [8, 9, 0]], [[5, 5, 5], [8, 9, 10]]])
+    mask = torch.tensor([[[1, 1, 1], [1, 1, 0]], [[1, 1, 1], [1, 1, 1]]])
+    with torch.no_grad():
+        found = model(input_ids=ids, attention_mask=mask, labels=torch.tensor([0, 1]))
+        alone = model(input_ids=ids[:1, 1:, :2], attention_mask=mask[:1, 1:, :2]).logits
+    assert found.logits.shape == (2, 2)
+    assert torch.allclose(found.logits[0, 1], alone[0, 0], atol=1e-5)
+    assert torch.allclose(found.loss, torch.nn.functional.cross_entropy(found.logits, torch.tensor([0, 1])))
+
+
 def test_with_the_same_weights_it_computes_what_a_class_of_transformers_does() -> None:
     config = BertConfig(**bare_models.WIDE, vocab_size=60, num_labels=3, hidden_dropout_prob=0.0)
     native = BertForTokenClassification(config).eval()

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hubtune.testing.models import LENGTH, tiny_tokenizer
 
 WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -74,7 +76,10 @@ def make(folder: Path, model_type: str, seed: int = 0) -> Path:
             processor = None
         else:
             config, model, sizes, extractor, settings = SOUNDS[model_type]
-            processor = getattr(transformers, extractor)(**settings)
+            try:
+                processor = getattr(transformers, extractor)(**settings)
+            except ImportError as error:  # 5.6 reads sounds for parakeet with librosa
+                pytest.skip(f"transformers {transformers.__version__}: {str(error).strip().splitlines()[0]}")
         made = getattr(transformers, model)(getattr(transformers, f"{config}Config")(**sizes))
     made.save_pretrained(folder)
     if processor is None:

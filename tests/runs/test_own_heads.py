@@ -136,5 +136,6 @@ def test_show_says_which_head_a_task_would_use(bare: Any) -> None:
 
 
 def test_images_and_sounds_do_not_need_a_class_either(bare: Any) -> None:
+    pytest.importorskip("PIL", reason="images need: pip install 'hubtune[vision]'")
     assert [task["fits"] for task in hubtune.show(bare("clip_vision_model"))["tasks"] if task["name"] == "image-classification"] == [True]
     assert [task["fits"] for task in hubtune.show(bare("moonshine"))["tasks"] if task["name"] == "audio-classification"] == [True]

@@ -12,7 +12,9 @@ from typing import Any
 
 from hubtune import hub, temporary
 from hubtune.callbacks import Callbacks
+from hubtune.devices.clean_python import CleanPython
 from hubtune.errors import ProofError, SealError, listing
+from hubtune.evaluation import clean_process
 from hubtune.files import file_sha256
 from hubtune.hub import card
 from hubtune.hub.origin import Origin, fetch
@@ -67,12 +69,14 @@ def publish(
     written = read_raw(folder)
     publishable = seal.check(folder, written)
     record = migrate(json.loads(json.dumps(written)))
-    repo = hub.check_push(repo, pr) if not dry_run else repo
-    with temporary.Folder() as scratch:
+    with temporary.Folder() as scratch, clean_python() as clean:
+        if not dry_run:
+            clean.start_early(clean_process.IMPORTED_EARLY)
+            repo = hub.check_push(repo, pr)
         staged = stage(folder, publishable, scratch / "stage")
         warn(record, publishable, public, callbacks)
         if not dry_run:
-            proof = prove(folder, record, model.locate_base(), staged, callbacks)
+            proof = prove(folder, record, model.locate_base(), staged, clean, callbacks)
         compared = None
         if not (pr or replace):
             compare = standing.preview if dry_run else standing.compare
@@ -97,6 +101,11 @@ def publish(
     record |= {"published": {**published, "proof": proof}, "state": "published"}
     write_record(folder, {**written, "published": record["published"], "state": "published"})
     return record, {**published, "dry_run": False, **staged.as_json()}
+
+
+def clean_python() -> CleanPython:
+    """Return a process for a proof, which has not been started."""
+    return CleanPython(Path(clean_process.__file__))
 
 
 def command(model: Model, folder: Path, repo: str, **flags: bool) -> str:
@@ -164,7 +173,7 @@ def describe(place: Path, name: str) -> dict[str, Any]:
 
 def prove(
     folder: Path, record: Mapping[str, Any], base: Origin | None, staged: Staged,
-    callbacks: Callbacks,
+    clean: CleanPython, callbacks: Callbacks,
 ) -> dict[str, Any]:
     """Verify in a clean process that the staged files give the trained model's answers.
 
@@ -175,7 +184,7 @@ def prove(
 
     callbacks.on_info("Verifying the files to publish in a clean process, before anything is sent")
     try:
-        return verification.verify_model(saved_model(folder, record, base, staged.folder))
+        return verification.verify_model(saved_model(folder, record, base, staged.folder), clean)
     except ProofError as error:
         raise ProofError(f"{error.message} Nothing was sent.", where=str(folder),
                          hint=error.hint) from error

@@ -54,7 +54,7 @@ def train(
     folder, callbacks = choose_folder(recipe, out), callbacks or Callbacks()
     if folder.is_file():
         clear_folder(folder, overwrite)  # which refuses it
-    with run_lock.hold(folder), CleanPython(Path(clean_process.__file__)) as clean:
+    with run_lock.hold(folder), publishing.clean_python() as clean:
         clear_folder(folder, overwrite)
         recipe = keep_stdin(recipe, folder)
         try:
@@ -101,7 +101,7 @@ def resume(
     if not processes.is_first():
         prepared = main_process_first.follow(recipe, source, record)
         return run_follower(folder, prepared, record, resume=has_begun)
-    with run_lock.hold(folder), CleanPython(Path(clean_process.__file__)) as clean:
+    with run_lock.hold(folder), publishing.clean_python() as clean:
         prepared, _ = main_process_first.prepare(
             recipe, callbacks, source, record, starting(clean, recipe))
         record["timings"] = timings
@@ -201,7 +201,7 @@ def run_follower(
     """Run the stages in a process that is not the first: it computes, and does not write."""
     from hubtune.runs import stages
 
-    with CleanPython(Path(clean_process.__file__)) as clean:  # which this process does not start
+    with publishing.clean_python() as clean:  # which this process does not start
         stages.run_stages(folder, prepared, {**record, "timings": Timings()}, Callbacks(), clean,
                           resume=resume)
     return FollowerRun(folder)

@@ -10,7 +10,9 @@ from typing import Any, TypeGuard
 
 from hubtune import temporary
 from hubtune.callbacks import Callbacks
+from hubtune.devices.clean_python import CleanPython
 from hubtune.errors import ModelError, ProofError, listing
+from hubtune.evaluation import clean_process
 from hubtune.files import file_sha256
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record
 from hubtune.hub.trust import TrustCode
@@ -39,13 +41,15 @@ def verify(
         ModelError: hubtune did not tune it.
     """
     folder = Path(model).expanduser()
-    if (folder / "run.json").is_file():
-        return verify_run(Run(folder, trust_code=trust_code), callbacks)
-    return verify_published(model, callbacks, trust_code)
+    with publishing.clean_python() as clean:
+        if (folder / "run.json").is_file():
+            return verify_run(Run(folder, trust_code=trust_code), clean, callbacks)
+        return verify_published(model, clean, callbacks, trust_code)
 
 
-def verify_run(run: Run, callbacks: Callbacks) -> dict[str, Any]:
+def verify_run(run: Run, clean: CleanPython, callbacks: Callbacks) -> dict[str, Any]:
     """Compare a run with its seal, and ask its model what was recorded when training ended."""
+    clean.start_early(clean_process.IMPORTED_EARLY)  # while this process imports torch
     from hubtune.evaluation import verification
 
     folder = run.folder
@@ -56,12 +60,12 @@ def verify_run(run: Run, callbacks: Callbacks) -> dict[str, Any]:
     return {
         "model": str(folder), "commit": None, "files": len(publishable.hashes),
         "left_out": list(publishable.left_out), "sealed": publishable.is_sealed,
-        "proof": verification.verify_model(saved),
+        "proof": verification.verify_model(saved, clean),
     }
 
 
 def verify_published(
-    model: str, callbacks: Callbacks, trust_code: TrustCode
+    model: str, clean: CleanPython, callbacks: Callbacks, trust_code: TrustCode
 ) -> dict[str, Any]:
     """Compare a model with the seal in its `hubtune.json`, and ask it about the made rows there."""
     origin = locate(model)
@@ -87,7 +91,8 @@ def verify_published(
     loaded.check_code_of_proof()
     callbacks.on_info("Verifying the model in a clean process")
     try:
-        found = ask(loaded, folder, proof)
+        clean.start_early(clean_process.IMPORTED_EARLY)  # while this process imports torch
+        found = ask(loaded, folder, proof, clean)
     except ProofError as error:
         raise ProofError(error.message, where=origin.repo,
                          hint="Do not use it. " + made_with(record)) from error
@@ -110,7 +115,9 @@ def is_seal(proof: Any) -> TypeGuard[Mapping[str, Any]]:
     )
 
 
-def ask(loaded: predictor.Model, folder: Path, proof: Mapping[str, Any]) -> dict[str, Any]:
+def ask(
+    loaded: predictor.Model, folder: Path, proof: Mapping[str, Any], clean: CleanPython
+) -> dict[str, Any]:
     """Ask a model about made rows in a clean process, and compare its answers.
 
     The calls are made here: those of a file could name code or files to read.
@@ -130,7 +137,7 @@ def ask(loaded: predictor.Model, folder: Path, proof: Mapping[str, Any]) -> dict
         return verification.verify_model(verification.SavedModel(
             folder, task.model, loaded.model_record["loads_with"], None,
             fetch(adapted, [*adapted.small, *adapted.weights]) if adapted else None,
-            proof["config"], scratch if calls else None, proof["processor"], task.pipeline_tag))
+            proof["config"], scratch if calls else None, proof["processor"], task.pipeline_tag), clean)
 
 
 def changed(folder: Path, origin: Origin, proof: Mapping[str, Any]) -> list[str]:

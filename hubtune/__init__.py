@@ -46,15 +46,6 @@ from hubtune.contract import (
     hookimpl,
 )
 from hubtune.contract.precision import exact
-from hubtune.data.labels import (
-    label_config,
-    label_id,
-    label_space,
-    label_text,
-    row_numbers,
-    spelled_as,
-)
-from hubtune.data.row_batches import column_values, enumerate_rows
 from hubtune.errors import (
     BadToken,
     BrokenPlugin,
@@ -89,6 +80,15 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless t
 
 if TYPE_CHECKING:
     from hubtune.api import check, data_report, load, plan, reproduce, resume, search, show, train, verify
+    from hubtune.data.labels import (
+        label_config,
+        label_id,
+        label_space,
+        label_text,
+        row_numbers,
+        spelled_as,
+    )
+    from hubtune.data.row_batches import column_values, enumerate_rows
     from hubtune.runs.predictor import Model
     from hubtune.runs.run import Run
 
@@ -98,6 +98,10 @@ _LAZY = {
     "load": "hubtune.api", "plan": "hubtune.api", "resume": "hubtune.api", "search": "hubtune.api",
     "show": "hubtune.api", "train": "hubtune.api", "reproduce": "hubtune.api",
     "verify": "hubtune.api",
+    "label_config": "hubtune.data.labels", "label_id": "hubtune.data.labels",
+    "label_space": "hubtune.data.labels", "label_text": "hubtune.data.labels",
+    "row_numbers": "hubtune.data.labels", "spelled_as": "hubtune.data.labels",
+    "column_values": "hubtune.data.row_batches", "enumerate_rows": "hubtune.data.row_batches",
 }
 
 __all__ = [

@@ -22,7 +22,6 @@ from hubtune.contract.task import (
     Task,
 )
 from hubtune.contract.types import Column, LabelKind, Metric
-from hubtune.defaults import OPEN
 from hubtune.errors import BrokenPlugin, PluginError, did_you_mean, listing
 from hubtune.options import NoOptions
 
@@ -90,6 +89,8 @@ def refuse_values(kind: Any, label: str) -> None:
     if issubclass(kind, Task) and not all(isinstance(column, Column) for column in kind.columns):
         raise BrokenPlugin(f"{label}.columns holds something that is no hubtune.Column.")
     if issubclass(kind, Strategy):
+        from hubtune.defaults import OPEN  # with the recipe, which a list of commands does not need
+
         wishes = kind.defaults
         if not isinstance(wishes, Mapping) or not set(wishes) <= set(OPEN):
             raise BrokenPlugin(f"{label}.defaults holds something other than {listing(OPEN, 20)}: {wishes!r}.")

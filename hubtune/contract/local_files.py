@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import sys
@@ -31,7 +30,14 @@ def use(paths: Sequence[str | Path]) -> None:
 
 def version_of(path: Path) -> str:
     """Return what stands for a version: the first digits of the file's sha256."""
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}" if path.is_file() else ""
+    return f"sha256:{digits(path.read_bytes())}" if path.is_file() else ""
+
+
+def digits(contents: bytes) -> str:
+    """Return the first 12 hexadecimal digits of the sha256 of some bytes."""
+    import hashlib  # with OpenSSL, which `--help` does not need
+
+    return hashlib.sha256(contents).hexdigest()[:12]
 
 
 def load(path: Path) -> ModuleType:
@@ -40,7 +46,7 @@ def load(path: Path) -> ModuleType:
         raise BrokenPlugin(f"there is no file '{path}'.")
     if path.suffix != ".py":
         raise BrokenPlugin(f"'{path.name}' is no Python file.")
-    name = f"hubtune_file_{hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12]}"
+    name = f"hubtune_file_{digits(str(path).encode() + path.read_bytes())}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

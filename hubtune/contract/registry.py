@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pluggy
 
@@ -37,7 +37,9 @@ from hubtune.errors import (
     listing,
 )
 from hubtune.options import fill
-from hubtune.recipe import PluginChoice
+
+if TYPE_CHECKING:
+    from hubtune.recipe import PluginChoice
 
 GROUP = "hubtune"
 PluginT = TypeVar("PluginT", bound=Plugin[Any])
@@ -162,6 +164,8 @@ class Registry:
 
     def metric(self, name: str, came: Mapping[str, str] | None = None) -> MetricFunction[Any]:
         """The metric, likewise."""
+        from hubtune.recipe import PluginChoice  # a list of commands does not need it
+
         return self._make(self.metrics, PluginChoice(name), came)
 
     def _make(self, table: dict[str, type[PluginT]], chosen: PluginChoice, came: Mapping[str, str] | None) -> PluginT:

@@ -8,7 +8,6 @@ the operating system releases it when the process ends, for whatever reason.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -46,6 +45,8 @@ def is_first() -> bool:
 
 def shared_folder() -> Path:
     """Return the path of the folder, equal in all processes of a host that one launcher started."""
+    import hashlib  # with OpenSSL, which `--help` does not need
+
     values = (os.environ.get(name, "") for name in VARIABLES)
     parts = [str(os.getuid()), str(os.getppid()), *values]
     return temporary.path_of(hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24])

@@ -47,3 +47,13 @@ def test_the_command_line_collects_rarely_while_it_imports() -> None:
     code = "import gc; from hubtune.cli.commands import main; main(['--version']); print(gc.get_threshold()[0], gc.isenabled())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == f"{memory.ALLOCATIONS} True"
+
+
+def test_help_imports_no_more_than_it_prints() -> None:
+    """It lists the commands of plugins, so their contract is there; recipes, data and hashes are not."""
+    code = ("import sys; from hubtune.cli.commands import main; main(['--help']); "
+            "print([name for name in sys.modules if name in ('hashlib', 'tomllib', 'rich', 'hubtune.recipe', 'hubtune.api') "
+            "or name.startswith('hubtune.data')])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "compare" in done.stdout

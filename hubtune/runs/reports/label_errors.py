@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,24 +25,25 @@ if TYPE_CHECKING:
 def judge(
     examined: Examined, task: Task[Any], prepared: Prepared | None, seed: int, callbacks: Callbacks
 ) -> LabelErrors:
-    """Find rows of all splits whose label is likely wrong.
+    """Find labels that are likely wrong, in the rows of all splits; of several per row, also missing ones.
 
     Args:
         prepared: with the base model whose frozen features are used; None: TF-IDF of the texts.
 
     Raises:
-        RecipeError: the task or its data has no single label per row, or no texts.
+        RecipeError: the task or its data has no labels of rows, or no texts.
         DataError: too few rows of each label.
     """
     names, labels, splits = labels_of(examined, task)
     inputs = np.concatenate([examined.scans[split].inputs for split in names])
-    chosen = np.flatnonzero(label_errors.judged_rows(labels, inputs))
-    ordered = sorted({labels[row] for row in chosen})
-    if len(ordered) < 2:
-        raise DataError(f"wrong labels can be found from 2 labels with {FOLDS} different inputs each; the data has "
-                        f"{len(ordered)}.", hint="Leave --label-errors out, or give more rows.")
-    ids = {label: number for number, label in enumerate(ordered)}
-    targets = np.array([ids[labels[row]] for row in chosen], np.int64)
+    several = any(len(of_row) != 1 for of_row in labels)
+    ordered = label_errors.judged_labels(labels, inputs, several)
+    if len(ordered) < (1 if several else 2):
+        needed = (f"a label that {FOLDS} different inputs have and {FOLDS} have not; the data has none" if several else
+                  f"2 labels with {FOLDS} different inputs each; the data has {len(ordered)}")
+        raise DataError(f"wrong labels can be found from {needed}.", hint="Leave --label-errors out, or give more rows.")
+    whole = np.array([set(of_row) <= set(ordered) for of_row in labels], bool)
+    chosen = np.arange(len(labels)) if several else np.flatnonzero(whole)
     if prepared is None:
         texts = texts_of(examined, task, names)
         features: Any = [texts[row] for row in chosen]
@@ -50,30 +52,31 @@ def judge(
         features = model_features(examined, prepared, names, callbacks)[chosen]
         method = f"logistic regression on the mean features of {prepared.origin.repo}, frozen"
     callbacks.on_info(f"looking for wrong labels: {method}, {FOLDS} folds")
-    found, probabilities = label_errors.find(features, targets, inputs[chosen], seed)
+    find: Any = label_errors.find_several if several else label_errors.find
+    judged = [labels[row] if several else labels[row][0] for row in chosen]
+    found = find(features, judged, ordered, inputs[chosen], seed)
     places = {}
     for split in names:
         origin = origin_of(examined.data, split, examined.lines)
         numbers = origin.numbers_of(range(len(examined.data.splits[split])))
         places[split] = (numbers, origin.lines_of(numbers))
     return LabelErrors(
-        f"{method}, predicted out of fold ({FOLDS} folds)", len(chosen), len(labels) - len(chosen),
-        label_errors.suspects(found.tolist(), probabilities, targets, ordered, places,
-                              [splits[row] for row in chosen]))
+        f"{method}, predicted out of fold ({FOLDS} folds)", len(chosen), int((~whole).sum()),
+        label_errors.suspects(found, places, [splits[row] for row in chosen]))
 
 
 def labels_of(
     examined: Examined, task: Task[Any]
-) -> tuple[list[str], list[str], list[tuple[str, int]]]:
-    """Return the labelled splits, the label of every row of them, and its split and position.
+) -> tuple[list[str], list[Sequence[str]], list[tuple[str, int]]]:
+    """Return the labelled splits, the labels of every row of them, and its split and position.
 
     Raises:
-        RecipeError: rows have no label, several, or a number; or they are streamed.
+        RecipeError: rows have no labels, or numbers; or they are streamed.
     """
     if not isinstance(task, ClassificationTask):
-        raise RecipeError(f"--label-errors needs a task with one label per row; '{task.name}' has none.",
+        raise RecipeError(f"--label-errors needs a task with labels of rows; '{task.name}' has none.",
                           hint="Leave --label-errors out.")
-    names, labels, splits = [], [], []
+    names, labels, splits = list[str](), list[Sequence[str]](), list[tuple[str, int]]()
     for split, rows in examined.data.splits.items():
         if isinstance(rows, Stream):
             raise RecipeError("--label-errors reads all rows, so the data cannot be streamed.",
@@ -81,11 +84,11 @@ def labels_of(
         if examined.data.checks.get("unlabelled", {}).get(split):
             continue
         found = task.row_labels(BatchedRows(rows), examined.dataset_info)
-        if len(found) != len(rows) or any(len(of_row) != 1 for of_row in found):
-            raise RecipeError(f"--label-errors needs one label per row; the rows of {split} have several, none or a number.",
-                              hint="Leave --label-errors out.")
+        if len(found) != len(rows):
+            raise RecipeError(f"--label-errors needs labels of rows; '{task.name}' tells none of the rows of {split}: they are "
+                              "numbers, or labels of parts.", hint="Leave --label-errors out.")
         names.append(split)
-        labels += [of_row[0] for of_row in found]
+        labels += found
         splits += [(split, index) for index in range(len(rows))]
     return names, labels, splits
 

@@ -80,8 +80,8 @@ def test_labels_with_few_rows_are_not_judged_and_counted() -> None:
 
 
 def test_the_text_names_some_and_json_has_all() -> None:
-    one = label_errors.Suspect("train", 1, 2, "a", "b", 0.9, 0.01)
-    errors = label_errors.LabelErrors("m", 100, 3, (one,) * 25)
+    found = tuple(label_errors.Suspect("train", row, None, "a", "b", 0.9, 0.01) for row in range(1, 26))
+    errors = label_errors.LabelErrors("m", 100, 3, found)
     lines = errors.lines()
     assert lines[0] == "likely wrong labels: 25 of 100 rows, by m; 3 rows of labels with fewer than 5 different inputs were not judged"
     assert len(lines) == 1 + label_errors.SHOWN + 1
@@ -89,10 +89,52 @@ def test_the_text_names_some_and_json_has_all() -> None:
     assert len(errors.as_json()["found"]) == 25
 
 
-def test_data_without_one_label_per_row_is_refused() -> None:
-    several = [{"text": f"t {n}", "label": [["a"], ["a", "b"], ["b"]][n % 3]} for n in range(30)]
-    with pytest.raises(RecipeError, match="needs one label per row"):
-        report(several)
+def labelled_several_times() -> tuple[list[dict[str, Any]], dict[int, list[str]]]:
+    """Rows about none to three topics, and the right labels of those that lack one or have one too many."""
+    draw, made, right = random.Random(0), list[dict[str, Any]](), dict[int, list[str]]()
+    for n in range(400):
+        topics = [topic for topic in TOPICS if draw.random() < 0.4]
+        words = [word for topic in topics for word in draw.choices(WORDS[topic], k=4)] + draw.choices(["and", "so", "then"], k=3)
+        given = list(topics)
+        if n % 20 == 7:
+            right[n], topic = topics, TOPICS[n % 3]
+            given = [one for one in topics if one != topic] if topic in topics else [*topics, topic]
+        made.append({"text": " ".join(words) + f" {n}", "label": given})
+    return made, right
+
+
+def test_of_several_labels_per_row_wrong_and_missing_ones_are_found(tmp_path: Path) -> None:
+    made, right = labelled_several_times()
+    errors = report(made)["label_errors"]
+    assert (errors["judged"], errors["not_judged"]) == (400, 0)
+    found = {(one["row"] - 1, one["given"], one["likely"]) for one in errors["found"]}
+    wanted = {(n, *((topic, None) if topic in made[n]["label"] else (None, topic)))
+              for n, labels in right.items() for topic in TOPICS if (topic in made[n]["label"]) != (topic in labels)}
+    assert len(wanted) == 20
+    assert len(found & wanted) >= 18
+    assert len(found) <= 24
+    assert [one["given_confidence"] for one in errors["found"]] == sorted(one["given_confidence"] for one in errors["found"])
+    assert all(one["confidence"] == pytest.approx(1 - one["given_confidence"], abs=2e-4) for one in errors["found"])
+    text = "\n".join(report(made)["text"])
+    assert f"likely wrong labels: {len({row for row, *_ in found})} of 400 rows" in text
+    assert "is likely missing (" in text
+    assert "is likely wrong (" in text
+
+
+def test_of_several_labels_rare_ones_are_left_out_and_the_rest_of_their_rows_is_judged() -> None:
+    made, _ = labelled_several_times()
+    for n in range(4):
+        made[n]["label"] = [*made[n]["label"], "rare"]
+    errors = report(made)["label_errors"]
+    assert (errors["judged"], errors["not_judged"]) == (400, 4)
+    assert all("rare" not in (one["given"], one["likely"]) for one in errors["found"])
+    with pytest.raises(DataError, match="a label that 5 different inputs have and 5 have not"):
+        report([{"text": f"t {n}", "label": ["a"] if n < 28 else ["a", "b"]} for n in range(30)])
+
+
+def test_data_without_labels_of_rows_is_refused() -> None:
+    with pytest.raises(RecipeError, match="tells none of the rows of train: they are numbers"):
+        report([{"text": f"t {n}", "label": n / 7} for n in range(30)])
     with pytest.raises(RecipeError, match="'fill-mask' has none"):
         hubtune.data_report("fill-mask", data=[{"text": f"some text {n}"} for n in range(20)], label_errors=True)
 

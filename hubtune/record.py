@@ -111,9 +111,11 @@ MODEL_RECORD: Mapping[str, tuple[type, ...]] = {
     "strategy": (dict,), "loss": (dict, type(None)), "facts": (dict,), "columns": (dict,),
     "metric": (str, type(None)), "metrics": (dict,), "data": (str,), "limit": (int, type(None)),
     "loads_with": (str,), "base": (dict,), "base.repo": (str,), "base.commit": (str,),
-    "base.local": (bool,),
+    "base.local": (bool,), "decisions": (dict,), "versions": (dict,), "settings": (dict,), "recipe": (dict,),
+    **{f"recipe.{table}": (dict,) for table in ("task", "strategy", "loss", "model", "data", "train", "publish")},
+    "recipe.data.clean": (list,),
 }
-"""Types of the values of a `hubtune.json`, by their path; further values are ignored."""
+"""Types of the values of a `hubtune.json`, by their path, tables first; further values are ignored."""
 NEEDED = {"task": ("name",), "base": ("repo", "commit", "local")}
 """Keys that a table of a `hubtune.json` has, if it is there."""
 
@@ -128,10 +130,11 @@ def read_model_record(path: Path, where: str) -> dict[str, Any]:
     record = read_json(path, where, hint)
     for name, kinds in MODEL_RECORD.items():
         table, _, key = name.rpartition(".")
-        holder = record.get(table) if table else record
-        if table and holder is None:
+        holder: Any = record
+        for part in table.split(".") if table else ():
+            holder = None if holder is None else holder.get(part)  # an object, since it was checked before
+        if holder is None:
             continue
-        assert isinstance(holder, dict)  # checked before its keys
         if key not in holder and not (table and key in NEEDED.get(table, ())):
             continue
         value = holder.get(key)

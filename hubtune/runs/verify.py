@@ -162,7 +162,7 @@ def changed_card(origin: Origin, proof: Mapping[str, Any]) -> list[str]:
             for metric in result.get("metrics", ()):
                 name, value = metric.get("type"), metric.get("value")
                 measured = proof["results"].get(split, {}).get(name)
-                if measured is None or not isinstance(value, int | float) or abs(
+                if not isinstance(measured, int | float) or not isinstance(value, int | float) or abs(
                     value - measured) > 1e-6:
                     found.append(f"{seal.CARD}: says {name} {value} on {split}, and training "
                                  f"measured {measured}")

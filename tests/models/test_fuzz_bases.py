@@ -6,7 +6,7 @@ import copy
 import json
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from fuzz import hypothesis, try_many
 
 import hubtune
 from hubtune.errors import HubtuneError
+from hubtune.evaluation import verification
 
 st = hypothesis.strategies
 
@@ -118,16 +119,25 @@ def tuned(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
-def use(folder: Path) -> list[str]:
-    """Check a folder as a base, and predict with it; returns the kind of each result."""
+def use(folder: Path, more: Sequence[str]) -> list[str]:
+    """Check a folder as a base, and predict with it; returns the kind of each result.
+
+    more: `evaluate` and `verify` do that, too.
+    """
     def check() -> object:
         return hubtune.check("text-classification", model=folder, data=ROWS, out=folder.parent / "run")
 
     def predict() -> object:
         return hubtune.load(folder, task=None if (folder / "hubtune.json").exists() else "text-classification").predict(["good row"])
 
+    def evaluate() -> object:
+        return hubtune.load(folder).evaluate(ROWS)
+
+    def verify() -> object:
+        return hubtune.verify(folder)
+
     results = []
-    for call in (check, predict):
+    for call in (check, predict, *(one for one in (evaluate, verify) if one.__name__ in more)):
         try:
             call()
             results.append("fine")
@@ -139,7 +149,11 @@ def use(folder: Path) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_file_is_an_answer_or_an_error_of_ours(name: str, tuned: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_is_an_answer_or_an_error_of_ours(
+    name: str, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "verify_model", lambda saved: {})  # takes seconds, and is asked after all is read
+
     def try_one(data: Any) -> None:
         folder = tmp_path / "model"
         shutil.rmtree(folder, ignore_errors=True)
@@ -147,7 +161,7 @@ def test_a_damaged_file_is_an_answer_or_an_error_of_ours(name: str, tuned: Path,
         path = folder / name
         path.write_bytes(DAMAGES[name](data, path.read_bytes() if path.exists() else b""))
         try:
-            use(folder)
+            use(folder, {"hubtune.json": ["evaluate", "verify"], "README.md": ["verify"]}.get(name, []))
         except HubtuneError:
             raise
         except BaseException as error:

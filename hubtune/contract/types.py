@@ -203,11 +203,11 @@ class UserCall:
     """A row as its users give it to the published model, with transformers alone. The proof compares the answers.
 
     way: `pipeline`: the pipeline of `Task.pipeline_tag` is called with `inputs` and `options`. `processor`: the processor is called
-    so, and the model with the tensors that it returns. `generate`: the model generates from the processor's tensors of `inputs`,
-    with `options`, and the tokens are decoded. inputs: JSON, Pillow images or NumPy arrays; for a processor, a list of arguments,
+    so, and the model with the tensors that it returns. `choices`: the same, of the choices of one row, which is a leading axis.
+    `generate`: the model generates from the processor's tensors of `inputs`, with `options`, and the tokens are decoded. inputs: JSON, Pillow images or NumPy arrays; for a processor, a list of arguments,
     or a dict of them by name.
     """
 
-    way: Literal["pipeline", "processor", "generate"]
+    way: Literal["pipeline", "processor", "choices", "generate"]
     inputs: Any
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -119,11 +119,13 @@ def answer(model: Any, processor: Any, tag: str, call: Mapping[str, Any], folder
     with torch.no_grad():
         if call["way"] == "pipeline":
             return as_answer(pipeline(model, processor, tag)(inputs, **options))
-        given = options if call["way"] == "processor" else {"truncation": True}
+        given = {"truncation": True} if call["way"] == "generate" else options
         positional, named = ((inputs, {}) if isinstance(inputs, list) else
                              ((), inputs) if isinstance(inputs, dict) else ((inputs,), {}))
         tensors = processor(*positional, **named, **given, return_tensors="pt").to(model.device)
-        if call["way"] == "processor":
+        if call["way"] == "choices":
+            tensors = {name: value.unsqueeze(0) for name, value in tensors.items()}
+        if call["way"] != "generate":
             found = {"input_ids": tensors.get("input_ids"), **compared_outputs(model(**tensors))}
             most = call.get("sampled", SAMPLED)
             return {name: sample(value, most) for name, value in found.items() if value is not None}

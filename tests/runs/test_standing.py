@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import own_code
 import pytest
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
@@ -189,6 +190,69 @@ def test_a_model_that_cannot_be_loaded_is_not_replaced(
     assert main_of(repo) == before
     assert done["comparison"]["verdict"] == "not compared"
     assert re.search(reason, done["comparison"]["reason"]), done["comparison"]["reason"]
+
+
+def publish_adapter(repo: str, base: str, out: Path) -> None:
+    """Publish an adapter alone, over a base."""
+    hubtune.train("text-classification", model=base, data=rows(60), out=out, strategy="prompt-tuning",
+                  set={"train.max_steps": 1, "train.verify": False}).publish(repo)
+    assert "model.safetensors" not in HfApi().list_repo_files(repo)
+
+
+def test_an_adapter_alone_is_compared_over_its_base(strong: Path, tmp_path: Path, logged_in: Any) -> None:
+    publish_adapter("me/adapter", "tiny/bert", tmp_path / "run")
+    done = hubtune.Run(strong).publish("me/adapter")
+    assert done["comparison"]["verdict"] in ("better", "uncertain", "worse")
+    assert done["comparison"]["rows"] == 40
+    assert (done["pr"] is None) == (done["comparison"]["verdict"] == "better")
+
+
+@pytest.mark.parametrize("base", ["unknown folder", "gone"])
+def test_an_adapter_whose_base_is_not_there_is_a_reason(
+    base: str, strong: Path, tiny_model: Any, tmp_path: Path, logged_in: Any
+) -> None:
+    repo = f"me/adapter-{base.split()[-1]}"
+    if base == "gone":
+        logged_in.add_model("tiny/gone", tiny_model("bert"))
+    publish_adapter(repo, "tiny/gone" if base == "gone" else str(tiny_model("bert")), tmp_path / "run")
+    if base == "gone":
+        logged_in.store.delete(logged_in.store.get("model", "tiny/gone"))
+    before = main_of(repo)
+    done = hubtune.Run(strong).publish(repo)
+    assert done["pr"]
+    assert main_of(repo) == before
+    assert re.search("was a local folder" if base != "gone" else "has no model 'tiny/gone'", done["comparison"]["reason"]), done["comparison"]["reason"]
+
+
+@pytest.mark.parametrize("kind", ["adapter of PEFT", "code", "code without trust"])
+def test_a_model_of_others_or_with_code_is_compared_or_a_reason(
+    kind: str, strong: Path, tiny_model: Any, tmp_path: Path, logged_in: Any
+) -> None:
+    """No tool, and not the order of publications, may end a publication with an error."""
+    repo = f"me/others-{kind.replace(' ', '-').lower()}"
+    if kind == "adapter of PEFT":
+        peft = pytest.importorskip("peft")
+        from transformers import AutoModelForSequenceClassification
+
+        model = AutoModelForSequenceClassification.from_pretrained(tiny_model("bert"), num_labels=2)
+        model.name_or_path = "tiny/bert"
+        peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", r=2)).save_pretrained(tmp_path / "theirs")
+        logged_in.add_model(repo, tmp_path / "theirs")
+        reason = "adapter"
+    elif kind == "code":
+        hubtune.train("text-classification", model="tiny/bert", data=rows(60), out=tmp_path / "run", strategy="adapters",
+                      set={"train.max_steps": 1, "train.verify": False}).publish(repo)
+        reason = "code"
+    else:
+        logged_in.add_model(repo, own_code.make(tmp_path / "pond", tiny_model("bert"), mark=tmp_path / "ran"))
+        reason = "code|no hubtune.json|task"
+    before = main_of(repo)
+    done = hubtune.Run(strong).publish(repo)
+    assert done["pr"]
+    assert main_of(repo) == before
+    assert done["comparison"]["verdict"] == "not compared"
+    assert re.search(reason, done["comparison"]["reason"]), done["comparison"]["reason"]
+    assert not (tmp_path / "ran").exists()
 
 
 def test_rows_that_changed_or_came_from_memory_are_a_reason(

@@ -6,15 +6,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hubtune import Base, Batch, Column, Loss, Metric, ModelSetup, enumerate_rows, exact, hookimpl, label_config, option
+from hubtune import (
+    Base,
+    Batch,
+    Column,
+    Loss,
+    Metric,
+    ModelSetup,
+    UserCall,
+    enumerate_rows,
+    exact,
+    hookimpl,
+    label_config,
+    option,
+)
 from hubtune_plugins.classification.kinds import number
 from hubtune_plugins.generation import chat, usages
-from hubtune_plugins.generation.conversations import AROUND, refuse_undecided
+from hubtune_plugins.generation.conversations import AROUND, conversation, refuse_undecided
 from hubtune_plugins.generation.pairs import rewards
 from hubtune_plugins.generation.pairs.bradley_terry import pair_losses
 from hubtune_plugins.generation.pairs.rewards import Rows
 from hubtune_plugins.generation.text_generation import TextGeneration
-from hubtune_plugins.generation.turns.rendering import ChatOptions, Fields
+from hubtune_plugins.generation.turns.rendering import ChatOptions, Fields, render
 from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token
 
 
@@ -87,6 +100,14 @@ class RewardModel(SeveralTexts):
 
     def score(self, predictions: Sequence[dict[str, Any]], rows: Rows, base: Base) -> dict[str, float]:
         return rewards.pair_scores(predictions)
+
+    def user_call(self, row: Mapping[str, Any], base: Base) -> UserCall | None:
+        text = rewards.texts_of(row)[0]
+        if text.get("messages") is None and text.get("prompt") is None:
+            return UserCall("processor", {"text": text["text"]}, {"truncation": True})
+        messages = [{name: value for name, value in turn.items() if name != "learnt"} for turn in conversation(text)]
+        end, special = rewards.rendered(base, messages)
+        return UserCall("processor", {"text": render(base, messages).rstrip() + end}, {"truncation": True, "add_special_tokens": special})
 
     def usage(self, repo: str, base: Base) -> str:
         return usages.rewarding(repo, *rewards.rendered(base, usages.TALK))

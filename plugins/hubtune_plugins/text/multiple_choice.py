@@ -17,6 +17,7 @@ from hubtune import (
     Row,
     Rows,
     Task,
+    UserCall,
     hookimpl,
 )
 from hubtune_plugins.text import choices, usages
@@ -83,6 +84,10 @@ class MultipleChoice(SeveralTexts):
 
     def report(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
         return {"chance": choices.chance(rows)}
+
+    def user_call(self, row: Row, base: Base) -> UserCall | None:
+        firsts, seconds = choices.pairs(row)
+        return UserCall("choices", {"text": firsts, "text_pair": seconds}, {"truncation": True, "padding": True})
 
     def usage(self, repo: str, base: Base) -> Any:
         return usages.choosing(repo)

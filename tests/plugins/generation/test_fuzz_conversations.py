@@ -106,14 +106,14 @@ def learn(rows: list[Any], task: str, model: Path, path: Path) -> None:
 @pytest.mark.parametrize("form", WHOLE)
 def test_any_conversation_is_learnt_from_or_an_error_of_ours(form: str, speaker: Path, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    try_many("chat rows", lambda rows: learn(rows, "text-generation", speaker, path), changed(WHOLE[form]), FEW)
+    try_many("chat rows", lambda rows: learn(rows, "text-generation", speaker, path), changed(WHOLE[form]), FEW, share=0.3)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("task", ["preference", "reward-model"])
 def test_any_pair_of_answers_is_learnt_from_or_an_error_of_ours(task: str, speaker: Path, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    try_many("chat rows", lambda rows: learn(rows, task, speaker, path), changed(PAIRS), FEW)
+    try_many("chat rows", lambda rows: learn(rows, task, speaker, path), changed(PAIRS), FEW, share=0.3)
 
 
 def test_rows_without_any_column_of_the_task_are_refused(speaker: Path, tmp_path: Path) -> None:

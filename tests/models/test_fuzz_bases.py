@@ -14,6 +14,7 @@ import pytest
 from fuzz import hypothesis, try_many
 
 import hubtune
+from hubtune.devices.clean_python import CleanPython
 from hubtune.errors import HubtuneError
 from hubtune.evaluation import verification
 
@@ -152,7 +153,9 @@ def use(folder: Path, more: Sequence[str]) -> list[str]:
 def test_a_damaged_file_is_an_answer_or_an_error_of_ours(
     name: str, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "verify_model", lambda saved: {})  # takes seconds, and is asked after all is read
+    # The clean process takes seconds, and is asked after all is read.
+    monkeypatch.setattr(verification, "verify_model", lambda saved, process: {})
+    monkeypatch.setattr(CleanPython, "start_early", lambda process, modules: None)
 
     def try_one(data: Any) -> None:
         folder = tmp_path / "model"

@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bounds check docs bench figures gpu clean
+.PHONY: help demo test test-bounds check docs bench coverage figures gpu clean
 .DELETE_ON_ERROR:
 
 help: ## Say what there is to make
@@ -52,6 +52,9 @@ docs: $(STAMP) ## Write the generated pages anew
 
 bench: $(STAMP) ## Measure beside other ways to train, and write docs/performance.md; BENCH=--help says how else
 	$(BIN)/python -m benchmarks $(BENCH)
+
+coverage: $(STAMP) ## Train tiny models of all architectures, and write docs/coverage.md; COVERAGE=--help says how else
+	$(BIN)/python -m benchmarks.coverage --page docs/coverage.md $(COVERAGE)
 
 figures: $(STAMP) ## Train every task on real data, and write docs/figures.md; FIGURES=--help says how else
 	$(BIN)/python -m benchmarks.tasks $(FIGURES)

@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.coverage import page, trial
+from benchmarks.coverage import extractors, page, trial
 from benchmarks.coverage.rows import TASKS
 
 REPO = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def main() -> int:
     if given.page:
         import transformers
 
-        drawn = "; a task without a full count was tried on architectures drawn at random" if given.drawn else ""
+        drawn = f". {given.drawn}" if given.drawn else ""
         given.page.write_text(page.render(read(given.out), drawn, transformers.__version__), encoding="utf-8")
         print(f"written: {given.page}")
     return 0
@@ -65,7 +65,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=REPO / "benchmarks" / "results" / "coverage.jsonl")
     parser.add_argument("--again", action="store_true", help="try again what was not passed before")
     parser.add_argument("--page", type=Path, default=None, help="docs/coverage.md")
-    parser.add_argument("--drawn", action="store_true", help="say on the page that architectures were drawn")
+    parser.add_argument("--drawn", help="for the page: how architectures were chosen, where not all were tried")
     parser.add_argument("--page-only", action="store_true")
     return parser.parse_args()
 
@@ -133,6 +133,7 @@ def child(sender: Any, task: str, name: str, strategy: str, made: Path | None, s
                 reason = f"zoo.py cannot make it: {built['stage']}: {built['error'][:150]}"
                 sender.send({"state": "not built", "reason": " ".join(reason.split())})
                 return
+        folder = extractors.fitted(folder, scratch) if task == "audio-classification" else folder
         sender.send(trial.run(task, strategy, folder, scratch / f"{name}-{strategy}"))
 
 

@@ -20,7 +20,7 @@ and loaded by plain transformers in a process without hubtune. **What is shown i
 - *failed*: an error of another library, a loss that does not fall, or other outputs after loading.
 - *not built*: no tiny model could be made of it, so nothing is known.
 
-The base is each architecture that has a base model (`AutoModel`) and reads this kind of data, alone or with others{drawn}.
+Architectures are those with a base model (`AutoModel`) that read this kind of data, alone or with others{drawn}.
 """
 
 

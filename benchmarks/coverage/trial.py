@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,16 @@ def run_at(rate: float, task: str, strategy: str, model: Path, out: Path) -> dic
                              overwrite=True, set={**SETTINGS, "train.learning_rate": rate})
         found = {"state": "trained", "rate": rate, **seen(done, out, rows)}
     except HubtuneError as error:
-        found = {"state": "refused", "reason": f"{type(error).__name__}: {error.message}"}
+        found = {"state": "refused", "reason": without_paths(f"{type(error).__name__}: {error.message}")}
     except Exception as error:  # of any library, for one architecture of many
-        found = {"state": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        found = {"state": "failed", "reason": without_paths(f"{type(error).__name__}: {error}")}
     return {**found, "seconds": round(time.monotonic() - start, 2)}
+
+
+def without_paths(reason: str) -> str:
+    """Return a reason in one line, without folders of this machine and addresses."""
+    line = re.sub(r"https?://\S*[\w/]", "the Hub", " ".join(reason.split()))
+    return re.sub(r"(?<![\w/])/[\w.+-]+/[\w./+-]*\w", lambda path: path[0].rpartition("/")[2], line)[:300]
 
 
 def seen(done: Any, out: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:

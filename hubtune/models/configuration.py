@@ -65,6 +65,8 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
             f"The task '{task.name}' needs a model that has one. See: hubtune show {origin.repo}"):
         processor = kind.from_pretrained(
             folder, local_files_only=True, trust_remote_code=origin.runs_code)
+    if choice.is_head(config) and hasattr(processor, "padding_side"):
+        processor.padding_side = "right"  # a state space model reads padding before a text
     base = Base(origin.repo, origin.commit, config, processor)
     vocabulary.check_words(base)
     return base

@@ -12,6 +12,9 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import accuracy, figures, figures_page, large, lines, measures, report, rows, tasks, training
 from benchmarks.alone import Failed
+from benchmarks.coverage import __main__ as coverage
+from benchmarks.coverage import page as coverage_page
+from benchmarks.coverage import trial
 from hubtune.contract import registry
 
 
@@ -199,3 +202,39 @@ def test_a_large_training_is_divided_into_stages() -> None:
     assert [stage["stage"] for stage in stages.stages] == ["reading", "inspecting and splitting", "training"]
     assert all(stage["seconds"] >= 0 for stage in stages.stages)
     assert stages.peak()["resident"] >= stages.peak()["anonymous"] > 0
+
+
+# ------------------------------------------------------------------------------------------------------- coverage
+
+TRIALS = [
+    {"task": "text-classification", "strategy": "full", "model_type": "mamba", "state": "failed", "reason": "of an earlier try"},
+    {"task": "text-classification", "strategy": "full", "model_type": "bert", "state": "passed", "head": None, "padding": False},
+    {"task": "text-classification", "strategy": "full", "model_type": "mamba", "state": "passed", "head": {"pooling": "last"}, "padding": True},
+    {"task": "text-classification", "strategy": "full", "model_type": "tapas", "state": "refused", "reason": "it | needs\ntables"},
+]
+
+
+def test_the_newest_result_of_a_trial_counts(tmp_path: Path) -> None:
+    (tmp_path / "found.jsonl").write_text("".join(json.dumps(line) + "\n" for line in TRIALS), encoding="utf-8")
+    assert [(line["model_type"], line["state"]) for line in coverage.read(tmp_path / "found.jsonl")] == [
+        ("mamba", "passed"), ("bert", "passed"), ("tapas", "refused")]
+    assert coverage.read(tmp_path / "none.jsonl") == []
+
+
+def test_the_page_counts_trials_and_gives_reasons() -> None:
+    text = coverage_page.render(TRIALS[1:], "", "5.0")
+    assert "| text-classification | full | 3 | 2 | 1 | 1 | 0 | 0 |" in text
+    assert "| tapas | full | refused | it \\| needs tables |" in text
+    assert "share a batch, in training and afterwards (1): mamba." in text
+
+
+def test_a_trial_passes_only_where_everything_is_right() -> None:
+    fine = {"falls": True, "gradients": {"embedding": True, "head": True}}
+    assert coverage.verdict(fine) == {"state": "passed"}
+    assert coverage.verdict({**fine, "falls": False}) == {"state": "failed", "reason": "the loss does not fall"}
+    assert coverage.verdict({**fine, "gradients": {"embedding": False, "head": True}})["reason"] == "no gradient reaches the embedding"
+
+
+def test_reasons_name_no_folder_of_this_machine() -> None:
+    said = "no processor for /home/me/zoo/dinov3_vit.\nTry 3/4 of it, from 'https://example.com/models'"
+    assert trial.without_paths(said) == "no processor for dinov3_vit. Try 3/4 of it, from 'the Hub'"

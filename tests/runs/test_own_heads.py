@@ -98,6 +98,12 @@ def test_other_architectures_and_strategies(model_type: str, strategy: str, bare
     assert losses[-1] < losses[0]
 
 
+def test_a_base_in_4_bits(bare: Any, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="qlora needs: pip install 'hubtune[qlora]'")
+    run = hubtune.train("text-classification", model=bare("codegen"), data=ROWS, strategy="qlora", out=tmp_path / "run", set={"train.max_steps": 2})
+    assert run.record["proof"]["largest_difference"] < 1e-5
+
+
 @pytest.mark.parametrize(("task", "strategy"), [
     ("question-answering", "full"), ("multiple-choice", "lora"), ("reranking", "full"), ("reward-model", "lora"),
 ])
@@ -108,6 +114,14 @@ def test_other_tasks_for_text(task: str, strategy: str, bare: Any, tmp_path: Pat
                         set={"train.max_steps": 2, "train.precision": "fp32"})
     assert run.record["head"].startswith("a linear layer of hubtune's on ")
     assert run.record["proof"]["largest_difference"] < 1e-5
+
+
+def test_the_published_tokenizer_pads_where_no_state_reads_it(bare: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bare("mamba"), tmp_path / "left"))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "padding_side": "left"}), encoding="utf-8")
+    hubtune.train("text-classification", model=folder, data=ROWS, out=tmp_path / "run", set=LESS)
+    assert json.loads((tmp_path / "run/model/tokenizer_config.json").read_text(encoding="utf-8"))["padding_side"] == "right"
 
 
 def test_the_user_chooses_the_pooling(bare: Any, tiny_model: Any, tmp_path: Path) -> None:

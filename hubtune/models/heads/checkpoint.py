@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,13 +49,15 @@ def load(
     arguments |= {"config": inner, **without_pooler(inner)}
     whole, report = base_class(inner).from_pretrained(place, **arguments)
     with torch.device("meta"):
-        model: Any = kind(config)
+        model: Any = kind(copy.deepcopy(config))
     model.pretrained = whole.get_submodule(config.part)
     model.classifier = torch.nn.Linear(
-        config.width, kind.num_outputs(config), device="meta" if place is None else None)
+        config.width, kind.num_outputs(config), device=next(whole.parameters()).device)
     if place is not None:
         torch.nn.init.normal_(model.classifier.weight, std=0.02)
         torch.nn.init.zeros_(model.classifier.bias)
+    if hasattr(whole.config, "quantization_config"):
+        model.config.quantization_config = whole.config.quantization_config
     for name in QUANTIZED:
         if hasattr(whole, name):
             setattr(model, name, getattr(whole, name))

@@ -89,12 +89,16 @@ if TYPE_CHECKING:
         spelled_as,
     )
     from hubtune.data.row_batches import column_values, enumerate_rows
+    from hubtune.api import check, compare, data_report, load, plan, reproduce, resume, search, show, train, verify
     from hubtune.runs.predictor import Model
+    from hubtune.runs.reports.run_list import delete_runs, list_runs
     from hubtune.runs.run import Run
 
 _LAZY = {
     "Model": "hubtune.runs.predictor", "Run": "hubtune.runs.run", "check": "hubtune.api",
-    "data_report": "hubtune.api",
+    "compare": "hubtune.api",
+    "data_report": "hubtune.api", "delete_runs": "hubtune.runs.reports.run_list",
+    "list_runs": "hubtune.runs.reports.run_list",
     "load": "hubtune.api", "plan": "hubtune.api", "resume": "hubtune.api", "search": "hubtune.api",
     "show": "hubtune.api", "train": "hubtune.api", "reproduce": "hubtune.api",
     "verify": "hubtune.api",
@@ -170,7 +174,9 @@ __all__ = [
     "UserCall",
     "check",
     "column_values",
+    "compare",
     "data_report",
+    "delete_runs",
     "enumerate_rows",
     "exact",
     "hookimpl",
@@ -178,6 +184,7 @@ __all__ = [
     "label_id",
     "label_space",
     "label_text",
+    "list_runs",
     "load",
     "option",
     "plan",

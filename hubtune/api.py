@@ -182,6 +182,28 @@ def verify(
     return verification.verify(str(model), callbacks or Callbacks(), trust_code)
 
 
+@guest.preserve_state
+def compare(
+    runs: Iterable[str | Path], *, data: Any = None, trust_code: TrustCode = None,
+    callbacks: Callbacks | None = None,
+) -> list[dict[str, Any]]:
+    """Compare finished runs with the first of them, on the same held-out rows.
+
+    Args:
+        runs: folders.
+        data: the runs' rows, where they came from memory.
+        trust_code: the folders of the runs whose code may run, for models that need it.
+
+    Returns:
+        For each run but the first: the paired difference of the metric with its 95% interval, the
+        verdict, and which rows only one of the two answers better.
+    """
+    from hubtune.runs.reports.comparison import compare_runs
+
+    opened = [Run(folder, trust_code=trust_code) for folder in runs]
+    return compare_runs(opened, data, callbacks or Callbacks())
+
+
 @guest.exclusive_training
 def reproduce(
     model: str | Path, *, data: Any = None, out: str | Path | None = None,

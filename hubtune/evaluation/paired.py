@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any, Literal
@@ -18,7 +18,7 @@ MIN_DIFFERENT = 6
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of a metric between the new model and the one on main, on the same rows.
+    """Difference of a metric between two models on the same rows, such as a new one and that on main.
 
     value: new minus standing, negated where lower is better, so that above 0 the new one is better.
     interval: of `value`, 95%; None: it has none, for `reason`.
@@ -97,14 +97,22 @@ def too_alike(
     percentiles are too narrow. A row that has no score of its own counts as different.
     """
     different = 0
-    for group in groups:
-        mine, other = (intervals.resample(1, [group], one.predictions, rows, one.score, SEED)
-                       for one in (ours, theirs))
-        value = paired(name, 1, mine, other)[0]
+    for _, value in differences_by_row(name, ours, theirs, groups, rows):
         different += value != 0  # also where it is not defined
         if different == MIN_DIFFERENT:
             return None
     return f"only {different} rows are scored differently (at least {MIN_DIFFERENT} are needed)"
+
+
+def differences_by_row(
+    name: str, ours: Answers, theirs: Answers, groups: Sequence[Sequence[int]], rows: list[Any]
+) -> Iterator[tuple[Sequence[int], float]]:
+    """Yield groups of rows with the signed difference of their score; NaN where either has none."""
+    sign = 1 if deciding(name, ours).higher_is_better else -1
+    for group in groups:
+        mine, other = (intervals.resample(1, [group], one.predictions, rows, one.score, SEED)
+                       for one in (ours, theirs))
+        yield group, paired(name, sign, mine, other)[0]
 
 
 def paired(

@@ -167,17 +167,31 @@ def open_standing(name: str, model: predictor.Model, record: Mapping[str, Any]) 
         ModelError: it cannot be opened.
     """
     standing = predictor.load(name, trust_code=model.trust_code)
-    if standing.task.name != model.task.name:
-        raise NotComparable(f"it is for the task '{standing.task.name}', and the new one for "
-                            f"'{model.task.name}'")
+    check_comparable(standing, model, record)
+    return standing
+
+
+def check_comparable(
+    one: predictor.Model, other: predictor.Model, record: Mapping[str, Any]
+) -> None:
+    """Compare the tasks and labels of two models, and let both be scored by a run's metrics.
+
+    Args:
+        record: of the run whose model is `other`.
+
+    Raises:
+        NotComparable: they are for other tasks, or have other labels.
+    """
+    if one.task.name != other.task.name:
+        raise NotComparable(f"it is for the task '{one.task.name}', and the other one for "
+                            f"'{other.task.name}'")
     chosen = record["plugins"].get("metrics", {})
-    for one in (standing, model):
-        functions.choose_metrics(registry.load(), one.task, chosen)
-    there, here = labels(standing), labels(model)
+    for model in (one, other):
+        functions.choose_metrics(registry.load(), model.task, chosen)
+    there, here = labels(one), labels(other)
     if there != here:
         both = [f"{listing(sorted(found), 6)} ({kind})" for kind, found in (there, here)]
-        raise NotComparable(f"its labels are {both[0]}, and the new one's {both[1]}")
-    return standing
+        raise NotComparable(f"its labels are {both[0]}, and the other one's {both[1]}")
 
 
 def labels(model: predictor.Model) -> tuple[str, frozenset[str]]:

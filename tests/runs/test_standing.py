@@ -160,11 +160,11 @@ def test_other_labels_and_other_tasks_are_proposed_with_the_reason(
     assert done["pr"]
     assert done["comparison"]["verdict"] == "not compared"
     assert done["comparison"]["reason"] == (
-        "its labels are bad, good (single_label), and the new one's no, yes (single_label)")
+        "its labels are bad, good (single_label), and the other one's no, yes (single_label)")
     logged_in.add_model("me/task", tiny_model("bert"))
     done = hubtune.Run(weak).publish("me/task")
     assert done["pr"]
-    assert done["comparison"]["reason"] == "it is for the task 'sentence-similarity', and the new one for 'text-classification'"
+    assert done["comparison"]["reason"] == "it is for the task 'sentence-similarity', and the other one for 'text-classification'"
 
 
 @pytest.mark.parametrize(("change", "reason"), [

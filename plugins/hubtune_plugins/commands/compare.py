@@ -11,18 +11,22 @@ from hubtune import Command, RecipeError, Table, hookimpl
 
 
 class Compare(Command[Any]):
-    """Finished runs beside each other: the settings in which they differ, and their scores with intervals."""
+    """Finished runs beside each other: the settings in which they differ, their scores with intervals, and each
+    run against the first on the same held-out rows: the paired difference, and which rows changed sides.
+    """
 
     contract = 2
     name = "compare"
-    summary = "compare finished runs: settings that differ, and scores"
+    summary = "compare finished runs: settings, and scores on the same rows"
 
     def run(
         self,
         runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Folders of finished runs.")],
         split: Annotated[str | None, typer.Option(help="The split of the scores  [default: test, else validation]")] = None,
+        scores_only: Annotated[bool, typer.Option("--scores-only", help="Load no model and predict nothing.")] = False,
     ) -> dict[str, Any]:
         from hubtune import Run
+        from hubtune import compare as compare_runs
 
         records = [Run(folder).record for folder in runs]
         chosen = split or ("test" if all("test" in record["metrics"] for record in records) else "validation")
@@ -42,6 +46,7 @@ class Compare(Command[Any]):
                 "warnings": record.get("score_warnings", {}).get(chosen, []),
                 "seconds": record["seconds"],
             } for folder, record, values in zip(runs, records, settings, strict=True)],
+            "pairs": [] if scores_only or len(runs) < 2 else compare_runs(runs),
         }
 
     def table(self, document: dict[str, Any]) -> Table:
@@ -55,6 +60,11 @@ class Compare(Command[Any]):
         notes += [f"{run['run']}: {warning}." for run in runs for warning in run["warnings"]]
         if not document["same_rows"]:
             notes.append("The runs have other data: their scores are of other rows.")
+        for pair in document["pairs"]:
+            notes += ["", pair["text"]]
+            notes += [f"  {name}: row{'s' * (len(found['numbers']) > 1)} {', '.join(map(str, found['numbers']))}"
+                      + (f" and {more} more" if (more := found["count"] - len(found["numbers"])) else "")
+                      for name, found in (pair.get("changed") or {}).items() if found["count"]]
         return Table(["run", *document["differing"], *metrics, "seconds"], rows, notes)
 
 

@@ -79,7 +79,7 @@ from hubtune.options import option
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the user logs
 
 if TYPE_CHECKING:
-    from hubtune.api import check, data_report, load, plan, reproduce, resume, search, show, train, verify
+    from hubtune.api import check, compare, data_report, load, plan, reproduce, resume, search, show, train, verify
     from hubtune.data.labels import (
         label_config,
         label_id,
@@ -89,7 +89,6 @@ if TYPE_CHECKING:
         spelled_as,
     )
     from hubtune.data.row_batches import column_values, enumerate_rows
-    from hubtune.api import check, compare, data_report, load, plan, reproduce, resume, search, show, train, verify
     from hubtune.runs.predictor import Model
     from hubtune.runs.reports.run_list import delete_runs, list_runs
     from hubtune.runs.run import Run

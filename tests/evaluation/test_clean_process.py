@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 import transformers
 
 from hubtune.devices.clean_python import CleanPython
@@ -147,3 +148,14 @@ def test_answers_are_added_while_the_clean_process_reads_the_calls(tmp_path: Pat
         recorded(tmp_path, {"a": 0.5})
         assert json.load(reader)["calls"][0]["answer"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["calls.json"]
+
+
+def test_large_outputs_are_compared_at_some_tokens_counted_from_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clean_process, "MOST_VALUES", 100)
+    logits = torch.arange(2 * 20 * 5).reshape(2, 20, 5)
+    found = clean_process.thinned(logits)
+    assert found[0, :, 0].tolist() == [5 * place for place in (3, 11, 15, 17, 18, 19)]
+    longer = torch.cat([torch.zeros(2, 14, 5, dtype=logits.dtype), logits], 1)  # tokens that prompt tuning adds
+    assert clean_process.thinned(longer)[:, -found.shape[1]:].equal(found)
+    assert clean_process.thinned(logits[:, :10]).equal(logits[:, :10])
+    assert clean_process.thinned(logits.flatten(1)).shape == (2, 100)

@@ -118,12 +118,26 @@ class Verification:
     model are needed for the results alone.
     """
 
-    def __init__(self, models: Sequence[SavedModel], process: CleanPython | None = None) -> None:
-        """Begin. process: one of `SCRIPT` that may have been started before."""
+    def __init__(
+        self, models: Sequence[SavedModel], process: CleanPython | None = None,
+        shares_threads: bool = False,
+    ) -> None:
+        """Begin.
+
+        Args:
+            process: one of `SCRIPT` that may have been started before.
+            shares_threads: each of both processes computes with half of the threads until `with`
+                ends, since more threads than cores wait for each other.
+        """
         self.folder = temporary.Folder()
         self.clean = process or CleanPython(SCRIPT)
+        self.threads = threads = torch.get_num_threads()
+        if shares_threads:
+            threads = max(1, threads // 2)
+            torch.set_num_threads(threads)
         path = self.folder.path
-        self.jobs = [write_job(saved, path, number) for number, saved in enumerate(models)]
+        self.jobs = [write_job(saved, path, number) | {"threads": threads}
+                     for number, saved in enumerate(models)]
         (path / "jobs.json").write_text(json.dumps(self.jobs), encoding="utf-8")
         self.clean.send(path / "jobs.json")
 
@@ -131,6 +145,7 @@ class Verification:
         return self
 
     def __exit__(self, *error: object) -> None:
+        torch.set_num_threads(self.threads)
         self.clean.stop()
         self.folder.remove()
 
@@ -184,7 +199,6 @@ def write_job(saved: SavedModel, folder: Path, number: int) -> dict[str, Any]:
         "calls": str(saved.calls) if saved.calls else None,
         "processor": saved.processor,
         "tag": saved.tag,
-        "threads": torch.get_num_threads(),
     }
 
 

@@ -254,7 +254,8 @@ def save_and_verify(
                 folder / "model", task.model, export.loads_with, recorded,
                 fetch(origin, [*origin.small, *origin.weights]), record["config"],
                 calls if asked else None, processor, task.pipeline_tag)
-            running = stack.enter_context(verification.Verification([saved], clean))
+            running = stack.enter_context(
+                verification.Verification([saved], clean, shares_threads=True))
         asked = asked and user_calls.record_answers(
             export.root, task, base, calls, folder / "model")
         if not asked and type(task).user_call is not Task.user_call:

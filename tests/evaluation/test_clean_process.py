@@ -15,7 +15,7 @@ import transformers
 
 from hubtune.devices.clean_python import CleanPython
 from hubtune.evaluation import clean_process, user_calls
-from hubtune.evaluation.verification import SCRIPT, modules_of
+from hubtune.evaluation.verification import SCRIPT, SavedModel, Verification, modules_of
 
 
 def started(modules: Sequence[str] = ()) -> CleanPython:
@@ -118,6 +118,21 @@ def test_modules_that_are_imported_early_are_there() -> None:
 
     for name in clean_process.IMPORTED_EARLY:
         importlib.import_module(name)
+
+
+@pytest.mark.parametrize("shares_threads", [False, True])
+def test_processes_that_compute_at_once_share_the_threads(shares_threads: bool, tmp_path: Path) -> None:
+    """Four threads on two cores wait for each other."""
+    saved = SavedModel(tmp_path, "AutoModel", "transformers", None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with Verification([saved], shares_threads=shares_threads) as running:
+            found = torch.get_num_threads(), running.jobs[0]["threads"]
+            assert found == ((2, 2) if shares_threads else (4, 4))
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 def recorded(folder: Path, *answers: Any) -> None:

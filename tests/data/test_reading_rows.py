@@ -133,6 +133,8 @@ def nested(depth: int) -> str:
     ("a.jsonl", nested(900), "row 2 (line 2) cannot be read: it is nested deeper than 32 levels"),
     ("a.jsonl", nested(100), "row 2 (line 2) cannot be read: it is nested deeper than 32 levels"),
     ("a.json", "[" * 50_000, "nested deeper than 32 levels"), ("a.json", '{"a":' * 50_000 + "1" + "}" * 50_000, "nested deeper than 32 levels"),
+    ("a.jsonl", '{"a": ' + "[" * 40 + "\n", "row 1 (line 1) cannot be read: it is nested deeper than 32 levels"),
+    ("a.jsonl", '{"a": "' + "[" * 40 + '\\"[", x}\n', "row 1 (line 1) cannot be read: Expecting property name"),
     ("a.jsonl", '{"text": "a"}\n\n{"text": \n', "row 2 (line 3) cannot be read: Expecting value"),
     ("a.jsonl", '{"text": "a"}\n{"text": "b"} x\n', "row 2 (line 2) cannot be read: something follows it: 'x'"),
     ("a.jsonl", '{"text": "a"}\n["b"]\n', "row 2 (line 2) cannot be read: it is a list, not an object with columns"),

@@ -22,6 +22,7 @@ from hubtune.errors import DataError
 
 KINDS = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number",
          bool: "true or false"}
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 SURROGATE = re.compile("[\ud800-\udfff]")
 Kinds = dict[str, dict[str, tuple[int, int]]]
 """By column, what its values are, with the first row and line where they are so."""
@@ -136,6 +137,8 @@ class JsonFile:
         except RecursionError:
             raise self.too_deep(line) from None
         except json.JSONDecodeError as error:
+            if open_levels(text[place:error.pos]) > MAX_DEPTH:
+                raise self.too_deep(line) from None  # Python 3.14 decodes what earlier ones refuse
             near = text[max(place, error.pos - 20):error.pos + 20]
             passed = text[place:error.pos].rstrip().count("\n")
             raise self.broken(f"{error.msg}, at {near!r}", line + passed,
@@ -230,6 +233,12 @@ def skip_space(text: str, place: int, separator: str) -> int:
         seen = seen or text[place] == separator
         place += 1
     return place
+
+
+def open_levels(text: str) -> int:
+    """Return how many objects and lists are begun in the text and not ended."""
+    signs = STRING.sub("", text)
+    return signs.count("[") + signs.count("{") - signs.count("]") - signs.count("}")
 
 
 def explain(kinds: Kinds, rows_of: RowLines) -> DataError | None:

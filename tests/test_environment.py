@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 import hubtune
@@ -124,7 +125,7 @@ def test_data_is_read_where_the_cache_cannot_be_written(
 
 
 @pytest.mark.parametrize("place", [(saving, "save"), (verification, "record_outputs"), (card, "render"), (stages, "write_record"),
-                                   (verification, "verify_model")], ids=lambda place: place[1])
+                                   (verification, "write_job")], ids=lambda place: place[1])
 def test_a_run_that_filled_the_disk_goes_on(
     place: tuple[Any, str], tiny_model: Callable[..., Path], reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,8 +137,10 @@ def test_a_run_that_filled_the_disk_goes_on(
         raise FULL
 
     monkeypatch.setattr(*place, fail)
+    threads = torch.get_num_threads()
     with pytest.raises(hubtune.EnvironmentProblem, match="disk is full") as caught:
         hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=settings, out=tmp_path / "full")
+    assert torch.get_num_threads() == threads
     assert f"Go on with: hubtune train --resume {tmp_path / 'full'}" in str(caught.value.hint)
     monkeypatch.undo()
     resumed = hubtune.resume(tmp_path / "full")

@@ -136,10 +136,14 @@ class Verification:
             threads = max(1, threads // 2)
             torch.set_num_threads(threads)
         path = self.folder.path
-        self.jobs = [write_job(saved, path, number) | {"threads": threads}
-                     for number, saved in enumerate(models)]
-        (path / "jobs.json").write_text(json.dumps(self.jobs), encoding="utf-8")
-        self.clean.send(path / "jobs.json")
+        try:
+            self.jobs = [write_job(saved, path, number) | {"threads": threads}
+                         for number, saved in enumerate(models)]
+            (path / "jobs.json").write_text(json.dumps(self.jobs), encoding="utf-8")
+            self.clean.send(path / "jobs.json")
+        except BaseException:  # such as of a full disk: `with` has not begun
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Verification:
         return self

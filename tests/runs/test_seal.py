@@ -347,8 +347,8 @@ def test_a_file_that_changes_after_the_proof_is_not_sent(run_folder: Path, logge
 
     prove = publishing.prove
 
-    def prove_then_change(folder: Path, record: Any, base: Any, staged: publishing.Staged, callbacks: Any) -> Any:
-        found = prove(folder, record, base, staged, callbacks)
+    def prove_then_change(folder: Path, record: Any, base: Any, staged: publishing.Staged, *given: Any) -> Any:
+        found = prove(folder, record, base, staged, *given)
         (staged.folder / "config.json").write_text("{}", encoding="utf-8")
         return found
 

@@ -52,7 +52,8 @@ def settings(given: argparse.Namespace, grouped: bool = True) -> dict[str, Any]:
 
 def lines(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as file:  # by newlines alone: texts hold other ends of lines
+        return [json.loads(line) for line in file]
 
 
 def train_and_save(trainer: Any, tokenizer: Any = None) -> None:

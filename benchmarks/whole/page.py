@@ -51,9 +51,10 @@ def table_of(found: Sequence[Record]) -> str:
         def of(key: str, unit: float = 1.0, own: list[Record] = own) -> str:
             return spread([record[key] / unit for record in own])
 
-        lines.append([name, way, of("row_ms"), of("step_ms"), of("seconds"), of("peak_bytes", 2**20),
+        rows = " or ".join(dict.fromkeys(f"{record['rows']} x {record['epochs']}" for record in own))
+        lines.append([name, way, rows, of("row_ms"), of("step_ms"), of("seconds"), of("peak_bytes", 2**20),
                       of("children_bytes", 2**20), f"{statistics.median(record['loss'] for record in own):.3f}"])
-    head = ("row", "way", "row ms", "step ms", "command s", "peak MiB", "children MiB", "loss")
+    head = ("row", "way", "rows x epochs", "row ms", "step ms", "command s", "peak MiB", "children MiB", "loss")
     return "\n\n".join(part for part in (ratios_of(measured), table(head, lines)) if part)
 
 

@@ -67,7 +67,7 @@ def test_validation_has_only_labels_of_train() -> None:
 
 
 def record(way: str, row_ms: float, seconds: float, peak: float) -> page.Record:
-    return {"row": "wnut17", "way": way, "seed": 0, "row_ms": row_ms, "step_ms": 16 * row_ms, "seconds": seconds,
+    return {"row": "wnut17", "way": way, "seed": 0, "rows": 480, "epochs": 2, "row_ms": row_ms, "step_ms": 16 * row_ms, "seconds": seconds,
             "peak_bytes": peak, "children_bytes": 0, "loss": 0.5, "load": 0.1}
 
 
@@ -83,6 +83,7 @@ def test_whole_commands_lead_the_page(tmp_path: Path) -> None:
     text = report.page([], [], parts)
     assert text.index("# Performance") < text.index("## Whole commands") < text.index("## How to read it")
     assert "| wnut17 | 1.50 | 2.00 | 1.00 |" in text
+    assert "| wnut17 | a | 480 x 2 |" in text
     assert page.read_section(tmp_path / "none.json") == []
 
 

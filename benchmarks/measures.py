@@ -84,7 +84,7 @@ def gemm() -> dict[str, float]:
 
 
 def device_figures() -> dict[str, float]:
-    """What a GPU held at most, in bytes, and the operations a second of a large bf16 product, both in this process."""
+    """Return the peak memory of the GPU in bytes, and the operations per second of a large bf16 product, of this process."""
     import torch
 
     on_gpu = torch.cuda.is_available()

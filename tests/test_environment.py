@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors import SafetensorError
 
 import hubtune
@@ -137,10 +136,8 @@ def test_a_run_that_filled_the_disk_goes_on(
         raise FULL
 
     monkeypatch.setattr(*place, fail)
-    threads = torch.get_num_threads()
     with pytest.raises(hubtune.EnvironmentProblem, match="disk is full") as caught:
         hubtune.train("sentiment", model=tiny_model("bert"), data=reviews, set=settings, out=tmp_path / "full")
-    assert torch.get_num_threads() == threads
     assert f"Go on with: hubtune train --resume {tmp_path / 'full'}" in str(caught.value.hint)
     monkeypatch.undo()
     resumed = hubtune.resume(tmp_path / "full")

@@ -1,1 +1,1 @@
-"""What a machine with one NVIDIA GPU is asked: does everything work on it, and how fast is it beside its peers."""
+"""Checks and measurements for a machine with one NVIDIA GPU, beside the peers."""

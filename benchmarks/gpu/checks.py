@@ -1,4 +1,4 @@
-"""What has to work on a GPU, each check in a process of its own: `python -m benchmarks.gpu.checks NAME FOLDER`.
+"""Checks of everything that has to work on a GPU, each in a process of its own: `python -m benchmarks.gpu.checks NAME FOLDER`.
 
 A check returns words on what was seen, raises `Skipped` with the reason, or fails by any other exception.
 They run on whatever device hubtune chooses, so that they can be tried on a CPU.

@@ -1,4 +1,4 @@
-"""The page of what a GPU gave."""
+"""The page of the checks and measurements on a GPU."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.monotonic()
     for turn in range(given.rounds):
         for row in chosen:
-            # Who is first changes with the round.
+            # The order changes with the round.
             ways = [way for way in ("hubtune", *row.peers) if not given.only or way in given.only]
             for way in ways[turn % len(ways):] + ways[:turn % len(ways)] if ways else []:
                 try:

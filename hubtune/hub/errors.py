@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["model", "dataset"]
 XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})")
-"""What the Xet client, whose errors have no response, says of a status."""
+"""An HTTP status in a message of the Xet client, whose errors have no response."""
 XET_ERROR = re.compile(r"[A-Z]\w* (error|limited): ")
-"""How its errors begin, which are of built-in classes."""
+"""The beginning of its messages, whose exceptions are of built-in classes."""
 LOGIN = "Log in with: hf auth login   (or set HF_TOKEN)"
 
 

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from hubtune.devices.clean_python import CleanPython
-from hubtune.evaluation import clean_process, user_calls
+from hubtune.evaluation import clean_process, user_calls, verification
 from hubtune.evaluation.verification import SCRIPT, SavedModel, Verification, modules_of
 
 
@@ -174,3 +174,22 @@ def test_large_outputs_are_compared_at_some_tokens_counted_from_the_end(monkeypa
     assert clean_process.thinned(longer)[:, -found.shape[1]:].equal(found)
     assert clean_process.thinned(logits[:, :10]).equal(logits[:, :10])
     assert clean_process.thinned(logits.flatten(1)).shape == (2, 100)
+
+
+def test_a_verification_that_cannot_begin_leaves_threads_and_folder_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Path] = []
+
+    def fail(saved: Any, folder: Path, number: int) -> Any:
+        folders.append(folder)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(verification, "write_job", fail)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            verification.Verification([cast(Any, None)], shares_threads=True)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert not folders[0].exists()

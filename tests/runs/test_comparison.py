@@ -73,6 +73,8 @@ def test_runs_are_listed_with_what_the_record_says(make: Make, place: Path) -> N
     make("weak", train__max_steps=1, train__learning_rate=1e-6)
     (one.parent / "broken").mkdir(exist_ok=True)
     (one.parent / "broken" / "run.json").write_text("{", encoding="utf-8")
+    (one.parent / "empty").mkdir(exist_ok=True)
+    (one.parent / "empty" / "run.json").write_text("{}", encoding="utf-8")
     found = {Path(run["run"]).name: run for run in hubtune.list_runs(place)}
     record = json.loads((one / "run.json").read_text(encoding="utf-8"))
     assert found["one"]["score"] == record["metrics"]["test"]["accuracy"]
@@ -81,6 +83,7 @@ def test_runs_are_listed_with_what_the_record_says(make: Make, place: Path) -> N
     assert found["one"]["bytes"] > 10_000
     assert (found["broken"]["state"], found["broken"]["score"]) == ("unreadable", None)
     assert "not the record of a run" in found["broken"]["reason"]
+    assert "not the record of a run" in found["empty"]["reason"]
 
 
 def test_only_whole_runs_that_nobody_works_on_are_deleted(make: Make, tmp_path: Path) -> None:
@@ -92,7 +95,7 @@ def test_only_whole_runs_that_nobody_works_on_are_deleted(make: Make, tmp_path: 
     with pytest.raises(hubtune.RecipeError, match="not the folder of a run"):
         hubtune.delete_runs([tmp_path])
     with run_lock.hold(tmp_path / "first"), pytest.raises(hubtune.BusyError):
-        hubtune.delete_runs([tmp_path / "first"])
+        hubtune.delete_runs([tmp_path / "first", tmp_path / "second" / ".." / "first"])  # named twice
     assert hubtune.delete_runs([tmp_path / "first"], look_only=True) == [str(tmp_path / "first")]
     assert (tmp_path / "first" / "run.json").exists()
     hubtune.delete_runs([tmp_path / "first"])

@@ -1,4 +1,4 @@
-"""Which model makes a task's outputs: a class of transformers where it has one, else a head of ours."""
+"""Choice of a task's model: a class of transformers where it has one, else a head of hubtune's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PER_TOKEN = ("AutoModelForTokenClassification", "AutoModelForQuestionAnswering")
 """Classes whose head needs a state for every token."""
 KEPT = 16
 FOUND: OrderedDict[tuple[str, str], Structure | NoStructure] = OrderedDict()
-"""What was found of the newest configurations, by their JSON and the kind of data."""
+"""Structures of the newest configurations, by their JSON and the kind of data."""
 
 
 def is_head(config: Any) -> bool:

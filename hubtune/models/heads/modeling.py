@@ -22,7 +22,7 @@ from transformers.modeling_outputs import (
 
 
 class HubtuneHeadConfig(PreTrainedConfig):
-    """What a head stands on.
+    """Configuration of a linear head, and of the pretrained model below it.
 
     backbone_config: of the pretrained model, with its `model_type`.
     part: the submodule of it that is used, such as `encoder`; empty: all of it.

@@ -1,4 +1,4 @@
-"""What a head can stand on: the part of a pretrained model that reads the inputs, and its states.
+"""Structure of a pretrained model for a linear head: the part that reads the inputs, and its states.
 
 Told from the model itself, on the meta device: no weights are needed, and no list of families.
 """
@@ -239,7 +239,7 @@ def is_causal(part: Module, config: Any) -> bool:
     own = getattr(part, "config", config)
     said = {module.is_causal for module in part.modules()
             if isinstance(getattr(module, "is_causal", None), bool)}
-    if part is not None and "decoder_input_ids" not in names_of(part) and own.is_encoder_decoder:
+    if "decoder_input_ids" not in names_of(part) and own.is_encoder_decoder:
         return False
     if True in said:
         return True

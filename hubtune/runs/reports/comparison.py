@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hubtune.callbacks import Callbacks
+from hubtune.contract import registry
 from hubtune.data.row_batches import BatchedRows
 from hubtune.errors import HubtuneError
 from hubtune.evaluation.paired import Answers, difference, differences_by_row
+from hubtune.runs import functions
 from hubtune.runs.run import Run
 from hubtune.runs.standing import (
     NOT_COMPARABLE,
@@ -42,19 +44,33 @@ def compare_runs(runs: Sequence[Run], data: Any, callbacks: Callbacks) -> list[d
     except (NotComparable, *NOT_COMPARABLE) as error:
         return [not_compared(run, first, error) for run in others]
     listed, found = list(BatchedRows(rows)), []
+    metrics = first.record["plugins"].get("metrics", {})
     theirs: Answers | None = None
     for run in others:
         try:
             check_rows(run, split, listed, data)
             check_comparable(run, first, first.record)
             if theirs is None:
-                theirs = answer(first, rows, callbacks)
-            ours = answer(run, rows, callbacks)
+                theirs = predictions_of(first, metrics, split, rows, callbacks)
+            ours = predictions_of(run, metrics, split, rows, callbacks)
         except (NotComparable, *NOT_COMPARABLE) as error:
             found.append(not_compared(run, first, error))
             continue
         found.append(pair(run, first, split, ours, theirs, listed))
     return found
+
+
+def predictions_of(
+    run: Run, metrics: Mapping[str, Any], split: str, rows: Any, callbacks: Callbacks
+) -> Answers:
+    """Predict the rows with a run's model, opened anew, so that one model is in memory at a time.
+
+    metrics: those to score it by, and the plugin of each.
+    """
+    callbacks.on_info(f"Predicting {len(rows)} {split} rows with {run.folder}")
+    opened = Run(run.folder, trust_code=run.trust_code)
+    functions.choose_metrics(registry.load(), opened.task, metrics)
+    return answer(opened, rows, callbacks)
 
 
 def not_compared(run: Run, first: Run, error: Exception) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -56,14 +57,22 @@ def describe(folder: Path) -> dict[str, Any]:
         "published", "reason"))
     found |= {"run": str(folder), "state": "unreadable", "bytes": size(folder)}
     try:
-        record = read_record(folder)
+        return found | described(read_record(folder))
     except HubtuneError as error:
         return found | {"reason": error.message}
+    except OSError as error:
+        return found | {"reason": f"its run.json cannot be read: {error.strerror}"}
+    except (KeyError, TypeError, AttributeError) as error:
+        return found | {"reason": f"its run.json is not the record of a run: {type(error).__name__}: {error}"}
+
+
+def described(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of `list_runs` that a record has."""
     scores = record.get("metrics") or {}
     split = next((name for name in ("test", "validation") if scores.get(name)), None)
     metric = (record.get("task") or {}).get("metric")
     published = record.get("published") or {}
-    found |= {
+    found: dict[str, Any] = {
         "state": record.get("state"), "task": record["task"]["name"],
         "model": record["recipe"]["model"]["id"], "strategy": record["strategy"]["name"],
         "metric": metric, "split": split, "seconds": record.get("seconds"),
@@ -78,8 +87,11 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def size(folder: Path) -> int:
     """Return the bytes of a run on disk."""
-    return sum(path.stat().st_size for path in folder.rglob("*")
-               if path.is_file() and not path.is_symlink())
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # a run in training deletes checkpoints
+            total += path.stat().st_size if path.is_file() and not path.is_symlink() else 0
+    return total
 
 
 def delete_runs(folders: Sequence[str | Path], *, look_only: bool = False) -> list[str]:
@@ -95,7 +107,7 @@ def delete_runs(folders: Sequence[str | Path], *, look_only: bool = False) -> li
         RecipeError: a folder holds no run, or also what is none of a run's.
         BusyError: a process trains or resumes a run.
     """
-    places = [Path(folder) for folder in folders]
+    places = list({Path(folder).resolve(): Path(folder) for folder in folders}.values())
     for place in places:
         check_is_run(place)
     for place in places:

@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from hubtune import Command, RecipeError, Table, hookimpl
+from hubtune import Callbacks, Command, RecipeError, Table, hookimpl
+
+
+class Progress(Callbacks):
+    """Print to standard error which model predicts, since a table is printed only at the end."""
+
+    def on_info(self, text: str) -> None:
+        typer.echo(text, err=True)
 
 
 class Compare(Command[Any]):
@@ -46,7 +53,7 @@ class Compare(Command[Any]):
                 "warnings": record.get("score_warnings", {}).get(chosen, []),
                 "seconds": record["seconds"],
             } for folder, record, values in zip(runs, records, settings, strict=True)],
-            "pairs": [] if scores_only or len(runs) < 2 else compare_runs(runs),
+            "pairs": [] if scores_only or len(runs) < 2 else compare_runs(runs, callbacks=Progress()),
         }
 
     def table(self, document: dict[str, Any]) -> Table:

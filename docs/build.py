@@ -124,7 +124,7 @@ HEAD = ("key", "what it is", "kind", "default")
 
 def recipe_keys() -> str:
     """The tables that every recipe has."""
-    from hubtune.recipe import DataConfig, ModelConfig, PublishConfig, TrainConfig
+    from hubtune.recipe import DataConfig, ModelConfig, PublishConfig, ReportConfig, TrainConfig
 
     parts = [
         ("[task]", [("`task.name`", "a task (see: hubtune tasks)", "text", "needed")]),
@@ -137,6 +137,7 @@ def recipe_keys() -> str:
                     ("`data.ROLE`", "the column of a role of the task, such as `data.text` and `data.label`", "text",
                      "found by name")]),
         ("[train]", options_rows(TrainConfig, "train")), ("[publish]", options_rows(PublishConfig, "publish")),
+        ("[report]", options_rows(ReportConfig, "report")),
     ]
     return "\n\n".join(f"### {name}\n\n{table(HEAD, rows)}" for name, rows in parts)
 

@@ -204,6 +204,19 @@ def compare(
     return compare_runs(opened, data, callbacks or Callbacks())
 
 
+def write_report(run: str | Path, *, rows: bool = True) -> Path:
+    """Write the page of a finished run, `report.html`, anew from its folder; returns its path.
+
+    Args:
+        run: folder.
+        rows: show the rows that the run kept with their texts; false: figures alone.
+    """
+    from hubtune.runs.page import page
+
+    folder = Path(run)
+    return page.write(folder, record.read_finished(folder), with_rows=rows)
+
+
 @guest.exclusive_training
 def reproduce(
     model: str | Path, *, data: Any = None, out: str | Path | None = None,

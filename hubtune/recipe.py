@@ -83,10 +83,8 @@ class TrainConfig:
     max_steps: int | None = option(None, "optimizer steps in all, instead of epochs")
     batch_size: int | None = option(
         None, "rows per optimizer step, on all devices together; none: from the number of rows")
-    learning_rate: float | None = option(
-        None, "the peak learning rate; none: from the strategy and the model's size")
-    weight_decay: float | None = option(
-        None, "AdamW's decay of matrices; none: the strategy's, else 0.01")
+    learning_rate: float | None = option(None, "the peak learning rate; none: from the strategy and the model's size")
+    weight_decay: float | None = option(None, "AdamW's decay of matrices; none: the strategy's, else 0.01")
     optimizer: str = option(
         "adamw", "adamw: the strategy's own; adamw-8bit: its state in 8 bits, on NVIDIA GPUs",
         choices=("adamw", "adamw-8bit"))
@@ -95,8 +93,7 @@ class TrainConfig:
                            choices=("linear", "cosine", "constant"))
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0: no clipping")
     seed: int = option(0, "random seed of the split, the new head, the sampler and dropout")
-    precision: str = option(
-        "auto", "the number format of training", choices=("auto", "fp32", "bf16", "fp16", "fp64"))
+    precision: str = option("auto", "the number format of training", choices=("auto", "fp32", "bf16", "fp16", "fp64"))
     kernels: str = option(
         "auto",
         "auto: faster implementations of the same mathematics, and frozen parts computed once; "
@@ -109,22 +106,18 @@ class TrainConfig:
         "random batches, or batches of rows of similar length; none: length-bucketed, if the loss "
         "is a sum over rows", choices=("random", "length-bucketed"))
     max_length: int | None = option(
-        None,
-        "tokens that longer training texts are truncated to; none: from the data and the model")
+        None, "tokens that longer training texts are truncated to; none: from the data and the model")
     batch_norm: str = option(
         "frozen", "the running statistics of pretrained batch norms stay, or follow the data",
         choices=("frozen", "train"))
-    metrics: list[str] = option(
-        [], "further metrics, by name, for classification tasks (list: hubtune metrics)")
+    metrics: list[str] = option([], "further metrics, by name, for classification tasks (list: hubtune metrics)")
     metric_for_best_model: str | None = option(
-        None,
-        "the metric that decides which weights are best, one of train.metrics; none: the task's")
+        None, "the metric that decides which weights are best, one of train.metrics; none: the task's")
     keep: str = option("best", "which weights are the result", choices=("best", "last"))
     early_stopping_patience: int = option(
         3, "stop after this many validations without improvement; 0: never")
     evals_per_epoch: int | None = option(None, "validations per epoch; none: one")
-    save_minutes: float = option(10.0,
-                                 "minutes between checkpoints, beside the one at every validation")
+    save_minutes: float = option(10.0, "minutes between checkpoints, beside the one at every validation")
     gradient_checkpointing: str = option(
         "auto",
         "recompute activations in the backward pass, to save memory; auto: only where memory is "
@@ -138,6 +131,13 @@ class TrainConfig:
         "(DDP); auto: as the launcher is configured", choices=("auto", "on", "off"))
     report_to: str | None = option(
         None, "also log to a tracker", choices=("tensorboard", "wandb", "trackio"))
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """`[report]`: the page `report.html` beside a run."""
+
+    rows: bool = option(True, "show the worst rows with their texts, images and sounds; false: no row is kept for the page")
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,7 @@ class Recipe:
     loss: PluginChoice | None = None
     train: TrainConfig = TrainConfig()
     publish: PublishConfig = PublishConfig()
+    report: ReportConfig = ReportConfig()
     model_config: ModelConfig = ModelConfig()
     trusted: tuple[str, ...] = ()
 
@@ -177,7 +178,7 @@ class Recipe:
             "model": {"id": self.model, **field_values(self.model_config)},
             "data": {**data, **columns},
             "train": field_values(self.train),
-            "publish": field_values(self.publish),
+            "publish": field_values(self.publish), "report": field_values(self.report),
         }
 
     def as_toml(self) -> str:
@@ -187,7 +188,7 @@ class Recipe:
         return tomlkit.dumps(without_none(self.as_dict()))
 
 
-TABLES = ("task", "strategy", "loss", "model", "data", "train", "publish")
+TABLES = ("task", "strategy", "loss", "model", "data", "train", "publish", "report")
 
 
 def without_none(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -282,6 +283,7 @@ def build(tables: Mapping[str, Any], where: str | None = None) -> Recipe:
         data=data,
         train=check_ranges(fill(TrainConfig, dict(tables.get("train", {})), "train", where), where),
         publish=fill(PublishConfig, dict(tables.get("publish", {})), "publish", where),
+        report=fill(ReportConfig, dict(tables.get("report", {})), "report", where),
     )
 
 

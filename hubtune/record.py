@@ -106,6 +106,15 @@ def read_record(folder: Path) -> dict[str, Any]:
                           hint="Restore it from a copy, or train again with --overwrite.") from None
 
 
+def read_finished(folder: Path) -> dict[str, Any]:
+    """Read the `run.json` of a run whose training has ended."""
+    found = read_record(folder)
+    if found.get("state") == "started":
+        raise ResumeError(f"'{folder}' was not finished.",
+                          hint=f"Go on with: hubtune train --resume {shlex.quote(str(folder))}")
+    return found
+
+
 MODEL_RECORD: Mapping[str, tuple[type, ...]] = {
     "task": (dict,), "task.name": (str,), "task.options": (dict,), "task.plugin": (dict, type(None)),
     "strategy": (dict,), "loss": (dict, type(None)), "facts": (dict,), "columns": (dict,),

@@ -146,6 +146,8 @@ def finished(run: Any) -> None:
     out(f"throughput:  {throughput(record['happened'], run.task.unit)}")
     verified = "saved files verified in a clean process" if record["proof"] else "not verified: train.verify=false"
     out(f"model:       {summary['model']} ({verified})")
+    if summary.get("report"):
+        out(f"report:      {summary['report']}")
     if summary["published"]:
         out(f"hub:         {summary['published']['pr'] or summary['published']['url']}")
         return

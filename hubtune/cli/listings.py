@@ -13,7 +13,7 @@ from hubtune.contract import CONTRACT, ClassificationTask, Plugin, Task, registr
 from hubtune.contract.class_checks import KINDS
 from hubtune.errors import MissingExtra, UnknownPlugin, did_you_mean
 from hubtune.options import describe
-from hubtune.recipe import DataConfig, PluginChoice, PublishConfig, TrainConfig
+from hubtune.recipe import DataConfig, PluginChoice, PublishConfig, ReportConfig, TrainConfig
 
 
 def options_of(kind: type[Any]) -> dict[str, dict[str, Any]]:
@@ -152,7 +152,7 @@ def commented_recipe(task: str, model: str = "", data: str = "", strategy: str =
     tables: list[tuple[str, dict[str, Any], type[Any]]] = [
         ("task", {"name": task}, chosen.Options), ("strategy", {"name": strategy}, way.Options),
         ("model", {"id": model or "org/name"}, object), ("data", {"source": data or "data.csv"}, DataConfig),
-        ("train", {}, TrainConfig), ("publish", {}, PublishConfig),
+        ("train", {}, TrainConfig), ("publish", {}, PublishConfig), ("report", {}, ReportConfig),
     ]
     for name, given, kind in tables:
         table = tomlkit.table()

@@ -18,6 +18,7 @@ from hubtune.contract.types import (
     Loss,
     Metric,
     ModelSetup,
+    Panel,
     Prediction,
     Row,
     Rows,
@@ -138,6 +139,14 @@ class Task(Plugin[OptionsT]):
     def report(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
         """Return more than one line of numbers, such as a table per class, as JSON. Default: nothing."""
         return {}
+
+    def panels(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> Sequence[Panel]:
+        """Return parts of the run's page, `report.html`: curves, bars, a confusion matrix, rows to look at. Default: none.
+
+        Called once after training, with the decided predictions of the test rows (or of the validation rows without these).
+        Without a `RowsPanel`, the page shows the rows with the lowest score.
+        """
+        return ()
 
     def show(self, prediction: Prediction) -> Prediction:
         """Return the part of a prediction for users; entries that only `score` needs go here. Default: all of it."""

@@ -211,3 +211,75 @@ class UserCall:
     way: Literal["pipeline", "processor", "choices", "generate"]
     inputs: Any
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of a run's page `report.html`, from `Task.panels`. title: plain text. note: what to read it with, one sentence."""
+
+    title: str
+    note: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class MatrixPanel(Panel):
+    """Counts of pairs, such as right and given labels; of many labels the page shows the most frequent mistakes.
+
+    labels: the names of the indices. cells: (right, given, count) of the pairs that occur.
+    """
+
+    labels: Sequence[str]
+    cells: Sequence[tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class LinesPanel(Panel):
+    """Curves. x, y: names of the axes. lines: points (x, y) by the name of each curve. diagonal: draw y = x as well."""
+
+    x: str
+    y: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+    diagonal: bool = False
+
+
+@dataclass(frozen=True)
+class BarsPanel(Panel):
+    """Numbers of categories. unit: what the numbers are. bars: by the name of a series, numbers by category."""
+
+    unit: str
+    bars: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle on an image, in parts of its sides from 0 to 1. right: one that the data has, else a predicted one."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    label: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row on the page. row: its index in the rows of `Task.panels`. expected, given: what is right, and the answer.
+
+    badness: what the rows are ordered by, the worst first. media: a small image or sound as a `data:` address; core adds the
+    row's texts. boxes: drawn on the image.
+    """
+
+    row: int
+    expected: str
+    given: str
+    badness: float = 0.0
+    media: str | None = None
+    boxes: Sequence[Box] = ()
+
+
+@dataclass(frozen=True)
+class RowsPanel(Panel):
+    """Rows to look at, such as those with the worst answers; left out with `report.rows=false`. Core adds their texts."""
+
+    rows: Sequence[ShownRow]

@@ -12,7 +12,7 @@ from hubtune.contract.class_checks import WORDS, kind_of
 from hubtune.contract.plugin import Plugin
 from hubtune.contract.precision import exact
 from hubtune.contract.task import ClassificationTask, Task
-from hubtune.contract.types import Batch, Export, LabelKind, Loss, Metric, ModelSetup, Phase, UserCall
+from hubtune.contract.types import Batch, Export, LabelKind, Loss, Metric, ModelSetup, Panel, Phase, UserCall
 from hubtune.errors import BrokenPlugin, listing
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ EXPECTED: dict[str, tuple[Fits, str]] = {
     "embed": (having("shape", "backward"), "a tensor with one entry per example"),
     "contrastive_loss": (instance_of(Loss), "a Loss"), "reference_outputs": ANSWERS,
     "postprocess": ANSWERS, "predict": ANSWERS, "merge": (instance_of(dict), "a dict: the row's answer"),
-    "score": (is_numbers, "a dict of numbers by name"), "report": JSON, "show": (instance_of(dict), "a dict"),
+    "score": (is_numbers, "a dict of numbers by name"), "report": JSON, "panels": (sequence_of(instance_of(Panel)), "a list of panels"), "show": (instance_of(dict), "a dict"),
     "question": (instance_of(Mapping), "a row"), "usage": (instance_of(str), "a text: Python code"),
     "user_call": (instance_of(UserCall, type(None)), "a UserCall, or None"),
     "files": (instance_of(Mapping), "a dict of texts by file name"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hubtune.callbacks import Callbacks
-from hubtune.contract import Rows
+from hubtune.contract import Prediction, Rows
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.row_batches import BatchedRows
 from hubtune.evaluation import decisions, metrics
@@ -22,9 +22,17 @@ RESULTS = {
 """Keys of `metrics.evaluate`, and those of `run.json`, by split."""
 
 
+Observe = Callable[[str, Sequence[Prediction], Sequence[Any]], None]
+"""Called with a split, its predictions as the decisions have them, and its rows."""
+
+
+def ignore(split: str, predictions: Sequence[Prediction], rows: Sequence[Any]) -> None:
+    """Observe nothing."""
+
+
 def evaluate(
     predictor: Predictor, rows: Mapping[str, Rows], encoded: Mapping[str, EncodedDataset],
-    callbacks: Callbacks,
+    callbacks: Callbacks, observe: Observe = ignore,
 ) -> dict[str, Any]:
     """Compute metrics and what they have to be read with, on every split but train.
 
@@ -32,6 +40,7 @@ def evaluate(
 
     Args:
         rows: by split, and `encoded` the same rows.
+        observe: sees the predictions of every split.
 
     Returns:
         A part of `run.json`.
@@ -49,6 +58,7 @@ def evaluate(
             for note in fitted.get("notes", ()):
                 callbacks.on_info(note)
         result = metrics.evaluate(task, predictions, listed, base, fitted)
+        observe(split, decisions.apply(task, predictions, fitted), listed)
         for name, key in RESULTS.items():
             record[key][split] = result[name]
         for warning in result["warnings"]:

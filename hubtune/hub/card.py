@@ -207,7 +207,7 @@ def portable_recipe(record: Mapping[str, Any]) -> str:
 
 def portable_tables(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the tables of the recipe, without values of this machine."""
-    tables = {name: dict(table) for name, table in record["recipe"].items() if name != "publish"}
+    tables = {name: dict(table) for name, table in record["recipe"].items() if name not in ("publish", "report")}
     base, data = record["base"], record["data"]
     pinned = f"{base['repo']}@{base['commit']}"
     tables["model"]["id"] = "YOUR-COPY-OF-THE-BASE-MODEL" if base["local"] else pinned

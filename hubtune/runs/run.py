@@ -25,11 +25,13 @@ from hubtune.record import (
     choose_folder,
     clear_folder,
     delete_working_files,
+    read_finished,
     read_record,
     versions,
     write_record,
 )
 from hubtune.runs import main_process_first, preparation, publishing, run_lock, seal
+from hubtune.runs.page.kept import PAGE
 from hubtune.runs.predictor import Model
 
 
@@ -218,10 +220,7 @@ class Run(Model):
     def __init__(self, folder: str | Path, *, trust_code: TrustCode = None) -> None:
         """Open the run in a folder. trust_code: that folder, if code that lies in it may run."""
         self.folder = Path(folder)
-        self.record = read_record(self.folder)
-        if self.record.get("state") == "started":
-            raise ResumeError(f"'{folder}' was not finished.",
-                              hint=f"Go on with: hubtune train --resume {quote(Path(folder))}")
+        self.record = read_finished(self.folder)
         try:
             origin = local_origin(self.folder / "model")
             model_record = read_run_record(origin)
@@ -252,6 +251,11 @@ class Run(Model):
         """Metrics on the test rows, or on the validation rows if there are none."""
         found: dict[str, dict[str, float]] = self.record["metrics"]
         return found.get("test") or found["validation"]
+
+    @property
+    def report(self) -> Path:
+        """The page of the run, `report.html`."""
+        return self.folder / PAGE
 
     @guest.preserve_state
     def publish(
@@ -285,6 +289,7 @@ class Run(Model):
         published = record.get("published")
         return {
             "run": str(self.folder), "model": str(self.folder / "model"),
+            "report": str(self.report) if self.report.is_file() else None,
             "task": record["task"]["name"], "strategy": record["strategy"]["name"],
             "base": {"repo": record["base"]["repo"], "commit": record["base"]["commit"]},
             "rows": record["data"]["rows"],

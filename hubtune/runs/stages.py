@@ -28,6 +28,7 @@ from hubtune.models import loading, saving
 from hubtune.models.heads import choice, publishing
 from hubtune.record import RECORD, delete_working_files, write_record
 from hubtune.runs import seal
+from hubtune.runs.page import kept, page, plots
 from hubtune.runs.preparation import Prepared
 from hubtune.training import checkpoint, memory_search
 from hubtune.training.context import TrainingContext
@@ -71,7 +72,8 @@ def run_stages(
             predictor = Predictor(
                 outcome.model, prepared.task, prepared.base, context.compute.uniform,
                 context.compute.evaluation, processes.partial_state(), callbacks.on_progress)
-            record |= scoring.evaluate(predictor, prepared.data.rows, prepared.data.encoded, callbacks)
+            record |= scoring.evaluate(predictor, prepared.data.rows, prepared.data.encoded, callbacks,
+                                       observer(folder, prepared, record, callbacks))
             record["timings"].mark("evaluation")
             model = gather_weights(prepared, context, outcome) if prepared.shard else outcome.model
             if not processes.is_first():
@@ -84,7 +86,20 @@ def run_stages(
     # The record last: a run that could not write its card is resumed.
     (folder / "model" / "README.md").write_text(card.render(record), encoding="utf-8")
     write_record(folder, {**record, "seal": seal.make(folder, record)})
+    page.write_if_possible(folder, record, callbacks)
     delete_working_files(folder)
+
+
+def observer(
+    folder: Path, prepared: Prepared, record: Mapping[str, Any], callbacks: Callbacks
+) -> scoring.Observe:
+    """Return what keeps the predictions that the run's page shows, in the first process alone."""
+    if not processes.is_first():
+        return scoring.ignore
+    data = prepared.data
+    with_rows = record["recipe"].get("report", {}).get("rows", True)
+    return kept.observer(folder, prepared.task, prepared.base, list(data.rows),
+                         data.encoded["train"].sizes, callbacks, with_rows=with_rows)
 
 
 def choose_compute(prepared: Prepared, record: Mapping[str, Any], resume: bool) -> Compute:
@@ -263,6 +278,7 @@ def save_and_verify(
                                  "its outputs for recorded inputs are compared.")
         describe_model(folder / "model", prepared, export, record)
         if prepared.settings.verify:
+            plots.warm_up()  # this process would only wait
             proof = running.result(dataclasses.replace(saved, calls=calls if asked else None))
     if not asked:
         shutil.rmtree(calls, ignore_errors=True)

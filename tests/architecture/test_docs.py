@@ -19,7 +19,7 @@ from hubtune import errors
 from hubtune.cli.commands import app
 from hubtune.contract import ClassificationTask, Command, DataFormat, Strategy, Task, registry
 from hubtune.contract.class_checks import KINDS
-from hubtune.recipe import DataConfig, PublishConfig, TrainConfig
+from hubtune.recipe import DataConfig, PublishConfig, ReportConfig, TrainConfig
 
 REPO = Path(__file__).resolve().parents[2]
 DOCS, PLUGINS = REPO / "docs", REPO / "examples" / "plugins"
@@ -75,7 +75,7 @@ def test_every_command_and_option_is_documented() -> None:
 
 def test_every_recipe_key_is_documented() -> None:
     reference = section(text_of("reference.md"), "## Recipes")
-    keys = [f"{table}.{item.name}" for table, part in (("data", DataConfig), ("train", TrainConfig), ("publish", PublishConfig))
+    keys = [f"{table}.{item.name}" for table, part in (("data", DataConfig), ("train", TrainConfig), ("publish", PublishConfig), ("report", ReportConfig))
             for item in fields(part) if item.name != "columns"]
     assert [key for key in [*keys, "task.name", "strategy.name", "model.id"] if f"| `{key}` |" not in reference] == []
 

@@ -65,7 +65,7 @@ def started(*arguments: str, before: tuple[str, ...] = (), **more: str) -> subpr
 
 
 def test_these_are_the_commands() -> None:
-    assert COMMANDS == ["check", "compare", "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "reproduce", "runs", "search", "show",
+    assert COMMANDS == ["check", "compare", "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "report", "reproduce", "runs", "search", "show",
                         "strategies",
                         "tasks", "train", "verify"]
 

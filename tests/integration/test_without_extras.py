@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-EXTRAS = ["bitsandbytes", "cleanlab", "jiwer", "openpyxl", "peft", "PIL", "pycocotools", "sacrebleu", "soundfile", "soxr", "torchmetrics",
+EXTRAS = ["bitsandbytes", "cleanlab", "jiwer", "matplotlib", "openpyxl", "peft", "PIL", "pycocotools", "sacrebleu", "soundfile", "soxr", "torchmetrics",
           "trackio", "wandb"]
 PROGRAM = """
 import json, sys

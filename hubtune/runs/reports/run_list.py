@@ -119,7 +119,7 @@ def delete_runs(folders: Sequence[str | Path], *, look_only: bool = False) -> li
 
 
 OWN = ("run.json", "recipe.toml", "log.jsonl", "model", "proof", "proof.safetensors", "checkpoints",
-       "features", "adapter", "hubtune", ".lock")
+       "features", "adapter", "hubtune", ".lock", "report.json", "report.html")
 """What a run writes into its folder, besides data from standard input and files being written.
 
 hubtune: the logs of a tracker.

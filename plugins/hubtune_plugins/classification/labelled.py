@@ -15,6 +15,7 @@ from hubtune import (
     Loss,
     Metric,
     ModelSetup,
+    Panel,
     Prediction,
     RecipeError,
     Row,
@@ -25,7 +26,7 @@ from hubtune import (
     option,
     spelled_as,
 )
-from hubtune_plugins.classification import fitted_decisions, forms
+from hubtune_plugins.classification import fitted_decisions, forms, panels
 from hubtune_plugins.classification.kinds import KINDS, One, kind_in
 from hubtune_plugins.classification.pooling import pooling_config
 
@@ -163,6 +164,20 @@ class Labelled(ClassificationTask[Any]):
             return found
         right, given = self.class_answers(predictions, rows, base)
         return {**found, **fitted_decisions.report(predictions, right, given, kind.name == "multi_label")}
+
+    def panels(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> Sequence[Panel]:
+        kind = self.label_kind()
+        right, given = self.class_answers(predictions, rows, base)
+        labels = list(base.config.label2id)
+        if kind == "regression":
+            return panels.numbers(right, given, lambda row: self.media(rows[row]))
+        if kind == "multi_label":
+            return panels.several_labels(predictions, right, labels, lambda row: self.media(rows[row]))
+        return panels.one_label(predictions, right, given, labels, lambda row: self.media(rows[row]))
+
+    def media(self, row: Row) -> str | None:
+        """Return a row's image or sound for the page, as a `data:` address; None where it has only text."""
+        return None
 
     def fit_decisions(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
         if self.label_kind() == "regression":

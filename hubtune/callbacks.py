@@ -20,7 +20,7 @@ class Callbacks:
     def on_progress_start(self, description: str, total: int) -> None:
         """Handle the start of a stage such as "training".
 
-        total: its units, such as steps or examples.
+        total: its units, such as steps or examples; 0: not known, as of a stream.
         """
 
     def on_progress(self, units: int, **metrics: float) -> None:

@@ -8,13 +8,19 @@ import logging
 import sys
 import traceback
 import warnings
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hubtune import environment
-from hubtune.cli import data_commands, extra_commands, plugin_commands, terminal, verification_commands
+from hubtune.cli import (
+    data_commands,
+    extra_commands,
+    plugin_commands,
+    prediction_commands,
+    terminal,
+    verification_commands,
+)
 from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, TrustCode, screen, show_json
 from hubtune.devices import host_lock, memory, processes
 from hubtune.errors import HubtuneError, PluginError, RecipeError, UnexpectedError
@@ -28,8 +34,6 @@ app = typer.Typer(
 
 Set = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="Set a recipe key, such as train.epochs=3; repeatable.")]
-Columns = Annotated[list[str] | None, typer.Option(
-    "--set", metavar="KEY=VALUE", help="A column, data.ROLE=COLUMN, or data.encoding=NAME; repeatable.")]
 
 
 @app.command()
@@ -120,77 +124,8 @@ def plan(
     console.costs(found)
 
 
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hub model org/name.")],
-    data: Annotated[str, typer.Option(help="Labelled rows: a file, a folder or a Hub data set.")],
-    split: Annotated[str | None, typer.Option(help="The split to score  [default: test, else validation]")] = None,
-    set: Columns = None,
-    task: Annotated[str | None, typer.Option(help="The task, for a model that hubtune did not tune.")] = None,
-    trust_code: TrustCode = None,
-    plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
-) -> None:
-    """Score a model on labelled rows, with 95% intervals."""
-    import hubtune
-
-    found = hubtune.load(model, task=task, trust_code=trust_code).evaluate(
-        data, split=split, columns=columns_in(set, "evaluate"), callbacks=screen())
-    if as_json:
-        show_json(found)
-        return
-    from hubtune.cli import console
-
-    console.report(found["report"])
-    console.out()
-    console.metrics({key: {found["split"]: found[key]} for key in ("metrics", "intervals", "no_intervals", "baselines")})
-
-
-def columns_in(sets: list[str] | None, command: str) -> dict[str, str]:
-    """Parse the `data.<role>` and `data.encoding` assignments of `--set`."""
-    from hubtune.errors import RecipeError
-    from hubtune.recipe import override
-
-    tables = override({}, sets or ())
-    if tables.keys() - {"data"}:
-        named = ", ".join(sorted(tables.keys() - {"data"}))
-        raise RecipeError(f"{command} takes --set data.ROLE=COLUMN and data.encoding=NAME only, not {named}.*.",
-                          hint="For example: --set data.text=review")
-    return {role: str(column) for role, column in tables.get("data", {}).items()}
-
-
-@app.command()
-def predict(
-    model: Annotated[str, typer.Argument(help="A run, a model folder, or a Hub model org/name.")],
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to predict.")] = None,
-    data: Annotated[str | None, typer.Option(help="Rows instead of texts: a file, a folder or a Hub data set.")] = None,
-    split: Annotated[str | None, typer.Option(help="The split of the data to predict.")] = None,
-    out: Annotated[str | None, typer.Option(help="Write the predictions to a .jsonl or .csv file.")] = None,
-    set: Columns = None,
-    precision: Annotated[str, typer.Option(help="fp32 (exact), bf16, or auto (bf16 if faster).")] = "fp32",
-    task: Annotated[str | None, typer.Option(help="The task, for a model that hubtune did not tune.")] = None,
-    trust_code: TrustCode = None,
-    plugin: PluginFiles = None, as_json: AsJson = False, debug: Debug = False,
-) -> None:
-    """Predict labels or answers for texts or rows."""
-    import hubtune
-
-    if bool(texts) == bool(data):
-        raise typer.BadParameter("give either texts or --data SOURCE.")
-    loaded = hubtune.load(model, task=task, trust_code=trust_code)
-    answers = loaded.predict(texts or data, split=split, columns=columns_in(set, "predict"), precision=precision, callbacks=screen())
-    numbered = [{"row": n, **answer} for n, answer in enumerate(answers)]
-    from hubtune.cli import output
-
-    if out is not None:
-        escaped = output.write(numbered, Path(out))
-        if escaped:
-            screen().on_info(f"{escaped} cells of {out} begin like a formula, which a spreadsheet would run: they have a ' before them. "
-                             "A .jsonl file has them without.")
-    if as_json:
-        show_json({"model": loaded.name, "task": loaded.task.name, "predictions": numbered})
-    elif out is None:
-        for line in output.lines(numbered, texts):
-            sys.stdout.write(line + "\n")
+app.command()(prediction_commands.evaluate)
+app.command()(prediction_commands.predict)
 
 
 @app.command()

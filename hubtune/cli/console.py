@@ -41,7 +41,7 @@ class ConsoleCallbacks(Callbacks):
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                 TextColumn("{task.fields[shown]}"), console=self.console, transient=True,
             )
-            self.bar = self.progress.add_task(description, total=total, shown="")
+            self.bar = self.progress.add_task(description, total=total or None, shown="")
             self.progress.start()
 
     def on_progress(self, units: int, **metrics: float) -> None:

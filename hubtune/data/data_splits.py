@@ -34,6 +34,7 @@ class DataSplits:
         lines: the line in its file of each row of the data, for splits that were read from lines.
         notes: what the user should know of how the data was read.
         unused_splits, unused_columns: what the data has beside what is used.
+        source_rows: of a split to predict or to score, the rows under the data's own column names.
     """
 
     splits: dict[str, Any]
@@ -49,6 +50,7 @@ class DataSplits:
     notes: list[str] = field(default_factory=list)
     unused_splits: list[str] = field(default_factory=list)
     unused_columns: list[str] = field(default_factory=list)
+    source_rows: Any = None
 
     def as_record(self) -> dict[str, Any]:
         """Return the entry for `run.json`."""

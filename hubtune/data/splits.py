@@ -235,7 +235,8 @@ def evaluation_split(
     if needs_labels and operations:
         rows = clean_for_evaluation(rows, columns, operations, known, say)
     refuse_gaps(rows, wanted, called, training=needs_labels)
-    return dataclasses.replace(raw, splits={called: rows}, columns=mapping)
+    return dataclasses.replace(
+        raw, splits={called: rows}, columns=mapping, source_rows=raw.splits[name])
 
 
 def sample(rows: Any, most: int, seed: int) -> tuple[Any, NDArray[np.int64] | None]:

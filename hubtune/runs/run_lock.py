@@ -1,4 +1,4 @@
-"""One process trains or resumes a run at a time."""
+"""One process at a time works on a run, or on a file of predictions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from hubtune.record import LOCK
 
 
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path, what: str = "the run") -> Iterator[None]:
     """Make the folder of a run, and keep other processes from it; folders that stay empty are deleted again.
 
     The system frees the lock of a process that is killed.
 
+    Args:
+        what: the folder holds, for messages.
+
     Raises:
-        BusyError: another process trains or resumes the run.
+        BusyError: another process works on it.
         RecipeError: the folder cannot be made or written.
     """
     lock = FileLock(folder / LOCK, timeout=0)
@@ -28,8 +31,8 @@ def hold(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise BusyError(f"another process is working on the run '{folder}'.",
-                        hint="Wait until it ends, or choose another folder with --out.") from None
+        raise BusyError(f"another process is working on {what} '{folder}'.",
+                        hint="Wait until it ends, or choose another one with --out.") from None
     except OSError as error:
         raise RecipeError(f"the folder '{folder}' cannot be written: {error.strerror}.",
                           hint="Choose another folder with --out.") from error

@@ -19,6 +19,7 @@ from hubtune.hub.trust import TrustCode
 from hubtune.hub.upload import STALE
 from hubtune.record import RECORD, versions
 from hubtune.runs import predictor, publishing, seal
+from hubtune.runs.predictions.opening import choose_task
 from hubtune.runs.run import Run
 
 UNSEALED = frozenset({RECORD, seal.CARD, ".gitattributes"})
@@ -86,7 +87,7 @@ def verify_published(
     if changes := [*changed(folder, origin, proof), *parts]:
         raise ProofError(f"it is not what its seal says: {listing(changes, 40)}.",
                          where=origin.repo, hint="Do not use it. " + made_with(record))
-    loaded = predictor.Model(origin, record, predictor.choose_task(origin, record, None), model,
+    loaded = predictor.Model(origin, record, choose_task(origin, record, None), model,
                              trust_code=trust_code)
     loaded.check_code_of_proof()
     callbacks.on_info("Verifying the model in a clean process")

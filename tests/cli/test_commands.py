@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -315,21 +314,6 @@ def test_commands_that_are_printed_are_quoted_for_a_shell(capsys: pytest.Capture
 
 def test_a_plan_is_described_in_the_words_of_the_field() -> None:
     assert console.steps_text(95, 16, 19) == "95 steps, batch size 16, 19 steps per epoch"
-
-
-def test_cells_of_csv_are_no_formulas(tmp_path: Path) -> None:
-    formulas = ["=cmd|' /C calc'!A0", "+1+1", "-1+cmd", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1dcmd()"]
-    plain = ["-1", "+1.5", "-2e5", "ham", "a=b", "", "me@here"]
-    rows = [{"row": n, "label": text, "probability": -0.5} for n, text in enumerate([*formulas, *plain])]
-    rows.append({"row": 99, "labels": ["=a", "b"], "label": None})
-    assert output.write(rows, tmp_path / "out.csv") == len(formulas) + 1
-    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
-        found = list(csv.DictReader(file))
-    assert [row["label"] for row in found] == [*(f"'{text}" for text in formulas), *plain, ""]
-    assert found[-1]["labels"] == "'=a|b"
-    assert {row["probability"] for row in found} == {"-0.5", ""}
-    assert output.write(rows, tmp_path / "out.jsonl") == 0
-    assert json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()[0])["label"] == formulas[0]
 
 
 def test_a_terminal_gets_no_control_characters() -> None:

@@ -121,7 +121,7 @@ def model_features(
     from hubtune.evaluation.batches import batch_indices, evaluation_mode, make_batch
     from hubtune.evaluation.model_checks import depends_on_padding
     from hubtune.models import loading
-    from hubtune.runs.predictor import move_to_best_device
+    from hubtune.runs.predictions.opening import move_to_best_device
 
     task, base = prepared.task, prepared.base
     model = move_to_best_device(loading.load(prepared.origin, base, task, prepared.strategy, seed=0).model)

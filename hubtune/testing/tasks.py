@@ -14,6 +14,7 @@ from hubtune.errors import BrokenPlugin, HubtuneError
 from hubtune.evaluation.batches import make_batch
 from hubtune.evaluation.equivalence import relative_difference
 from hubtune.models.configuration import open_base
+from hubtune.runs.page.panels import collect
 from hubtune.testing.bench import ROWS, Bench, Failed, ensure, no_grad, same_tensors
 from hubtune.testing.checks import Conformance, Runs, same_weights
 from hubtune.testing.fixtures import TaskFixture, fixture_for
@@ -268,6 +269,16 @@ class TaskConformance(Conformance, TaskFixture):
                     json.dumps(value, allow_nan=False)
                 except (TypeError, ValueError) as error:
                     ensure(False, f"a prediction is no JSON: {error}.", "`postprocess`, `merge`, `show`: use .tolist() and .item()")
+
+    def test_its_panels_are_json_and_name_rows_that_there_are(self) -> None:
+        """Parts of the page are made of any answers, right or not; their rows are some of those given."""
+        bench = self.bench()
+        gold = [self.gold(bench.task, row, bench.base) for row in bench.rows]
+        for answers in (bench.answers(real=False), gold):
+            try:
+                json.dumps(collect(bench.task, answers, bench.rows, bench.base, with_rows=True))
+            except (IndexError, TypeError, ValueError, KeyError) as error:
+                ensure(False, f"its panels fail: {type(error).__name__}: {error}.", "`panels`: plain numbers and texts, and indices of rows")
 
     def test_no_prediction_scores_better_than_gold(self) -> None:
         """The right answers score best, wrong ones score worse, and the deciding metric is among the scores."""

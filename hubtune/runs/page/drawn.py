@@ -96,7 +96,7 @@ def nothing(title: str) -> dict[str, Any]:
 
 
 def matrix(labels: Sequence[str], cells: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Return the whole matrix of few labels; of many the most frequent mistakes."""
+    """Return the whole matrix of few labels; of many the most frequent mistakes, with another title."""
     totals = [0] * len(labels)
     for right, _, count in cells:
         totals[right] += count
@@ -106,7 +106,7 @@ def matrix(labels: Sequence[str], cells: Sequence[Sequence[int]]) -> dict[str, A
             full[right][given] += count
         return {"full": full, "totals": totals, "confused": []}
     wrong = sorted((cell for cell in cells if cell[0] != cell[1]), key=lambda cell: -cell[2])[:CONFUSED]
-    return {"full": None, "totals": totals, "confused": [
+    return {"full": None, "totals": totals, "title": f"Most confused of {len(labels)} labels", "confused": [
         [labels[right], labels[given], str(count), f"{count / totals[right]:.0%}"] for right, given, count in wrong]}
 
 

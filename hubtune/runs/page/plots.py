@@ -16,6 +16,8 @@ WIDTH, HEIGHT = 4.2, 2.5
 """Size of a plot in units of 100 pixels of the page: as wide as a telephone, where it is not scaled."""
 SERIES = 4
 """Colours of series; more series repeat them with another dash."""
+LETTER = 0.0165
+"""Width of a letter, as a part of the width of a plot."""
 DASHES = ("-", "--", ":", "-.")
 COLOURS = {"#010100": "var(--ink)", "#010200": "var(--grid)",
            **{f"#0103{number:02x}": f"var(--series-{number + 1})" for number in range(SERIES)}}
@@ -103,8 +105,10 @@ def draw(axis: Any, plot: Plot) -> None:
     if plot.marked is not None:
         place, label = plot.marked
         axis.axvline(place, color=INK, linewidth=0.8, linestyle=":")
-        axis.annotate(label, (place, 1.0), xycoords=("data", "axes fraction"), xytext=(3, -2),
-                      textcoords="offset points", va="top", fontsize=8)
+        low, high = axis.get_xlim()
+        is_left = place < low + 0.8 * (high - low)  # else its name would leave the drawing
+        axis.annotate(label, (place, 1.0), xycoords=("data", "axes fraction"), xytext=(3 if is_left else -3, -2),
+                      textcoords="offset points", va="top", ha="left" if is_left else "right", fontsize=8)
     axis.set_ylabel(plot.y)
     if len(plot.lines) > 1:
         axis.legend(fontsize=8, loc="best")
@@ -116,7 +120,8 @@ def bars(name: str, title: str, description: str, unit: str, series: Mapping[str
         return ""
     names = list(dict.fromkeys(category for values in series.values() for category in values))
     thick = 0.8 / max(1, len(series))
-    with drawing(WIDTH, max(1.4, 0.6 + 0.24 * len(names) * max(1.0, 0.7 * len(series))), left=0.34) as (_, (axis,), drawn):
+    left = 0.05 + LETTER * max((len(short(category)) for category in names), default=0)
+    with drawing(WIDTH, max(1.4, 0.6 + 0.24 * len(names) * max(1.0, 0.7 * len(series))), left=left) as (_, (axis,), drawn):
         for number, (label, values) in enumerate(series.items()):
             places = [index + (number - (len(series) - 1) / 2) * thick for index in range(len(names))]
             axis.barh(places, [values.get(category, 0) for category in names], height=thick,
@@ -144,7 +149,7 @@ def histogram(name: str, title: str, description: str, x: str, edges: Sequence[f
     return embedded(drawn[0], name, title, description)
 
 
-def short(text: str, most: int = 22) -> str:
+def short(text: str, most: int = 26) -> str:
     """Return the beginning of a name on an axis, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[:most - 1]}…"

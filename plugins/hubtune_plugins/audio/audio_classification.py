@@ -20,6 +20,7 @@ from hubtune import (
     hookimpl,
     option,
 )
+from hubtune_plugins.audio import panels
 from hubtune_plugins.audio.sounds import AUDIO, FRAMES, SoundTask, augmentation, examples_of, inputs_of
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 
@@ -56,6 +57,9 @@ class AudioClassification(Labelled, SoundTask):
         self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
     ) -> Batch:
         return self.batch(inputs_of(examples, base, rngs), examples)
+
+    def media(self, row: Row) -> str | None:
+        return panels.media(row["audio"])
 
     def user_call(self, row: Row, base: Base) -> UserCall | None:
         call = super().user_call(row, base)

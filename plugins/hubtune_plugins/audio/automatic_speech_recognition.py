@@ -14,12 +14,14 @@ from hubtune import (
     Loss,
     Metric,
     ModelSetup,
+    Panel,
     Prediction,
     Rows,
     Task,
     hookimpl,
     option,
 )
+from hubtune_plugins.audio import panels
 from hubtune_plugins.audio.characters import TEXT, error_rates, ids_of, in_case, processor_of, settled, spoken
 from hubtune_plugins.audio.ctc import ctc_losses, heard, learnable, likeliest, targets_of
 from hubtune_plugins.audio.sounds import AUDIO, SoundTask, augmentation, examples_of, frames_of, inputs_of
@@ -88,6 +90,10 @@ class SpeechRecognition(SoundTask):
 
     def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
         return error_rates([self.written(row["text"]) for row in rows], [one["text"] for one in predictions])
+
+    def panels(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> Sequence[Panel]:
+        return panels.of_texts([self.written(row["text"]) for row in rows], [one["text"] for one in predictions],
+                               [row["audio"] for row in rows])
 
 
 @hookimpl

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from hubtune import Base, Batch, DataError, GenerativeTask, Loss, Metric, Prediction, Row, exact
+from hubtune import (
+    BarsPanel,
+    Base,
+    Batch,
+    DataError,
+    GenerativeTask,
+    Loss,
+    Metric,
+    Panel,
+    Prediction,
+    Row,
+    Rows,
+    RowsPanel,
+    ShownRow,
+    exact,
+)
 from hubtune_plugins.generation.chat import IGNORED
+
+SHOWN = 12
+"""Rows to look at on the page."""
+NOT_WRITTEN = "(nothing was written for rows that are evaluated; --set task.generate=true writes)"
 
 
 class Writing(GenerativeTask[Any]):
@@ -62,10 +82,32 @@ class Writing(GenerativeTask[Any]):
         sums: Prediction = {name: sum(part[name] for part in parts) for name in names}
         return {**parts[0], **sums}
 
+    @abstractmethod
+    def wanted(self, row: Row, base: Base) -> str:
+        """Return the text that a row's labels are tokens of."""
+
+    def panels(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> Sequence[Panel]:
+        """The loss by the length of the texts, and the rows that the model finds least likely, with what it writes instead."""
+        costs = [found["nll"] / max(1, found["tokens"]) for found in predictions]
+        worst = sorted(range(len(costs)), key=lambda row: -costs[row])[:SHOWN]
+        shown = [ShownRow(row, self.wanted(rows[row], base), predictions[row].get("text", NOT_WRITTEN), costs[row]) for row in worst]
+        return [by_length(predictions), RowsPanel("Worst rows", shown, note="The rows whose right text the model finds least likely, "
+                                                  "per token, beside what it writes.")]
+
     def show(self, prediction: Prediction) -> Prediction:
         """The text alone, where there is one."""
         return {"text": prediction["text"]} if "text" in prediction else prediction
 
+
+
+def by_length(predictions: Sequence[Prediction]) -> BarsPanel:
+    """Return the loss per token of texts by their length, which doubles from group to group."""
+    groups: dict[int, list[Prediction]] = {}
+    for found in predictions:
+        groups.setdefault(max(1, found["tokens"]).bit_length(), []).append(found)
+    bars = {f"{2 ** (size - 1)} to {2 ** size - 1} tokens ({len(found)} rows)":
+            sum(one["nll"] for one in found) / max(1, sum(one["tokens"] for one in found)) for size, found in sorted(groups.items())}
+    return BarsPanel("Loss by length", "nats a token", {"model": bars}, note="By the number of tokens that are learnt of a row.")
 
 
 def sums(values: Any, places: Any) -> Any:

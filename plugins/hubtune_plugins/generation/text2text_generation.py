@@ -117,6 +117,9 @@ class Text2TextGeneration(Writing):
             scores |= text_scores([p["text"] for p in predictions], [row["target"] for row in rows], self.options.words)
         return scores
 
+    def wanted(self, row: Row, base: Base) -> str:
+        return str(row["target"])
+
     def user_call(self, row: Row, base: Base) -> UserCall | None:
         most = min(self.options.max_new_tokens, usages.PROVEN)
         return UserCall("generate", self.options.prefix + row["text"], {"max_new_tokens": most, **self.written(base)})

@@ -121,6 +121,9 @@ class TextGeneration(Writing):
             scores["exact_match"] = float(accuracy_score(wanted, [p["text"] for p in predictions]))
         return scores
 
+    def wanted(self, row: Row, base: Base) -> str:
+        return str(row["text"]) if self.form == "text" and row.get("text") else chat.answer_text(base, row, self.fields)
+
     def question(self, row: Row) -> Row:
         return question_of(row)
 

@@ -16,6 +16,7 @@ from hubtune import (
     LabelKind,
     Metric,
     ModelSetup,
+    Panel,
     Prediction,
     Row,
     Rows,
@@ -27,7 +28,7 @@ from hubtune import (
     option,
 )
 from hubtune_plugins.text import usages
-from hubtune_plugins.text.tokens import words
+from hubtune_plugins.text.tokens import panels, words
 from hubtune_plugins.text.tokens.pieces import IGNORED, PieceTask, piece_batch, piece_targets
 from hubtune_plugins.text.tokens.tags import flattened, learnt, listed, scheme_of, tag_scores, tag_table
 from hubtune_plugins.text.tokens.windows import padded_windows
@@ -138,6 +139,12 @@ class TokenClassification(PieceTask, ClassificationTask[Any]):
 
     def report(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
         return tag_table(*self.compared(predictions, rows, base), base.config.label2id, self.scheme)
+
+    def panels(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> Sequence[Panel]:
+        right, given = self.compared(predictions, rows, base)
+        if self.scheme != "words":
+            return panels.of_spans(right, given, [listed(row["tokens"]) for row in rows])
+        return panels.of_words(*flattened(right, given, base.config.label2id), list(base.config.label2id))
 
     def user_call(self, row: Row, base: Base) -> UserCall | None:
         return UserCall("pipeline", " ".join(listed(row["tokens"])), {"ignore_labels": []})

@@ -24,6 +24,7 @@ from hubtune import (
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, ImageTask
 from hubtune_plugins.vision.images import decoded, fitted, load_rgb, patches, pixels, sizes_of
+from hubtune_plugins.vision.panels import thumbnail
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class ImageClassification(Labelled, ImageTask):
         self, examples: Sequence[Example], base: Base, rngs: Sequence[ExampleRNG] | None
     ) -> Batch:
         return self.batch(pixels(base, decoded(examples, rngs, self.options.flip)[0]), examples)
+
+    def media(self, row: Row) -> str | None:
+        return thumbnail(row["image"])
 
     def user_call(self, row: Row, base: Base) -> UserCall | None:
         return UserCall("pipeline", load_rgb(row["image"]), {"top_k": base.config.num_labels})

@@ -14,6 +14,7 @@ from hubtune import (
     Loss,
     Metric,
     ModelSetup,
+    Panel,
     Prediction,
     Rows,
     Task,
@@ -22,10 +23,11 @@ from hubtune import (
     label_config,
     option,
 )
+from hubtune_plugins.vision import panels
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, PlaceTask
 from hubtune_plugins.vision.boxes import OBJECTS, checked, counted, relative
 from hubtune_plugins.vision.detectors import best, normaliser, reads_mask, sums, targets_of, with_loss
-from hubtune_plugins.vision.images import fitted, sizes_of
+from hubtune_plugins.vision.images import fitted, size_of, sizes_of
 from hubtune_plugins.vision.scores import average_precision
 
 if TYPE_CHECKING:
@@ -87,6 +89,10 @@ class ObjectDetection(PlaceTask):
 
     def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
         return average_precision(predictions, rows, base.config)[0]
+
+    def panels(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> Sequence[Panel]:
+        sizes = [size_of(row["image"]) for row in rows]
+        return panels.of_boxes(predictions, rows, sizes, self.options.threshold)
 
     def report(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
         return {"map": average_precision(predictions, rows, base.config)[1]}

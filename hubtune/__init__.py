@@ -120,7 +120,7 @@ _LAZY = {
     "list_runs": "hubtune.runs.reports.run_list",
     "load": "hubtune.api", "plan": "hubtune.api", "resume": "hubtune.api", "search": "hubtune.api",
     "show": "hubtune.api", "train": "hubtune.api", "reproduce": "hubtune.api",
-    "verify": "hubtune.api", "write_report": "hubtune.api",
+    "verify": "hubtune.api", "write_comparison": "hubtune.api", "write_report": "hubtune.api",
     "label_config": "hubtune.data.labels", "label_id": "hubtune.data.labels",
     "label_space": "hubtune.data.labels", "label_text": "hubtune.data.labels",
     "row_numbers": "hubtune.data.labels", "spelled_as": "hubtune.data.labels",
@@ -222,6 +222,7 @@ __all__ = [
     "spelled_as",
     "train",
     "verify",
+    "write_comparison",
     "write_report",
 ]
 

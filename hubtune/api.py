@@ -217,6 +217,18 @@ def write_report(run: str | Path, *, rows: bool = True) -> Path:
     return page.write(folder, record.read_finished(folder), with_rows=rows)
 
 
+def write_comparison(found: Mapping[str, Any], file: str | Path) -> Path:
+    """Write a page of runs beside each other, with overlaid curves and paired differences; returns its path.
+
+    Args:
+        found: what `hubtune compare --json` prints.
+        file: the page, such as `compare.html`.
+    """
+    from hubtune.runs.page import comparison_page
+
+    return comparison_page.write(Path(file), found)
+
+
 @guest.exclusive_training
 def reproduce(
     model: str | Path, *, data: Any = None, out: str | Path | None = None,

@@ -110,6 +110,7 @@ def draw(axis: Any, plot: Plot) -> None:
         axis.annotate(label, (place, 1.0), xycoords=("data", "axes fraction"), xytext=(3 if is_left else -3, -2),
                       textcoords="offset points", va="top", ha="left" if is_left else "right", fontsize=8)
     axis.set_ylabel(plot.y)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # a common factor would stand outside of the drawing
     if len(plot.lines) > 1:
         axis.legend(fontsize=8, loc="best")
 
@@ -133,6 +134,27 @@ def bars(name: str, title: str, description: str, unit: str, series: Mapping[str
         axis.set_axisbelow(True)
         if len(series) > 1:
             axis.legend(fontsize=8, loc="best")
+    return embedded(drawn[0], name, title, description)
+
+
+def intervals(name: str, title: str, description: str, x: str, values: Mapping[str, tuple[float, Sequence[float] | None]]) -> str:
+    """Draw differences with their intervals beside 0; an empty string without matplotlib.
+
+    values: the difference and its interval, by the name of a line.
+    """
+    if not is_available():
+        return ""
+    left = 0.05 + LETTER * max(len(short(line)) for line in values)
+    with drawing(WIDTH, 0.7 + 0.26 * len(values), left=left) as (_, (axis,), drawn):
+        axis.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+        for place, (value, bounds) in enumerate(values.values()):
+            if bounds is not None:
+                axis.plot(list(bounds), [place, place], color="#010300", linewidth=1.5)
+            axis.plot([value], [place], color="#010300", marker="o", markersize=4)
+        axis.set_yticks(range(len(values)), [short(line) for line in values])
+        axis.set_ylim(len(values) - 0.5, -0.5)
+        axis.set_xlabel(x)
+        axis.grid(axis="x")
     return embedded(drawn[0], name, title, description)
 
 

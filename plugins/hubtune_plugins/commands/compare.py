@@ -31,8 +31,9 @@ class Compare(Command[Any]):
         runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Folders of finished runs.")],
         split: Annotated[str | None, typer.Option(help="The split of the scores  [default: test, else validation]")] = None,
         scores_only: Annotated[bool, typer.Option("--scores-only", help="Load no model and predict nothing.")] = False,
+        html: Annotated[str | None, typer.Option(metavar="FILE", help="Also write a page with overlaid curves.")] = None,
     ) -> dict[str, Any]:
-        from hubtune import Run
+        from hubtune import Run, write_comparison
         from hubtune import compare as compare_runs
 
         records = [Run(folder).record for folder in runs]
@@ -42,7 +43,7 @@ class Compare(Command[Any]):
                 raise RecipeError(f"'{folder}' has no scores of the split '{chosen}'; it has {', '.join(record['metrics'])}.",
                                   hint="Leave --split out, or name one that all runs have.")
         settings = [flat(record["recipe"]) for record in records]
-        return {
+        document: dict[str, Any] = {
             "split": chosen, "same_rows": len({record["data"]["fingerprint"] for record in records}) == 1,
             "differing": differing(settings),
             "runs": [{
@@ -54,7 +55,11 @@ class Compare(Command[Any]):
                 "seconds": record["seconds"],
             } for folder, record, values in zip(runs, records, settings, strict=True)],
             "pairs": [] if scores_only or len(runs) < 2 else compare_runs(runs, callbacks=Progress()),
+            "html": html,
         }
+        if html is not None:
+            write_comparison(document, html)
+        return document
 
     def table(self, document: dict[str, Any]) -> Table:
         runs = document["runs"]
@@ -72,6 +77,8 @@ class Compare(Command[Any]):
             notes += [f"  {name}: row{'s' * (len(found['numbers']) > 1)} {', '.join(map(str, found['numbers']))}"
                       + (f" and {more} more" if (more := found["count"] - len(found["numbers"])) else "")
                       for name, found in (pair.get("changed") or {}).items() if found["count"]]
+        if document["html"]:
+            notes += ["", f"page: {document['html']}"]
         return Table(["run", *document["differing"], *metrics, "seconds"], rows, notes)
 
 

@@ -88,6 +88,8 @@ class Writing(GenerativeTask[Any]):
 
     def panels(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> Sequence[Panel]:
         """The loss by the length of the texts, and the rows that the model finds least likely, with what it writes instead."""
+        if not all("nll" in prediction for prediction in predictions):
+            return ()  # of a task that compares texts
         costs = [found["nll"] / max(1, found["tokens"]) for found in predictions]
         worst = sorted(range(len(costs)), key=lambda row: -costs[row])[:SHOWN]
         shown = [ShownRow(row, self.wanted(rows[row], base), predictions[row].get("text", NOT_WRITTEN), costs[row]) for row in worst]

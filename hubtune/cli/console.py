@@ -34,7 +34,7 @@ class ConsoleCallbacks(Callbacks):
         self.console.print(f"[yellow]warning:[/yellow] {safe(text)}")
 
     def on_progress_start(self, description: str, total: int) -> None:
-        """Show a progress bar."""
+        """Show a progress bar; without a terminal, a line."""
         self.on_progress_end()
         if self.console.is_terminal:
             self.progress = Progress(
@@ -43,6 +43,8 @@ class ConsoleCallbacks(Callbacks):
             )
             self.bar = self.progress.add_task(description, total=total or None, shown="")
             self.progress.start()
+        else:
+            self.console.print(safe(description))
 
     def on_progress(self, units: int, **metrics: float) -> None:
         """Advance the progress bar."""

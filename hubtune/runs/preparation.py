@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -66,17 +68,21 @@ def prepare(
     Returns:
         What training needs, and the part of `run.json` that is known before step 0.
     """
-    environment.check()
     callbacks = recorder = RecordingCallbacks(callbacks)
+    environment.check()
     plugins = registry.load()
     task, strategy = choose_plugins(plugins, recipe, resumed)
     shard = check_settings(recipe.train, strategy, resumed, callbacks)
+    if examined is None:
+        callbacks.on_info(f"Reading {recipe.data.source if source is None else 'rows'}")
     splits, dataset_info = load_data(recipe, task, source, resumed, callbacks, examined)
     data_loaded()
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = locate_base(recipe, resumed)
     check_strategy_with_code(origin, strategy)
+    import_libraries(callbacks)
+    callbacks.on_info(f"Opening {origin.repo}")
     notes: list[str] = []
     base, config = open_base(origin, task, strategy, dataset_info, recipe.model_config,
                              notes.append)
@@ -106,6 +112,14 @@ def prepare(
         "plan": {"steps_an_epoch": steps_per_epoch, "steps": steps},
         "parameters": {"total": num_parameters}, "warnings": recorder.warnings,
     }
+
+
+def import_libraries(callbacks: Callbacks) -> None:
+    """Import what models need, which takes seconds, and say so before each."""
+    for name, module in (("torch", "torch"), ("transformers", "transformers.modeling_utils")):
+        if module not in sys.modules:
+            callbacks.on_info(f"Importing {name}")
+            importlib.import_module(module)
 
 
 def choose_plugins(

@@ -61,6 +61,7 @@ def run_stages(
     try:
         compute = choose_compute(prepared, record, resume)
         with device.device_settings(compute):
+            callbacks.on_info("Loading the weights")
             prepared, context = load_model(folder, prepared, compute, resume)
             record["timings"].mark("loading")
             outcome = train(context, record, callbacks)
@@ -252,6 +253,7 @@ def save_and_verify(
     """
     task, base, data = prepared.task, prepared.base, prepared.data
     recorded, calls = folder / "proof.safetensors", folder / "proof"
+    callbacks.on_info("Saving the model")
     verification.record_outputs(
         model, task, base, data.encoded["validation"], recorded, compute.uniform)
     export = save_model(folder / "model", prepared, model, record)
@@ -279,6 +281,7 @@ def save_and_verify(
         describe_model(folder / "model", prepared, export, record)
         if prepared.settings.verify:
             plots.warm_up()  # this process would only wait
+            callbacks.on_info("Comparing its outputs with those of the trained model")
             proof = running.result(dataclasses.replace(saved, calls=calls if asked else None))
     if not asked:
         shutil.rmtree(calls, ignore_errors=True)

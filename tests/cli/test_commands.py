@@ -236,7 +236,7 @@ def test_an_error_is_a_document_on_stdout_and_a_block_on_stderr(
 
     status, out, err = said(capsys, *arguments)
     assert (status, out) == (1, "")
-    assert err.startswith("error: ")
+    assert err.removeprefix("Reading ./nowhere.csv\n").startswith("error: ")
     assert message in err
 
 

@@ -48,6 +48,9 @@ class Task(Plugin[OptionsT]):
     """Resamples of the rows for the 95% intervals; 0 where `score` is slow or cannot be resampled."""
     shares: ClassVar[tuple[str, ...]] = ()
     """Metrics of `score` that are the mean of a 0 or 1 per row, such as accuracy: their intervals are Wilson's, also on few rows."""
+    base_files: ClassVar[tuple[str, ...]] = ()
+    """Patterns of paths in the model's repository, such as `modules.json` or `*_Dense/*`: small files that the task reads in
+    `base.folder`. They are fetched with the configuration, before any weights."""
     fixture: ClassVar[str | None] = None
     """Rows that `hubtune plugins --check` tries the task on: `module:class` of a `hubtune.testing.TaskFixture`."""
 
@@ -165,7 +168,7 @@ class Task(Plugin[OptionsT]):
         """
         return None
 
-    def files(self, base: Base) -> dict[str, str]:
+    def files(self, base: Base) -> Mapping[str, str | bytes]:
         """Return more files to publish, by name: what another library needs to load the model. Default: none."""
         return {}
 

@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Base:
     config: the transformers configuration, with what `Task.model_config` added.
     processor: tokenizer, image processor or feature extractor.
     max_length: the length in tokens that longer examples are cut to; None: do not cut.
+    folder: holds the files of the repository that `Task.base_files` names, at their paths; None where it has none.
     """
 
     repo: str
@@ -100,6 +102,7 @@ class Base:
     config: Any
     processor: Any
     max_length: int | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any
 
 from hubtune.hub import markdown
+from hubtune.hub.origin import pinned_address
 from hubtune.recipe import without_none
 
 PLACE = "NAMESPACE/NAME"
@@ -209,7 +210,7 @@ def portable_tables(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the tables of the recipe, without values of this machine."""
     tables = {name: dict(table) for name, table in record["recipe"].items() if name not in ("publish", "report")}
     base, data = record["base"], record["data"]
-    pinned = f"{base['repo']}@{base['commit']}"
+    pinned = pinned_address(base)
     tables["model"]["id"] = "YOUR-COPY-OF-THE-BASE-MODEL" if base["local"] else pinned
     tables["data"]["source"] = f"{data['name']}@{data['commit']}" if data["repo"] else data["name"]
     if isinstance(tables["data"].get("validation"), str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -19,7 +18,6 @@ OTHER_LIBRARIES = {
     ".mlmodel": "Core ML", ".ot": "rust-bert", ".npz": "NumPy", ".mar": "TorchServe"}
 CODE_WEIGHTS = (*PICKLES, *OTHER_LIBRARIES, ".gguf", ".ggml")
 """Endings of weight files that hubtune does not read."""
-VARIANT = re.compile(r"model\.(?P<variant>[\w-]+?)(-\d+-of-\d+)?\.safetensors")
 CONVERT = ("Ask its author to convert it (https://huggingface.co/spaces/safetensors/convert), or look "
            "for another: hubtune search ")
 
@@ -45,7 +43,6 @@ def require_loadable(origin: Origin) -> None:
     if origin.pinned is not None and origin.pinned.cached and "config.json" in origin.files:
         raise not_cached_error(f"{origin.repo}'s weights", origin.commit)
     refuse_quantized_files(origin)
-    refuse_variant(origin)
     if "config.json" not in origin.files:
         refuse_without_config(origin)
     refuse_weights(origin)
@@ -78,39 +75,17 @@ def original_hint(origin: Origin) -> str:
     return f"Train the model that it was made from, with --strategy qlora if memory is short.{name}"
 
 
-def refuse_variant(origin: Origin) -> None:
-    """Refuse weights that are there in a variant only, such as `model.fp16.safetensors`."""
-    found = {name: match["variant"] for name in origin.files if (match := VARIANT.fullmatch(name))}
-    if not found or origin.weights:
-        return
-    name, variant = min(found.items())
-    other = name.replace(f".{variant}", "", 1)
-    place, fetched = place_of(origin)
-    raise ModelError(
-        f"its weights are there as the variant '{variant}' only ({listing(sorted(found), 3)}); "
-        "model.safetensors is loaded.", where=origin.repo,
-        hint=f"{fetched}Give the files their plain names, and the folder to --model: mv "
-        f"{shlex.quote(f'{place}/{name}')} {shlex.quote(f'{place}/{other}')}")
-
-
-def place_of(origin: Origin) -> tuple[str, str]:
-    """Return a model's folder, and the line with the command that downloads it there."""
-    if origin.folder is not None:
-        return str(origin.folder), ""
-    place = origin.repo.split("/")[-1]
-    return place, (f"Download it with: hf download {origin.repo} --revision {origin.commit} "
-                   f"--local-dir {shlex.quote(place)}\n")
-
-
 def refuse_without_config(origin: Origin) -> NoReturn:
     """Refuse a repository without a config.json at its top level."""
     nested = sorted(str(PurePosixPath(name).parent) for name in origin.files
                     if "/" in name and PurePosixPath(name).name == "config.json")
     if nested:
-        place, fetched = place_of(origin)
+        name = origin.repo if origin.folder is None else str(origin.folder)
+        mark = ":" if origin.folder is None else "/"
+        at = f"@{origin.commit}" if origin.folder is None else ""
         raise ModelError(
             f"'{origin.repo}' has its model in a subfolder: {listing(nested, 4)}.", where=origin.repo,
-            hint=f"{fetched}Give that folder: --model {shlex.quote(f'{place}/{nested[0]}')}")
+            hint=f"Give that folder: --model {shlex.quote(f'{name}{mark}{nested[0]}{at}')}")
     kind = "it has no config.json"
     if "modules.json" in origin.files:
         kind = "a list of sentence-transformers' modules without a config.json"

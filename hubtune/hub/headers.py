@@ -17,7 +17,7 @@ from hubtune.errors import ModelError, listing
 from hubtune.files import read_json
 from hubtune.hub.download import PinnedRepo
 from hubtune.hub.errors import client, translate_errors
-from hubtune.hub.origin import Origin, fetch
+from hubtune.hub.origin import Origin, fetch, in_repository
 from hubtune.hub.retries import retry
 
 INDEX = "model.safetensors.index.json"
@@ -54,7 +54,7 @@ def read_headers(origin: Origin) -> dict[str, TensorHeader]:
         if path is not None:
             found |= read_header(path, name, origin.repo)
         elif origin.pinned is not None:
-            found |= fetch_header(origin.pinned, name, origin.files[name])
+            found |= fetch_header(origin.pinned, in_repository(origin, name), origin.files[name])
     return found
 
 
@@ -65,15 +65,17 @@ def weight_files(origin: Origin) -> list[str]:
         ModelError: the index is missing or invalid, or names files that are not there or lie
             outside the model's folder.
     """
-    if origin.weights in ([], ["model.safetensors"]):
+    variant = f".{origin.variant}" if origin.variant else ""
+    if origin.weights in ([], [f"model{variant}.safetensors"]):
         return origin.weights
-    where = f"{origin.repo}/{INDEX}"
+    index_name = INDEX.replace(".json", f"{variant}.json")
+    where = f"{origin.repo}/{index_name}"
     hint = "Fetch the model again as a whole; save_pretrained writes the index with the weights."
-    if INDEX not in origin.files:
+    if index_name not in origin.files:
         raise ModelError(
             f"the weights are in {len(origin.weights)} files ({listing(origin.weights, 2)}), and "
-            f"the index that joins them, {INDEX}, is missing.", where=origin.repo, hint=hint)
-    index = read_json(fetch(origin, origin.small) / INDEX, where, hint)
+            f"the index that joins them, {index_name}, is missing.", where=origin.repo, hint=hint)
+    index = read_json(fetch(origin, origin.small) / index_name, where, hint)
     files = index.get("weight_map")
     if not isinstance(files, dict) or not files or not all(
             isinstance(file, str) for file in files.values()):
@@ -97,7 +99,7 @@ def local_path(origin: Origin, name: str) -> Path | None:
         return origin.folder / name
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(origin.repo, name, revision=origin.commit)
+    found = try_to_load_from_cache(origin.repo, in_repository(origin, name), revision=origin.commit)
     return Path(found) if isinstance(found, str) else None
 
 

@@ -6,8 +6,11 @@ minute.
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubtune import guest
@@ -15,15 +18,13 @@ from hubtune.contract import Base, ModelSetup, Strategy, Task
 from hubtune.contract.validation import checked
 from hubtune.errors import ModelError, listing
 from hubtune.files import read_json
-from hubtune.hub.origin import Origin, fetch
+from hubtune.hub.origin import Origin, fetch, fetch_outer
 from hubtune.hub.trust import HEAD_TYPE, trust_hint
 from hubtune.models import bounds, compat, vocabulary
 from hubtune.models.foreign import model_errors
 from hubtune.models.heads import choice
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch.nn import Module
 
 
@@ -67,9 +68,16 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
             folder, local_files_only=True, trust_remote_code=origin.runs_code)
     if choice.is_head(config) and hasattr(processor, "padding_side"):
         processor.padding_side = "right"  # a state space model reads padding before a text
-    base = Base(origin.repo, origin.commit, config, processor)
+    base = Base(origin.repo, origin.commit, config, processor, folder=task_files(origin, task))
     vocabulary.check_words(base)
     return base
+
+
+def task_files(origin: Origin, task: Task[Any]) -> Path | None:
+    """Fetch the files of a repository that a task reads beside its weights; returns their folder, if there are any."""
+    wanted = [name for name in origin.outer if any(
+        fnmatch.fnmatchcase(name, pattern) for pattern in task.base_files)]
+    return fetch_outer(origin, wanted) if wanted else None
 
 
 def read_config(folder: Path, origin: Origin) -> dict[str, Any]:
@@ -197,7 +205,7 @@ def apply_setup(base: Base, setup: ModelSetup) -> Base:
     processor = setup.processor or base.processor
     for name, value in setup.tokenizer.items():
         setattr(processor, name, value)
-    return Base(base.repo, base.commit, base.config, processor, base.max_length)
+    return replace(base, processor=processor)
 
 
 def length_limit(base: Base, model: Module) -> int | None:

@@ -102,7 +102,7 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
     arguments = {
         "config": base.config, "use_safetensors": True, "local_files_only": True,
         "dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True,
-        **strategy.from_pretrained_kwargs()}
+        **({"variant": origin.variant} if origin.variant else {}), **strategy.from_pretrained_kwargs()}
 
     def from_pretrained(kind: Any, place: Path | None, **more: Any) -> Any:
         seed_all(seed)  # right before loading: a new head must not depend on earlier random numbers

@@ -15,7 +15,7 @@ LOCAL_KEYS = ("name_or_path", "is_local", "local_files_only")
 
 
 def save(
-    export: Export, base: Base, folder: Path, origin: Origin, task_files: Mapping[str, str]
+    export: Export, base: Base, folder: Path, origin: Origin, task_files: Mapping[str, str | bytes]
 ) -> None:
     """Write model, processor, adapter and further files, without values of this machine.
 
@@ -33,7 +33,7 @@ def save(
         part.save_pretrained(folder / name)
     for name, text in {**task_files, **export.files}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
     if export.config:
         rewrite_json(folder / "config.json", lambda config: {**config, **export.config})
     for path in folder.rglob("*_config.json"):

@@ -80,7 +80,7 @@ def prepare(
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = locate_base(recipe, resumed)
-    check_strategy_with_code(origin, strategy)
+    check_published_base(origin, strategy)
     import_libraries(callbacks)
     callbacks.on_info(f"Opening {origin.repo}")
     notes: list[str] = []
@@ -295,8 +295,17 @@ def check_needs_no_code(origin: Origin) -> None:
             "it further.", where=origin.repo, hint="Tune the model that it was made from.")
 
 
-def check_strategy_with_code(origin: Origin, strategy: Strategy[Any]) -> None:
-    """Refuse a strategy that is not published as a whole model, for one that loads with its own code."""
+def check_published_base(origin: Origin, strategy: Strategy[Any]) -> None:
+    """Refuse a strategy that is published over its base, for a base that its files could not name.
+
+    Raises:
+        RecipeError: the base loads with its own code, or is in a sub-folder of its repository.
+    """
+    if origin.subfolder and strategy.loads_with == "peft":
+        raise RecipeError(
+            f"'{strategy.name}' is published as an adapter over its base model, and PEFT cannot name one in a "
+            f"sub-folder ('{origin.subfolder}' of '{origin.repo}').",
+            hint="Choose a strategy that is published as a whole model: --strategy lora")
     if origin.runs_code and strategy.loads_with != "transformers":
         raise RecipeError(
             f"'{strategy.name}' is published as {'an adapter' if strategy.loads_with == 'peft' else 'code'} over a model of "

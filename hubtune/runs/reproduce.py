@@ -10,7 +10,7 @@ from typing import Any
 from hubtune.callbacks import Callbacks
 from hubtune.devices import device
 from hubtune.errors import DataError, ModelError, RecipeError
-from hubtune.hub.origin import locate, read_run_record
+from hubtune.hub.origin import locate, pinned_address, read_run_record
 from hubtune.recipe import PublishConfig, Recipe, TrainConfig, build
 from hubtune.record import versions
 from hubtune.runs import run, seal
@@ -80,7 +80,7 @@ def from_run(folder: Path, callbacks: Callbacks) -> Recorded:
         plan = None
     settings = {**record["settings"], "plan": plan}
     return Recorded(
-        replace(recipe, model=recipe.model if base["local"] else f"{base['repo']}@{base['commit']}",
+        replace(recipe, model=recipe.model if base["local"] else pinned_address(base),
                 data=replace(recipe.data, source=source), train=TrainConfig(**settings),
                 publish=PublishConfig()),
         record["versions"], record["data"]["fingerprint"], weight_hashes(folder / seal.MODEL),

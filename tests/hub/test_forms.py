@@ -21,13 +21,7 @@ WHOLE = ["config.json", "model.safetensors"]
 FORMS: dict[str, tuple[list[str], type[HubtuneError], str, str]] = {
     "GGUF": (["model-Q4_K_M.gguf"], ModelError, "GGUF weights only (model-Q4_K_M.gguf)", "--strategy qlora"),
     "GGUF beside a config": (["config.json", "a.gguf"], ModelError, "GGUF weights only", "--strategy qlora"),
-    "a variant": (["config.json", "model.fp16.safetensors"], ModelError, "the variant 'fp16' only", "model.safetensors"),
-    "a variant in parts": (["config.json", "model.bf16-00001-of-00002.safetensors"], ModelError, "the variant 'bf16'",
-                           "model-00001-of-00002.safetensors"),
     "a subfolder": (["encoder/config.json", "encoder/model.safetensors"], ModelError, "in a subfolder: encoder", "/encoder"),
-    "sentence-transformers' old form": (
-        ["modules.json", "0_Transformer/config.json", "0_Transformer/model.safetensors", "1_Pooling/config.json"],
-        ModelError, "in a subfolder: 0_Transformer", "/0_Transformer"),
     "modules alone": (["modules.json", "README.txt"], ModelError, "sentence-transformers' modules", "hubtune show"),
     "diffusers": (["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"], ModelError,
                   "a pipeline of diffusers", "hubtune search"),
@@ -65,6 +59,7 @@ def test_a_form_that_is_not_loaded_is_refused_with_its_reason_and_what_to_do(for
 @pytest.mark.parametrize("names", [
     WHOLE, [*WHOLE, "pytorch_model.bin", "model.onnx"], [*WHOLE, "model.fp16.safetensors"], [*WHOLE, "model-Q4.gguf"],
     [*WHOLE, "modules.json", "1_Pooling/config.json"], ["config.json", "model-00001-of-00001.safetensors"],
+    ["config.json", "model.fp16.safetensors"], ["config.json", "model.bf16-00001-of-00002.safetensors"],
 ])
 def test_a_whole_model_is_taken_whatever_lies_beside_it(names: list[str], tmp_path: Path) -> None:
     require_loadable(local_origin(make(tmp_path / "model", names)))

@@ -10,7 +10,7 @@ from hubtune.contract import Base, Strategy, Task, registry
 from hubtune.contract.validation import checked
 from hubtune.devices import memory
 from hubtune.errors import ModelError, listing
-from hubtune.hub.origin import Origin, fetch, locate
+from hubtune.hub.origin import Origin, fetch, locate, pinned_address
 from hubtune.hub.trust import TrustCode, has_own_head, named_code, with_code
 from hubtune.models import configuration, loading
 from hubtune.models.foreign import model_errors
@@ -98,7 +98,7 @@ class OpenedModel:
                 f"({base['repo']}, {base['commit'][:19]}).", where=self.origin.repo,
                 hint="Name the run's folder, which knows where that is.",
             )
-        origin = locate(self._base or base["repo"], None if base["local"] else base["commit"])
+        origin = locate(self._base or pinned_address(base), None if base["local"] else base["commit"])
         if origin.commit != base["commit"]:
             raise ModelError(
                 f"its base model is at {origin.commit[:19]}, and it was made for "

@@ -26,7 +26,7 @@ from hubtune import (
     option,
 )
 from hubtune_plugins.text.similarity.contrast import partner, step_loss, told
-from hubtune_plugins.text.similarity.embeddings import Embedding, padded_texts
+from hubtune_plugins.text.similarity.embeddings import POOLED, Embedding, padded_texts
 from hubtune_plugins.text.similarity.likeness import KINDS, checked, kind_of, refuse_flat
 from hubtune_plugins.text.similarity.ranking import remembered
 from hubtune_plugins.tokenization.texts import tokenise
@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 class SimilarityOptions:
     kind: str = option("auto", "pairs of texts with a score, pairs that belong together, or texts with a label",
                        choices=("auto", "graded", "pairs", "labels"))
-    pooling: str = option("auto", "what makes the vector; auto: mean, and last for causal models",
-                          choices=("auto", "mean", "cls", "last"))
+    pooling: str = option("auto", "what makes the vector; auto: as in modules.json, else mean, and last for causal models",
+                          choices=("auto", *POOLED))
+    prompts: str = option("auto", "text before each text; auto: those of the model, query and document for pairs",
+                          choices=("auto", "none"))
     temperature: float = option(0.05, "what cosines are divided by in the loss")
 
 
@@ -73,6 +75,12 @@ class SentenceSimilarity(Embedding, ContrastiveTask[Any], SamplingTask[Any]):
     )
     kind = None
     """Kind of similarity in the rows: of the run, or those that were encoded last; None where none said it."""
+
+    @property
+    def is_asymmetric(self) -> bool:
+        """Whether the first text of a row asks, and the second answers."""
+        return self.kind == "pairs"
+
     ranks: Mapping[int, Any] = MappingProxyType({})
     """Score and prediction, by the id of the prediction."""
 
@@ -96,7 +104,7 @@ class SentenceSimilarity(Embedding, ContrastiveTask[Any], SamplingTask[Any]):
         kind = kind_of(rows, self.options.kind)
         self.kind = kind or self.kind
         sides = ["text", "text_pair"] if kind != "labels" and "text_pair" in rows[0] else ["text"]
-        encoded = [tokenise(base, [row[side] for row in rows], None) for side in sides]
+        encoded = [tokenise(base, self.read([row[side] for row in rows], side, self.is_asymmetric), None) for side in sides]
         for row, *texts in zip(rows, *encoded, strict=True):
             yield [{"texts": texts, **(KINDS[kind].carried(row) if kind else {})}]
 

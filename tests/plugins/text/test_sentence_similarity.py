@@ -98,7 +98,7 @@ def test_vectors_do_not_depend_on_the_batch_and_are_those_of_the_snippet(pooling
 def test_causal_models_are_read_at_the_last_token(model_type, pooling, tiny_model):
     task = SentenceSimilarity()
     opened(tiny_model(model_type), task)
-    assert task.pooling == pooling
+    assert task.layout.pooling == (pooling,)
 
 
 def test_in_batch_negatives_never_are_what_is_known_to_match():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hubtune import Base, Batch, ModelError, ModelSetup, Prediction, Row, UserCall, exact
+from hubtune_plugins.text.similarity import layout as layouts
+from hubtune_plugins.text.similarity.layout import Layout, pool
 from hubtune_plugins.tokenization.texts import SeveralTexts, pad, pad_token
 
 if TYPE_CHECKING:
@@ -16,24 +18,65 @@ POOLED = {  # Python from `hidden` and `mask`, each (texts, length, ...), to (te
     "mean": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)",
     "cls": "hidden[torch.arange(len(hidden)), mask.argmax(1)]  # each text's first token",
     "last": "hidden[torch.arange(len(hidden)), (mask * torch.arange(mask.shape[1])).argmax(1)]  # each text's last token",
+    "max": "hidden.masked_fill(mask.unsqueeze(-1) == 0, float('-inf')).max(1).values",
+    "mean-sqrt": "(hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).sqrt()",
+    "weighted-mean": "(hidden * (weights := mask.cumsum(1) * mask).unsqueeze(-1)).sum(1) / weights.sum(1, keepdim=True)",
 }
-SENTENCE_TRANSFORMERS = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
+QUERIES = ("query",)
+DOCUMENTS = ("document", "passage", "corpus")
+"""Names of prompts of a question, and of what answers it, the best first, as sentence-transformers looks for them."""
 ENCODERS_OF = ("t5", "mt5", "umt5", "longt5")
 """Encoder-decoders of which sentence-transformers loads the encoder, as we do; of others it reads the decoder."""
 
 
 class Embedding(SeveralTexts):
-    """A task whose model gives each text of an example, in its `texts`, a vector. Its options have `pooling`."""
+    """A task whose model gives each text of an example, in its `texts`, a vector. Its options have `pooling` and `prompts`.
+
+    A model with a layout of sentence-transformers keeps it: pooling, dense layers, prompts and length.
+    """
+
+    base_files = layouts.FILES
+    is_kept = False
+    """Whether the model came with a layout."""
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
-        self.pooling = pooling_for(base.config) if self.options.pooling == "auto" else self.options.pooling
-        return pad_token(base)
+        """The model's own layout, with the pooling that was chosen; a plain one where it has none."""
+        found = layouts.read(base)
+        if found and base.config.is_encoder_decoder and base.config.model_type not in ENCODERS_OF:
+            layouts.refuse(base, f"sentence-transformers reads the decoder of '{base.config.model_type}' models")
+        chosen = self.options.pooling
+        self.is_kept = found is not None
+        self.layout = found or Layout((pooling_for(base.config),), (None,))
+        if chosen != "auto":
+            self.layout = replace(self.layout, pooling=(chosen,))
+        check_widths(self.layout, base)
+        length = self.layout.length
+        return pad_token(base) | ModelSetup(tokenizer={"model_max_length": length} if length else {})
+
+    def prompt(self, side: str, is_asymmetric: bool) -> str:
+        """What stands before a text. side: `text` or `text_pair`. is_asymmetric: the first asks, and the second answers."""
+        if self.options.prompts == "none":
+            return ""
+        prompts = self.layout.prompts
+        names = (QUERIES if side == "text" else DOCUMENTS) if is_asymmetric else ()
+        found = next((name for name in names if name in prompts), self.layout.default)
+        return prompts.get(found or "", "")
+
+    def read(self, texts: Sequence[str], side: str, is_asymmetric: bool) -> list[str]:
+        """The texts as the model reads them: behind their prompt, and in lower case where it says so."""
+        before = self.prompt(side, is_asymmetric)
+        found = [before + text for text in texts] if before else list(texts)
+        return [text.lower() for text in found] if self.layout.lower else found
 
     def embed(self, outputs: Any, batch: Batch) -> Tensor:
         """Unit vectors of an example's texts, (examples, texts, hidden size)."""
+        import torch
         from torch.nn.functional import normalize
 
-        vectors = pool(exact(states(outputs)), batch.inputs["attention_mask"], self.pooling)
+        hidden, mask = exact(states(outputs)), batch.inputs["attention_mask"]
+        vectors = torch.cat([pool(hidden, mask, one) for one in self.layout.pooling], -1)
+        for step in self.layout.steps:
+            vectors = normalize(vectors, dim=-1) if step is None else step(vectors)
         units = normalize(vectors, dim=-1)
         return units.view(batch.size, -1, units.shape[-1])
 
@@ -52,13 +95,29 @@ class Embedding(SeveralTexts):
     def user_call(self, row: Row, base: Base) -> UserCall | None:
         if base.config.is_encoder_decoder:  # of which the encoder alone is asked
             return None
-        return UserCall("processor", {"text": row["text"]}, {"truncation": True})
+        (text,) = self.read([row["text"]], "text", self.is_asymmetric)
+        return UserCall("processor", {"text": text}, {"truncation": True})
 
     def usage(self, repo: str, base: Base) -> Any:
-        return snippet(repo, self.pooling, base.config.is_encoder_decoder)
+        return snippet(repo, self.layout, base.config.is_encoder_decoder, self.prompt("text", self.is_asymmetric))
 
-    def files(self, base: Base) -> dict[str, str]:
-        return sentence_transformers_files(base.config, self.pooling)
+    def files(self, base: Base) -> Mapping[str, str | bytes]:
+        """The layout as sentence-transformers reads it; nothing for models of which it reads another part."""
+        if base.config.is_encoder_decoder and base.config.model_type not in ENCODERS_OF:
+            return {}
+        width = base.config.get_text_config().hidden_size
+        return layouts.written(self.layout, width, getattr(base.processor, "model_max_length", None), self.is_kept)
+
+
+def check_widths(layout: Layout, base: Base) -> None:
+    """Refuse a dense layer that is not as wide as what it reads, such as after another pooling was chosen."""
+    width = base.config.get_text_config().hidden_size * len(layout.pooling)
+    for step in layout.steps:
+        if step is not None and step.weight.shape[1] != width:
+            raise ModelError(f"a dense layer behind its pooling reads {step.weight.shape[1]:,} numbers, and "
+                             f"{' and '.join(layout.pooling)} pooling gives {width:,}.", where=base.repo,
+                             hint="Leave the pooling as it is: --set task.pooling=auto")
+        width = width if step is None else step.weight.shape[0]
 
 
 def padded_texts(base: Base, lists: Any) -> Any:
@@ -90,46 +149,27 @@ def pooling_for(config: Any) -> str:
     return "last" if causal and not config.is_encoder_decoder else "mean"
 
 
-def pool(hidden: Any, mask: Any, pooling: Any) -> Any:
-    """One vector per text, (texts, hidden size), from `hidden` (texts, length, hidden size) and `mask` (texts, length)."""
-    import torch
+def snippet(repo: str, layout: Layout, encoder: bool, prompt: str) -> str:
+    """Python that embeds two texts: with transformers alone, or where dense layers follow, with sentence-transformers."""
+    before = f"texts = [{prompt!r} + text for text in texts]\n" if prompt else ""
+    if not layout.is_plain:
+        named = f", prompt={prompt!r}" if prompt else ""
+        return f'''from sentence_transformers import SentenceTransformer
 
-    hidden = hidden[:, -mask.shape[1]:]  # prompt tuning puts its own states before the text's
-    if pooling == "mean":
-        mask = mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * mask).sum(1) / mask.sum(1)
-    steps = torch.arange(mask.shape[1], device=mask.device)
-    place = (mask * (steps + 1 if pooling == "last" else len(steps) - steps)).argmax(1)
-    return hidden[torch.arange(len(hidden), device=mask.device), place]
-
-
-def snippet(repo: str, pooling: Any, encoder: Any) -> str:
-    """Python that embeds two texts with transformers alone."""
+model = SentenceTransformer("{repo}")
+texts = ["What a lovely day", "The weather is fine"]
+vectors = model.encode(texts{named})
+print(vectors @ vectors.T)  # cosine similarities'''
     return f'''import torch
 from transformers import AutoModel, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{repo}")
 model = AutoModel.from_pretrained("{repo}"){".get_encoder()" if encoder else ""}
 texts = ["What a lovely day", "The weather is fine"]
-batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+{before}batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
 mask = batch["attention_mask"]
 with torch.no_grad():
     hidden = model(**batch).last_hidden_state
-vectors = {POOLED[pooling]}
+vectors = {POOLED[layout.pooling[0]]}
 vectors = torch.nn.functional.normalize(vectors, dim=-1)
 print(vectors @ vectors.T)  # cosine similarities'''
-
-
-def sentence_transformers_files(config: Any, pooling: Any) -> dict[Any, Any]:
-    """Return what makes sentence-transformers read the folder as model, pooling and normalisation."""
-    if config.is_encoder_decoder and config.model_type not in ENCODERS_OF:
-        return {}
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-    listed = [
-        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
-        for index, (path, name) in enumerate(modules)
-    ]
-    modes = {f"pooling_mode_{name}": key == pooling for key, name in SENTENCE_TRANSFORMERS.items()}
-    said = {"word_embedding_dimension": config.get_text_config().hidden_size, **modes}
-    files = {"modules.json": listed, "1_Pooling/config.json": said, "2_Normalize/config.json": {}}
-    return {name: json.dumps(value, indent=2) + "\n" for name, value in files.items()}

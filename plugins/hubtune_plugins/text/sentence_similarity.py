@@ -73,13 +73,8 @@ class SentenceSimilarity(Embedding, ContrastiveTask[Any], SamplingTask[Any]):
         Column("label", ("score", "similarity", "similarity_score", "relatedness_score", "label", "labels", "intent",
                          "category", "class", "label_name"), kind="label", needed="never"),
     )
-    kind = None
+    kind: str | None = None
     """Kind of similarity in the rows: of the run, or those that were encoded last; None where none said it."""
-
-    @property
-    def is_asymmetric(self) -> bool:
-        """Whether the first text of a row asks, and the second answers."""
-        return self.kind == "pairs"
 
     ranks: Mapping[int, Any] = MappingProxyType({})
     """Score and prediction, by the id of the prediction."""

@@ -38,6 +38,12 @@ class Embedding(SeveralTexts):
     base_files = layouts.FILES
     is_kept = False
     """Whether the model came with a layout."""
+    kind: str | None = None
+
+    @property
+    def is_asymmetric(self) -> bool:
+        """Whether the first text of a row asks, and the second answers."""
+        return self.kind == "pairs"
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         """The model's own layout, with the pooling that was chosen; a plain one where it has none."""

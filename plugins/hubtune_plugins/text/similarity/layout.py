@@ -41,8 +41,8 @@ class Dense:
         """Return the vectors behind the layer, (texts, out features)."""
         import torch
 
-        weight, bias = (None if part is None else part.to(vectors) for part in (self.weight, self.bias))
-        found: Tensor = getattr(torch.nn, self.activation)()(torch.nn.functional.linear(vectors, weight, bias))
+        bias = None if self.bias is None else self.bias.to(vectors)
+        found: Tensor = getattr(torch.nn, self.activation)()(torch.nn.functional.linear(vectors, self.weight.to(vectors), bias))
         return found
 
 
@@ -171,7 +171,7 @@ def read_dense(folder: Path, path: str, base: Base) -> Dense:
     if weight is None or weight.shape != (said.get("out_features"), said.get("in_features")):
         refuse(base, f"the weights of its dense layer '{path}' are not as its config.json says")
     assert weight is not None
-    files = {"config.json": json.dumps(said, indent=2) + "\n", "model.safetensors": weights.read_bytes()}
+    files: dict[str, str | bytes] = {"config.json": json.dumps(said, indent=2) + "\n", "model.safetensors": weights.read_bytes()}
     return Dense(weight.float(), None if bias is None else bias.float(), name, files)
 
 

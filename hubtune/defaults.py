@@ -22,6 +22,8 @@ GROWTH = 10.0
 """Maximum factor by which the learning rate grows for a small model."""
 WEIGHT_DECAY = 0.01
 """Weight decay where neither the user nor the strategy sets one."""
+PATIENCE = 3
+"""Validations without improvement after which training stops, where neither sets another."""
 
 
 def epochs(rows: int) -> float:
@@ -70,7 +72,7 @@ def resolve(
     rate = learning_rate(defaults.get("learning_rate", REFERENCE_RATE), parameters, still)
     defaults = {
         "batch_size": batch_size(rows), "epochs": epochs(rows), "weight_decay": WEIGHT_DECAY,
-        "sampler": sampler(additive), **defaults, "learning_rate": rate
+        "keep": "best", "early_stopping_patience": PATIENCE, "sampler": sampler(additive), **defaults, "learning_rate": rate
     }
     if train.max_steps is not None or train.epochs is not None:
         defaults.pop("max_steps", None)

@@ -113,9 +113,10 @@ class TrainConfig:
     metrics: list[str] = option([], "further metrics, by name, for classification tasks (list: hubtune metrics)")
     metric_for_best_model: str | None = option(
         None, "the metric that decides which weights are best, one of train.metrics; none: the task's")
-    keep: str = option("best", "which weights are the result", choices=("best", "last"))
-    early_stopping_patience: int = option(
-        3, "stop after this many validations without improvement; 0: never")
+    keep: str | None = option(
+        None, "which weights are the result; none: the strategy's, else best", choices=("best", "last"))
+    early_stopping_patience: int | None = option(
+        None, "stop after this many validations without improvement, 0: never; none: the strategy's, else 3")
     evals_per_epoch: int | None = option(None, "validations per epoch; none: one")
     save_minutes: float = option(10.0, "minutes between checkpoints, beside the one at every validation")
     gradient_checkpointing: str = option(

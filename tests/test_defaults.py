@@ -47,7 +47,8 @@ def test_nothing_is_left_open(rows: int, parameters: int, wishes: dict[str, floa
 
 def test_what_the_user_set_stays() -> None:
     wishes = {"train.learning_rate": 1e-3, "train.epochs": 20.0, "train.weight_decay": 0.0, "train.batch_size": 64, "train.warmup": 0.5}
-    mine = TrainConfig(learning_rate=7e-6, epochs=2.5, weight_decay=0.3, batch_size=3, warmup=0.2, sampler="random")
+    mine = TrainConfig(learning_rate=7e-6, epochs=2.5, weight_decay=0.3, batch_size=3, warmup=0.2, sampler="random",
+                       keep="last", early_stopping_patience=1)
     assert resolve(mine, wishes, 1000, 10**6) == mine
 
 
@@ -72,6 +73,13 @@ def test_a_strategy_has_no_wish_for_what_is_never_open(key: str, value: object) 
     """Such a wish would be ignored, so the registry refuses it."""
     assert f"train.{key}" not in OPEN
     assert getattr(resolve(TrainConfig(), {f"train.{key}": value}, 1000, 10**6), key) != value
+
+
+def test_which_weights_are_kept_is_the_user_s_else_the_strategy_s_else_the_best() -> None:
+    wishes = {"train.keep": "last", "train.early_stopping_patience": 0}
+    found = [resolve(mine, strategy, 1000, 10**6) for mine, strategy in (
+        (TrainConfig(), {}), (TrainConfig(), wishes), (TrainConfig(keep="best", early_stopping_patience=2), wishes))]
+    assert [(one.keep, one.early_stopping_patience) for one in found] == [("best", 3), ("last", 0), ("best", 2)]
 
 
 @pytest.mark.parametrize("mine", [TrainConfig(), TrainConfig(epochs=3.0)])

@@ -24,7 +24,7 @@ class Strategy(Plugin[OptionsT]):
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Values that suit the method for keys that a recipe leaves open: `{"train.learning_rate": 2e-4}`, the rate for 110 M
     parameters; also `train.epochs`, `max_steps`, `batch_size`,
-    `weight_decay`, `sampler`, `max_length` and `evals_per_epoch`."""
+    `weight_decay`, `sampler`, `max_length`, `evals_per_epoch`, `keep` and `early_stopping_patience`."""
     loads_with: ClassVar[LoadsWith] = "transformers"
 
     @classmethod

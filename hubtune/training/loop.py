@@ -150,7 +150,7 @@ class Loop:
             progress.waited += 1
             # Only the last phase may end early: an earlier one has not trained all that shall be
             # trained.
-            progress.stopped = (0 < context.settings.early_stopping_patience <= progress.waited
+            progress.stopped = (0 < (context.settings.early_stopping_patience or 0) <= progress.waited
                                 and self.state.phases.is_last(self.state.phase))
         values = {**found.losses, **scores}
         record = {
@@ -184,7 +184,7 @@ class Loop:
                 "compute": context.compute.as_dict(), "steps": self.steps,
                 "stream": context.windows and context.windows.position(),
             })}
-            if best_scores is not None and context.settings.keep == "best":
+            if best_scores is not None and context.settings.keep != "last":
                 # Written first: a run resumed from the other checkpoint needs its best weights.
                 best = Checkpoint(
                     {"model": tensors["model"]}, {"step": progress.step, "scores": best_scores})
@@ -260,7 +260,7 @@ class Loop:
 
     def outcome(self) -> Outcome:
         """Free training memory, load the weights of the result, and return how the run went."""
-        keeps_best = self.context.settings.keep == "best"
+        keeps_best = self.context.settings.keep != "last"
         step, report = self.progress.step, self.accelerators.report()
         self.saver.free()
         self.state.end_phase()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hubtune import Phase, Strategy, Task, hookimpl, option
-from hubtune_plugins.finetuning.heads import HeadFirst
+from hubtune_plugins.finetuning.heads import ScaledHead
 from hubtune_plugins.layers.learning import learn
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Stage(Phase):
     head_only: bool = False
 
 
-class LpFt(HeadFirst):
+class LpFt(ScaledHead):
     """The head alone first, then every weight: a random head would spoil good features with its first gradients."""
 
     name = "lp-ft"
@@ -47,7 +47,12 @@ class LpFt(HeadFirst):
 
     def start_phase(self, model: Module, phase: Phase) -> None:
         assert isinstance(phase, Stage)
+        self.head_only = phase.head_only
         learn(model, self.newly_initialized if phase.head_only else {name for name, _ in model.named_parameters()})
+
+    def param_groups(self, model: Module, weight_decay: float) -> list[dict[str, Any]]:
+        groups = super().param_groups(model, weight_decay)
+        return self.scaled_groups(groups, model) if self.head_only else groups
 
 
 @hookimpl

@@ -197,6 +197,35 @@ def test_gradual_takes_more_parts_than_blocks(tiny):
     assert counts[-1] == len(list(model.parameters()))
 
 
+@pytest.mark.parametrize("kind", [Head, LpFt])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "llama"])
+def test_a_head_trained_alone_has_rates_for_inputs_of_unit_size(kind, model_type, tiny):
+    """Layers with small inputs get larger steps, by their size and at most 16 times; biases, and the whole model, none."""
+    model, newly_initialized = tiny(model_type)
+    ids = torch.arange(6, 24).view(2, 9)
+    batch = SimpleNamespace(inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    task = SimpleNamespace(forward=lambda module, given: module(**given.inputs))
+    sizes = {}
+    layers = {name: layer for name, layer in model.named_modules() if f"{name}.weight" in newly_initialized}
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs, name=name: sizes.update({name: inputs[0].square().mean().sqrt()}))
+             for name, layer in layers.items()]
+    strategy = kind()
+    model.train()
+    strategy.prepare(model, newly_initialized, task, Plan(8, 1.0, 2, lambda: [batch, None]))  # one batch is enough
+    for hook in hooks:
+        hook.remove()
+    assert model.training
+    assert not any(layer._forward_pre_hooks for layer in layers.values())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert sizes
+    for phase in strategy.phases():
+        strategy.start_phase(model, phase)
+        rates = {names[id(p)]: group.get("rate", 1.0) for group in strategy.param_groups(model, 0.1) for p in group["params"]}
+        alone = phase.name != "all" or kind is Head
+        wanted = {f"{name}.weight": min(16.0, max(1.0, 1 / float(size))) for name, size in sizes.items()} if alone else {}
+        assert rates == {name: pytest.approx(wanted.get(name, 1.0), rel=0.06) for name in rates}  # of two digits
+
+
 def test_lp_ft_begins_with_the_head_at_its_own_rate(tiny):
     model, newly_initialized = tiny("bert")
     strategy = LpFt(LpFtOptions(share=0.25, head_rate=20.0))

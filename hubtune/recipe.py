@@ -120,18 +120,15 @@ class TrainConfig:
     evals_per_epoch: int | None = option(None, "validations per epoch; none: one")
     save_minutes: float = option(10.0, "minutes between checkpoints, beside the one at every validation")
     gradient_checkpointing: str = option(
-        "auto",
-        "recompute activations in the backward pass, to save memory; auto: only where memory is "
-        "short", choices=("auto", "on", "off"))
+        "auto", "recompute activations in the backward pass, to save memory; auto: only where memory is short",
+        choices=("auto", "on", "off"))
     verify: bool = option(
-        True, "compare the saved model with the trained one in a clean process (always done when "
-        "publishing)")
+        True, "compare the saved model with the trained one in a clean process (always done when publishing)")
     fsdp: str = option(
         "auto",
         "several processes: on: each holds a shard of the weights (FSDP2); off: each holds all "
         "(DDP); auto: as the launcher is configured", choices=("auto", "on", "off"))
-    report_to: str | None = option(
-        None, "also log to a tracker", choices=("tensorboard", "wandb", "trackio"))
+    report_to: str | None = option(None, "also log to a tracker", choices=("tensorboard", "wandb", "trackio"))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune import guest, hub, recipe, record
-from hubtune.callbacks import Callbacks
+from hubtune.callbacks import Callbacks, or_default
 from hubtune.contract import registry
 from hubtune.errors import ModelError
 from hubtune.hub.forms import weight_formats
@@ -179,7 +179,7 @@ def verify(
     """
     from hubtune.runs import verify as verification
 
-    return verification.verify(str(model), callbacks or Callbacks(), trust_code)
+    return verification.verify(str(model), or_default(callbacks), trust_code)
 
 
 @guest.preserve_state
@@ -201,7 +201,7 @@ def compare(
     from hubtune.runs.reports.comparison import compare_runs
 
     opened = [Run(folder, trust_code=trust_code) for folder in runs]
-    return compare_runs(opened, data, callbacks or Callbacks())
+    return compare_runs(opened, data, or_default(callbacks))
 
 
 def write_report(run: str | Path, *, rows: bool = True) -> Path:
@@ -247,7 +247,7 @@ def reproduce(
     from hubtune.runs import reproduce as reproduction
 
     return reproduction.reproduce(
-        str(model), data, out, as_names(trust_code), callbacks or Callbacks())
+        str(model), data, out, as_names(trust_code), or_default(callbacks))
 
 
 @guest.preserve_state

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hubtune import environment, guest
-from hubtune.callbacks import Callbacks
+from hubtune.callbacks import Callbacks, or_default
 from hubtune.contract import CONTRACT, registry
 from hubtune.data.files import locations
 from hubtune.devices import processes
@@ -53,7 +53,7 @@ def train(
         prepared = main_process_first.follow(recipe, source)
         return run_follower(Path(out or "runs"), prepared, {}, resume=False)
     timings = Timings()
-    folder, callbacks = choose_folder(recipe, out), callbacks or Callbacks()
+    folder, callbacks = choose_folder(recipe, out), or_default(callbacks)
     if folder.is_file():
         clear_folder(folder, overwrite)  # which refuses it
     with run_lock.hold(folder), publishing.clean_python() as clean:
@@ -86,7 +86,7 @@ def resume(
     trusted: the base model, if the code beside its weights may run.
     """
     timings = Timings()
-    folder, callbacks = Path(folder), callbacks or Callbacks()
+    folder, callbacks = Path(folder), or_default(callbacks)
     record = read_record(folder)
     recipe = replace(build(record["recipe"]), trusted=trusted)
     if kept := locations.kept_stdin(folder):  # wherever the folder lies now
@@ -139,7 +139,7 @@ def check(
 ) -> dict[str, Any]:
     """Do all that `train` does before it fetches weights; returns what `run.json` would hold."""
     clear_folder(choose_folder(recipe, out), overwrite, look_only=True)
-    return preparation.prepare(recipe, callbacks or Callbacks(), source)[1]
+    return preparation.prepare(recipe, or_default(callbacks), source)[1]
 
 
 def plan(
@@ -148,7 +148,7 @@ def plan(
 ) -> dict[str, Any]:
     """Estimate the cost of `train` from some of its steps, and forget these."""
     clear_folder(choose_folder(recipe, out), overwrite, look_only=True)
-    prepared, _ = preparation.prepare(recipe, callbacks or Callbacks(), source)
+    prepared, _ = preparation.prepare(recipe, or_default(callbacks), source)
     from hubtune.runs import cost  # with torch and accelerate, only for a recipe that is right
 
     return cost.estimate(prepared)
@@ -246,6 +246,14 @@ class Run(Model):
         """Return the origin whose code may run; the user may name the run's folder, too."""
         return with_code(self.origin, self.trust_code, self.folder)
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        from hubtune.runs.page import page
+
+        return page.short_html(self.folder, self.record)
+
     @property
     def metrics(self) -> dict[str, float]:
         """Metrics on the test rows, or on the validation rows if there are none."""
@@ -280,7 +288,7 @@ class Run(Model):
             self.check_code_of_proof()
         self.record, done = publishing.publish(
             self, self.folder, repo, public=public, pr=pr, replace=replace, dry_run=dry_run,
-            data=data, callbacks=callbacks or Callbacks())
+            data=data, callbacks=or_default(callbacks))
         return done
 
     def summary(self) -> dict[str, Any]:

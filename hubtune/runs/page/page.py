@@ -46,6 +46,16 @@ def save(path: Path, text: str) -> Path:
     return path
 
 
+def short_html(folder: Path, record: Mapping[str, Any]) -> str:
+    """Return a run as a notebook shows it: its scores, what it cost, and a link to its page."""
+    split = "test" if "test" in record["metrics"] else "validation"
+    found = {name: {split: record.get(name, {}).get(split, {})} for name in ("metrics", "intervals", "no_intervals", "baselines")}
+    report = folder / PAGE
+    return render("notebook.html", {
+        "record": record, "split": split, "scores": scores(found), "rows": record["data"]["rows"].get(split),
+        "folder": str(folder), "report": report.as_posix() if report.is_file() else None})
+
+
 def render(template: str, values: Mapping[str, Any]) -> str:
     """Render a template, in which every text is escaped."""
     import jinja2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hubtune.callbacks import Callbacks
+from hubtune.callbacks import Callbacks, or_default
 from hubtune.contract import registry
 from hubtune.data.checks.findings import Finding, Report
 from hubtune.data.checks.label_errors import require_cleanlab
@@ -37,7 +37,7 @@ def report_data(
     """
     if label_errors:
         require_cleanlab()
-    silent = Silent(callbacks or Callbacks())
+    silent = Silent(or_default(callbacks))
     plugins = registry.load()
     task = plugins.task(recipe.task)
     functions.choose(plugins, task, recipe, {})

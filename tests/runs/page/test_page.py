@@ -181,3 +181,12 @@ def test_letters_and_signs_that_the_font_lacks_are_drawn_without_a_word() -> Non
     assert "&lt;i&gt;" in drawn
     assert "<title id=\"a-title\">&lt;b&gt;</title>" in drawn
     assert "http" not in drawn
+
+
+def test_a_run_shows_itself_in_a_notebook(run: Any) -> None:
+    html = run._repr_html_()
+    found = Elements(html)
+    assert {tag for tag, _ in found.tags} == {"div", "strong", "table", "thead", "tbody", "tr", "th", "td", "a", "code"}
+    assert [attributes["href"] for tag, attributes in found.tags if tag == "a"] == [(run.folder / "report.html").as_posix()]
+    assert f"{run.metrics['accuracy']:.4f}" in html
+    assert repr(run) == f"Run({str(run.folder)!r})"

@@ -14,6 +14,7 @@ from hubtune import (
     Loss,
     Metric,
     ModelSetup,
+    Panel,
     Prediction,
     Rows,
     Task,
@@ -22,9 +23,10 @@ from hubtune import (
     label_config,
     option,
 )
+from hubtune_plugins.vision import panels
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, PlaceTask
 from hubtune_plugins.vision.images import fitted
-from hubtune_plugins.vision.masks import MASK, id_by_number, ids_of, named
+from hubtune_plugins.vision.masks import MASK, id_by_number, ids_of, named, read_ids
 from hubtune_plugins.vision.scores import overlaps, pixel_scores
 from hubtune_plugins.vision.segmenters import answers, known, pixel_loss, targets_of
 
@@ -83,6 +85,9 @@ class ImageSegmentation(PlaceTask):
 
     def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
         return pixel_scores(predictions)
+
+    def panels(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> Sequence[Panel]:
+        return panels.of_masks(predictions, rows, list(base.config.label2id), lambda row: read_ids(rows[row]["mask"], self.ids, row))
 
     def report(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, Any]:
         return {"iou": {base.config.id2label[index]: value for index, value in overlaps(predictions).items()}}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from hubtune import BarsPanel, Box, Panel, Prediction, RowsPanel, ShownRow
+from hubtune import BarsPanel, Box, MatrixPanel, Panel, Prediction, RowsPanel, ShownRow
 from hubtune_plugins.vision.boxes import objects_of
-from hubtune_plugins.vision.images import load_rgb
+from hubtune_plugins.vision.images import load_ids, load_rgb
 
 SIDE = 320
 """Pixels of the longer side of a picture on the page."""
@@ -55,6 +55,40 @@ def of_boxes(predictions: Sequence[Prediction], rows: Any, sizes: Sequence[tuple
     return [BarsPanel("Boxes by label", "boxes", bars, note=note),
             RowsPanel("Worst rows", shown, note="The images with the most boxes missed or invented. Whole lines: what is right; "
                                                 "broken lines: the answer.")]
+
+
+def of_masks(predictions: Sequence[Prediction], rows: Any, labels: Sequence[str], right: Callable[[int], Any]) -> list[Panel]:
+    """Panels of masks. labels: the names of class ids. right: returns the class ids of a row's pixels, (height, width)."""
+    import numpy as np
+
+    pixels: Counter[tuple[int, int]] = Counter()
+    wrong = []
+    for prediction in predictions:
+        each = {(gold, found): count for gold, found, count in prediction["counts"]}
+        pixels.update(each)
+        wrong.append(sum(count for (gold, found), count in each.items() if gold != found) / max(1, sum(each.values())))
+    worst = sorted(range(len(wrong)), key=lambda row: -wrong[row])[:SHOWN]
+    shown = []
+    for row in worst:
+        gold, found = right(row), load_ids(base64.b64decode(predictions[row]["mask"]))
+        names = [labels[index] for index in np.unique(gold[gold >= 0]).tolist()]
+        shown.append(ShownRow(row, ", ".join(names), f"{wrong[row]:.1%} of the pixels are wrong", wrong[row],
+                              thumbnail(rows[row]["image"], overlay_of(gold, found))))
+    cells = [(*pair, count) for pair, count in sorted(pixels.items())]
+    return [MatrixPanel("Confusion matrix of pixels", labels, cells, note="In pixels of all images."),
+            RowsPanel("Worst rows", shown, note="The images with the most wrong pixels, which are orange; right ones of any class "
+                                                f"but {labels[0]} are green.")]
+
+
+def overlay_of(gold: Any, found: Any) -> Any:
+    """Return a picture that colours wrong pixels, and right ones of any class but the first, (height, width)."""
+    import numpy as np
+    from PIL import Image
+
+    colours = np.zeros((*gold.shape, 4), np.uint8)
+    colours[(gold == found) & (gold > 0)] = (0, 208, 156, 90)
+    colours[(gold != found) & (gold >= 0)] = (255, 122, 26, 170)
+    return Image.fromarray(colours, "RGBA")
 
 
 def matched(truth: Sequence[Any], given: Sequence[Any]) -> dict[int, int]:

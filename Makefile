@@ -20,9 +20,9 @@ test: check ## Check the code, then run all tests, on all cores
 # Paths that test-bounds runs. torch of either end brings its GPU libraries: 3 GB to download each,
 # 13 GB on disk for both.
 BOUNDS ?= tests/hub tests/models tests/contract tests/data tests/devices/test_number_formats.py \
-	tests/testing/test_loopback_hub.py tests/plugins/formats tests/plugins/text/test_question_answering.py \
+	tests/testing/test_loopback_hub.py tests/runs/page tests/plugins/formats tests/plugins/text/test_question_answering.py \
 	tests/integration/test_hub_to_hub.py tests/integration/test_without_extras.py tests/cli/test_commands.py
-EXTRAS := --extra peft --extra generation --extra audio --extra excel --extra labels --extra testing \
+EXTRAS := --extra peft --extra report --extra generation --extra audio --extra excel --extra labels --extra testing \
 	--extra demo
 # Old releases use what newer Pythons and packages deprecate, and datasets 4.0 leaves csv files open.
 OLD := -W default::DeprecationWarning -W default::FutureWarning -W default::ResourceWarning \

@@ -31,6 +31,11 @@ def media(value: Any) -> str | None:
     return f"data:audio/mpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
+def counted(rows: Sequence[int]) -> str:
+    """Return how many rows there are: `1 row`, `2 rows`."""
+    return f"{len(rows)} row{'s' * (len(rows) > 1)}"
+
+
 def of_texts(gold: Sequence[str], found: Sequence[str], sounds: Sequence[Any]) -> list[Panel]:
     """Panels of texts that were heard. sounds: of each row, as the data has them."""
     import jiwer
@@ -42,7 +47,7 @@ def of_texts(gold: Sequence[str], found: Sequence[str], sounds: Sequence[Any]) -
         after = next((edge for edge in EDGES if edge > start), None)
         groups.setdefault(f"{start} to {after - 1} words" if after else f"{start} words or more", []).append(row)
     ordered = sorted(groups, key=lambda name: int(name.split()[0]))
-    rates = {f"{name} ({len(groups[name])} rows)": float(jiwer.wer([gold[row] for row in groups[name]],
+    rates = {f"{name} ({counted(groups[name])})": float(jiwer.wer([gold[row] for row in groups[name]],
                                                                   [found[row] for row in groups[name]])) for name in ordered}
     each = [float(jiwer.wer(gold[row], found[row])) if gold[row].strip() else float(bool(found[row].strip()))
             for row in range(len(gold))]

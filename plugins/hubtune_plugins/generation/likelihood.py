@@ -107,7 +107,7 @@ def by_length(predictions: Sequence[Prediction]) -> BarsPanel:
     groups: dict[int, list[Prediction]] = {}
     for found in predictions:
         groups.setdefault(max(1, found["tokens"]).bit_length(), []).append(found)
-    bars = {f"{2 ** (size - 1)} to {2 ** size - 1} tokens ({len(found)} rows)":
+    bars = {f"{2 ** (size - 1)} to {2 ** size - 1} tokens ({len(found)} row{'s' * (len(found) > 1)})":
             sum(one["nll"] for one in found) / max(1, sum(one["tokens"] for one in found)) for size, found in sorted(groups.items())}
     return BarsPanel("Loss by length", "nats a token", {"model": bars}, note="By the number of tokens that are learnt of a row.")
 

@@ -190,3 +190,23 @@ def test_a_run_shows_itself_in_a_notebook(run: Any) -> None:
     assert [attributes["href"] for tag, attributes in found.tags if tag == "a"] == [(run.folder / "report.html").as_posix()]
     assert f"{run.metrics['accuracy']:.4f}" in html
     assert repr(run) == f"Run({str(run.folder)!r})"
+
+
+def test_a_task_whose_panels_fail_costs_a_warning_and_not_the_run(
+    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from hubtune_plugins.classification.labelled import Labelled
+
+    def fail(*arguments: Any) -> Any:
+        raise IndexError("row 9")
+
+    said: list[str] = []
+    callbacks = hubtune.Callbacks()
+    callbacks.on_warning = said.append  # type: ignore[method-assign]
+    monkeypatch.setattr(Labelled, "panels", fail)
+    made = hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, strategy="head", out=tmp_path / "run",
+                         set={"train.epochs": 1, "train.verify": False}, callbacks=callbacks)
+    assert [text for text in said if "panels" in text] == [
+        "the page of the run lacks the panels of 'text-classification', whose `panels` failed: IndexError: row 9"]
+    assert figures(made.report)["panels"] == []
+    assert made.record["state"] == "trained"

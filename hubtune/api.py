@@ -9,11 +9,12 @@ from typing import Any
 
 from hubtune import guest, hub, recipe, record
 from hubtune.callbacks import Callbacks, or_default
-from hubtune.contract import registry
-from hubtune.errors import ModelError
-from hubtune.hub.forms import weight_formats
+from hubtune.contract import Strategy, Task, registry
+from hubtune.errors import ModelError, Unsafe
+from hubtune.hub import adapters
+from hubtune.hub.forms import check_form, require_loadable, weight_formats
 from hubtune.hub.headers import count_parameters
-from hubtune.hub.origin import fetch, locate
+from hubtune.hub.origin import Origin, fetch, locate
 from hubtune.hub.trust import TrustCode, as_names
 from hubtune.models import configuration
 from hubtune.models.heads import choice
@@ -23,6 +24,8 @@ from hubtune.runs.predictor import Model
 from hubtune.runs.reports.data_report import report_data
 from hubtune.runs.run import Run
 
+MEMORY = {"predict": 4, "train_all": 16, "train_frozen": 4}
+"""Bytes for each weight in fp32: of itself, with its gradient and both moments of AdamW, and frozen."""
 Sets = Mapping[str, Any] | Iterable[str]
 
 
@@ -261,19 +264,15 @@ def search(words: str, *, task: str | None = None, limit: int = 20) -> list[dict
 def show(model: str | Path) -> dict[str, Any]:
     """Describe a model, without weights: its facts, and the tasks and strategies that fit it.
 
-    For a run: its settings, expectations and results.
+    `memory` has the bytes of its weights in fp32: to predict with, to train all of them (with gradients
+    and both moments of AdamW), and to train little beside frozen ones; activations come on top. For a
+    run: its settings, expectations and results.
     """
     if (Path(model).expanduser() / "run.json").is_file():
         return record.summarize(Path(model).expanduser())
-    origin = locate(str(model))
-    config = None
-    problem: str | None = None
-    if "config.json" in origin.files:
-        try:
-            config = configuration.open_config(fetch(origin, origin.small), origin)
-        except ModelError as error:
-            problem = error.message
+    origin, config, problem = open_to_show(str(model))
     plugins = registry.load()
+    count = count_parameters(origin)
     pinned = origin.pinned
     tasks = []
     for name, kind in sorted(plugins.tasks.items()):
@@ -284,17 +283,44 @@ def show(model: str | Path) -> dict[str, Any]:
             reason = reason or configuration.unsupported_reason(config, kind)
         head = choice.describe(kind.model, config) if config is not None and not reason else None
         tasks.append({**availability(name, reason, registry.unavailable(kind)), "head": head})
+    fitting = next((plugins.tasks[task["name"]] for task in tasks if task["fits"]), None)
     return {
         "model": origin.repo, "commit": origin.commit,
-        **configuration.describe_config(config), "parameters": count_parameters(origin),
+        "adapter": origin.adapter.repo if origin.adapter else None,
+        **configuration.describe_config(config), "parameters": count,
+        "memory": count and {name: count * size for name, size in MEMORY.items()},
         "weights": weight_formats(origin), "license": origin.card.get("license"),
         "gated": bool(pinned and pinned.gated), "private": bool(pinned and pinned.private),
         "pipeline_tag": (pinned.pipeline_tag if pinned else None)
         or origin.card.get("pipeline_tag"), "tasks": tasks, "strategies": [
-            availability(name, problem, registry.unavailable(kind))
+            availability(name, problem, registry.unavailable(kind), refusal(kind, fitting, config))
             for name, kind in sorted(plugins.strategies.items())
         ],
     }
+
+
+def open_to_show(model: str) -> tuple[Origin, Any, str | None]:
+    """Return a model's origin, its configuration, and why it cannot be trained, as far as is known."""
+    origin = locate(model)
+    config, problem = None, None
+    try:
+        origin = adapters.over_base(origin)
+        if "config.json" in origin.files:
+            folder = fetch(origin, origin.small)
+            config = configuration.open_config(folder, origin)
+            check_form(configuration.read_config(folder, origin), origin)
+        require_loadable(origin)
+    except (ModelError, Unsafe) as error:
+        problem = error.message
+    return origin, config, problem
+
+
+def refusal(kind: type[Strategy[Any]], task: type[Task[Any]] | None, config: Any) -> str | None:
+    """Return why a strategy with its defaults cannot train a model for a task; None if it can."""
+    if task is None or registry.unavailable(kind) or registry.unavailable(task):
+        return None
+    reason: str | None = kind().refuse(task(), config)
+    return reason
 
 
 def availability(name: str, *reasons: str | None) -> dict[str, Any]:

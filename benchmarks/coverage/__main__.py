@@ -3,7 +3,7 @@
     python -m benchmarks.coverage                                     # all tasks, all architectures; goes on where it stopped
     python -m benchmarks.coverage --task text-classification --only mamba longt5
     python -m benchmarks.coverage --sample 60                         # so many architectures of a task, drawn at random
-    python -m benchmarks.coverage --page-only
+    python -m benchmarks.coverage --page-only                         # docs/coverage.md, and the data of `hubtune models`
 
 Tiny models are made by `zoo.py`, which is not a part of this repository: --zoo FOLDER says where it is.
 """
@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.coverage import extractors, page, trial
+from benchmarks.coverage import extractors, listing, page, trial
 from benchmarks.coverage.rows import TASKS
 
 REPO = Path(__file__).resolve().parents[2]
@@ -42,12 +42,15 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as scratch:
             for task in given.task:
                 try_all(task, given, Path(scratch))
-    if given.page:
+    if given.page or given.page_only:
         import transformers
 
+        place, lines = given.page or REPO / "docs" / "coverage.md", read(given.out)
         drawn = f". {given.drawn}" if given.drawn else ""
-        given.page.write_text(page.render(read(given.out), drawn, transformers.__version__), encoding="utf-8")
-        print(f"written: {given.page}")
+        for path, text in ((place, page.render(lines, drawn, transformers.__version__)),
+                           (listing.DATA, listing.render(lines, transformers.__version__))):
+            path.write_text(text, encoding="utf-8")
+            print(f"written: {path}")
     return 0
 
 
@@ -64,7 +67,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--made", type=Path, help="a folder of models that zoo.py made before")
     parser.add_argument("--out", type=Path, default=REPO / "benchmarks" / "results" / "coverage.jsonl")
     parser.add_argument("--again", action="store_true", help="try again what was not passed before")
-    parser.add_argument("--page", type=Path, default=None, help="docs/coverage.md")
+    parser.add_argument("--page", type=Path, default=None, help="docs/coverage.md; the data of `hubtune models` is written with it")
     parser.add_argument("--drawn", help="for the page: how architectures were chosen, where not all were tried")
     parser.add_argument("--page-only", action="store_true")
     return parser.parse_args()

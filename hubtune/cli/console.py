@@ -228,12 +228,19 @@ def run_figures(expected: Mapping[str, Any], measured: Mapping[str, Any]) -> dic
     return figures
 
 
+MEMORY_USES = {"predict": "to predict", "train_all": "to train all weights (fp32, AdamW)",
+               "train_frozen": "over frozen weights (head, lora)"}
+
+
 def model(found: dict[str, Any]) -> None:
     """Print `hubtune show` of a model."""
     for key, value in found.items():
         if key == "weights":
             value = ", ".join(f"{w['format']} ({w['files']} files, {w['bytes']:,} bytes)" for w in value)
-        if key not in ("tasks", "strategies"):
+        if key == "memory" and value:
+            parts = [f"{text} {value[name] / 1e9:.2f} GB" for name, text in MEMORY_USES.items()]
+            value = f"{'; '.join(parts)}; activations come on top"
+        if key not in ("tasks", "strategies") and not (key == "adapter" and value is None):
             out(f"{key:14}{', '.join(map(str, value)) if isinstance(value, list) else value}")
     for kind in ("tasks", "strategies"):
         out()

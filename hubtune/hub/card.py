@@ -132,6 +132,13 @@ def summary(record: Mapping[str, Any]) -> str:
 def base_line(record: Mapping[str, Any]) -> str:
     """Name the base model and its commit or hash."""
     base = record["base"]
+    adapter = base.get("adapter")
+    more = "" if adapter is None else f", with the adapter {origin_line(adapter)} merged into it"
+    return origin_line(base) + more
+
+
+def origin_line(base: Mapping[str, Any]) -> str:
+    """Name a model and its commit or hash."""
     if base["local"]:
         return f"a local folder, identified by the hash of its files: `{base['commit']}`"
     return f"[{base['repo']}](https://huggingface.co/{base['repo']}/tree/{base['commit']}) at `{base['commit']}`"
@@ -210,8 +217,8 @@ def portable_tables(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the tables of the recipe, without values of this machine."""
     tables = {name: dict(table) for name, table in record["recipe"].items() if name not in ("publish", "report")}
     base, data = record["base"], record["data"]
-    pinned = pinned_address(base)
-    tables["model"]["id"] = "YOUR-COPY-OF-THE-BASE-MODEL" if base["local"] else pinned
+    source = base.get("adapter", base)
+    tables["model"]["id"] = "YOUR-COPY-OF-THE-BASE-MODEL" if source["local"] else pinned_address(source)
     tables["data"]["source"] = f"{data['name']}@{data['commit']}" if data["repo"] else data["name"]
     if isinstance(tables["data"].get("validation"), str):
         tables["data"]["validation"] = "YOUR-VALIDATION-DATA"
@@ -237,8 +244,9 @@ def metadata(record: Mapping[str, Any], repo: str | None) -> str:
     more: dict[str, Any] = {}
     if license == "other" and license == base["license"]:
         more |= {key: base[key] for key in ("license_name", "license_link") if base[key]}
-    if not base["local"]:
-        more |= {"base_model": base["repo"], "base_model_relation": record["base_model_relation"]}
+    source = base.get("adapter", base)
+    if not source["local"]:
+        more |= {"base_model": source["repo"], "base_model_relation": record["base_model_relation"]}
     card = ModelCardData(
         language=record["recipe"]["publish"].get("language") or base["language"], license=license,
         library_name="peft" if record["loads_with"] == "peft" else "transformers",

@@ -32,7 +32,7 @@ def require_loadable(origin: Origin) -> None:
     if "adapter_config.json" in origin.files:
         raise ModelError(
             f"'{origin.repo}' is an adapter (PEFT) over {base_of(origin)}, not a whole model.",
-            where=origin.repo, hint="Train from that base model; or merge the adapter into it with PEFT "
+            where=origin.repo, hint="hubtune train merges it and goes on from there. To predict, merge it with PEFT "
             "(merge_and_unload), save the whole model, and give its folder.")
     if "model_index.json" in origin.files:
         raise ModelError(f"'{origin.repo}' is a pipeline of diffusers (pictures, sound or video), "

@@ -33,6 +33,7 @@ class Origin:
     folder: of the model, where it is local.
     subfolder: the path of the model's folder in the repository; empty: its top.
     whole: sizes of all files of the repository, where the model is in a sub-folder.
+    adapter: of PEFT, that is merged into the model when it is loaded.
     runs_code: the user named the code beside the weights (`--trust-code`), so that it may run.
     """
 
@@ -45,6 +46,7 @@ class Origin:
     runs_code: bool = False
     subfolder: str = ""
     whole: Mapping[str, int] = field(default_factory=dict)
+    adapter: Origin | None = None
 
     @property
     def outer(self) -> Mapping[str, int]:
@@ -87,6 +89,8 @@ class Origin:
             "gated": bool(self.pinned and self.pinned.gated),
             "private": bool(self.pinned and self.pinned.private),
             **({"folder": self.subfolder} if self.subfolder else {}),
+            **({"adapter": {"repo": self.adapter.repo, "commit": self.adapter.commit,
+                            "local": self.adapter.pinned is None}} if self.adapter else {}),
         }
 
 

@@ -57,6 +57,8 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
     import transformers
 
     silence_transformers()
+    adapter = origin.adapter
+    own = adapter if adapter is not None and "tokenizer_config.json" in adapter.files else origin
     folder = fetch(origin, origin.small)
     config_folder = folder if base_origin is None else fetch(base_origin, base_origin.small)
     config = choice.with_head(task.model, open_config(config_folder, base_origin or origin))
@@ -65,7 +67,7 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
             f"its {task.processor.removeprefix('Auto').lower()} cannot be loaded", origin.repo,
             f"The task '{task.name}' needs a model that has one. See: hubtune show {origin.repo}"):
         processor = kind.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=origin.runs_code)
+            fetch(own, own.small), local_files_only=True, trust_remote_code=origin.runs_code)
     if choice.is_head(config) and hasattr(processor, "padding_side"):
         processor.padding_side = "right"  # a state space model reads padding before a text
     base = Base(origin.repo, origin.commit, config, processor, folder=task_files(origin, task))

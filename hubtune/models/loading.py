@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubtune import guest
+from hubtune import guest, temporary
 from hubtune.contract import Base, Strategy, Task
-from hubtune.errors import ModelError, listing
+from hubtune.errors import ModelError
 from hubtune.hub import headers
-from hubtune.hub.headers import read_header
 from hubtune.hub.origin import Origin, fetch
-from hubtune.models import bounds, compat
+from hubtune.models import bounds, compat, peft_adapters
 from hubtune.models.completeness import check_completeness, check_finite, missing_weights
 from hubtune.models.foreign import model_errors
 from hubtune.models.heads import checkpoint, choice
@@ -97,6 +96,10 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
     import torch
     import transformers
 
+    if origin.adapter is not None:
+        with temporary.Folder() as scratch:
+            merged = peft_adapters.merge(origin, scratch / "merged")
+            return load(merged, base, task, strategy, seed, num_embeddings)
     folder = fetch(origin, [*origin.small, *origin.weights])
     names = headers.read_headers(origin)  # refuses files that safetensors would refuse in its own words
     arguments = {
@@ -153,27 +156,3 @@ def is_language_model(model: Any) -> bool:
         return model.get_output_embeddings() is not None
     except (NotImplementedError, AttributeError):
         return False
-
-
-def attach_adapter(model: Module, folder: Path, repo: str) -> Module:
-    """Wrap a base model in the PEFT adapter of a folder, for inference.
-
-    Raises:
-        ModelError: the adapter's files cannot be read, do not fit the model, or are not whole.
-    """
-    from peft import PeftModel, get_peft_model_state_dict
-
-    name = "adapter_model.safetensors"
-    saved = read_header(folder / name, name, repo)
-    with model_errors("its adapter cannot be loaded", repo, "Fetch the adapter again as a whole."):
-        wrapped: Any = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
-    expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    missing = sorted(expected.keys() - saved.keys())
-    if missing:
-        raise ModelError(
-            f"{name} lacks {len(missing):,} of the adapter's {len(expected):,} tensors, which "
-            f"would begin at random: {listing(missing, 4)}.", where=repo,
-            hint="Fetch the adapter again as a whole.")
-    check_finite(repo, wrapped)
-    module: Module = wrapped
-    return module

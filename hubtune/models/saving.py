@@ -55,7 +55,8 @@ def without_local_values(config: dict[str, Any], origin: Origin) -> dict[str, An
     """Remove values of this machine; name an adapter's base model by repository and commit."""
     kept = {key: value for key, value in config.items() if key not in LOCAL_KEYS}
     if "base_model_name_or_path" in kept:
-        repo = None if origin.pinned is None else origin.repo
+        is_named = origin.pinned is not None and not origin.subfolder and origin.adapter is None
+        repo = origin.repo if is_named else None
         kept |= {"base_model_name_or_path": repo, "revision": origin.commit if repo else None}
     return kept
 

@@ -17,7 +17,7 @@ from hubtune.data.checks.findings import Finding
 from hubtune.devices import device, processes
 from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
 from hubtune.evaluation import metrics
-from hubtune.hub import card, trust
+from hubtune.hub import adapters, card, trust
 from hubtune.hub.forms import check_form, require_loadable
 from hubtune.hub.headers import read_headers
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record
@@ -203,9 +203,11 @@ def locate_base(recipe: Recipe, resumed: Record | None) -> Origin:
         ResumeError: the files of a local model have changed.
     """
     pinned = resumed["base"] if resumed else None
-    origin = locate(recipe.model, pinned["commit"] if pinned and not pinned["local"] else None)
+    source = pinned.get("adapter", pinned) if pinned else None
+    given = locate(recipe.model, source["commit"] if source and not source["local"] else None)
+    origin = adapters.over_base(given, pinned["commit"] if pinned and not pinned["local"] else None)
     origin = trust.base_with_code(origin, recipe.trusted, recipe.model_config.library_class)
-    if pinned and origin.commit != pinned["commit"]:
+    if pinned and source and (origin.commit, given.commit) != (pinned["commit"], source["commit"]):
         raise ResumeError("the base model's files have changed since the run began.",
                           hint="Put the old files back to go on, or train anew with --overwrite.")
     return origin
@@ -242,6 +244,8 @@ def report_model(
     """Report the base model, and a head of hubtune's own on it, which is returned."""
     model_type = choice.pretrained_config(base.config).model_type
     callbacks.on_info(f"model: {origin.repo} at {origin.commit[:19]} ({model_type})")
+    if origin.adapter is not None:
+        callbacks.on_info(f"adapter: {origin.adapter.repo} at {origin.adapter.commit[:19]}, merged into it")
     head = choice.describe(task.model, base.config)
     if head:
         kind = task.model.removeprefix("AutoModelFor")
@@ -301,6 +305,10 @@ def check_published_base(origin: Origin, strategy: Strategy[Any]) -> None:
     Raises:
         RecipeError: the base loads with its own code, or is in a sub-folder of its repository.
     """
+    if origin.adapter is not None and strategy.loads_with == "peft":
+        raise RecipeError(
+            f"'{strategy.name}' is published as an adapter over its base model, and '{origin.adapter.repo}' would be "
+            "merged into that here alone.", hint="Choose a strategy that is published as a whole model: --strategy lora")
     if origin.subfolder and strategy.loads_with == "peft":
         raise RecipeError(
             f"'{strategy.name}' is published as an adapter over its base model, and PEFT cannot name one in a "

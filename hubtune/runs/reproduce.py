@@ -70,7 +70,8 @@ def from_run(folder: Path, callbacks: Callbacks) -> Recorded:
     Where this machine cannot compute by that plan, it makes its own, and says so.
     """
     record = run.Run(folder).record
-    recipe, base, data = build(record["recipe"]), record["base"], record["data"]
+    recipe, data = build(record["recipe"]), record["data"]
+    base = record["base"].get("adapter", record["base"])
     source = f"{data['name']}@{data['commit']}" if data["repo"] else recipe.data.source
     plan: str | None = str(folder)
     try:

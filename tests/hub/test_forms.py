@@ -26,7 +26,7 @@ FORMS: dict[str, tuple[list[str], type[HubtuneError], str, str]] = {
     "diffusers": (["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"], ModelError,
                   "a pipeline of diffusers", "hubtune search"),
     "an adapter": (["adapter_config.json", "adapter_model.safetensors"], ModelError, "an adapter (PEFT) over 'org/base'",
-                   "Train from that base model"),
+                   "hubtune train merges it"),
     "an adapter beside a config": ([*WHOLE, "adapter_config.json"], ModelError, "an adapter (PEFT)", "merge_and_unload"),
     "a pickle": (["config.json", "pytorch_model.bin"], Unsafe, "a pickle can run code", "convert"),
     "another library": (["config.json", "tf_model.h5", "flax_model.msgpack"], ModelError, "weights of Flax, Keras only", "convert"),

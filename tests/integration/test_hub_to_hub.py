@@ -206,8 +206,9 @@ def test_search_and_show(hub, tiny_model):
     shown = hubtune.show("sentence-transformers/all-MiniLM-L6-v2")
     assert set(shown) == {
         "model", "commit", "architectures", "model_type", "parameters", "dtype", "weights", "license", "gated",
-        "private", "pipeline_tag", "labels", "tasks", "strategies",
+        "private", "pipeline_tag", "labels", "tasks", "strategies", "memory", "adapter",
     }
+    assert shown["memory"]["train_all"] == 16 * shown["parameters"]
     assert (shown["license"], shown["parameters"], shown["model_type"]) == ("apache-2.0", 22713728, "bert")
     assert {found["name"]: found["fits"] for found in shown["tasks"]}["sentiment"]
 

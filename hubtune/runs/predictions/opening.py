@@ -12,7 +12,7 @@ from hubtune.devices import memory
 from hubtune.errors import ModelError, listing
 from hubtune.hub.origin import Origin, fetch, locate, pinned_address
 from hubtune.hub.trust import TrustCode, has_own_head, named_code, with_code
-from hubtune.models import configuration, loading
+from hubtune.models import configuration, loading, peft_adapters
 from hubtune.models.foreign import model_errors
 from hubtune.models.heads import publishing
 from hubtune.recipe import PluginChoice
@@ -113,7 +113,7 @@ class OpenedModel:
         if base_origin is not None:
             model = loading.load(base_origin, base, self.task, Strategy(), seed=0).model
             files = [*self.origin.small, "adapter_model.safetensors"]
-            return loading.attach_adapter(model, fetch(self.origin, files), self.origin.repo)
+            return peft_adapters.attach_adapter(model, fetch(self.origin, files), self.origin.repo)
         loaded = loading.load(self.origin, base, self.task, Strategy(), seed=0)
         if loaded.missing:
             raise ModelError(

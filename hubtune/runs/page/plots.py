@@ -18,6 +18,8 @@ SERIES = 4
 """Colours of series; more series repeat them with another dash."""
 LETTER = 0.0165
 """Width of a letter, as a part of the width of a plot."""
+ALONE = "model"
+"""Name of a series that needs no legend, as it is the only one there could be."""
 DASHES = ("-", "--", ":", "-.")
 COLOURS = {"#010100": "var(--ink)", "#010200": "var(--grid)",
            **{f"#0103{number:02x}": f"var(--series-{number + 1})" for number in range(SERIES)}}
@@ -54,7 +56,7 @@ def warm_up() -> None:
 
 
 @contextmanager
-def drawing(width: float, height: float, rows: int = 1, left: float = 0.17) -> Iterator[tuple[Any, list[Any], list[str]]]:
+def drawing(width: float, height: float, rows: int = 1, left: float = 0.2) -> Iterator[tuple[Any, list[Any], list[str]]]:
     """Yield a figure, its axes from top to bottom, and a list that gets the SVG when the figure is drawn.
 
     Margins are fixed: to fit them to the texts, matplotlib would draw everything twice. left: the margin for names, as a
@@ -132,7 +134,7 @@ def bars(name: str, title: str, description: str, unit: str, series: Mapping[str
         axis.set_xlabel(unit)
         axis.grid(axis="x")
         axis.set_axisbelow(True)
-        if len(series) > 1:
+        if list(series) != [ALONE]:
             axis.legend(fontsize=8, loc="best")
     return embedded(drawn[0], name, title, description)
 

@@ -210,3 +210,9 @@ def test_a_task_whose_panels_fail_costs_a_warning_and_not_the_run(
         "the page of the run lacks the panels of 'text-classification', whose `panels` failed: IndexError: row 9"]
     assert figures(made.report)["panels"] == []
     assert made.record["state"] == "trained"
+
+
+def test_bars_of_one_series_are_named_unless_they_are_the_model_s() -> None:
+    pytest.importorskip("matplotlib")
+    assert "missed" in plots.bars("a", "Spans", "", "spans", {"missed": {"person": 3.0}})
+    assert "model" not in plots.bars("a", "Rates", "", "rate", {"model": {"short": 0.5}})

@@ -18,6 +18,12 @@ OTHER_LIBRARIES = {
     ".mlmodel": "Core ML", ".ot": "rust-bert", ".npz": "NumPy", ".mar": "TorchServe"}
 CODE_WEIGHTS = (*PICKLES, *OTHER_LIBRARIES, ".gguf", ".ggml")
 """Endings of weight files that hubtune does not read."""
+RUN_BY = {
+    "gptq": "gptqmodel", "awq": "gptqmodel", "bitsandbytes": "bitsandbytes", "fp8": "kernels, on a GPU",
+    "fbgemm_fp8": "fbgemm-gpu, on a GPU", "mxfp4": "kernels, on a GPU", "torchao": "torchao",
+    "compressed-tensors": "compressed-tensors", "aqlm": "aqlm, on a GPU", "hqq": "hqq", "quanto": "optimum-quanto",
+    "MLX": "mlx, on a Mac"}
+"""Packages that run quantized weights, and the device where it must be another than a CPU, by the method."""
 CONVERT = ("Ask its author to convert it (https://huggingface.co/spaces/safetensors/convert), or look "
            "for another: hubtune search ")
 
@@ -132,9 +138,10 @@ def check_form(config: Mapping[str, Any], origin: Origin) -> None:
         method = quantized.get("quant_method") or (
             "bitsandbytes" if {"load_in_4bit", "load_in_8bit"} & quantized.keys() else "MLX")
         bits = quantized.get("bits") or quantized.get("w_bit")
+        package = f" by {RUN_BY[method]}" if method in RUN_BY else ""
         raise ModelError(
             f"its weights are quantized ({method!s:.40}{f', {bits!s:.10} bits' if bits else ''}): they "
-            "can be run, but not trained.", where=origin.repo, hint=original_hint(origin))
+            f"can be run{package}, but not trained.", where=origin.repo, hint=original_hint(origin))
     named = config.get("transformers_weights")
     if named is not None and named not in origin.weights:
         raise ModelError(

@@ -147,10 +147,11 @@ def memory_of(pid: int) -> tuple[int, int]:
 
 
 def steady_rate(samples: list[Any]) -> float:
-    """Rows per CPU second from the first window to the last but one."""
+    """Rows per CPU second from the first window that was sampled to the last."""
     from hubtune.runs.predictions.windows import WINDOW
 
-    running = [sample for sample in samples if 0 < sample[0] < max(done for done, *_ in samples)]
+    whole = next(place for place, sample in enumerate(samples) if sample[0] == max(done for done, *_ in samples))
+    running = [sample for sample in samples[:whole + 1] if sample[0]]
     if len(running) < 2:
         return float("nan")
     return WINDOW * (running[-1][0] - running[0][0]) / (running[-1][3] - running[0][3])

@@ -105,7 +105,7 @@ def locate(model: str, commit: str | None = None) -> Origin:
     """
     path = Path(model).expanduser()
     if path.is_dir():
-        return in_first_module(local_origin(path))
+        return in_first_module(local_origin(path.resolve()))  # a link to a folder is one, too
     if path.is_file():
         raise ModelError(
             f"'{model}' is a file; a model is the folder that holds it, with its config.json and "

@@ -23,7 +23,7 @@ from hubtune.recipe import DataConfig, PublishConfig, ReportConfig, TrainConfig
 
 REPO = Path(__file__).resolve().parents[2]
 DOCS, PLUGINS = REPO / "docs", REPO / "examples" / "plugins"
-PAGES = sorted([*DOCS.glob("*.md"), *REPO.glob("*.md"), *(REPO / "examples").rglob("*.md")])
+PAGES = sorted([*DOCS.glob("*.md"), *(DOCS / "how-to").glob("*.md"), *REPO.glob("*.md"), *(REPO / "examples").rglob("*.md")])
 
 
 def text_of(name: str) -> str:

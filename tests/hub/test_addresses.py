@@ -61,3 +61,12 @@ def test_a_weights_file_names_its_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is a file") as caught:
         locate(str(tmp_path / "model.safetensors"))
     assert caught.value.hint == f"Give the folder: --model {tmp_path}"
+
+
+def test_a_link_to_a_folder_names_the_model_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "link").symlink_to(folder)
+    assert locate(str(tmp_path / "link")) == locate(str(folder))
+    assert "config.json" in locate(str(tmp_path / "link")).files

@@ -1,0 +1,76 @@
+"""Every command of the how-tos runs, in the order of its page, with a tiny model in place of MiniLM and two steps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hubtune.cli import commands
+
+REPO = Path(__file__).resolve().parents[2]
+PAGES = sorted((REPO / "docs" / "how-to").glob("*.md"))
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+QUICK = ["--set", "train.max_steps=2", "--set", "train.verify=false"]
+"""Added to trainings, for the suite's time."""
+
+
+def steps(page: Path) -> list[tuple[list[str], list[str]]]:
+    """The commands of a page, and of each the lines that the page shows below it."""
+    found: list[tuple[list[str], list[str]]] = []
+    for block in re.findall(r"^```console\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((shlex.split(line[2:]), []))
+            else:
+                found[-1][1].append(line)
+    return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the rows of the how-tos, in which the commands run."""
+    subprocess.run([sys.executable, str(REPO / "examples" / "make_rows.py"), str(tmp_path / "rows")], check=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "README.md"], ids=lambda page: page.stem)
+def test_every_command_of_a_page_runs(
+    page: Path, place: Path, tiny_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = steps(page)
+    assert len(given) >= 3
+    for (program, command, *arguments), shown in given:
+        assert program == "hubtune"
+        arguments = [str(tiny_model("bert")) if argument == MINILM else argument for argument in arguments]
+        status = commands.main([command, *arguments, *(QUICK if command == "train" else [])])
+        captured = capsys.readouterr()
+        is_refused = any(line.startswith("error") for line in shown)
+        assert status == int(is_refused), f"{page.name}: {command} {arguments}\n{captured.out}{captured.err}"
+        assert [line for line in shown if line not in captured.out + captured.err] == []
+
+
+def test_the_pages_are_listed_and_the_first_command_makes_the_rows() -> None:
+    listed = (REPO / "docs" / "how-to" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\(([\w-]+\.md)\)", listed)) == {page.name for page in PAGES} - {"README.md"}
+    assert steps(REPO / "docs" / "how-to" / "README.md") == [(["python", "examples/make_rows.py", "rows"], [])]
+
+
+def test_the_rows_are_what_the_pages_say(place: Path) -> None:
+    import csv
+
+    def labels(name: str) -> list[str]:
+        with (place / "rows" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            return [row["label"] for row in csv.DictReader(file)]
+
+    assert {label: labels("few").count(label) for label in set(labels("few"))} == {"positive": 16, "negative": 16, "neutral": 16}
+    assert (len(labels("rest")), len(labels("many")), len(set(labels("many")))) == (432, 720, 30)
+    assert labels("rare").count("urgent") * 20 == len(labels("rare"))
+
+

@@ -230,6 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "--debug" not in given:
         warnings.simplefilter("ignore", FutureWarning)  # meant for the libraries' authors, not for our users
     memory.keep_freed_memory()
+    memory.keep_few_kernels()
     memory.postpone_collection()
     # Otherwise Python visits every object of torch and transformers when it ends: a second.
     atexit.register(gc.freeze)

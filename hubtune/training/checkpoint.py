@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -50,6 +49,14 @@ class Checkpoint:
 
 def write(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
     """Write one checkpoint atomically, even if the machine stops."""
+    return commit(folder, name, stage(folder, name, checkpoint))
+
+
+def stage(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
+    """Write the files of a checkpoint aside, for `commit`; returns their folder.
+
+    The tensors are no longer needed then. The system may still hold the files in memory.
+    """
     aside = folder / f".{name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -60,11 +67,18 @@ def write(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
             name_of_group = f"{group}.safetensors"
             hashes[name_of_group] = write_file(aside / name_of_group, serialize(tensors))
         write_file(aside / MANIFEST, [json.dumps(hashes).encode()])
-        flush(aside)
     except BaseException:
         # Where the disk is full, this is in the way of everything else.
         shutil.rmtree(aside, ignore_errors=True)
         raise
+    return aside
+
+
+def commit(folder: Path, name: str, aside: Path) -> Path:
+    """Flush a staged checkpoint to the disk, and rename it to its place."""
+    for path in aside.iterdir():
+        flush(path)
+    flush(aside)
     place = folder / name
     old = folder / f".{name}.old"
     shutil.rmtree(old, ignore_errors=True)
@@ -77,7 +91,7 @@ def write(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
 
 
 def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> str:
-    """Write a file through to the disk; return its sha256."""
+    """Write a file; return its sha256."""
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for part in parts:
@@ -85,8 +99,6 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> str:
                 piece = part[start : start + AT_ONCE]
                 digest.update(piece)
                 file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
     return digest.hexdigest()
 
 

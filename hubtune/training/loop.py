@@ -76,7 +76,6 @@ class Loop:
             self.restore(found)
         if self.is_main:
             self.log = open_log(context.folder / "log.jsonl", self.progress.step)
-        self.phase_with_buffers = -1
         self.saved = self.begun = time.monotonic()
         self.stop = StopRequest()
 
@@ -102,13 +101,15 @@ class Loop:
         """Run and log one training step."""
         begun, step = time.monotonic(), self.progress.step
         rows = self.sampler.rows(step)
+        if self.state.starts_phase(step):
+            self.saver.wait_until_read()
         if self.state.start_step(step):
             self.progress.waited = 0
         result = self.forward_backward(step, self.sampler.examples(rows))
         if not math.isfinite(sum(result.losses.values())):
             raise self.non_finite_error(step, rows, result)
+        self.saver.wait_until_read()
         lr, grad_norm = self.state.lr(), self.state.optimizer_step(step)
-        self.reserve_buffers()
         progress = self.progress
         progress.step = step + 1
         progress.learning += time.monotonic() - begun
@@ -164,7 +165,7 @@ class Loop:
         return scores if is_better else None
 
     def save(self, best_scores: Mapping[str, float] | None = None) -> None:
-        """Start to write a checkpoint; returns when tensors are copied.
+        """Start to write a checkpoint.
 
         Args:
             best_scores: scores of these weights, if they are the best.
@@ -238,13 +239,6 @@ class Loop:
         must_stop, is_due = processes.any_process(self.stop.is_set(), is_due)
         return must_stop and self.progress.step < self.steps, is_due
 
-    def reserve_buffers(self) -> None:
-        """Allocate memory for checkpoints, once per phase, when its optimizer has a state."""
-        if self.is_main and self.phase_with_buffers != self.state.phase:
-            self.phase_with_buffers = self.state.phase
-            with self.accelerators.full_weights():
-                self.saver.reserve(self.state.tensors())
-
     def record(self, line: dict[str, Any]) -> None:
         """Write a line of `log.jsonl`, and send it to the tracker."""
         if self.is_main:
@@ -262,7 +256,7 @@ class Loop:
         """Free training memory, load the weights of the result, and return how the run went."""
         keeps_best = self.context.settings.keep != "last"
         step, report = self.progress.step, self.accelerators.report()
-        self.saver.free()
+        self.saver.wait()
         self.state.end_phase()
         self.accelerators.release()
         if keeps_best:

@@ -120,13 +120,10 @@ class MemorySearch:
         return held + beside + estimate_bytes((count, size), tries, gradients)
 
     def fixed_bytes(self) -> int:
-        """Return the bytes besides the passes: AdamW's moments, and a checkpoint's copy on a CPU.
-        """
+        """Return the bytes besides the passes: AdamW's moments."""
         trained = sum(value.nbytes for value in self.state.module.parameters()
                       if value.requires_grad)
-        saved = sum(value.nbytes for name, value in self.state.module.named_parameters()
-                    if name in self.state.trainable)
-        return 2 * trained + (3 * saved if self.device == "cpu" else 0)
+        return 2 * trained
 
     def evaluation_limit(self, limit: int) -> int:
         """Return the limit of evaluation batches."""

@@ -88,12 +88,15 @@ class TrainingState:
             return False
         return not any(fresh.startswith(f"{name}.") for fresh in self.context.newly_initialized)
 
+    def starts_phase(self, step: int) -> bool:
+        """Tell whether a phase starts with this step."""
+        return self.phases.phase_at(step) != self.phase
+
     def start_step(self, step: int) -> bool:
         """Set phase, learning rate and training mode of a step; return True if a phase started."""
-        phase = self.phases.phase_at(step)
-        has_begun = phase != self.phase
+        has_begun = self.starts_phase(step)
         if has_begun:
-            self.start_phase(phase)
+            self.start_phase(self.phases.phase_at(step))
         self.train_mode()
         factor = self.phases.rate(step)
         for group in self.optimizer.param_groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from toy import Contrast, Numbers, Plain, Tight, make_context
 
 from hubtune import Batch
 from hubtune.callbacks import Callbacks
+from hubtune.devices import memory
 from hubtune.errors import TrainingError
 from hubtune.training.loop import Loop
 
@@ -87,3 +89,9 @@ def test_other_errors_are_not_taken_for_it(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
         trained(tmp_path / "run", Broken())
+
+
+def test_few_compiled_products_are_kept_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"})
+    memory.keep_few_kernels()
+    assert os.environ == {"LRU_CACHE_CAPACITY": "128", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}

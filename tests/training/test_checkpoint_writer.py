@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from hubtune.training.checkpoint_writer import Saver
-
 IN_A_PROCESS = """
 import json, os, sys
 from pathlib import Path
@@ -25,8 +23,6 @@ weights = torch.zeros(2_000_000) + 1  # starts the pool of OpenMP threads
 count = lambda: len(os.listdir("/proc/self/task"))
 before = count()
 saver = Saver(Path(sys.argv[1]) / "checkpoints", Path(sys.argv[1]) / "log.jsonl")
-saver.reserve({"model": {"weights": weights, "in bf16": weights.bfloat16()}})
-saver.wait()
 saver.save({"step-1": Checkpoint({"model": {"weights": weights, "in bf16": weights.bfloat16()}}, {})})
 saver.wait()
 print(json.dumps(count() - before))
@@ -41,13 +37,3 @@ def test_the_writing_thread_starts_no_second_pool_of_openmp_threads(tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", IN_A_PROCESS, str(tmp_path)], capture_output=True, text=True,
                           env={**os.environ, "OMP_NUM_THREADS": "2"}, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == 1
-
-
-def test_reserved_buffers_have_the_shapes_and_formats_of_the_tensors(tmp_path: Path) -> None:
-    values = {"scalar": torch.tensor(3.0), "empty": torch.empty(0), "bf16": torch.ones(3, 5, dtype=torch.bfloat16), "mask": torch.ones(2, dtype=torch.bool)}
-    saver = Saver(tmp_path / "checkpoints", tmp_path / "log.jsonl")
-    saver.reserve({"model": values})
-    saver.wait()
-    found = {name: (buffer.shape, buffer.dtype) for (_, name), buffer in saver.buffers.items()}
-    assert found == {name: (value.shape, value.dtype) for name, value in values.items()}
-    saver.close()

@@ -281,9 +281,9 @@ def show(model: str | Path) -> dict[str, Any]:
             reason = reason or "it has no config.json"
         else:
             reason = reason or configuration.unsupported_reason(config, kind)
-        head = choice.describe(kind.model, config) if config is not None and not reason else None
+        head = choice.describe(kind.for_config(config).model, config) if config is not None and not reason else None
         tasks.append({**availability(name, reason, registry.unavailable(kind)), "head": head})
-    fitting = next((plugins.tasks[task["name"]] for task in tasks if task["fits"]), None)
+    fitting = next((plugins.tasks[task["name"]].for_config(config) for task in tasks if task["fits"]), None)
     return {
         "model": origin.repo, "commit": origin.commit,
         "adapter": origin.adapter.repo if origin.adapter else None,

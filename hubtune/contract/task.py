@@ -57,6 +57,17 @@ class Task(Plugin[OptionsT]):
     added_columns: tuple[str, ...] = ()
     """Roles that `add_columns` fills, given this task's options. Data with such columns cannot be streamed."""
 
+    @classmethod
+    def for_config(cls, config: Any) -> type[Task[Any]]:
+        """Return the class of this task for a model of this configuration. Default: this one.
+
+        A task with several kinds of model under one name, such as speech recognition by CTC or by a decoder, returns a
+        subclass of the registered class here. It is made with the same options once the configuration is known, and has
+        the attributes that were set by then: what comes before (`validate_data`) is the registered class's. Called of a
+        subclass too, with other configurations.
+        """
+        return cls
+
     def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         """Check the training data and describe it, before any model is fetched.
 
@@ -280,6 +291,10 @@ class GenerativeTask(Task[OptionsT]):
     @abstractmethod
     def predict(self, model: Module, batch: Batch, base: Base) -> list[Prediction]:
         """Generate one answer per example; empty dicts where only `postprocess` is wanted."""
+
+    def generation_config(self, base: Base) -> Mapping[str, Any]:
+        """Return attributes to set in the model's generation configuration, which is published with it. Default: none."""
+        return {}
 
     def question(self, row: Row) -> Row:
         """Return the part of a row that a prediction may see, beyond the columns without targets. Default: all of it."""

@@ -76,6 +76,8 @@ EXPECTED: dict[str, tuple[Fits, str]] = {
     "contrastive_loss": (instance_of(Loss), "a Loss"), "reference_outputs": ANSWERS,
     "postprocess": ANSWERS, "predict": ANSWERS, "merge": (instance_of(dict), "a dict: the row's answer"),
     "score": (is_numbers, "a dict of numbers by name"), "report": JSON, "panels": (sequence_of(instance_of(Panel)), "a list of panels"), "show": (instance_of(dict), "a dict"),
+    "for_config": (lambda value: isinstance(value, type) and issubclass(value, Task), "a class of tasks"),
+    "generation_config": (instance_of(Mapping), "a dict of attributes"),
     "question": (instance_of(Mapping), "a row"), "usage": (instance_of(str), "a text: Python code"),
     "user_call": (instance_of(UserCall, type(None)), "a UserCall, or None"),
     "files": (instance_of(Mapping), "a dict of texts by file name"),

@@ -144,8 +144,8 @@ def answer(model: Any, processor: Any, tag: str, call: Mapping[str, Any], folder
             found = {"input_ids": tensors.get("input_ids"), **compared_outputs(model(**tensors))}
             most = call.get("sampled", SAMPLED)
             return {name: sample(value, most) for name, value in found.items() if value is not None}
-        names = ("input_ids", "attention_mask")
-        written = model.generate(**{name: tensors[name] for name in names}, **options)
+        read = {name: value for name, value in tensors.items() if name != "token_type_ids"}
+        written = model.generate(**read, **options)
         return processor.decode(written[0], skip_special_tokens=True).strip()
 
 
@@ -155,8 +155,10 @@ def pipeline(model: Any, processor: Any, tag: str) -> Any:
 
     kinds = {"tokenizer": transformers.PreTrainedTokenizerBase,
              "image_processor": transformers.BaseImageProcessor,
-             "feature_extractor": transformers.FeatureExtractionMixin}
-    parts = {name: processor for name, kind in kinds.items() if isinstance(processor, kind)}
+             "feature_extractor": transformers.FeatureExtractionMixin,
+             "processor": transformers.ProcessorMixin}
+    parts = {name: part for name, kind in kinds.items()
+             if isinstance(part := getattr(processor, name, processor), kind)}
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)  # it lists every class but own ones
     try:

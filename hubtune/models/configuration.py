@@ -75,6 +75,25 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
     return base
 
 
+def task_for_model(origin: Origin, task: Task[Any], base_origin: Origin | None = None) -> Task[Any]:
+    """Return the task for a model: the given one, or one of the class that `Task.for_config` names, with its attributes.
+
+    Args:
+        base_origin: the base model of an adapter, which has the configuration.
+
+    Raises:
+        ModelError: the configuration cannot be read.
+    """
+    source = base_origin or origin
+    config = open_config(fetch(source, source.small), source)
+    kind = checked(task, "for_config", task.for_config(config))
+    if kind is type(task):
+        return task
+    made = kind(task.options)
+    vars(made).update(vars(task))  # such as the loss and the metrics of the recipe
+    return made
+
+
 def task_files(origin: Origin, task: Task[Any]) -> Path | None:
     """Fetch the files of a repository that a task reads beside its weights; returns their folder, if there are any."""
     wanted = [name for name in origin.outer if any(
@@ -135,11 +154,12 @@ def unsupported_reason(config: Any, task: Task[Any] | type[Task[Any]]) -> str | 
 
     It is a class of transformers, or a head of hubtune's on the base model.
     """
-    return choice.refusal(task.model, config)
+    return choice.refusal(task.for_config(config).model, config)
 
 
 def matches_architecture(config: Any, task: type[Task[Any]]) -> bool:
     """Tell whether the checkpoint was saved by a class that the task's `Auto*` class would load."""
+    task = task.for_config(config)
     names = {kind.__name__ for kind in compat.model_classes(task.model, config)}
     if own := compat.own_class(task.model, config):
         names.add(own)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubtune import guest, temporary
-from hubtune.contract import Base, Strategy, Task
+from hubtune.contract import Base, GenerativeTask, Strategy, Task
+from hubtune.contract.validation import checked
 from hubtune.errors import ModelError
 from hubtune.hub import headers
 from hubtune.hub.origin import Origin, fetch
@@ -131,9 +132,24 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
             model.resize_token_embeddings(num_embeddings)
         for config in (model.config, model.config.get_text_config()):
             config.pad_token_id = getattr(base.config.get_text_config(), "pad_token_id", None)
+    set_generation(model, task, base)
     compat.correct_batch_norm_gradients(model)
     compat.correct_4bit_layers(model)
     return Loaded(model, missing | head_parameters(model), missing)
+
+
+def set_generation(model: Any, task: Task[Any], base: Base) -> None:
+    """Write a generative task's settings into the generation configuration, which is saved with the model.
+
+    It is made anew: one that transformers marks as made from the model's configuration loses attributes of a
+    model's own, such as Whisper's language, when it is loaded again.
+    """
+    if not isinstance(task, GenerativeTask) or getattr(model, "generation_config", None) is None:
+        return
+    settings = checked(task, "generation_config", task.generation_config(base))
+    if settings:
+        kept = {name: value for name, value in model.generation_config.to_dict().items() if not name.startswith("_")}
+        model.generation_config = type(model.generation_config).from_dict({**kept, **settings})
 
 
 def backbone_parameters(model: Any) -> frozenset[str]:

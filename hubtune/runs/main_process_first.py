@@ -98,7 +98,7 @@ def load(recipe: Recipe, folder: Path, resumed: Record | None = None) -> Prepare
     if origin.commit != saved["commit"]:
         raise ModelError("its files differ from those that the first process of this host has "
                          "read.", where=origin.repo)
-    base, _ = preparation.open_base(origin, task, strategy, saved["dataset_info"], recipe.model_config)
+    task, base, _ = preparation.open_base(origin, task, strategy, saved["dataset_info"], recipe.model_config)
     functions.fit(task, saved["dataset_info"], base, resumed)
     base = replace(base, max_length=saved["max_length"])
     configuration.set_length_limit(base, base.max_length)

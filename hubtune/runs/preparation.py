@@ -84,8 +84,8 @@ def prepare(
     import_libraries(callbacks)
     callbacks.on_info(f"Opening {origin.repo}")
     notes: list[str] = []
-    base, config = open_base(origin, task, strategy, dataset_info, recipe.model_config,
-                             notes.append)
+    task, base, config = open_base(origin, task, strategy, dataset_info, recipe.model_config,
+                                   notes.append)
     for note in notes:
         callbacks.on_info(note)
         splits.checks["findings"].append(Finding("base-labels", "info", note).as_json())
@@ -216,8 +216,8 @@ def locate_base(recipe: Recipe, resumed: Record | None) -> Origin:
 def open_base(
     origin: Origin, task: Task[Any], strategy: Strategy[Any], dataset_info: Mapping[str, Any],
     settings: ModelConfig, say: Callable[[str], None] = lambda text: None,
-) -> tuple[Base, dict[str, Any]]:
-    """Open configuration and processor, with the task's settings applied; returns these too.
+) -> tuple[Task[Any], Base, dict[str, Any]]:
+    """Open configuration and processor, with the task's settings applied; returns the task for this model and these too.
 
     say: gets a sentence on what becomes of a head that the model has for this task.
 
@@ -227,6 +227,7 @@ def open_base(
     require_loadable(origin)
     check_form(configuration.read_config(fetch(origin, origin.small), origin), origin)
     check_needs_no_code(origin)
+    task = configuration.task_for_model(origin, task)
     base = configuration.open_base(origin, task)
     trust.check_library_class(origin, choice.pretrained_config(base.config).model_type, settings.library_class)
     configuration.check_fit(origin, base, task, strategy)
@@ -235,7 +236,7 @@ def open_base(
     labels = list(setup.config.get("id2label", {}).values())
     if note := configuration.describe_head(own, dataset_info.get("labels", ()), labels):
         say(note)
-    return configuration.apply_setup(base, setup), dict(setup.config)
+    return task, configuration.apply_setup(base, setup), dict(setup.config)
 
 
 def report_model(

@@ -128,10 +128,11 @@ def ask(
     """
     from hubtune.evaluation import user_calls, verification
 
-    task, adapted = loaded.task, loaded.locate_base()
+    base, adapted = loaded.open_base(), loaded.locate_base()
+    task = loaded.task
     answers, calls = proof.get("answers"), None
     if answers:
-        calls = user_calls.recorded_calls(task, loaded.open_base(), answers)
+        calls = user_calls.recorded_calls(task, base, answers)
     with temporary.Folder() as scratch:
         if calls:
             user_calls.write_calls(scratch, calls)

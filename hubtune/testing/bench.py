@@ -93,6 +93,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.origin = local_origin(self.folder)
         self.dataset_info = json.loads(json.dumps(checked(self.task, "validate_data", self.task.validate_data({"train": self.rows, "validation": self.rows}))))
+        self.task = configuration.task_for_model(self.origin, self.task)
         opened = configuration.open_base(self.origin, self.task)
         reason = configuration.unsupported_reason(opened.config, self.task)
         if reason:

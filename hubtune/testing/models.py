@@ -158,7 +158,7 @@ def makers() -> dict[str, Callable[..., Any]]:
     for module, function in (("vision", "tiny_vision"), ("sound", "tiny_sound")):
         if importlib.util.find_spec(f"hubtune.testing.{module}"):
             made = importlib.import_module(f"hubtune.testing.{module}")
-            found |= dict.fromkeys(made.MODEL_TYPES, getattr(made, function))
+            found |= dict.fromkeys([*made.MODEL_TYPES, *getattr(made, "WRITING_TYPES", ())], getattr(made, function))
     return found
 
 

@@ -13,7 +13,7 @@ from hubtune.data.row_batches import RowBatch
 from hubtune.errors import BrokenPlugin, HubtuneError
 from hubtune.evaluation.batches import make_batch
 from hubtune.evaluation.equivalence import relative_difference
-from hubtune.models.configuration import open_base
+from hubtune.models.configuration import open_base, task_for_model
 from hubtune.runs.page.panels import collect
 from hubtune.testing.bench import ROWS, Bench, Failed, ensure, no_grad, same_tensors
 from hubtune.testing.checks import Conformance, Runs, same_weights
@@ -106,7 +106,7 @@ class TaskConformance(Conformance, TaskFixture):
         again = Bench(self.made(), bench.folder, bench.rows)
         ensure(again.base.config.to_json_string() == bench.base.config.to_json_string(),
                "the same facts configure another model.", "`model_config`")
-        tuned = self.made()
+        tuned = task_for_model(again.origin, self.made())
         opened = open_base(again.origin, tuned)
         before = tokens_of(opened.processor)
         tuned.model_config(bench.dataset_info, opened)

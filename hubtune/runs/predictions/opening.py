@@ -68,11 +68,15 @@ class OpenedModel:
     def open_base(self) -> Base:
         """Open configuration and processor, with the task's settings applied; without weights.
 
+        `task` is the one for this model afterwards, where the task has several kinds of model.
+
         Raises:
             ModelError: the task has no model of this architecture.
         """
         self.check_code()
-        base = configuration.open_base(self.origin, self.task, self.locate_base())
+        base_origin = self.locate_base()
+        self.task = configuration.task_for_model(self.origin, self.task, base_origin)
+        base = configuration.open_base(self.origin, self.task, base_origin)
         reason = configuration.unsupported_reason(base.config, self.task)
         if reason:
             raise ModelError(f"the task '{self.task.name}' does not fit: {reason}.",

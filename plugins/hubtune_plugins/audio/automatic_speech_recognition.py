@@ -1,4 +1,4 @@
-"""Speech recognition by connectionist temporal classification, CTC (Graves et al., ICML 2006): speech as text."""
+"""Speech recognition: by connectionist temporal classification, CTC (Graves et al., ICML 2006), or by a decoder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hubtune import (
     ExampleRNG,
     Loss,
     Metric,
+    ModelError,
     ModelSetup,
     Panel,
     Prediction,
@@ -23,7 +24,15 @@ from hubtune import (
 )
 from hubtune_plugins.audio import panels
 from hubtune_plugins.audio.characters import TEXT, error_rates, ids_of, in_case, processor_of, settled, spoken
-from hubtune_plugins.audio.ctc import ctc_losses, heard, learnable, likeliest, targets_of
+from hubtune_plugins.audio.ctc import (
+    crowded_rows,
+    ctc_losses,
+    heard,
+    likeliest,
+    refuse_crowded,
+    refuse_empty,
+    targets_of,
+)
 from hubtune_plugins.audio.sounds import AUDIO, SoundTask, augmentation, examples_of, frames_of, inputs_of
 
 if TYPE_CHECKING:
@@ -32,17 +41,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpeechOptions:
-    casing: str = option("auto", "how text is written; auto: as the model's vocabulary does, lower for a new one",
+    casing: str = option("auto", "how text is written; auto: with CTC as the vocabulary does, lower for a new one; else as it is",
                          choices=("auto", "lower", "upper", "keep"))
-    punctuation: str = option("drop", "what becomes of punctuation, which no voice says", choices=("drop", "keep"))
+    punctuation: str = option("auto", "what becomes of punctuation; auto: dropped with CTC, kept by models with a decoder",
+                              choices=("auto", "drop", "keep"))
+    language: str = option("", "for models with a decoder: the language of the texts, such as de; multilingual Whisper needs it")
+    task: str = option("auto", "what Whisper does: transcribe, or translate to English; auto: as its generation "
+                       "configuration says, else transcribe", choices=("auto", "transcribe", "translate"))
+    max_new_tokens: int = option(440, "for models with a decoder: the longest text that is written, in tokens")
+    num_beams: int = option(1, "for models with a decoder: how many beginnings are kept while a text is written; 1: greedy")
 
 
 class SpeechRecognition(SoundTask):
-    """Speech as text, by CTC over characters, or over the tokens that the model came with."""
+    """Speech as text, by CTC over characters, or over the tokens that the model came with; `DecoderRecognition` for the others."""
 
     contract = 2
     name = "automatic-speech-recognition"
-    summary = "speech as text, by CTC"
+    summary = "speech as text, by CTC or a decoder such as Whisper's"
     model = "AutoModelForCTC"
     pipeline_tag = "automatic-speech-recognition"
     fixture = "hubtune_plugins.audio.fixtures:Transcripts"
@@ -51,12 +66,25 @@ class SpeechRecognition(SoundTask):
     Options = SpeechOptions
     columns = (AUDIO, TEXT)
 
+    @classmethod
+    def for_config(cls, config: Any) -> type[Task[Any]]:
+        import transformers
+
+        from hubtune_plugins.audio.decoder_recognition import DecoderRecognition
+
+        return DecoderRecognition if type(config) in transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING else SpeechRecognition
+
     def validate_data(self, splits: Mapping[str, Rows]) -> dict[str, Any]:
         texts = [spoken(row["text"], self.options.punctuation) for row in splits["train"]]
-        learnable(texts, frames_of([row["audio"] for row in splits["train"]], 16000))
-        return {"characters": sorted(set("".join(texts)) - {" "})}
+        refuse_empty(texts)
+        crowded = crowded_rows(texts, frames_of([row["audio"] for row in splits["train"]], 16000))
+        return {"characters": sorted(set("".join(texts)) - {" "}), **({"crowded": crowded} if crowded else {})}
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
+        if self.options.language or self.options.task != "auto":
+            raise ModelError("it writes characters by CTC, and takes neither a language nor a task.", where=base.repo,
+                             hint="Leave task.language and task.task out, or take a Whisper kind of model.")
+        refuse_crowded(dataset_info.get("crowded"))
         tokenizer, self.case, size = settled(base, dataset_info, self.options.casing)
         self.blank = tokenizer.pad_token_id
         head = {"pad_token_id": self.blank, "vocab_size": size}

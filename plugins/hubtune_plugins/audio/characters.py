@@ -15,10 +15,10 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")
 CASES: dict[str, Callable[[str], str]] = {"keep": str, "lower": str.lower, "upper": str.upper}
 
 
-def spoken(text: str, punctuation: Any = "drop") -> str:
+def spoken(text: str, punctuation: Any = "auto") -> str:
     """A transcription in one unicode form, with single spaces and without what no voice says, but for apostrophes."""
     text = unicodedata.normalize("NFKC", str(text)).replace("\u2019", "'").replace("|", " ")
-    if punctuation == "drop":
+    if punctuation != "keep":
         text = "".join(" " if unicodedata.category(c).startswith("P") and c != "'" else c for c in text)
     return " ".join(text.split())
 

@@ -32,15 +32,27 @@ def heard(model: Module, logits: Tensor, mask: Any) -> Any:
     return Heard(logits, whole if lengths is None else lengths)
 
 
-def learnable(texts: Any, frames: Any) -> None:
-    """Refuse rows of train that teach nothing: texts without a letter, or with more letters than frames of sound."""
+HINT = "Does each text belong to its sound? Correct these rows or take them out."
+
+
+def refuse_empty(texts: Sequence[str]) -> None:
+    """Refuse rows of train whose text has no letter."""
     empty = [row for row, text in enumerate(texts) if not text]
+    if empty:
+        raise DataError(f"{len(empty)} of {len(texts)} rows have a transcription without a letter: {row_numbers(empty)} of train.",
+                        hint=HINT)
+
+
+def crowded_rows(texts: Sequence[str], frames: Sequence[int]) -> str:
+    """Name the rows of train with more letters than frames, which CTC cannot learn; an empty text where there are none."""
     long = [row for row, text in enumerate(texts) if len(text) > frames[row]]
-    for bad, what in ((empty, "have a transcription without a letter"),
-                      (long, "have more letters than frames of sound (20 ms), so that CTC cannot learn them")):
-        if bad:
-            raise DataError(f"{len(bad)} of {len(texts)} rows {what}: {row_numbers(bad)} of train.",
-                            hint="Does each text belong to its sound? Correct these rows or take them out.")
+    return f"{len(long)} of {len(texts)} rows have more letters than frames of sound (20 ms): {row_numbers(long)} of train" if long else ""
+
+
+def refuse_crowded(rows: str | None) -> None:
+    """Refuse what `crowded_rows` has found."""
+    if rows:
+        raise DataError(f"{rows}. CTC cannot learn them.", hint=HINT)
 
 
 def targets_of(examples: Sequence[Example]) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from hubtune import Base, Row
 from hubtune.testing import TaskFixture
+from hubtune_plugins.writing.likelihood import Writing
+from hubtune_plugins.writing.right_answers import certain
 
 
 def labelled(count: int) -> list[Any]:
@@ -56,4 +58,5 @@ class Transcripts(TaskFixture):
         return spelt(count)
 
     def gold(self, task: Any, row: Row, base: Base) -> dict[str, Any]:
-        return {"text": task.written(row["text"])}
+        likelihood = certain(task, row, base) if isinstance(task, Writing) else {}
+        return {**likelihood, "text": task.written(row["text"])}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from io import BytesIO
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,9 +22,9 @@ from hubtune import (
     enumerate_rows,
     row_numbers,
 )
+from hubtune_plugins.audio.padding import masked
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Module
 
 FRAMES = 50
@@ -46,6 +45,7 @@ class SoundTask(Task[Any]):
 
     processor = "AutoFeatureExtractor"
     unit = "frames"
+    input = "audio"
     requires: ClassVar[tuple[str, ...]] = ("soundfile", "soxr")
     extra = "hubtune[audio]"
 
@@ -54,7 +54,7 @@ class SoundTask(Task[Any]):
 
     def forward(self, model: Module, batch: Batch) -> Any:
         """The model's output, in which no sound feels the silence that it was padded with."""
-        with masked_norms(model, batch.inputs.get("attention_mask")):
+        with masked(model, batch.inputs.get("attention_mask")):
             return super().forward(model, batch)
 
     def user_call(self, row: Row, base: Base) -> UserCall | None:
@@ -148,11 +148,18 @@ def frames_of(values: Any, rate: float) -> Any:
     return found
 
 
+def fixed_frames(extractor: Any) -> int:
+    """Return the frames that an extractor makes of every sound; 0 where sounds keep their length.
+
+    Two kinds make all equally long: Whisper's says the seconds, AST's counts steps of 10 ms.
+    """
+    return int(FRAMES * (getattr(extractor, "chunk_length", 0) or 0) or (getattr(extractor, "max_length", 0) or 0) // 2)
+
+
 def examples_of(rows: Rows, base: Base, most: Any = None) -> Iterator[Any]:
     """One example per row, its sound not decoded yet. most: frames that longer sounds are to be cut to."""
     extractor = extractor_of(base)
-    # Two kinds make every sound equally long: Whisper's says the seconds, AST's counts steps of 10 ms.
-    fixed = FRAMES * (getattr(extractor, "chunk_length", 0) or 0) or (getattr(extractor, "max_length", 0) or 0) // 2
+    fixed = fixed_frames(extractor)
     all_frames = frames_of([row["audio"] for row in rows], extractor.sampling_rate)
     for (index, row), frames in zip(enumerate_rows(rows), all_frames, strict=True):
         frames = frames if most is None else min(frames, most)
@@ -204,40 +211,6 @@ def padded(inputs: Any, config: Any) -> Any:
         short = max(0, least - inputs["attention_mask"].shape[1])
         inputs = {name: F.pad(x, (0, short) if x.ndim == 2 else (0, 0, 0, short)) for name, x in inputs.items()}
     return inputs
-
-
-@contextmanager
-def masked_norms(model: Any, mask: Any) -> Iterator[Any]:
-    """Group norms over time, as in wav2vec 2.0 base, take mean and variance over a sound without its padding."""
-    from torch.nn import GroupNorm
-
-    hooks = []
-    for layer in model.modules() if mask is not None and not bool(mask.all()) else ():
-        norm = getattr(layer, "layer_norm", None)
-        if isinstance(norm, GroupNorm) and norm.num_groups == norm.num_channels and hasattr(layer, "conv"):
-            kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
-            steps = (mask.sum(1).long() - kernel) // stride + 1
-            hooks.append(norm.register_forward_hook(normaliser(steps)))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def normaliser(steps: Tensor) -> Any:
-    """A hook that normalises (batch, channels, time) over the first `steps` (batch,) of each row alone."""
-    import torch
-
-    def hook(norm: Any, arguments: Any, output: Any) -> Any:
-        x = arguments[0].to(torch.promote_types(arguments[0].dtype, torch.float32))
-        inside = (torch.arange(x.shape[-1], device=x.device) < steps[:, None])[:, None]
-        count = steps[:, None, None]
-        x = x - (x * inside).sum(-1, keepdim=True) / count
-        x = x * ((x.square() * inside).sum(-1, keepdim=True) / count + norm.eps).rsqrt()
-        return (x * norm.weight[:, None] + norm.bias[:, None]).to(output.dtype)
-
-    return hook
 
 
 def output_lengths(model: Module, mask: Any, steps: int) -> Any:

@@ -12,9 +12,7 @@ from hubtune import Base, DataError, Row
 from hubtune_plugins.generation.conversations import conversation
 from hubtune_plugins.generation.turns.messages import Message, shared, tools_of
 from hubtune_plugins.generation.turns.rendering import Fields, render
-
-IGNORED = -100
-"""The label of a token that is not learnt."""
+from hubtune_plugins.writing.likelihood import IGNORED
 
 
 def missing(processor: Any, chats: Any = False) -> Any:

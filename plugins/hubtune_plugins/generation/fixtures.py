@@ -9,8 +9,8 @@ from typing import Any
 
 from hubtune import Base, Row
 from hubtune.testing import TaskFixture
-from hubtune_plugins.generation.chat import IGNORED
 from hubtune_plugins.generation.conversations import answer_of
+from hubtune_plugins.writing.right_answers import certain
 
 WORDS = ("river", "kettle", "chair", "parcel", "book", "hotel", "film", "soup")
 
@@ -30,13 +30,6 @@ def rewritten(count: int) -> list[Any]:
     """Two things, and the first of them with a number."""
     return [{"text": f"a {WORDS[i % 8]} and a {WORDS[(i // 8 + 3) % 8]}", "target": f"{WORDS[i % 8]} {i // 8 + 1}"}
             for i in range(count)]
-
-
-def certain(task: Any, row: Row, base: Base) -> dict[str, Any]:
-    """The likelihood of whoever knows every token of a row."""
-    [examples] = task.encode([row], base)
-    tokens = sum(label != IGNORED for example in examples for label in example["labels"])
-    return {"nll": 0.0, "tokens": tokens, "hits": tokens}
 
 
 class Instructions(TaskFixture):

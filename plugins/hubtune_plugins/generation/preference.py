@@ -28,6 +28,7 @@ from hubtune_plugins.generation.pairs import dpo
 from hubtune_plugins.generation.pairs.bradley_terry import pair_losses
 from hubtune_plugins.generation.text_generation import TextGeneration
 from hubtune_plugins.generation.turns.rendering import ChatOptions
+from hubtune_plugins.writing.likelihood import IGNORED
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -92,7 +93,7 @@ class Preference(TextGeneration, ReferenceTask[Any]):
             batch.targets["reference"] = torch.tensor([example["reference"] for example in examples])
         counts = {"loss": float(len(examples))}
         if self.options.sft:
-            counts["sft"] = float((self.labels(batch)[::2] != chat.IGNORED).sum())
+            counts["sft"] = float((self.labels(batch)[::2] != IGNORED).sum())
         return Batch(batch.inputs, batch.targets, len(examples), counts)
 
     def reference_outputs(self, outputs: Any, batch: Batch, base: Base) -> list[dict[str, Any]]:

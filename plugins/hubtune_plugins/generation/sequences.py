@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hubtune import Base, Batch, Example
-from hubtune_plugins.generation.chat import IGNORED
+from hubtune_plugins.writing.likelihood import IGNORED
 
 if TYPE_CHECKING:
     pass

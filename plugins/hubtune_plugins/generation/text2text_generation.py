@@ -25,9 +25,9 @@ from hubtune import (
 from hubtune_plugins.generation import usages
 from hubtune_plugins.generation.chat import missing
 from hubtune_plugins.generation.languages import forced_token, languages_of, start_token
-from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
 from hubtune_plugins.generation.scores import text_scores
 from hubtune_plugins.generation.sequences import ended, padded, taught
+from hubtune_plugins.writing.likelihood import Writing, likelihood_scores
 
 if TYPE_CHECKING:
     pass

@@ -24,8 +24,8 @@ from hubtune import (
 )
 from hubtune_plugins.generation import chat, packing, sequences, usages
 from hubtune_plugins.generation.conversations import conversation, form_of, question_of, refuse_unlearnable
-from hubtune_plugins.generation.likelihood import Writing, likelihood_scores
 from hubtune_plugins.generation.turns.rendering import ChatOptions, Fields, render
+from hubtune_plugins.writing.likelihood import Writing, likelihood_scores
 
 if TYPE_CHECKING:
     from torch.nn import Module

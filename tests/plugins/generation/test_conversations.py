@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from hubtune_plugins.generation import chat
 from hubtune_plugins.generation.conversations import conversation, question_of
 from hubtune_plugins.generation.preference import Preference
 from hubtune_plugins.generation.reward_model import RewardModel
 from hubtune_plugins.generation.text_generation import GenerationOptions, TextGeneration
 from hubtune_plugins.generation.turns.messages import messages, tools_of
+from hubtune_plugins.writing.likelihood import IGNORED
 
 import hubtune
 from hubtune import DataError
@@ -58,7 +58,7 @@ def read(found: Any, base: Any) -> str:
 
 
 def learnt(found: Any, base: Any) -> str:
-    return str(base.processor.decode([label for label in found["labels"] if label != chat.IGNORED]))
+    return str(base.processor.decode([label for label in found["labels"] if label != IGNORED]))
 
 
 def test_tool_calls_and_tools_are_read_and_learnt(made: Any) -> None:

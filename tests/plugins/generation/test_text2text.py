@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hubtune_plugins.generation.chat import IGNORED
 from hubtune_plugins.generation.scores import script_of, text_scores
 from hubtune_plugins.generation.text2text_generation import RewritingOptions, Text2TextGeneration
+from hubtune_plugins.writing.likelihood import IGNORED
 from tiny import counts, gold_answer
 
 import hubtune

@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 import torch
-from hubtune_plugins.generation import chat, sequences
+from hubtune_plugins.generation import sequences
 from hubtune_plugins.generation.text_generation import GenerationOptions, TextGeneration
+from hubtune_plugins.writing.likelihood import IGNORED
 from tiny import counts, gold_answer, sample
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
@@ -57,7 +58,7 @@ def examples_of(task, rows, base):
 
 def learnt(example, base):
     """The text that is learnt of an example."""
-    return base.processor.decode([label for label in example["labels"] if label != chat.IGNORED])
+    return base.processor.decode([label for label in example["labels"] if label != IGNORED])
 
 
 def loss(task, model, base, examples, rngs=None):
@@ -217,7 +218,7 @@ def test_a_loss_is_additive_whatever_stands_beside_it(model_type, tiny_model):
     # by hand, from the model's own logits
     example = examples[0]
     logits = model(input_ids=torch.tensor([example["input_ids"]])).logits[0].log_softmax(-1)
-    by_hand = -sum(logits[at - 1, label] for at, label in enumerate(example["labels"]) if label != chat.IGNORED)
+    by_hand = -sum(logits[at - 1, label] for at, label in enumerate(example["labels"]) if label != IGNORED)
     assert torch.allclose(alone[0].total, by_hand, rtol=1e-12)
 
 

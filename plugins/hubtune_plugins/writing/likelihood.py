@@ -22,7 +22,9 @@ from hubtune import (
     ShownRow,
     exact,
 )
-from hubtune_plugins.generation.chat import IGNORED
+
+IGNORED = -100
+"""The label of a token that is not learnt."""
 
 SHOWN = 12
 """Rows to look at on the page."""

@@ -1,0 +1,1 @@
+"""Shared by tasks that learn to write text, whatever they read."""

@@ -9,23 +9,15 @@ from typing import Any
 
 from hubtune import guest, hub, recipe, record
 from hubtune.callbacks import Callbacks, or_default
-from hubtune.contract import Strategy, Task, registry
-from hubtune.errors import ModelError, Unsafe
-from hubtune.hub import adapters
-from hubtune.hub.forms import check_form, require_loadable, weight_formats
-from hubtune.hub.headers import count_parameters
-from hubtune.hub.origin import Origin, fetch, locate
+from hubtune.contract import registry
 from hubtune.hub.trust import TrustCode, as_names
-from hubtune.models import configuration
-from hubtune.models.heads import choice
 from hubtune.recipe import Recipe
 from hubtune.runs import predictor, run
 from hubtune.runs.predictor import Model
 from hubtune.runs.reports.data_report import report_data
+from hubtune.runs.reports.model_description import describe_model
 from hubtune.runs.run import Run
 
-MEMORY = {"predict": 4, "train_all": 16, "train_frozen": 4}
-"""Bytes for each weight in fp32: of itself, with its gradient and both moments of AdamW, and frozen."""
 Sets = Mapping[str, Any] | Iterable[str]
 
 
@@ -134,6 +126,52 @@ def plan(
     """Estimate the cost of `train` from a few steps: seconds, bytes of memory, disk and upload."""
     made, source = make_recipe(task, model, data, strategy, set, push, public, pr, replace, recipe, trust_code)
     return run.plan(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
+
+
+@guest.exclusive_training
+def sweep(
+    task: str | None = None, *, models: Iterable[str | Path] = (), data: Any = None,
+    strategies: Iterable[str] = (), search: Mapping[str, Any] | Iterable[str] = (),
+    trials: int | None = None, budget: str | float | None = None, set: Sets = (),
+    out: str | Path | None = None, storage: str | None = None, sampler: str = "tpe",
+    recipe: str | Path | None = None, trust_code: TrustCode = None,
+    callbacks: Callbacks | None = None,
+) -> dict[str, Any]:
+    """Search settings, strategies and models on the validation rows, and train the best as a run.
+
+    With none of `search`, `trials`, `budget` and `storage`, each strategy is trained once on each
+    model at default settings. A search needs the extra `sweep`.
+
+    Args:
+        models, strategies: to choose among; without strategies, full, lora and head.
+        search: ranges over those of the plugins' options: `{"train.learning_rate": (1e-5, 1e-3, "log"),
+            "strategy.rank": [4, 8]}`, or as `--search` takes them.
+        trials: how many, in all.
+        budget: of time, such as `"30m"`; a number is seconds. The winner's training is part of it.
+        set: settings of all trials, which are not searched.
+        out: the folder; a sweep in it goes on.
+        storage: the URL of a database that keeps the study, in place of a file in the folder.
+        sampler: `tpe`, or `random`.
+        Others: as for `train`.
+
+    Returns:
+        What `sweep.json` holds: `trials`, `best`, its `scores`, the `run` and the `command` that
+        trains it.
+    """
+    from hubtune.sweeps import budget as budgets
+    from hubtune.sweeps import space
+    from hubtune.sweeps import sweep as sweeps
+
+    names = [str(model) for model in models]
+    made, source = make_recipe(task, names[0] if names else None, data, None, set, None, False, False, False,
+                               recipe, trust_code)
+    limit = budgets.Budget(None if budget is None else budgets.seconds_of(budget), trials)
+    fixed = set if isinstance(set, Mapping) else [item.partition("=")[0].strip() for item in set]
+    request = sweeps.Request(
+        made, [hub.repository_id(name) for name in names] or [made.model],
+        list(strategies) or sweeps.default_strategies(), space.as_texts(search), list(fixed), limit, storage,
+        sampler)
+    return sweeps.sweep(request, out=out, source=source, callbacks=callbacks)
 
 
 @guest.exclusive_training
@@ -270,60 +308,4 @@ def show(model: str | Path) -> dict[str, Any]:
     """
     if (Path(model).expanduser() / "run.json").is_file():
         return record.summarize(Path(model).expanduser())
-    origin, config, problem = open_to_show(str(model))
-    plugins = registry.load()
-    count = count_parameters(origin)
-    pinned = origin.pinned
-    tasks = []
-    for name, kind in sorted(plugins.tasks.items()):
-        reason = problem
-        if config is None:
-            reason = reason or "it has no config.json"
-        else:
-            reason = reason or configuration.unsupported_reason(config, kind)
-        head = choice.describe(kind.for_config(config).model, config) if config is not None and not reason else None
-        tasks.append({**availability(name, reason, registry.unavailable(kind)), "head": head})
-    fitting = next((plugins.tasks[task["name"]].for_config(config) for task in tasks if task["fits"]), None)
-    return {
-        "model": origin.repo, "commit": origin.commit,
-        "adapter": origin.adapter.repo if origin.adapter else None,
-        **configuration.describe_config(config), "parameters": count,
-        "memory": count and {name: count * size for name, size in MEMORY.items()},
-        "weights": weight_formats(origin), "license": origin.card.get("license"),
-        "gated": bool(pinned and pinned.gated), "private": bool(pinned and pinned.private),
-        "pipeline_tag": (pinned.pipeline_tag if pinned else None)
-        or origin.card.get("pipeline_tag"), "tasks": tasks, "strategies": [
-            availability(name, problem, registry.unavailable(kind), refusal(kind, fitting, config))
-            for name, kind in sorted(plugins.strategies.items())
-        ],
-    }
-
-
-def open_to_show(model: str) -> tuple[Origin, Any, str | None]:
-    """Return a model's origin, its configuration, and why it cannot be trained, as far as is known."""
-    origin = locate(model)
-    config, problem = None, None
-    try:
-        origin = adapters.over_base(origin)
-        if "config.json" in origin.files:
-            folder = fetch(origin, origin.small)
-            config = configuration.open_config(folder, origin)
-            check_form(configuration.read_config(folder, origin), origin)
-        require_loadable(origin)
-    except (ModelError, Unsafe) as error:
-        problem = error.message
-    return origin, config, problem
-
-
-def refusal(kind: type[Strategy[Any]], task: type[Task[Any]] | None, config: Any) -> str | None:
-    """Return why a strategy with its defaults cannot train a model for a task; None if it can."""
-    if task is None or registry.unavailable(kind) or registry.unavailable(task):
-        return None
-    reason: str | None = kind().refuse(task(), config)
-    return reason
-
-
-def availability(name: str, *reasons: str | None) -> dict[str, Any]:
-    """Tell whether a plugin fits, with the first reason against it."""
-    reason = next((reason for reason in reasons if reason), None)
-    return {"name": name, "fits": reason is None, "reason": reason}
+    return describe_model(str(model))

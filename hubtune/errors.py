@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -232,3 +233,9 @@ def listing(words: Iterable[object], most: int = 8) -> str:
     shown = [str(word) for word in words]
     more = len(shown) - most
     return ", ".join(shown) if more <= 0 else f"{', '.join(shown[:most])} and {more} more"
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an exception was raised: `hubtune.training.loop, line 120`."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{frame.f_globals.get('__name__')}, line {line}"

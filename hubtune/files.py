@@ -107,6 +107,17 @@ def entries(folder: Path) -> dict[str, str]:
     return found
 
 
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file that is whole at any time; an error leaves the old one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
 def flush(path: Path) -> None:
     """Write a file's or a folder's buffers to disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)

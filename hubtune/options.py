@@ -19,13 +19,20 @@ class NoOptions:
     """Options of a plugin without any."""
 
 
-def option(default: Any, help: str, *, choices: Sequence[Any] | None = None) -> Any:
+def option(
+    default: Any, help: str, *, choices: Sequence[Any] | None = None,
+    search: tuple[Any, ...] | list[Any] | None = None,
+) -> Any:
     """Define a field of an `Options` dataclass: its default, one line of help, and allowed values.
 
     Options are JSON values: str, int, float, bool, None, lists and tables of these, or a dataclass
     of them.
+
+    search: what `hubtune sweep` tries unless the user says otherwise: `(low, high)`,
+    `(low, high, "log")` or a list of choices; none: it stays as it is.
     """
-    metadata = {"help": help, "choices": tuple(choices) if choices is not None else None}
+    metadata = {"help": help, "choices": tuple(choices) if choices is not None else None,
+                "search": search}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)

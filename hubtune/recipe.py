@@ -79,11 +79,13 @@ class TrainConfig:
     None: resolved from the data, the model and the strategy.
     """
 
-    epochs: float | None = option(None, "passes over the data; none: from the number of rows")
+    epochs: float | None = option(None, "passes over the data; none: from the number of rows", search=(0.5, 2.0, "log"))
     max_steps: int | None = option(None, "optimizer steps in all, instead of epochs")
     batch_size: int | None = option(
-        None, "rows per optimizer step, on all devices together; none: from the number of rows")
-    learning_rate: float | None = option(None, "the peak learning rate; none: from the strategy and the model's size")
+        None, "rows per optimizer step, on all devices together; none: from the number of rows",
+        search=[8, 16, 32])
+    learning_rate: float | None = option(
+        None, "the peak learning rate; none: from the strategy and the model's size", search=(0.2, 5.0, "log"))
     weight_decay: float | None = option(None, "AdamW's decay of matrices; none: the strategy's, else 0.01")
     optimizer: str = option(
         "adamw", "adamw: the strategy's own; adamw-8bit: its state in 8 bits, on NVIDIA GPUs",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune.errors import ModelError, RecipeError, ResumeError
-from hubtune.files import read_json
+from hubtune.files import read_json, write_atomically
 from hubtune.other_names import RENAMED, RENAMED_VALUES
 from hubtune.recipe import Recipe
 
@@ -195,13 +194,7 @@ def migrate_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write `run.json` atomically."""
-    aside = folder / f".run.json.{os.getpid()}"
-    try:
-        aside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        aside.replace(folder / "run.json")
-    except BaseException:
-        aside.unlink(missing_ok=True)  # so that the folder is as it was
-        raise
+    write_atomically(folder / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def summarize(folder: Path) -> dict[str, Any]:

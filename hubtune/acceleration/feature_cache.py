@@ -53,7 +53,7 @@ class FeatureCache(Accelerator):
         super().__init__(NAME, Decision(True, "the backbone is frozen"))
         self.context, self.callbacks = context, context.callbacks
         self.model, self.backbone = context.model, backbone
-        self.folder = context.folder / "features"
+        self.folder = context.features or context.folder / "features"
         self.encoded = {"train": context.train, "validation": context.validation}
         self.splits = {name: Split(self.folder, name, len(found.examples))
                        for name, found in self.encoded.items()}

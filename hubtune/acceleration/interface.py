@@ -41,6 +41,7 @@ class AccelerationContext:
         folder: of the run.
         streamed: `train` is a window of a stream.
         sharded: each process holds a shard of the weights.
+        features: the folder for features of a frozen backbone; None: in that of the run.
         resumed: accelerators' states in the checkpoint of a resumed run, by name.
     """
 
@@ -59,6 +60,7 @@ class AccelerationContext:
     sharded: bool = False
     resumed: Mapping[str, Any] | None = None
     callbacks: Callbacks = Callbacks()
+    features: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import atexit
 import gc
 import logging
 import sys
-import traceback
 import warnings
 from typing import Annotated, Any
 
@@ -23,7 +22,7 @@ from hubtune.cli import (
 )
 from hubtune.cli.plugin_commands import AsJson, Debug, PluginFiles, TrustCode, screen, show_json
 from hubtune.devices import host_lock, memory, processes
-from hubtune.errors import HubtuneError, PluginError, RecipeError, UnexpectedError
+from hubtune.errors import HubtuneError, PluginError, RecipeError, UnexpectedError, place_of
 
 app = typer.Typer(
     name="hubtune", cls=extra_commands.Group, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None,
@@ -258,10 +257,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def unexpected_error(error: Exception) -> UnexpectedError:
     """Describe an exception of no class of ours: its own words, and where it was raised."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     text = " ".join(str(error).split())[:500]
     return UnexpectedError(
-        f"{type(error).__name__}: {text}", where=f"{frame.f_globals.get('__name__')}, line {line}",
+        f"{type(error).__name__}: {text}", where=place_of(error),
         hint="hubtune did not expect this error of its own or of a library's code. The same command with --debug "
         "prints the traceback for a report.")
 

@@ -37,8 +37,7 @@ def estimate(prepared: Prepared) -> dict[str, Any]:
             step_seconds = time_steps(loop)
             validation_seconds = time_validation(loop)
         finally:
-            loop.close()
-        loop.accelerators.release(loop.state.optimizer and loop.state.optimizer.optimizer)
+            loop.close()  # gives the model its whole weights again, for the export
         trainable = loop.state.num_trainable
         upload_bytes = measure_export(prepared, loop, folder)
     validations = max(1, round(loop.steps / loop.epoch_steps * (settings.evals_per_epoch or 1)))

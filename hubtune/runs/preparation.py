@@ -26,7 +26,7 @@ from hubtune.models.foreign import processor_errors
 from hubtune.models.heads import choice
 from hubtune.recipe import ModelConfig, Recipe, TrainConfig
 from hubtune.runs import functions
-from hubtune.runs.prepared_data import PreparedData, Record, encode_splits, load_data
+from hubtune.runs.prepared_data import Encodings, PreparedData, Record, encode_once, load_data
 from hubtune.training import optimizers
 from hubtune.training.schedule import count_steps
 
@@ -56,6 +56,7 @@ class Prepared:
 def prepare(
     recipe: Recipe, callbacks: Callbacks, source: Any = None, resumed: Record | None = None,
     examined: Examined | None = None, data_loaded: Callable[[], None] = lambda: None,
+    encodings: Encodings | None = None,
 ) -> tuple[Prepared, dict[str, Any]]:
     """Check recipe, data, model and permissions, and encode the rows.
 
@@ -64,6 +65,7 @@ def prepare(
         resumed: the record of the run that is resumed, whose pins are kept.
         examined: the rows, where they have been examined already.
         data_loaded: called when the rows are right, before libraries are imported for the model.
+        encodings: encoded rows of earlier calls with the same data, which are taken and kept.
 
     Returns:
         What training needs, and the part of `run.json` that is known before step 0.
@@ -84,8 +86,7 @@ def prepare(
     import_libraries(callbacks)
     callbacks.on_info(f"Opening {origin.repo}")
     notes: list[str] = []
-    task, base, config = open_base(origin, task, strategy, dataset_info, recipe.model_config,
-                                   notes.append)
+    task, base, config = open_base(origin, task, strategy, dataset_info, recipe.model_config, notes.append)
     for note in notes:
         callbacks.on_info(note)
         splits.checks["findings"].append(Finding("base-labels", "info", note).as_json())
@@ -99,17 +100,16 @@ def prepare(
     num_parameters, rows = count_parameters(model), len(splits.splits["train"])
     settings = resolve_settings(recipe.train, task, strategy, model, rows, resumed)
     with processor_errors(origin.repo):
-        data, lengths = encode_splits(task, splits, base, recipe, settings, callbacks)
+        data, lengths = encode_once(encodings, task, splits, base, recipe, settings, callbacks)
     num_embeddings = check_tokens(base, model, strategy, data, recipe.model_config, callbacks)
     steps_per_epoch, steps = count_steps(settings, rows)
-    return Prepared(task, strategy, base, origin, data, settings, num_parameters, shard,
-                    num_embeddings), {
+    return Prepared(
+        task, strategy, base, origin, data, settings, num_parameters, shard, num_embeddings), {
         "recipe": recipe.as_dict(), **describe_plugins(plugins, task, strategy, base),
         "loss": loss, "base": origin.as_record(), "data": splits.as_record(),
-        "facts": dataset_info,
-        "config": config, "head": head, "usage": strategy.usage(task, card.PLACE, base),
-        "settings": dict(vars(settings)), "lengths": lengths,
-        "plan": {"steps_an_epoch": steps_per_epoch, "steps": steps},
+        "facts": dataset_info, "config": config, "head": head,
+        "usage": strategy.usage(task, card.PLACE, base), "settings": dict(vars(settings)),
+        "lengths": lengths, "plan": {"steps_an_epoch": steps_per_epoch, "steps": steps},
         "parameters": {"total": num_parameters}, "warnings": recorder.warnings,
     }
 

@@ -42,6 +42,10 @@ class PreparedData:
     windows: StreamWindows | None = None
 
 
+Encodings = dict[tuple[Any, ...], tuple[PreparedData, dict[str, Any]]]
+"""Encoded rows by what they depend on, but for the data."""
+
+
 def examine_data(
     recipe: Recipe, task: Task[Any], source: Any, resumed: Record | None
 ) -> examine.Examined:
@@ -150,6 +154,19 @@ def encode_splits(
         windows = StreamWindows(task, train, base, lengths["max_length"], window, (0, first))
     rows = {split: found for split, found in data.splits.items() if split != "train"}
     return PreparedData(encoded, rows, numbers, windows), lengths
+
+
+def encode_once(
+    encodings: Encodings | None, task: Task[Any], splits: DataSplits, base: Base,
+    recipe: Recipe, settings: TrainConfig, callbacks: Callbacks,
+) -> tuple[PreparedData, dict[str, Any]]:
+    """Encode all splits, unless an earlier call has encoded the same for such a model and task."""
+    key = (base.repo, base.commit, repr(recipe.task), settings.max_length, base.max_length)
+    if encodings is None:
+        return encode_splits(task, splits, base, recipe, settings, callbacks)
+    if key not in encodings:
+        encodings[key] = encode_splits(task, splits, base, recipe, settings, callbacks)
+    return encodings[key]
 
 
 def encode_train(

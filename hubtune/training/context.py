@@ -31,6 +31,8 @@ class TrainingContext:
         windows: of streamed data; `train` is one of them.
         shard: each process holds a shard of the weights.
         row_numbers: the row in the data, from 0, of each row of train; None: the same.
+        features: the folder for features of a frozen backbone; None: in the run's folder.
+        checkpoints: False: none are written, for a training that is not resumed.
     """
 
     task: Task[Any]
@@ -48,6 +50,8 @@ class TrainingContext:
     windows: StreamWindows | None = None
     shard: bool = False
     row_numbers: Sequence[int] | NDArray[np.int64] | None = None
+    features: Path | None = None
+    checkpoints: bool = True
 
     @property
     def may_recompute(self) -> bool:
@@ -68,4 +72,4 @@ class TrainingContext:
         return AccelerationContext(self.task, self.strategy, self.base, module, trainable,
                                    self.train, self.validation, self.settings, self.compute,
                                    self.folder, processes, self.windows is not None, self.shard,
-                                   resumed, callbacks)
+                                   resumed, callbacks, self.features)

@@ -90,7 +90,7 @@ class Loop:
                     self.context.settings, self.progress.step, self.epoch_steps, self.steps)
                 best_scores = self.validate() if is_validated else None
                 must_stop, is_due = self.stop_or_save()
-                if is_validated or must_stop or is_due:
+                if self.context.checkpoints and (is_validated or must_stop or is_due):
                     self.save(best_scores)
                 if must_stop:
                     self.saver.wait()

@@ -23,7 +23,7 @@ CORE, PLUGINS = REPO / "hubtune", REPO / "plugins"
 ORDER = (
     "errors", "environment", "guest", "signals", "files", "temporary", "other_names", "options", "recipe", "defaults", "record", "callbacks",
     "contract", "hub", "data", "devices", "models", "evaluation", "acceleration", "training", "runs",
-    "api", "", "cli", "__main__", "testing",
+    "sweeps", "api", "", "cli", "__main__", "testing",
 )  # fmt: skip
 """Packages and top-level modules; each imports from those before it only. "" is hubtune itself: the public names."""
 RANK = {name: rank for rank, name in enumerate(ORDER)}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import hubtune
+from hubtune.acceleration import embedding_pruning
 from hubtune.cli import commands, console
 
 ROWS = [{"text": "good " * (1 + n % 9) if n % 2 else "bad " * (2 + n % 7), "label": "yes" if n % 2 else "no"} for n in range(48)]
@@ -30,6 +31,17 @@ def test_the_plan_is_what_happens(tiny_model: Any, tmp_path: Path, strategy: str
     assert found["seconds"] > 0
     assert 0 < found["seconds_an_epoch"] <= found["seconds"]
     assert found["peak_memory_bytes"] <= run.record["peak_memory_bytes"]  # of the same process, which only grows
+
+
+def test_the_plan_of_a_model_with_pruned_embeddings(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding_pruning, "SMALLEST", 1)
+    monkeypatch.setattr(embedding_pruning, "SPARED", 1.0)
+    seen: list[Any] = []
+    find = embedding_pruning.find
+    monkeypatch.setattr(embedding_pruning, "find", lambda context: seen.append(find(context)) or seen[-1])
+    found = hubtune.plan("text-classification", model=tiny_model("bert"), data=ROWS, set=SET)
+    assert seen[-1].decision.applies
+    assert found["upload_bytes"] > 0
 
 
 def test_the_command_shows_it(tiny_model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

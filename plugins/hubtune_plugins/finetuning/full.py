@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FullOptions:
-    head_rate: float = option(10.0, "the head's learning rate, in multiples of the pretrained weights'")
+    head_rate: float = option(10.0, "the head's learning rate, in multiples of the pretrained weights'",
+                              search=(1.0, 30.0, "log"))
 
 
 class Full(Strategy[Any]):

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerwiseOptions:
-    decay: float = option(0.9, "a layer's learning rate, as a part of that of the layer above it")
+    decay: float = option(0.9, "a layer's learning rate, as a part of that of the layer above it",
+                          search=(0.6, 1.0))
     head_rate: float = option(10.0, "the head's learning rate, in multiples of the topmost layer's")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LpFtOptions:
-    share: float = option(0.3, "the part of all steps in which only the head learns, at the beginning")
+    share: float = option(0.3, "the part of all steps in which only the head learns, at the beginning", search=(0.1, 0.5))
     head_rate: float = option(40.0, "the learning rate of that part, in multiples of the other's")
 
 

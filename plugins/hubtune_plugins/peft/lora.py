@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoraOptions:
-    rank: int = option(16, "rank of the update")
+    rank: int = option(16, "rank of the update", search=[4, 8, 16, 32])
     alpha: int = option(32, "the update's scale is alpha / rank")
-    dropout: float = option(0.05, "dropout before the update")
+    dropout: float = option(0.05, "dropout before the update", search=(0.0, 0.1))
     dora: bool = option(
         False, "decompose weights into magnitude and direction (DoRA, arXiv:2402.09353)"
     )

@@ -1,0 +1,1 @@
+"""Searches over settings, strategies and models within a budget, scored on validation rows alone."""

@@ -64,8 +64,8 @@ def started(*arguments: str, before: tuple[str, ...] = (), **more: str) -> subpr
 
 
 def test_these_are_the_commands() -> None:
-    assert COMMANDS == ["check", "compare", "evaluate", "losses", "metrics", "plan", "plugin", "plugins", "predict", "publish", "recipe", "report", "reproduce", "runs", "search", "show",
-                        "strategies",
+    assert COMMANDS == ["check", "compare", "evaluate", "losses", "metrics", "models", "plan", "plugin", "plugins", "predict", "publish", "recipe", "report", "reproduce", "runs", "search", "show",
+                        "strategies", "sweep",
                         "tasks", "train", "verify"]
 
 

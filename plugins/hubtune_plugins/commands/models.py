@@ -24,7 +24,7 @@ class Models(Command[Any]):
 
     contract = 2
     name = "models"
-    summary = "list the architectures that were trained, by task and strategy"
+    summary = "list architectures that were trained, by task and strategy"
 
     def run(
         self,

@@ -18,7 +18,7 @@ from hubtune.contract import registry
 from hubtune.errors import ModelError
 from hubtune.hub.headers import read_headers
 from hubtune.hub.origin import local_origin
-from hubtune.models import completeness, configuration, loading
+from hubtune.models import completeness, configuration, loading, peft_adapters
 from hubtune.models.heads import choice
 from hubtune.recipe import PluginChoice
 
@@ -272,7 +272,7 @@ def test_missing_updates_of_layers_which_peft_only_warns_of_are_refused(tiny_mod
 
     def attach() -> Any:
         fresh = transformers.AutoModelForSequenceClassification.from_pretrained(tiny_model("bert"))
-        return loading.attach_adapter(fresh, tmp_path, "org/adapter")
+        return peft_adapters.attach_adapter(fresh, tmp_path, "org/adapter")
 
     attach()
     save_file({name: value for name, value in tensors.items() if name != lost}, path)

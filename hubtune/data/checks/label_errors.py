@@ -185,10 +185,16 @@ def find_several(
 def folds(
     targets: NDArray[np.int64], inputs: NDArray[np.int64], seed: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return the rows to fit on and those to predict, of each fold; stratified by label."""
+    """Return the rows to fit on and those to predict, of each fold; stratified by label.
+
+    Inputs are numbered as they first occur: by their hashes the folds, and what is found, would be
+    others in each process.
+    """
     from sklearn.model_selection import StratifiedKFold
 
     _, first, group = np.unique(inputs, return_index=True, return_inverse=True)
+    order = first.argsort()
+    first, group = first[order], order.argsort()[group]
     cut = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     fold_of = np.zeros(len(first), np.int64)
     with warnings.catch_warnings():

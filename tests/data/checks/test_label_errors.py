@@ -121,6 +121,16 @@ def test_of_several_labels_per_row_wrong_and_missing_ones_are_found(tmp_path: Pa
     assert "is likely wrong (" in text
 
 
+def test_folds_do_not_depend_on_the_values_of_hashes() -> None:
+    """Python's hashes of texts differ from process to process."""
+    targets = np.arange(40) % 2
+    inputs = np.arange(40) // 2  # each input twice
+    hashes = np.random.default_rng(0).permutation(20)[inputs]
+    for one, other in zip(label_errors.folds(targets, inputs, 0), label_errors.folds(targets, hashes, 0), strict=True):
+        assert [part.tolist() for part in one] == [part.tolist() for part in other]
+        assert not set(inputs[one[0]]) & set(inputs[one[1]])
+
+
 def test_of_several_labels_rare_ones_are_left_out_and_the_rest_of_their_rows_is_judged() -> None:
     made, _ = labelled_several_times()
     for n in range(4):

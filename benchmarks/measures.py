@@ -104,6 +104,15 @@ def device_figures() -> dict[str, float]:
     return {**found, "product_flops": 2 * size**3 / best}
 
 
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds of another process, 0.0 where it is gone; about its wall time on an idle machine, without waits."""
+    try:
+        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def peak_bytes() -> int:
     """The most memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers, rows, training
-from benchmarks.measures import clock, peak_bytes
+from benchmarks.measures import clock, cpu_of, peak_bytes
 from hubtune.files import file_sha256
 
 WAYS = ("pipeline, one by one", "pipeline, batches of 16", "hubtune fp32", "hubtune bf16")
@@ -125,15 +124,6 @@ def sampled(given: list[str], out: Path, kill_after: int | None = None) -> dict[
             time.sleep(0.5)
     return {"code": process.returncode, "seconds": time.monotonic() - start, "samples": samples,
             "cpu": max(sample[3] for sample in samples)}
-
-
-def cpu_of(pid: int) -> float:
-    """CPU seconds that a process has taken."""
-    try:
-        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_of(pid: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a command costs that only prints its help: `hubtune --help` beside `hf --help`; and how long a command is silent.
+"""Start of commands: the cost of `hubtune --help` beside `hf --help`, and the longest silences of a command.
 
 `python -m benchmarks.starting -- train TASK --model MODEL --data DATA` prints its first word and longest silences.
 """
@@ -18,10 +18,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measures import cpu_of
+
 COMMANDS = {"hubtune --help": [sys.executable, "-m", "hubtune", "--help"], "hf --help": [str(Path(sys.executable).with_name("hf")), "--help"]}
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-"""What moves the cursor and colours texts."""
+"""Escape sequences of a terminal: cursor movements and colours."""
 
 
 def one(command: str) -> dict[str, Any]:
@@ -64,15 +66,6 @@ def words_of(command: list[str], terminal: bool) -> list[Word]:
                 break
     os.close(near)
     return found
-
-
-def cpu_of(pid: int) -> float:
-    """CPU seconds of a process; its wall time on a machine that does nothing else, but for waiting."""
-    try:
-        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

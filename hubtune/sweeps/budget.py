@@ -24,7 +24,7 @@ def seconds_of(text: str | float) -> float:
 
 @dataclass
 class Budget:
-    """What a sweep may use.
+    """Limits of a sweep.
 
     Attributes:
         seconds: of all trials of all processes, and of the winner's training; None: no limit.

@@ -1,4 +1,4 @@
-"""How much the best of several scores flatters itself."""
+"""Selection bias: by how much the best of several validation scores is too high by chance."""
 
 from __future__ import annotations
 

@@ -112,6 +112,5 @@ def snapshot(groups: Groups) -> dict[str, dict[str, Tensor]]:
 def stable(value: Tensor, group: str) -> Tensor:
     """Return a tensor of the CPU that keeps its values until the next optimizer step."""
     whole = sharding.full_tensor(value.detach()).cpu()
-    is_own = whole.data_ptr() != value.data_ptr() if whole.device == value.device else True
     changes_in_steps_only = group == OPTIMIZER or isinstance(value, Parameter)
-    return whole if is_own or changes_in_steps_only else whole.clone()
+    return whole if changes_in_steps_only else whole.clone()

@@ -1,4 +1,4 @@
-"""What a run keeps of its predictions for its page: `report.json` beside `run.json`, which is never published."""
+"""`report.json` beside `run.json`: predictions and curves for the page of a run, never published."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def contents(record: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, A
     base = record["base"]
     return {
         "title": f"{record['name']}: {record['task']['name']}", "record": record, "head": found["headline"],
-        "untrained": untrained(record), "scores": scores(found), "warnings": warnings(record),
+        "scores": scores(found), "warnings": warnings(record),
         "plots": drawn.training(found["curves"], record["task"]["metric"], found["unit"]),
         "panels": [drawn.panel(panel, number) for number, panel in enumerate(others)],
         "classes": classes(found["report"]), "shown": shown_rows,
@@ -93,14 +93,6 @@ def contents(record: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, A
 def number(value: Any) -> str:
     """Format a score."""
     return "none" if value is None else f"{value:.4f}"
-
-
-def untrained(record: Mapping[str, Any]) -> str:
-    """Say what the untrained model scores, where a run measured it."""
-    found = record.get("untrained")
-    if found:
-        return f"The untrained model scores {number(found['value'])} on the first {found['rows']} of these rows."
-    return "The untrained model was not scored."
 
 
 def scores(found: Mapping[str, Any]) -> list[list[str]]:

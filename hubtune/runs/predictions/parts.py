@@ -23,7 +23,7 @@ MANIFEST = "predictions.json"
 PREDICTION = "prediction"
 """Column of a part with a prediction as JSON."""
 KEPT = "kept:"
-"""What the names of a part's columns begin with that are kept from the data."""
+"""Prefix of a part's columns that are kept from the data."""
 INPUT = b"input"
 """Metadata of a part: the hash of a stream up to its end."""
 

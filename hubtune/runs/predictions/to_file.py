@@ -19,7 +19,7 @@ from hubtune.runs.predictions.windows import LoadedRows, StreamedRows
 
 @dataclass(frozen=True)
 class Settings:
-    """How a file is predicted; see `Model.predict_file`."""
+    """Settings of the prediction of a file; see `Model.predict_file`."""
 
     keep: Sequence[str] | str = ()
     probabilities: bool = False

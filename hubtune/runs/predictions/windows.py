@@ -42,7 +42,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows are read. recorded: columns by role in training; chosen: those the user set.
+    """Settings to read rows with. recorded: columns by role in training; chosen: those the user set.
 
     keep: names of columns that are kept, or "all". say: gets a sentence on how files were read.
     """

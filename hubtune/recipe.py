@@ -120,7 +120,7 @@ class TrainConfig:
     early_stopping_patience: int | None = option(
         None, "stop after this many validations without improvement, 0: never; none: the strategy's, else 3")
     evals_per_epoch: int | None = option(None, "validations per epoch; none: one")
-    save_minutes: float = option(10.0, "minutes between checkpoints, beside the one at every validation")
+    save_minutes: float = option(10.0, "most minutes between checkpoints; after a validation half a minute is enough")
     gradient_checkpointing: str = option(
         "auto", "recompute activations in the backward pass, to save memory; auto: only where memory is short",
         choices=("auto", "on", "off"))

@@ -121,8 +121,12 @@ def serialize(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
 
 
 def disk_bytes(parameters: int, trainable: int) -> int:
-    """Return the maximum bytes of a run: result, best weights and checkpoints (with moments)."""
-    return 4 * (parameters + trainable + 3 * trainable * (KEPT + 1))
+    """Return the maximum bytes of a run: result, best weights and checkpoints (with moments).
+
+    While the newest of each is written, as many as are kept and one more are on the disk.
+    """
+    best, checkpoints = (KEPT + 2) * trainable, 3 * (KEPT + 1) * trainable
+    return 4 * (parameters + best + checkpoints)
 
 
 def refuse_full_disk(folder: Path, parameters: int, trainable: int) -> None:
@@ -161,10 +165,29 @@ def newest(folder: Path) -> Checkpoint | None:
     return next((checkpoint for checkpoint in found if checkpoint is not None), None)
 
 
+def best_name(step: int) -> str:
+    """Return the name of the checkpoint that holds the best weights, those of a step."""
+    return f"best-{step:09d}"
+
+
+def find_best(folder: Path, step: int) -> Path:
+    """Return the checkpoint of the best weights, those of a step."""
+    place = folder / best_name(step)
+    return place if place.is_dir() else folder / "best"  # as hubtune up to 0.2.0 named it
+
+
 def prune(folder: Path, keep: int = KEPT) -> None:
-    """Delete all but the newest checkpoints, and remains of interrupted writes."""
+    """Delete what no run needs: older checkpoints, and remains of interrupted writes.
+
+    Of the best weights, the newest stay, and the newest that each checkpoint knows of: a run may be
+    resumed from an older checkpoint than the newest best weights.
+    """
+    newest, older = list_checkpoints(folder)[:keep], list_checkpoints(folder)[keep:]
+    best = sorted(folder.glob("best-*"), reverse=True)
+    ends = [f"best-{place.name.removeprefix('step-')}" for place in newest]
+    needed = {next((place for place in best if place.name <= end), None) for end in ends}
     partial = (*folder.glob(".*.partial"), *folder.glob(".*.old"))
-    for place in (*list_checkpoints(folder)[keep:], *partial):
+    for place in (*older, *(place for place in best[1:] if place not in needed), *partial):
         shutil.rmtree(place, ignore_errors=True)
 
 

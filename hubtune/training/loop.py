@@ -13,7 +13,7 @@ import math
 import shlex
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubtune.acceleration import composition
 from hubtune.acceleration.interface import BatchRows
@@ -36,8 +36,8 @@ from hubtune.training.schedule import count_steps, is_validation_step
 from hubtune.training.state import TrainingState, make_accelerator
 from hubtune.training.steps import Sampler
 
-if TYPE_CHECKING:
-    pass
+VALIDATED_SECONDS = 30.0
+"""Seconds between checkpoints that are written after a validation: a shorter run is soon repeated."""
 
 
 def fit(context: TrainingContext, callbacks: Callbacks) -> Outcome:
@@ -89,9 +89,9 @@ class Loop:
                 is_validated = is_validation_step(
                     self.context.settings, self.progress.step, self.epoch_steps, self.steps)
                 best_scores = self.validate() if is_validated else None
-                must_stop, is_due = self.stop_or_save()
-                if self.context.checkpoints and (is_validated or must_stop or is_due):
-                    self.save(best_scores)
+                must_stop, is_due = self.stop_or_save(is_validated)
+                if self.context.checkpoints:
+                    self.save(best_scores, resumable=must_stop or is_due)
                 if must_stop:
                     self.saver.wait()
                     raise self.stop_error()
@@ -164,33 +164,46 @@ class Loop:
         self.callbacks.on_evaluate(record, is_better)
         return scores if is_better else None
 
-    def save(self, best_scores: Mapping[str, float] | None = None) -> None:
-        """Start to write a checkpoint.
+    def save(self, best_scores: Mapping[str, float] | None = None, *,
+             resumable: bool = True) -> None:
+        """Start to write what has to be kept of this step.
 
         Args:
             best_scores: scores of these weights, if they are the best.
+            resumable: write a checkpoint to resume from, too.
         """
-        if not self.is_main:
-            sharding.join_gather(self.state.tensors())
-            return
-        self.saved = time.monotonic()
-        self.log.flush()
         progress, context = self.progress, self.context
+        is_best = best_scores is not None and context.settings.keep != "last"
+        has_ended = progress.stopped or progress.step >= self.steps
+        # The best weights of the last step are in memory; `outcome` needs no file of them.
+        if not resumable and (has_ended or not is_best):
+            return
+        if not self.is_main:
+            tensors = self.state.tensors()
+            sharding.join_gather(tensors if resumable else {"model": tensors["model"]})
+            return
         with self.accelerators.full_weights():
             tensors = self.state.tensors()
-            seconds = progress.seconds + time.monotonic() - self.begun
-            checkpoints = {f"step-{progress.step:09d}": Checkpoint(tensors, {
-                "progress": {**vars(progress), "seconds": seconds},
-                "training": self.state.state(), "limit": self.accumulation.batcher.limit,
-                "compute": context.compute.as_dict(), "steps": self.steps,
-                "stream": context.windows and context.windows.position(),
-            })}
-            if best_scores is not None and context.settings.keep != "last":
+            checkpoints = {}
+            if is_best:
                 # Written first: a run resumed from the other checkpoint needs its best weights.
-                best = Checkpoint(
+                checkpoints[checkpoint.best_name(progress.step)] = Checkpoint(
                     {"model": tensors["model"]}, {"step": progress.step, "scores": best_scores})
-                checkpoints = {"best": best, **checkpoints}
+            if resumable:
+                checkpoints[f"step-{progress.step:09d}"] = Checkpoint(tensors, self.resume_state())
+            self.log.flush()
             self.saver.save(checkpoints)
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return the JSON of a checkpoint to resume from, and note the time of it."""
+        self.saved = time.monotonic()
+        seconds = self.progress.seconds + time.monotonic() - self.begun
+        return {
+            "progress": {**vars(self.progress), "seconds": seconds},
+            "training": self.state.state(), "limit": self.accumulation.batcher.limit,
+            "compute": self.context.compute.as_dict(), "steps": self.steps,
+            "stream": self.context.windows and self.context.windows.position(),
+        }
 
     def newest_checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint to resume from; None for a new run, or without one."""
@@ -229,12 +242,14 @@ class Loop:
                 f"train.gradient_checkpointing=on: '{kind}' models do not support it.",
                 hint="Leave train.gradient_checkpointing at auto."))
 
-    def stop_or_save(self) -> tuple[bool, bool]:
+    def stop_or_save(self, is_validated: bool) -> tuple[bool, bool]:
         """Return whether to stop on a signal, and whether a checkpoint is due.
 
         Processes agree after every step: one that stops alone would leave the others waiting.
         """
         seconds = 60 * self.context.settings.save_minutes
+        if is_validated:
+            seconds = min(seconds, VALIDATED_SECONDS)
         is_due = self.is_main and time.monotonic() - self.saved > seconds
         must_stop, is_due = processes.any_process(self.stop.is_set(), is_due)
         return must_stop and self.progress.step < self.steps, is_due
@@ -259,8 +274,8 @@ class Loop:
         self.saver.wait()
         self.state.end_phase()
         self.accelerators.release()
-        if keeps_best:
-            self.state.load_weights(self.checkpoints / "best")
+        if keeps_best and self.progress.best_step != step:
+            self.state.load_weights(checkpoint.find_best(self.checkpoints, self.progress.best_step))
         return Outcome(self.state.module, step, step / self.epoch_steps,
                        self.progress.best_step if keeps_best else step,
                        self.progress.seconds + time.monotonic() - self.begun,

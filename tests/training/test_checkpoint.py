@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from toy import make_context, run
 
+from hubtune.callbacks import Callbacks
 from hubtune.errors import ResumeError, TrainingError
 from hubtune.training import checkpoint
 from hubtune.training.checkpoint import Checkpoint
 from hubtune.training.checkpoint_writer import Saver, snapshot
+from hubtune.training.loop import Loop
 
 
 def some(step: int) -> Checkpoint:
@@ -127,6 +130,17 @@ def test_a_truncated_or_missing_file_falls_back_to_the_checkpoint_before(
     found = checkpoint.newest(tmp_path)
     assert found is not None
     assert same(found, two[0])
+
+
+def test_best_weights_stay_as_long_as_a_checkpoint_knows_of_them(tmp_path: Path) -> None:
+    """A run resumed from step 11 needs the best weights up to there, not only later ones."""
+    for step in (9, 11, 100):
+        checkpoint.write(tmp_path, f"step-{step:09d}", some(step))
+    for step in (4, 8, 50, 99, 120, 130):
+        checkpoint.write(tmp_path, checkpoint.best_name(step), some(step))
+    checkpoint.prune(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best-000000008", "best-000000099", "best-000000130", "step-000000011", "step-000000100"]
 
 
 def test_only_the_newest_stay_and_the_best_is_left_alone(tmp_path: Path) -> None:
@@ -402,3 +416,29 @@ def test_nothing_that_runs_code_is_written(tmp_path: Path) -> None:
     place = checkpoint.write(tmp_path, "best", some(1))
     hashes = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
     assert set(hashes) == {"model.safetensors", "optimizer.safetensors", "state.json"}
+
+
+@pytest.mark.parametrize("best_epoch", [1, 2])
+def test_a_run_shorter_than_half_a_minute_writes_best_weights_alone(best_epoch: int, tmp_path: Path) -> None:
+    """Its result is that of a run which saves after every step."""
+    results = []
+    for name, minutes in (("often", 0.0), ("short", 10.0)):
+        made = make_context(tmp_path / name, save_minutes=minutes, evals_per_epoch=1)
+        loop = Loop(made, Callbacks())
+        validate = loop.validate
+
+        def scored(loop: Loop = loop, validate: Callable[[], Any] = validate) -> Any:
+            """Make the weights of one epoch the best."""
+            is_best = loop.progress.step == best_epoch * loop.epoch_steps
+            loop.progress.best = None if is_best else [float("inf"), 0.0]
+            return validate()
+
+        loop.validate = scored  # type: ignore[method-assign]
+        run(loop)
+        assert loop.progress.best_step == best_epoch * loop.epoch_steps
+        results.append(made.model.state_dict())
+    names = sorted(place.name for place in (tmp_path / "short" / "checkpoints").glob("*"))
+    assert names == (["best-000000003"] if best_epoch == 1 else [])
+    assert len(checkpoint.list_checkpoints(tmp_path / "often" / "checkpoints")) == checkpoint.KEPT
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name]), name

@@ -222,17 +222,30 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code.
 
     0: success; 1: an error that the user can fix; 2: wrong usage; 128 and a signal's number: stopped.
+
+    Args:
+        arguments: None: those of this process, which ends with the command.
     """
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["help"]:
         given = [*given[1:], "--help"]
+    ended: list[int] = []
+    # Otherwise Python visits every object of torch and transformers when it ends: a second.
+    atexit.register(gc.freeze)
+    if arguments is None:
+        atexit.register(terminal.leave, ended)
+    status = run(given)
+    ended.append(status)
+    return status
+
+
+def run(given: list[str]) -> int:
+    """Run a command in this process; returns its exit code."""
     if "--debug" not in given:
         warnings.simplefilter("ignore", FutureWarning)  # meant for the libraries' authors, not for our users
     memory.keep_freed_memory()
     memory.keep_few_kernels()
     memory.postpone_collection()
-    # Otherwise Python visits every object of torch and transformers when it ends: a second.
-    atexit.register(gc.freeze)
     terminal.open_streams()
     if logging.lastResort:  # writes warnings, such as of requests that are repeated, to stderr
         logging.getLogger("hubtune").addHandler(logging.lastResort)

@@ -36,3 +36,17 @@ def open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the whole process
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def leave(ended: list[int]) -> None:
+    """End this process at once with the exit code of its command, if that is over.
+
+    Python takes modules apart when it ends, which takes 0.15 s once torch is imported. As the exit
+    handler that is registered first, this runs after those of all libraries.
+    """
+    if not ended or "torch" not in sys.modules:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+            stream.flush()
+    os._exit(ended[0])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def run_stages(
             callbacks.on_info("Loading the weights")
             prepared, context = load_model(folder, prepared, compute, resume)
             record["timings"].mark("loading")
-            outcome = train(context, record, callbacks)
+            outcome = train(context, record, callbacks, starting(clean, prepared))
             record |= describe_training(prepared, context, outcome)
             memory.release_free_memory(context.compute.device)
             record["timings"].mark("training")
@@ -170,9 +171,18 @@ def load_model(
 # ------------------------------------------------------------------------------------- train
 
 
-def train(context: TrainingContext, record: dict[str, Any], callbacks: Callbacks) -> Outcome:
-    """Train from step 0, or on from the newest checkpoint."""
-    with contextlib.closing(Loop(context, callbacks)) as loop:
+def starting(clean: CleanPython, prepared: Prepared) -> Callable[[], None] | None:
+    """Return what lets the process of the proof import while the last steps run; None without proof."""
+    if not prepared.settings.verify:
+        return None
+    modules = verification.modules_of(prepared.base, prepared.strategy.loads_with)
+    return functools.partial(clean.start_early, modules)
+
+
+def train(context: TrainingContext, record: dict[str, Any], callbacks: Callbacks,
+          on_last_seconds: Callable[[], None] | None = None) -> Outcome:
+    """Train from step 0, or on from the newest checkpoint. on_last_seconds: see `Loop`."""
+    with contextlib.closing(Loop(context, callbacks, on_last_seconds)) as loop:
         if not context.resume:
             fit_to_memory(loop, record)
             record["timings"].mark("memory_search")

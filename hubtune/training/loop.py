@@ -12,7 +12,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hubtune.acceleration import composition
@@ -36,6 +36,8 @@ from hubtune.training.schedule import count_steps, is_validation_step
 from hubtune.training.state import TrainingState, make_accelerator
 from hubtune.training.steps import Sampler
 
+LAST_SECONDS = 5.0
+"""Seconds before the last step in which what follows the training can be got ready."""
 VALIDATED_SECONDS = 30.0
 """Seconds between checkpoints that are written after a validation: a shorter run is soon repeated."""
 
@@ -52,8 +54,14 @@ def fit(context: TrainingContext, callbacks: Callbacks) -> Outcome:
 class Loop:
     """One training, from its first step or a checkpoint to its last step."""
 
-    def __init__(self, context: TrainingContext, callbacks: Callbacks) -> None:
-        self.context, self.callbacks = context, callbacks
+    def __init__(self, context: TrainingContext, callbacks: Callbacks,
+                 on_last_seconds: Callable[[], None] | None = None) -> None:
+        """Prepare a training.
+
+        Args:
+            on_last_seconds: called once in the first process, about `LAST_SECONDS` before the last step.
+        """
+        self.context, self.callbacks, self.on_last_seconds = context, callbacks, on_last_seconds
         rows = context.windows.rows if context.windows else context.train.rows
         self.epoch_steps, self.steps = count_steps(context.settings, rows)
         self.accelerator = make_accelerator(context)
@@ -86,6 +94,7 @@ class Loop:
         with handle_stop_signals(self.stop):
             while self.progress.step < self.steps and not self.progress.stopped:
                 self.train_step()
+                self.tell_last_seconds()
                 is_validated = is_validation_step(
                     self.context.settings, self.progress.step, self.epoch_steps, self.steps)
                 best_scores = self.validate() if is_validated else None
@@ -123,6 +132,14 @@ class Loop:
             "micro_batches": result.micro_batches,
         })
         self.callbacks.on_progress(1, loss=sum(result.losses.values()))
+
+    def tell_last_seconds(self) -> None:
+        """Call `on_last_seconds` when the remaining steps take no longer than that."""
+        steps = self.progress.step
+        seconds_left = (self.steps - steps) * self.progress.learning / steps
+        if self.on_last_seconds and self.is_main and seconds_left < LAST_SECONDS:
+            self.on_last_seconds()
+            self.on_last_seconds = None
 
     def forward_backward(self, step: int, examples: list[int]) -> StepResult:
         """Run the forward and backward passes of a step; its gradient is then in the parameters."""

@@ -218,7 +218,7 @@ def verify(
     Raises:
         SealError, ProofError: it is not.
     """
-    from hubtune.runs import verify as verification
+    from hubtune.runs.proofs import verify as verification
 
     return verification.verify(str(model), or_default(callbacks), trust_code)
 
@@ -285,7 +285,7 @@ def reproduce(
     Returns:
         `equal`, the new `run`, and what differs: `versions`, `weights` and `metrics`.
     """
-    from hubtune.runs import reproduce as reproduction
+    from hubtune.runs.proofs import reproduce as reproduction
 
     return reproduction.reproduce(
         str(model), data, out, as_names(trust_code), or_default(callbacks))

@@ -5,31 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
-import shutil
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubtune import guest
 from hubtune.callbacks import Callbacks
-from hubtune.contract import CONTRACT, Base, Export, ReferenceTask, Task
-from hubtune.contract.validation import checked
+from hubtune.contract import ReferenceTask
 from hubtune.devices import device, fp64, host_lock, memory, processes, sharding
 from hubtune.devices.clean_python import CleanPython
 from hubtune.devices.device import Compute
-from hubtune.evaluation import scoring, user_calls, verification
+from hubtune.evaluation import scoring, verification
 from hubtune.evaluation.inference import Predictor, add_reference_outputs
 from hubtune.evaluation.loss_checks import check_loss_is_sum
 from hubtune.evaluation.model_checks import check_model
 from hubtune.hub import card
-from hubtune.hub.origin import fetch
-from hubtune.models import loading, saving
-from hubtune.models.heads import choice, publishing
-from hubtune.record import RECORD, delete_working_files, write_record
-from hubtune.runs import seal
-from hubtune.runs.page import kept, page, plots
+from hubtune.models import loading
+from hubtune.record import delete_working_files, write_record
+from hubtune.runs import saved_model, seal
+from hubtune.runs.page import kept, page
 from hubtune.runs.preparation import Prepared
 from hubtune.training import checkpoint, memory_search
 from hubtune.training.context import TrainingContext
@@ -80,7 +74,7 @@ def run_stages(
             model = gather_weights(prepared, context, outcome) if prepared.shard else outcome.model
             if not processes.is_first():
                 return
-            record |= save_and_verify(
+            record |= saved_model.save_and_verify(
                 folder, prepared, context.compute, model, record, callbacks, clean)
     finally:
         processes.destroy_group()
@@ -248,110 +242,3 @@ def gather_weights(prepared: Prepared, context: TrainingContext, outcome: Outcom
     strategy.restore(state)
     checkpoint.restore_tensors(module, weights, outcome.trainable)
     return module
-
-
-# --------------------------------------------------------------------------- save and verify
-
-
-def save_and_verify(
-    folder: Path, prepared: Prepared, compute: Compute, model: Module, record: Mapping[str, Any],
-    callbacks: Callbacks, clean: CleanPython,
-) -> dict[str, Any]:
-    """Save the model for the Hub, and verify in a clean process that it is the trained one.
-
-    clean: asks the saved model while this process asks the trained one.
-    """
-    task, base, data = prepared.task, prepared.base, prepared.data
-    recorded, calls = folder / "proof.safetensors", folder / "proof"
-    callbacks.on_info("Saving the model")
-    verification.record_outputs(
-        model, task, base, data.encoded["validation"], recorded, compute.uniform)
-    export = save_model(folder / "model", prepared, model, record)
-    processor, is_asked = processor_class(task, base), user_calls.is_asked(export.root)
-    asked = user_calls.record_calls(
-        task, base, data.rows["validation"], data.encoded["validation"], calls) if is_asked else 0
-    record["timings"].mark("saving")
-    proof = None
-    with contextlib.ExitStack() as stack:
-        if prepared.settings.verify:
-            libraries = "transformers and PEFT" if export.loads_with == "peft" else "transformers"
-            callbacks.on_info(f"Verifying the saved model in a clean process ({libraries} only)")
-            origin = prepared.origin
-            saved = verification.SavedModel(
-                folder / "model", task.model, export.loads_with, recorded,
-                fetch(origin, [*origin.small, *origin.weights]), record["config"],
-                calls if asked else None, processor, task.pipeline_tag)
-            running = stack.enter_context(
-                verification.Verification([saved], clean, shares_threads=True))
-        asked = asked and user_calls.record_answers(
-            export.root, task, base, calls, folder / "model")
-        if not asked and type(task).user_call is not Task.user_call:
-            callbacks.on_warning("transformers could not be asked as users ask the model, so only "
-                                 "its outputs for recorded inputs are compared.")
-        describe_model(folder / "model", prepared, export, record)
-        if prepared.settings.verify:
-            plots.warm_up()  # this process would only wait
-            callbacks.on_info("Comparing its outputs with those of the trained model")
-            proof = running.result(dataclasses.replace(saved, calls=calls if asked else None))
-    if not asked:
-        shutil.rmtree(calls, ignore_errors=True)
-    record["timings"].mark("verification")
-    return {
-        "proof": proof, "loads_with": export.loads_with, "processor": processor,
-        "base_model_relation": "adapter" if export.loads_with == "peft" else "finetune",
-    }
-
-
-def processor_class(task: Task[Any], base: Base) -> str:
-    """Return the name of the transformers class that loads the published processor."""
-    return "AutoProcessor" if hasattr(base.processor, "tokenizer") else task.processor
-
-
-def save_model(
-    folder: Path, prepared: Prepared, model: Module, record: Mapping[str, Any]
-) -> Export:
-    """Save the exported model and its processor."""
-    task, strategy, base = prepared.task, prepared.strategy, prepared.base
-    export: Export = checked(strategy, "export", strategy.export(model))
-    if choice.is_head(base.config):
-        export = publishing.with_code(export, task.model)
-    if prepared.origin.runs_code:
-        export = dataclasses.replace(export, loads_with="code")  # which is saved beside the weights
-    shutil.rmtree(folder, ignore_errors=True)
-    if record["decisions"] and export.loads_with != "peft":  # a PEFT folder has no configuration of a model
-        export = dataclasses.replace(export, config={**export.config, "hubtune": record["decisions"]})
-    saving.save(export, base, folder, prepared.origin, task.files(base))
-    return export
-
-
-def describe_model(
-    folder: Path, prepared: Prepared, export: Export, record: Mapping[str, Any]
-) -> None:
-    """Write beside the saved model what hubtune needs to predict with it, and its seal."""
-    task, base = prepared.task, prepared.base
-    made = user_calls.made_answers(export.root, task, base, folder)
-    recipe = record["recipe"]
-    options = {kind: {name: value for name, value in recipe[kind].items() if name != "name"}
-               for kind in ("task", "strategy", "loss") if kind in recipe}
-    contents = {
-        "hubtune": version("hubtune"), "contract": CONTRACT,
-        "task": {
-            "name": task.name, "options": options["task"], "plugin": record["plugins"]["task"],
-        },
-        "strategy": {"name": prepared.strategy.name, "options": options["strategy"]},
-        "loss": recipe.get("loss") and {"name": recipe["loss"]["name"], "options": options["loss"]},
-        "metric": record["task"]["metric"], "metrics": record["plugins"].get("metrics", {}),
-        "facts": record["facts"], "columns": record["data"]["columns"],
-        "data": record["data"]["fingerprint"][:16], "loads_with": export.loads_with,
-        "limit": record["lengths"]["limit"], "decisions": record["decisions"],
-        "base": {name: record["base"][name] for name in ("repo", "commit", "local")},
-        "recipe": card.portable_tables({**record, "loads_with": export.loads_with}),
-        "versions": record["versions"],
-    }
-    contents["seal"] = {
-        "files": seal.hash_folder(folder), "record": seal.hash_record(contents),
-        "results": seal.finite(record["metrics"]), "answers": made,
-        "processor": processor_class(task, base), "config": record["config"],
-    }
-    text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
-    (folder / RECORD).write_text(text, encoding="utf-8")

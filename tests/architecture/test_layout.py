@@ -256,7 +256,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not fo
 def is_cheap(module: str) -> bool:
     """Whether a module may import nothing heavy, since `--help`, a list or a refusal wait for it."""
     dear = ("acceleration", "training", "api", "evaluation.batches", "evaluation.equivalence", "evaluation.inference", "evaluation.loss_checks",
-            "evaluation.model_checks", "evaluation.user_calls", "evaluation.verification", "devices.sharding", "devices.fp64", "models.heads.modeling", "runs.stages", "runs.cost")
+            "evaluation.model_checks", "evaluation.user_calls", "evaluation.verification", "devices.sharding", "devices.fp64", "models.heads.modeling", "runs.stages", "runs.saved_model", "runs.cost")
     cheap = ("training.log", "training.schedule", "training.optimizers", "training.steps", "training.context")
     return module in cheap or not (module.startswith(dear) or module.endswith("__main__"))
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import hubtune
 from hubtune.cli import commands
-from hubtune.runs import reproduce
+from hubtune.runs.proofs import reproduce
 
 SETTINGS = {"train.epochs": 1.0, "data.limit": 60, "train.verify": False}
 

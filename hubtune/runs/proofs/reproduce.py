@@ -14,7 +14,7 @@ from hubtune.hub.origin import locate, pinned_address, read_run_record
 from hubtune.recipe import PublishConfig, Recipe, TrainConfig, build
 from hubtune.record import versions
 from hubtune.runs import run, seal
-from hubtune.runs.verify import is_seal
+from hubtune.runs.proofs.verify import is_seal
 
 ABSENT = "none"
 """The version of a package that is not installed."""

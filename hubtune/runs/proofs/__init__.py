@@ -1,0 +1,1 @@
+"""Commands that prove a run or a published model again: verify it, reproduce it."""

@@ -27,7 +27,7 @@ ORDER = (
 )  # fmt: skip
 """Packages and top-level modules; each imports from those before it only. "" is hubtune itself: the public names."""
 RANK = {name: rank for rank, name in enumerate(ORDER)}
-SHARED = {"classification", "layers", "tokenization", "writing"}
+SHARED = {"classification", "layers", "serving", "tokenization", "writing"}
 """Plugin folders that are no family of plugins: the others may import from them."""
 MODULES_IN_A_FOLDER, LINES_OF_A_MODULE, LINES_OF_A_FUNCTION = 14, 350, 60
 

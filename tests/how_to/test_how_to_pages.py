@@ -6,8 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,14 +44,67 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+class Served:
+    """`hubtune serve` in a thread of this process, on a port that is free in place of the page's."""
+
+    def __init__(self) -> None:
+        self.server: Any = None
+        self.thread: threading.Thread | None = None
+
+    def start(self, arguments: list[str]) -> None:
+        self.thread = threading.Thread(target=commands.main, args=(["serve", *arguments, "--port", "0"],), daemon=True)
+        self.thread.start()
+        deadline = time.monotonic() + 60
+        while self.server is None or not self.server.started:
+            assert time.monotonic() < deadline
+            assert self.thread.is_alive()
+            time.sleep(0.01)
+
+    @property
+    def port(self) -> int:
+        return int(self.server.servers[0].sockets[0].getsockname()[1])
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    uvicorn, found = pytest.importorskip("uvicorn"), Served()
+
+    class Server(uvicorn.Server):  # type: ignore[misc]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            found.server = self
+
+    monkeypatch.setattr(uvicorn, "Server", Server)
+    yield found
+    if found.thread is not None:
+        found.server.should_exit = True
+        found.thread.join(20)
+
+
+def asked(served: Served, address: str, *arguments: str) -> str:
+    """What `curl ADDRESS -H HEADER -d BODY` prints."""
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    name, _, value = options.get("-H", "Accept: */*").partition(": ")
+    body = options["-d"].encode() if "-d" in options else None
+    request = urllib.request.Request(address.replace(":8000", f":{served.port}"), body, {name: value})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return str(reply.read().decode())
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "README.md"], ids=lambda page: page.stem)
 def test_every_command_of_a_page_runs(
-    page: Path, place: Path, tiny_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    page: Path, place: Path, tiny_model: Callable[..., Path], capsys: pytest.CaptureFixture[str], served: Served
 ) -> None:
     given = steps(page)
     assert len(given) >= 3
     for (program, command, *arguments), shown in given:
+        if program == "curl":
+            assert [line for line in shown if line not in asked(served, command, *arguments)] == []
+            continue
         assert program == "hubtune"
+        if command == "serve" and "--space" not in arguments:
+            served.start(arguments)
+            continue
         arguments = [str(tiny_model("bert")) if argument == MINILM else argument for argument in arguments]
         status = commands.main([command, *arguments, *(QUICK if command == "train" else [])])
         captured = capsys.readouterr()

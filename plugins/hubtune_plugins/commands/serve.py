@@ -38,12 +38,12 @@ class Serve(Command[Any]):
         task: Annotated[str | None, typer.Option(help="The task, for a model that hubtune did not tune.")] = None,
         trust_code: Annotated[list[str] | None, typer.Option(metavar="REPO@COMMIT", help="Run the code beside this model's weights.")] = None,
     ) -> dict[str, Any]:
-        import hubtune
+        from hubtune import load
         from hubtune_plugins.serving.limits import Limits
         from hubtune_plugins.serving.server import serve
 
         limits = dataclasses.replace(Limits(), batch=max_batch, rows=max_rows, queue=max_queue, body=max_body * 2**20, seconds=timeout)
-        loaded = hubtune.load(model, task=task, trust_code=trust_code)
+        loaded = load(model, task=task, trust_code=trust_code)
         endpoint = serve(loaded, host, port, allow_host or (), limits, lambda text: typer.echo(text, err=True))
         return {"model": loaded.name, "task": loaded.task.name, "answered": endpoint.answered, "refused": endpoint.refused,
                 "batches": endpoint.batcher.batches}

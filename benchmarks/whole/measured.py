@@ -33,10 +33,11 @@ def one(row: Row, way: str, threads: int, seed: int, scale: float, cache: Path) 
 
 
 def measure(row: Row, way: str, count: int, inputs: tuple[Path, Path], threads: int, seed: int,
-            environment: dict[str, str], limit: float = float("inf")) -> dict[str, Any]:
+            environment: dict[str, str], limit: float = float("inf"), kept: Path | None = None) -> dict[str, Any]:
     """Measure a way to train `count` rows.
 
     inputs: folders of the data and of the base model. limit: seconds after which it has failed.
+    kept: where the saved model is moved; None deletes it.
     """
     folder, base = inputs
     place = Path(tempfile.mkdtemp(prefix="whole-"))
@@ -48,6 +49,8 @@ def measure(row: Row, way: str, count: int, inputs: tuple[Path, Path], threads: 
             log = read(place / "run" / "log.jsonl")
             found["losses"] = [sum(line[name] for name in line.keys() - tasks.BESIDE - {"padding"})
                                for line in log if "grad_norm" in line]
+        if kept is not None:
+            shutil.move(place / "run" / "model" if way == "hubtune" else place / "run", kept)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     losses, spans, steps = found.pop("losses"), found.pop("spans"), found["steps"]

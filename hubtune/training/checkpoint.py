@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hubtune.devices import sharding
+from hubtune.devices import processes, sharding
 from hubtune.errors import ResumeError, TrainingError
 from hubtune.files import file_sha256, flush
+from hubtune.record import migrate_checkpoint
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -163,6 +164,24 @@ def newest(folder: Path) -> Checkpoint | None:
     """Read the newest complete checkpoint; None without one."""
     found = map(read, list_checkpoints(folder))
     return next((checkpoint for checkpoint in found if checkpoint is not None), None)
+
+
+def to_resume(folder: Path, steps: int) -> Checkpoint | None:
+    """Return the checkpoint to resume a run of so many steps from, the same in every process.
+
+    None where the run stopped before its first one.
+    """
+    found = processes.broadcast(newest(folder) if processes.is_first() else None)
+    if found is not None and found.state["steps"] != steps:
+        raise processes.collective_error(ResumeError(
+            f"the checkpoint belongs to a run of {found.state['steps']} steps, not {steps}.",
+            hint="Train again with --overwrite."))
+    if found is not None and "learner" in found.state:  # of hubtune 0.1
+        old = found.tensors.get("vocabularies", {})
+        ids = {f"embedding_pruning.{name}": value for name, value in old.items()}
+        tensors = {**found.tensors, "accelerators": ids}
+        found = Checkpoint(tensors, migrate_checkpoint(found.state))
+    return found
 
 
 def best_name(step: int) -> str:

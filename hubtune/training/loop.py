@@ -21,10 +21,9 @@ from hubtune.callbacks import Callbacks
 from hubtune.data.labels import row_numbers
 from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import processes, sharding
-from hubtune.errors import NonFiniteLoss, ResumeError, TrainingError
+from hubtune.errors import NonFiniteLoss, TrainingError
 from hubtune.evaluation import metrics
 from hubtune.evaluation.inference import Predictor
-from hubtune.record import migrate_checkpoint
 from hubtune.training import checkpoint
 from hubtune.training.accumulation import Accumulation, StepResult
 from hubtune.training.checkpoint import Checkpoint
@@ -73,7 +72,7 @@ class Loop:
         self.checkpoints = context.folder / "checkpoints"
         self.saver = Saver(self.checkpoints, context.folder / "log.jsonl")
         self.log: Any = io.StringIO()
-        found = self.newest_checkpoint()
+        found = checkpoint.to_resume(self.checkpoints, self.steps) if context.resume else None
         self.accelerators = self.state.accelerators = composition.find(context.for_acceleration(
             self.state.module, self.state.trainable, self.accelerator.num_processes, callbacks,
             found.state["training"]["accelerators"] if found else None,
@@ -221,24 +220,6 @@ class Loop:
             "compute": self.context.compute.as_dict(), "steps": self.steps,
             "stream": self.context.windows and self.context.windows.position(),
         }
-
-    def newest_checkpoint(self) -> Checkpoint | None:
-        """Return the checkpoint to resume from; None for a new run, or without one."""
-        if not self.context.resume:
-            return None
-        found = processes.broadcast(checkpoint.newest(self.checkpoints) if self.is_main else None)
-        if found is not None and found.state["steps"] != self.steps:
-            raise processes.collective_error(
-                ResumeError(
-                    f"the checkpoint belongs to a run of {found.state['steps']} steps, not "
-                    f"{self.steps}.",
-                    hint="Train again with --overwrite."))
-        if found is not None and "learner" in found.state:  # of hubtune 0.1
-            old = found.tensors.get("vocabularies", {})
-            ids = {f"embedding_pruning.{name}": value for name, value in old.items()}
-            tensors = {**found.tensors, "accelerators": ids}
-            found = Checkpoint(tensors, migrate_checkpoint(found.state))
-        return found
 
     def restore(self, found: Checkpoint) -> None:
         """Restore model, optimizer, stream and progress."""

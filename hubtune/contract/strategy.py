@@ -26,6 +26,9 @@ class Strategy(Plugin[OptionsT]):
     parameters; also `train.epochs`, `max_steps`, `batch_size`,
     `weight_decay`, `sampler`, `max_length`, `evals_per_epoch`, `keep` and `early_stopping_patience`."""
     loads_with: ClassVar[LoadsWith] = "transformers"
+    config_key: ClassVar[str] = ""
+    """Key of `config.json`, beginning with `hubtune_`, under which `with_code` records the modules that the method adds; empty:
+    it adds none that need code. A model with such a record is a base like any other: hubtune builds it by `add_modules`."""
 
     @classmethod
     def variants(cls) -> Mapping[str, Mapping[str, Any]]:
@@ -81,6 +84,21 @@ class Strategy(Plugin[OptionsT]):
     def export(self, model: Any) -> Export:
         """The model as it is published; `model` is not used afterwards."""
         return Export(root=model)
+
+    @classmethod
+    def add_modules(cls, model: Module, recorded: Mapping[str, Any]) -> None:
+        """Add the modules that `config.json` records to a model that has just been made, before its weights are loaded.
+
+        The model may be of another class than the one that was published, and `recorded` of any author.
+        """
+
+    @classmethod
+    def with_code(cls, export: Export, auto: str, recorded: Mapping[str, Any]) -> Export:
+        """The export of a model that has the recorded modules, with the code that builds it and with its record.
+
+        auto: the class of transformers that loads it.
+        """
+        return export
 
     def usage(self, task: Task[Any], repo: str, base: Base) -> str:
         """Python that uses the published model without hubtune; default: the task's."""

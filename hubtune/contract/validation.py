@@ -88,7 +88,7 @@ EXPECTED: dict[str, tuple[Fits, str]] = {
     "param_groups": (sequence_of(is_param_group), 'a list of dicts with "params"'),
     "optimizer": (having("step", "param_groups"), "an optimizer"),
     "regularization": (lambda value: value is None or having("backward")(value), "a scalar tensor, or None"),
-    "state": JSON, "export": (instance_of(Export), "an Export"),
+    "state": JSON, "export": (instance_of(Export), "an Export"), "with_code": (instance_of(Export), "an Export"),
     "fit": JSON, "label_kind": (lambda value: value in get_args(LabelKind), f"one of {listing(get_args(LabelKind))}"),
     "label_counts": (is_numbers, "a dict of numbers by label"),
     "class_logits": (having("shape", "backward"), "a tensor (targets, labels)"),

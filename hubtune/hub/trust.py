@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from hubtune.contract import Strategy, registry
 from hubtune.errors import ModelError, RecipeError, listing
 from hubtune.hub.origin import Origin, fetch
 from hubtune.record import RECORD
@@ -15,6 +17,8 @@ from hubtune.record import RECORD
 HEAD_TYPE = "hubtune-head"
 """The `model_type` of models with a head of hubtune's own: hubtune never runs the copy of its code
 beside their weights."""
+ADDED = "hubtune_"
+"""Beginning of the keys of config.json under which strategies record the modules that they have added."""
 TrustCode = str | Path | Iterable[str | Path] | None
 """What a user trusts: `REPO@COMMIT` with all 40 digits, a folder, or several of these."""
 
@@ -76,30 +80,48 @@ def base_with_code(origin: Origin, trusted: Iterable[str], library_class: bool) 
 
 
 def named_code(origin: Origin) -> dict[str, str]:
-    """Return what the configuration files of a model name as its own code, as text by file."""
-    folder, found = fetch(origin, origin.small), {}
+    """Return what the configuration files of a model name as its own code, as text by file.
+
+    Code that hubtune does not need, since it builds the model itself, is left out.
+    """
+    found = {}
     for name in origin.small:
         if not name.endswith("config.json"):
             continue
-        try:
-            config = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
-            continue  # told where it is loaded
-        if isinstance(config, dict) and config.get("auto_map") and not (
-                name == "config.json" and config.get("model_type") == HEAD_TYPE):
+        config = read_if_possible(origin, name)
+        if config.get("auto_map") and not (name == "config.json" and is_built_here(config)):
             found[name] = json.dumps(config["auto_map"])[:200]
     return found
 
 
-def has_own_head(origin: Origin) -> bool:
-    """Tell whether a model has a head of hubtune's, which hubtune loads by its own class."""
-    if "config.json" not in origin.files:
-        return False
+def read_if_possible(origin: Origin, name: str) -> dict[str, Any]:
+    """Read a JSON object beside the weights; empty where it is none, which is told where it is loaded."""
+    if name not in origin.files:
+        return {}
     try:
-        config = json.loads((fetch(origin, ["config.json"]) / "config.json").read_text(encoding="utf-8"))
+        read = json.loads((fetch(origin, origin.small) / name).read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
-        return False  # told where it is loaded
-    return isinstance(config, dict) and config.get("model_type") == HEAD_TYPE
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def is_built_here(config: Mapping[str, Any]) -> bool:
+    """Tell whether hubtune builds a model by code of its own or of an installed strategy, by its config.json."""
+    return config.get("model_type") == HEAD_TYPE or added_by(config) is not None
+
+
+def needs_no_code(origin: Origin) -> bool:
+    """Tell whether hubtune builds a model itself, so that the code beside its weights is for others."""
+    return is_built_here(read_if_possible(origin, "config.json"))
+
+
+def added_by(config: Mapping[str, Any]) -> type[Strategy[Any]] | None:
+    """Return the installed strategy whose modules a config.json records; None without such a record."""
+    if not any(name.startswith(ADDED) for name in config):
+        return None
+    strategies = registry.load("hubtune_strategies").strategies.values()
+    return next((kind for kind in strategies if kind.config_key.startswith(ADDED)
+                 and isinstance(config.get(kind.config_key), dict)), None)
 
 
 def check_own_code(origin: Origin) -> None:

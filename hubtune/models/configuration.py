@@ -19,7 +19,7 @@ from hubtune.contract.validation import checked
 from hubtune.errors import ModelError, listing
 from hubtune.files import read_json
 from hubtune.hub.origin import Origin, fetch, fetch_outer
-from hubtune.hub.trust import HEAD_TYPE, trust_hint
+from hubtune.hub.trust import HEAD_TYPE, is_built_here, trust_hint
 from hubtune.models import bounds, compat, vocabulary
 from hubtune.models.foreign import model_errors
 from hubtune.models.heads import choice
@@ -133,14 +133,14 @@ def open_config(folder: Path, origin: Origin) -> Any:
 
     read = read_config(folder, origin)
     named = read.get("auto_map")
-    head = read.get("model_type") == HEAD_TYPE
+    head, built = read.get("model_type") == HEAD_TYPE, is_built_here(read)
     hint = "A newer transformers may know the architecture: pip install -U transformers"
-    if named and not origin.runs_code and not head:
+    if named and not origin.runs_code and not built:
         hint = f"It names code of its own, which runs only if you name it. {trust_hint(origin)}"
     with model_errors("transformers cannot read its config.json", origin.repo, hint):
         config = choice.open_head(folder) if head else AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=origin.runs_code)
-        if hasattr(config, "auto_map") and (head or not origin.runs_code):
+        if hasattr(config, "auto_map") and (built or not origin.runs_code):
             del config.auto_map
         labels = getattr(config, "id2label", None) or {}
         if not all(isinstance(label, str) for label in labels.values()):  # numbers, or true and false
@@ -178,7 +178,7 @@ def check_fit(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[An
     if reason:
         raise ModelError(f"the task '{task.name}' does not fit: {reason}.", where=origin.repo,
                          hint=f"See which tasks fit it with: hubtune show {origin.repo}")
-    if choice.is_head(base.config) and strategy.loads_with != "transformers":
+    if choice.is_head(base.config) and not (strategy.loads_with == "transformers" or strategy.config_key):
         raise ModelError(
             f"the strategy '{strategy.name}' is published over a class of transformers, and it has "
             f"none for the task '{task.name}': its head is hubtune's.", where=origin.repo,

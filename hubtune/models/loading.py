@@ -33,10 +33,12 @@ def meta_model(base: Base, task: Task[Any]) -> Module:
     import torch
     import transformers
 
-    if choice.is_head(base.config):
+    with model_errors("its architecture cannot be built", base.repo):
+        kind = choice.class_of(task.model, base.config)
+    if kind is not None:
         with (model_errors("its architecture cannot be built", base.repo), torch.device("meta"),
               bounds.bounded_build(base.repo), compat.padding_inside(base.config)):
-            made: Module = choice.head_class(task.model)(base.config)
+            made: Module = kind(base.config)
             return made
     with (model_errors("its architecture cannot be built", base.repo), torch.device("meta"),
           bounds.bounded_build(base.repo), compat.padding_inside(base.config)):
@@ -114,12 +116,11 @@ def load(origin: Origin, base: Base, task: Task[Any], strategy: Strategy[Any], s
 
     with model_errors("its weights cannot be loaded", origin.repo), compat.padding_inside(base.config):
         model: Any
+        kind: Any = choice.class_of(task.model, base.config) or getattr(transformers, task.model)
         if choice.is_head(base.config):
             seed_all(seed)
-            model, report = checkpoint.load(
-                choice.head_class(task.model), base.config, folder, names, arguments)
+            model, report = checkpoint.load(kind, base.config, folder, names, arguments)
         else:
-            kind = getattr(transformers, task.model)
             model, report = from_pretrained(kind, folder, trust_remote_code=origin.runs_code)
             if prefixes := compat.mismatched_prefix(model, report):
                 tensors = compat.rename_tensors(folder, origin, *prefixes)

@@ -36,6 +36,8 @@ def save(
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
     if export.config:
         rewrite_json(folder / "config.json", lambda config: {**config, **export.config})
+    if (folder / "config.json").is_file():  # an adapter has none
+        rewrite_json(folder / "config.json", without_paths)
     for path in folder.rglob("*_config.json"):
         rewrite_json(path, lambda config: without_local_values(config, origin))
     for path in folder.rglob("*config.json"):
@@ -59,6 +61,12 @@ def without_local_values(config: dict[str, Any], origin: Origin) -> dict[str, An
         repo = origin.repo if is_named else None
         kept |= {"base_model_name_or_path": repo, "revision": origin.commit if repo else None}
     return kept
+
+
+def without_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """Remove where configurations inside of a configuration were loaded from, such as that of the model below a head."""
+    return {key: without_paths(value) if isinstance(value, dict) else value for key, value in config.items()
+            if key != "_name_or_path"}
 
 
 def without_absent_code(config: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -292,7 +292,7 @@ def check_tokens(
 
 def check_needs_no_code(origin: Origin) -> None:
     """Refuse a base that a strategy has published with code of its own, which is a part of the method."""
-    if trust.has_own_head(origin):
+    if trust.needs_no_code(origin):
         return
     if read_run_record(origin).get("loads_with") == "code" and not origin.runs_code:
         raise ModelError(
@@ -314,6 +314,11 @@ def check_published_base(origin: Origin, strategy: Strategy[Any]) -> None:
         raise RecipeError(
             f"'{strategy.name}' is published as an adapter over its base model, and PEFT cannot name one in a "
             f"sub-folder ('{origin.subfolder}' of '{origin.repo}').",
+            hint="Choose a strategy that is published as a whole model: --strategy lora")
+    if strategy.loads_with == "peft" and trust.needs_no_code(origin):
+        raise RecipeError(
+            f"'{strategy.name}' is published as an adapter over its base model, and '{origin.repo}' loads with the code "
+            "beside its weights, which PEFT does not run.",
             hint="Choose a strategy that is published as a whole model: --strategy lora")
     if origin.runs_code and strategy.loads_with != "transformers":
         raise RecipeError(

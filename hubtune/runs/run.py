@@ -18,7 +18,7 @@ from hubtune.devices.clean_python import CleanPython
 from hubtune.errors import HubError, HubtuneError, ProofError, RecipeError, ResumeError, SealError
 from hubtune.evaluation import clean_process
 from hubtune.hub.origin import Origin, local_origin, read_run_record
-from hubtune.hub.trust import TrustCode, has_own_head, with_code
+from hubtune.hub.trust import TrustCode, needs_no_code, with_code
 from hubtune.recipe import PluginChoice, PublishConfig, Recipe, build
 from hubtune.record import (
     Timings,
@@ -240,7 +240,7 @@ class Run(Model):
     def needs_code(self) -> bool:
         """Return whether the model loads with the code beside its weights, by either record."""
         return super().needs_code() or (
-            self.record.get("loads_with") == "code" and not has_own_head(self.origin))
+            self.record.get("loads_with") == "code" and not needs_no_code(self.origin))
 
     def trusted_origin(self) -> Origin:
         """Return the origin whose code may run; the user may name the run's folder, too."""

@@ -19,7 +19,7 @@ from hubtune.devices.device import Compute
 from hubtune.evaluation import user_calls, verification
 from hubtune.hub import card
 from hubtune.hub.origin import fetch
-from hubtune.models import saving
+from hubtune.models import added_modules, saving
 from hubtune.models.heads import choice, publishing
 from hubtune.record import RECORD
 from hubtune.runs import seal
@@ -90,6 +90,7 @@ def save_model(
     """Save the exported model and its processor."""
     task, strategy, base = prepared.task, prepared.strategy, prepared.base
     export: Export = checked(strategy, "export", strategy.export(model))
+    export = added_modules.with_code(export, task.model, base.config)
     if choice.is_head(base.config):
         export = publishing.with_code(export, task.model)
     if prepared.origin.runs_code:

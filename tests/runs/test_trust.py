@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import own_code
 import pytest
 
 import hubtune
@@ -19,19 +20,20 @@ LESS = {"train.max_steps": 1, "train.verify": False}
 
 
 @pytest.fixture(scope="module")
-def adapted(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose model loads with the code beside it."""
+    base = own_code.make(tmp_path_factory.mktemp("own") / "pond", tiny_model("bert"))
     folder = tmp_path_factory.mktemp("trust") / "run"
-    run = hubtune.train("text-classification", model=tiny_model("bert"), data=ROWS, strategy="adapters", out=folder, set=LESS)
+    run = hubtune.train("text-classification", model=base, data=ROWS, out=folder, set=LESS, trust_code=base)
     assert run.predict(["a row"])  # the process that wrote the code trusts it
     return folder
 
 
 @pytest.fixture
-def changed(adapted: Path, tmp_path: Path) -> Path:
+def changed(trained: Path, tmp_path: Path) -> Path:
     """A copy of that run whose code leaves a trace where it runs."""
-    folder = Path(shutil.copytree(adapted, tmp_path / "run"))
-    (code,) = (folder / "model").glob("*.py")
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    code = folder / "model" / "modeling_pond.py"
     mark = tmp_path / "ran"
     code.write_text(f"{code.read_text(encoding='utf-8')}\nopen({str(mark)!r}, 'w').close()\n", encoding="utf-8")
     return folder
@@ -72,18 +74,18 @@ def test_the_record_of_a_run_alone_does_not_let_code_run(changed: Path, tmp_path
     assert not (tmp_path / "ran").exists()
 
 
-def test_code_of_the_hub_runs_only_at_the_commit_that_is_named(adapted: Path, hub: Any) -> None:
-    commit = hub.add_model("tiny/adapted", adapted / "model")
-    for given in (None, "tiny/adapted", "tiny/adapted@main", f"tiny/adapted@{commit[:12]}", f"other/adapted@{commit}"):
+def test_code_of_the_hub_runs_only_at_the_commit_that_is_named(trained: Path, hub: Any) -> None:
+    commit = hub.add_model("tiny/pond", trained / "model")
+    for given in (None, "tiny/pond", "tiny/pond@main", f"tiny/pond@{commit[:12]}", f"other/pond@{commit}"):
         with pytest.raises(ModelError, match="runs only if you name it") as caught:
-            hubtune.load(f"tiny/adapted@{commit}", trust_code=given).predict(["a row"])
-        assert f"--trust-code tiny/adapted@{commit}" in str(caught.value.hint)
-    assert hubtune.load("tiny/adapted", trust_code=f"tiny/adapted@{commit}").predict(["a row"])
+            hubtune.load(f"tiny/pond@{commit}", trust_code=given).predict(["a row"])
+        assert f"--trust-code tiny/pond@{commit}" in str(caught.value.hint)
+    assert hubtune.load("tiny/pond", trust_code=f"tiny/pond@{commit}").predict(["a row"])
 
 
-def test_code_of_another_repository_is_refused_even_so(adapted: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(adapted / "model", tmp_path / "model"))
-    name_code(folder, {"AutoModelForSequenceClassification": "evil/code--modeling.Adapted"})
+def test_code_of_another_repository_is_refused_even_so(trained: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained / "model", tmp_path / "model"))
+    name_code(folder, {"AutoModelForSequenceClassification": "evil/code--modeling.Pond"})
     with pytest.raises(ModelError, match="code of another repository"):
         hubtune.load(folder, trust_code=folder).predict(["a row"])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubtune.hub.trust import HEAD_TYPE
-from hubtune.models import compat
+from hubtune.models import added_modules, compat
 from hubtune.models.heads import structure
 from hubtune.models.heads.structure import NoStructure, Structure
 
@@ -43,6 +43,13 @@ def head_class(auto: str) -> type[Any]:
     return kind
 
 
+def class_of(auto: str, config: Any) -> type[Any] | None:
+    """Return the class of a model that hubtune builds: with a head of ours, or with modules that a strategy added; else None."""
+    if is_head(config):
+        return added_modules.with_modules(head_class(auto), config)
+    return added_modules.class_of(auto, config)
+
+
 def is_native(auto: str, config: Any) -> bool:
     """Tell whether transformers, or the code beside the model, has a class for a configuration."""
     return compat.model_class(auto, config) is not None or bool(compat.own_class(auto, config))
@@ -58,6 +65,8 @@ def refusal(auto: str, config: Any) -> str | None:
     lacking = f"transformers has no {kind} class for '{config.model_type}' models"
     if auto not in HEADS:
         return lacking
+    if added := added_modules.strategy_of(config):
+        return f"{lacking}, and a head of hubtune's does not stand on the modules of '{added.name}'"
     if getattr(config, "auto_map", None):
         return f"its own code has no {kind} class"
     try:

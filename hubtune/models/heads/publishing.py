@@ -1,15 +1,16 @@
-"""A model with a head of ours as it is published: the code that builds it lies beside its weights."""
+"""Models that hubtune builds as they are published: the code that builds them lies beside their weights."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hubtune.contract import Export
 from hubtune.files import read_json
 from hubtune.hub.origin import Origin, fetch
-from hubtune.hub.trust import code_files, named_code
+from hubtune.hub.trust import HEAD_TYPE, added_by, code_files, named_code
 from hubtune.models.heads.choice import HEADS
 
 SOURCE = Path(__file__).with_name("modeling.py")
@@ -28,15 +29,29 @@ def with_code(export: Export, auto: str) -> Export:
     text = SOURCE.read_text(encoding="utf-8")
     return dataclasses.replace(
         export, loads_with="code", files={**export.files, FILE: text},
-        config={**export.config, "auto_map": auto_map(auto)})
+        config={**export.config, "auto_map": {**auto_map(auto), **export.config.get("auto_map", {})}})
 
 
 def is_own_code(origin: Origin) -> bool:
-    """Tell whether the only code in a model's folder is ours, of this version of hubtune."""
-    if code_files(origin) != [FILE] or named_code(origin):
+    """Tell whether the only code in a model's folder is what this version of hubtune, or of the strategy, publishes with it."""
+    folder = fetch(origin, [*code_files(origin), "config.json"])
+    config = read_json(folder / "config.json", f"{origin.repo}/config.json", "")
+    named = config.get("auto_map")
+    if named_code(origin) or not isinstance(named, dict):
         return False
-    folder = fetch(origin, [FILE, "config.json"])
-    named = read_json(folder / "config.json", f"{origin.repo}/config.json", "").get("auto_map")
-    digest = hashlib.sha256((folder / FILE).read_bytes()).digest()
-    return any(named == auto_map(auto) for auto in HEADS) and digest == hashlib.sha256(
-        SOURCE.read_bytes()).digest()
+    return any(is_as_published(origin, folder, config, published(config, auto)) for auto in named if auto != "AutoConfig")
+
+
+def published(config: Mapping[str, Any], auto: str) -> Export:
+    """Return the files and the configuration that are published with a model that hubtune builds."""
+    export, strategy = Export(root=None), added_by(config)
+    if strategy is not None:
+        export = strategy.with_code(export, auto, config[strategy.config_key])
+    return with_code(export, auto) if config.get("model_type") == HEAD_TYPE and auto in HEADS else export
+
+
+def is_as_published(origin: Origin, folder: Path, config: Mapping[str, Any], export: Export) -> bool:
+    """Tell whether the code beside a model's weights is that of an export, and nothing else."""
+    return bool(export.files) and code_files(origin) == sorted(export.files) and all(
+        (folder / name).read_text(encoding="utf-8") == text for name, text in export.files.items()
+    ) and config["auto_map"] == export.config["auto_map"]

@@ -11,7 +11,7 @@ from hubtune.contract.validation import checked
 from hubtune.devices import memory
 from hubtune.errors import ModelError, listing
 from hubtune.hub.origin import Origin, fetch, locate, pinned_address
-from hubtune.hub.trust import TrustCode, has_own_head, named_code, with_code
+from hubtune.hub.trust import TrustCode, needs_no_code, named_code, with_code
 from hubtune.models import configuration, loading, peft_adapters
 from hubtune.models.foreign import model_errors
 from hubtune.models.heads import publishing
@@ -133,7 +133,7 @@ class OpenedModel:
 
         Without a record of hubtune, a configuration that names code (`auto_map`) means it.
         """
-        if has_own_head(self.origin):
+        if needs_no_code(self.origin):
             return False
         if self._record:
             return bool(self._record.get("loads_with") == "code")
@@ -153,8 +153,8 @@ class OpenedModel:
         return with_code(self.origin, self.trust_code)
 
     def check_code_of_proof(self) -> None:
-        """As `check_code`, for a clean process: it runs our own head's copy, if it is this version's."""
-        if has_own_head(self.origin) and not publishing.is_own_code(self.origin):
+        """As `check_code`, for a clean process: it runs the copy of our own code, if it is this version's."""
+        if needs_no_code(self.origin) and not publishing.is_own_code(self.origin):
             self.trusted_origin()
         self.check_code()
 

@@ -8,6 +8,7 @@ its modules have an adapter.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ def layer_with_adapter() -> type[Module]:
             try:
                 return super().__getattr__(name)
             except AttributeError:
-                return getattr(self.layer, name)
+                # PEFT's wrapper of the layer is left out: PEFT would take this module for it.
+                layer = super().__getattr__("layer")
+                return getattr(getattr(layer, "base_layer", layer), name)
 
     return WithAdapter
 
@@ -106,7 +109,9 @@ class Adapted:
         import transformers
 
         said = config.hubtune_adapters
-        known = getattr(transformers, said["model"])
+        # A model with a head of hubtune's stands beside its configuration, and not in transformers.
+        known = getattr(transformers, said["model"], None) or getattr(
+            sys.modules[type(config).__module__], said["model"])
 
         def begin(self: Any, config: Any, *inputs: Any, **named: Any) -> None:
             known.__init__(self, config, *inputs, **named)

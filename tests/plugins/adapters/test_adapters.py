@@ -2,6 +2,7 @@
 them in."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from hubtune_plugins.adapters.structure import places
 from hubtune_plugins.text.text_classification import TextClassification
 
 import hubtune
-from hubtune import ModelError, Plan
+from hubtune import ModelError, Plan, RecipeError
 from hubtune.hub import card
 
 PLAN = Plan(8, 1.0, 2)
@@ -306,25 +307,106 @@ def test_the_card_s_snippet_names_a_commit_and_trusts_the_code(monkeypatch):
     assert text.index("COMMIT = ") < text.index("revision=COMMIT")
 
 
-def test_a_run_is_proven_and_predicts(tiny_model, tmp_path):
-    rows = [
-        {"text": f"a {word} day, number {n}", "label": word}
-        for n in range(16)
-        for word in ("good", "bad")
-    ]
-    run = hubtune.train(
-        "text-classification",
-        model=tiny_model("deberta-v2"),
-        data=rows,
-        strategy="adapters",
-        set={"train.max_steps": 8, "train.batch_size": 4},
-        out=tmp_path / "run",
-    )
-    assert run.record["proof"]["largest_difference"] <= run.record["proof"]["tolerance"]
-    assert run.predict(["a good day"])[0]["label"] in ("good", "bad")
-    folder = tmp_path / "run" / "model"
+ROWS = [
+    {"text": f"a {word} day, number {n}", "label": word} for n in range(16) for word in ("good", "bad")
+]
+WORDS = [
+    {"tokens": ["Ada", "met", "Bob", f"place{n}"], "tags": ["B-PER", "O", "B-PER", "O"]}
+    for n in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_model, tmp_path_factory):
+    """A finished run of the strategy."""
+    folder = tmp_path_factory.mktemp("adapters") / "run"
+    return hubtune.train(
+        "text-classification", model=tiny_model("deberta-v2"), data=ROWS, strategy="adapters",
+        set={"train.max_steps": 8, "train.batch_size": 4}, out=folder)
+
+
+def test_a_run_is_proven_and_predicts(tuned):
+    assert tuned.record["proof"]["largest_difference"] <= tuned.record["proof"]["tolerance"]
+    assert tuned.predict(["a good day"])[0]["label"] in ("good", "bad")
+    folder = tuned.folder / "model"
     pipe = transformers.pipeline(
         "text-classification", model=str(folder), trust_remote_code=True, top_k=None
     )
     found = {one["label"]: one["score"] for one in pipe("a good day")[0]}
-    assert found == pytest.approx(run.predict(["a good day"])[0]["probabilities"], abs=1e-5)
+    assert found == pytest.approx(tuned.predict(["a good day"])[0]["probabilities"], abs=1e-5)
+
+
+@pytest.fixture
+def published(tuned, tmp_path):
+    """Its published files, with code that would fail if it ran."""
+    folder = tmp_path / "published"
+    shutil.copytree(tuned.folder / "model", folder)
+    (folder / "modeling_hubtune_adapters.py").write_text("raise RuntimeError('it ran')\n")
+    return folder
+
+
+def adapter_weights(folder):
+    """Read the adapters' tensors of a saved model."""
+    from safetensors.torch import load_file
+
+    return {name: tensor for name, tensor in load_file(folder / "model.safetensors").items()
+            if ".adapter." in name}
+
+
+def test_a_published_model_is_read_without_the_code_beside_it(tuned, published):
+    model = hubtune.load(published)
+    assert model.predict(["a good day"]) == tuned.predict(["a good day"])
+    assert model.evaluate(ROWS)["rows"] == 32
+    with pytest.raises(ModelError, match="runs only if you name it"):
+        hubtune.verify(tuned_with_changed_code(tuned, published.parent))
+    assert hubtune.verify(tuned.folder)["proof"]["asked"]["rows"] > 0
+
+
+def tuned_with_changed_code(tuned, place):
+    """Copy a run, with code that is not ours beside its weights."""
+    folder = shutil.copytree(tuned.folder, place / "changed")
+    code = folder / "model" / "modeling_hubtune_adapters.py"
+    code.write_text(code.read_text() + "\n# other\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("strategy", "learns"), [("full", True), ("lora", True), ("head", False), ("adapters", True)]
+)
+def test_a_published_model_is_tuned_further(strategy, learns, published, tmp_path):
+    """The adapters stay, learn where the strategy trains them, and are proven with the code."""
+    run = hubtune.train(
+        "text-classification", model=published, data=ROWS, strategy=strategy, out=tmp_path / "run",
+        set={"train.max_steps": 2, "train.batch_size": 4})
+    assert run.record["loads_with"] == "code"
+    assert run.record["proof"]["largest_difference"] < 1e-5
+    before, after = adapter_weights(published), adapter_weights(run.folder / "model")
+    assert before.keys() == after.keys() and len(after) == 8
+    assert any(not torch.equal(before[name], after[name]) for name in before) is learns
+    assert hubtune.load(run.folder / "model").predict(["a day"]) == run.predict(["a day"])
+
+
+def test_a_published_model_is_tuned_for_another_class(published, tmp_path):
+    """A class whose names of the same layers have no prefix, and one of tokens."""
+    run = hubtune.train("token-classification", model=published, data=WORDS, out=tmp_path / "tags",
+                        set={"train.max_steps": 2})
+    assert run.record["proof"]["largest_difference"] < 1e-5
+    pairs = [{"text": f"a day, number {n}", "positive": f"a bad day {n}"} for n in range(12)]
+    run = hubtune.train("sentence-similarity", model=published, data=pairs, out=tmp_path / "vectors",
+                        set={"train.max_steps": 2, "train.verify": False})
+    config = json.loads((run.folder / "model" / "config.json").read_text())
+    assert config["hubtune_adapters"]["model"] == "DebertaV2Model"
+    assert "encoder.layer.0.output.dense" in config["hubtune_adapters"]["layers"]
+
+
+def test_what_cannot_be_put_on_a_model_with_adapters_is_refused(published, tmp_path):
+    with pytest.raises(RecipeError, match="which PEFT does not run"):
+        hubtune.check("text-classification", model=published, data=ROWS, strategy="prefix-tuning")
+    with pytest.raises(ModelError, match="the model has adapters already"):
+        hubtune.check("text-classification", model=published, data=ROWS, strategy="adapters",
+                      set={"strategy.reduction": 4})
+    other = json.loads((published / "config.json").read_text())
+    other["hubtune_adapters"]["layers"] = {"deberta.encoder.layer.9.output.dense": [32, 2]}
+    (published / "config.json").write_text(json.dumps(other))
+    with pytest.raises(ModelError, match="which DebertaV2ForSequenceClassification does not have"):
+        hubtune.check("text-classification", model=published, data=ROWS)

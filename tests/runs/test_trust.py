@@ -33,7 +33,7 @@ def trained(tiny_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def changed(trained: Path, tmp_path: Path) -> Path:
     """A copy of that run whose code leaves a trace where it runs."""
     folder = Path(shutil.copytree(trained, tmp_path / "run"))
-    code = folder / "model" / "modeling_pond.py"
+    code = folder / "model" / "configuration_pond.py"
     mark = tmp_path / "ran"
     code.write_text(f"{code.read_text(encoding='utf-8')}\nopen({str(mark)!r}, 'w').close()\n", encoding="utf-8")
     return folder

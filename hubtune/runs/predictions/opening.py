@@ -11,7 +11,7 @@ from hubtune.contract.validation import checked
 from hubtune.devices import memory
 from hubtune.errors import ModelError, listing
 from hubtune.hub.origin import Origin, fetch, locate, pinned_address
-from hubtune.hub.trust import TrustCode, needs_no_code, named_code, with_code
+from hubtune.hub.trust import TrustCode, named_code, needs_no_code, with_code
 from hubtune.models import configuration, loading, peft_adapters
 from hubtune.models.foreign import model_errors
 from hubtune.models.heads import publishing

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hubtune import Export, Plan, Strategy, Task, hookimpl, option
-from hubtune_plugins.adapters.modeling_hubtune_adapters import insert
 from hubtune_plugins.adapters import published
+from hubtune_plugins.adapters.modeling_hubtune_adapters import insert
 from hubtune_plugins.adapters.structure import places
 from hubtune_plugins.layers.learning import learn
 

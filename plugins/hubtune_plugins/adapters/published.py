@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hubtune import Export, ModelError
-
-if TYPE_CHECKING:
-    from torch.nn import Module
 
 CODE = Path(__file__).with_name("modeling_hubtune_adapters.py")
 KEY = "hubtune_adapters"

@@ -381,7 +381,8 @@ def test_a_published_model_is_tuned_further(strategy, learns, published, tmp_pat
     assert run.record["loads_with"] == "code"
     assert run.record["proof"]["largest_difference"] < 1e-5
     before, after = adapter_weights(published), adapter_weights(run.folder / "model")
-    assert before.keys() == after.keys() and len(after) == 8
+    assert before.keys() == after.keys()
+    assert len(after) == 8
     assert any(not torch.equal(before[name], after[name]) for name in before) is learns
     assert hubtune.load(run.folder / "model").predict(["a day"]) == run.predict(["a day"])
 

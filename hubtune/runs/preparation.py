@@ -20,8 +20,8 @@ from hubtune.evaluation import metrics
 from hubtune.hub import adapters, card, trust
 from hubtune.hub.forms import check_form, require_loadable
 from hubtune.hub.headers import read_headers
-from hubtune.hub.origin import Origin, fetch, locate, read_run_record
-from hubtune.models import bounds, completeness, configuration, loading, vocabulary
+from hubtune.hub.origin import Origin, fetch, locate
+from hubtune.models import bases, bounds, completeness, configuration, loading, vocabulary
 from hubtune.models.foreign import processor_errors
 from hubtune.models.heads import choice
 from hubtune.recipe import ModelConfig, Recipe, TrainConfig
@@ -82,7 +82,7 @@ def prepare(
     if recipe.publish.repo:
         hub.check_push(recipe.publish.repo, recipe.publish.pr)
     origin = locate_base(recipe, resumed)
-    check_published_base(origin, strategy)
+    bases.check_published_base(origin, strategy)
     import_libraries(callbacks)
     callbacks.on_info(f"Opening {origin.repo}")
     notes: list[str] = []
@@ -226,7 +226,7 @@ def open_base(
     """
     require_loadable(origin)
     check_form(configuration.read_config(fetch(origin, origin.small), origin), origin)
-    check_needs_no_code(origin)
+    bases.check_needs_no_code(origin)
     task = configuration.task_for_model(origin, task)
     base = configuration.open_base(origin, task)
     trust.check_library_class(origin, choice.pretrained_config(base.config).model_type, settings.library_class)
@@ -288,43 +288,6 @@ def check_tokens(
         callbacks.on_info(f"embedding: enlarged to {rows:,} rows; new ones begin at the mean of the "
                           "others, and are learnt where the strategy trains the embedding")
     return rows
-
-
-def check_needs_no_code(origin: Origin) -> None:
-    """Refuse a base that a strategy has published with code of its own, which is a part of the method."""
-    if trust.needs_no_code(origin):
-        return
-    if read_run_record(origin).get("loads_with") == "code" and not origin.runs_code:
-        raise ModelError(
-            "it loads with code that lies beside its weights, which hubtune does not run to tune "
-            "it further.", where=origin.repo, hint="Tune the model that it was made from.")
-
-
-def check_published_base(origin: Origin, strategy: Strategy[Any]) -> None:
-    """Refuse a strategy that is published over its base, for a base that its files could not name.
-
-    Raises:
-        RecipeError: the base loads with its own code, or is in a sub-folder of its repository.
-    """
-    if origin.adapter is not None and strategy.loads_with == "peft":
-        raise RecipeError(
-            f"'{strategy.name}' is published as an adapter over its base model, and '{origin.adapter.repo}' would be "
-            "merged into that here alone.", hint="Choose a strategy that is published as a whole model: --strategy lora")
-    if origin.subfolder and strategy.loads_with == "peft":
-        raise RecipeError(
-            f"'{strategy.name}' is published as an adapter over its base model, and PEFT cannot name one in a "
-            f"sub-folder ('{origin.subfolder}' of '{origin.repo}').",
-            hint="Choose a strategy that is published as a whole model: --strategy lora")
-    if strategy.loads_with == "peft" and trust.needs_no_code(origin):
-        raise RecipeError(
-            f"'{strategy.name}' is published as an adapter over its base model, and '{origin.repo}' loads with the code "
-            "beside its weights, which PEFT does not run.",
-            hint="Choose a strategy that is published as a whole model: --strategy lora")
-    if origin.runs_code and strategy.loads_with != "transformers":
-        raise RecipeError(
-            f"'{strategy.name}' is published as {'an adapter' if strategy.loads_with == 'peft' else 'code'} over a model of "
-            f"transformers, and '{origin.repo}' loads with code of its own.",
-            hint="Choose a strategy that is published as a whole model: --strategy full, lora or head")
 
 
 def check_shardable(strategy: Strategy[Any], model: Module) -> None:

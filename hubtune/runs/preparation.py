@@ -15,7 +15,7 @@ from hubtune.contract.validation import checked
 from hubtune.data.checks.examine import Examined
 from hubtune.data.checks.findings import Finding
 from hubtune.devices import device, processes
-from hubtune.errors import MissingExtra, ModelError, RecipeError, ResumeError
+from hubtune.errors import MissingExtra, RecipeError, ResumeError
 from hubtune.evaluation import metrics
 from hubtune.hub import adapters, card, trust
 from hubtune.hub.forms import check_form, require_loadable

@@ -10,6 +10,7 @@ from typing import Any
 from hubtune import guest, hub, recipe, record
 from hubtune.callbacks import Callbacks, or_default
 from hubtune.contract import registry
+from hubtune.errors import RecipeError
 from hubtune.hub.trust import TrustCode, as_names
 from hubtune.recipe import Recipe
 from hubtune.runs import predictor, run
@@ -77,7 +78,13 @@ def train(
         HubtuneError: a subclass, for errors that the caller can fix.
     """
     made, source = make_recipe(task, model, data, strategy, set, push, public, pr, replace, recipe, trust_code)
-    return run.train(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks)
+    known = None
+    if made.data.folds is not None and made.data.fold is None:
+        from hubtune.sweeps import folds
+
+        record.clear_folder(record.choose_folder(made, out), overwrite, look_only=True)
+        known = folds.cross_validate(made, source, callbacks)
+    return run.train(made, out=out, overwrite=overwrite, source=source, callbacks=callbacks, known=known)
 
 
 @guest.preserve_state
@@ -132,7 +139,7 @@ def plan(
 def sweep(
     task: str | None = None, *, models: Iterable[str | Path] = (), data: Any = None,
     strategies: Iterable[str] = (), search: Mapping[str, Any] | Iterable[str] = (),
-    trials: int | None = None, budget: str | float | None = None, set: Sets = (),
+    trials: int | None = None, budget: str | float | None = None, price: float | None = None, set: Sets = (),
     out: str | Path | None = None, storage: str | None = None, sampler: str = "tpe",
     recipe: str | Path | None = None, trust_code: TrustCode = None,
     callbacks: Callbacks | None = None,
@@ -147,7 +154,9 @@ def sweep(
         search: ranges over those of the plugins' options: `{"train.learning_rate": (1e-5, 1e-3, "log"),
             "strategy.rank": [4, 8]}`, or as `--search` takes them.
         trials: how many, in all.
-        budget: of time, such as `"30m"`; a number is seconds. The winner's training is part of it.
+        budget: of time, such as `"30m"`, or of money, such as `"2usd"`; a number is seconds. The
+            winner's training is part of it.
+        price: of an hour of this machine, for a budget of money.
         set: settings of all trials, which are not searched.
         out: the folder; a sweep in it goes on.
         storage: the URL of a database that keeps the study, in place of a file in the folder.
@@ -165,7 +174,9 @@ def sweep(
     names = [str(model) for model in models]
     made, source = make_recipe(task, names[0] if names else None, data, None, set, None, False, False, False,
                                recipe, trust_code)
-    limit = budgets.Budget(None if budget is None else budgets.seconds_of(budget), trials)
+    limit = budgets.Budget(None if budget is None else budgets.seconds_of(budget, price), trials)
+    if budget is None and price is not None:
+        raise RecipeError("a price without a budget limits nothing.", hint=f"For example: --budget 2usd --price {price:g}")
     fixed = set if isinstance(set, Mapping) else [item.partition("=")[0].strip() for item in set]
     request = sweeps.Request(
         made, [hub.repository_id(name) for name in names] or [made.model],

@@ -49,6 +49,15 @@ def learning_rate(reference: float, parameters: int, still: bool = False) -> flo
     return float(f"{reference * min(1.0 if still else GROWTH, max(0.2, factor)):.2g}")
 
 
+def without_choice(train: TrainConfig) -> TrainConfig:
+    """Return the settings of a training that its validation rows neither stop nor choose, unless the user says so.
+
+    The score of a fold is then that of rows which nothing was chosen on, and the training on all rows takes as many steps.
+    """
+    patience = train.early_stopping_patience
+    return dataclasses.replace(train, keep=train.keep or "last", early_stopping_patience=0 if patience is None else patience)
+
+
 def sampler(additive: bool) -> str:
     """Choose the sampler: length-bucketed saves a third of a step at equal accuracy.
 

@@ -42,6 +42,8 @@ class DataConfig:
         "standard input, or a Hub data set org/name[:config]")
     validation: float | str = option(
         0.1, "the share of train held out when there is no validation split, or a source")
+    folds: int | None = option(None, "cross-validate: hold out each of so many parts of train once")
+    fold: int | None = option(None, "of data.folds, hold out this one (from 0), and train once")
     limit: int | None = option(None, "use at most this many rows of each split")
     columns: Mapping[str, str] = field(default_factory=dict)
     stream: bool = option(
@@ -293,8 +295,7 @@ def build_data(data: dict[str, Any], where: str | None) -> DataConfig:
     if limit is not None and (not isinstance(limit, int) or limit < 4):
         raise RecipeError(f"data.limit must be a whole number from 4, not {limit!r}.", where=where)
     if not isinstance(buffer, int) or buffer < 1:
-        raise RecipeError(f"data.buffer must be a whole number from 1, not {buffer!r}.",
-                          where=where)
+        raise RecipeError(f"data.buffer must be a whole number from 1, not {buffer!r}.", where=where)
     clean = data.get("clean", [])
     for name in clean if isinstance(clean, list) else ():
         if name not in CLEAN:
@@ -306,8 +307,7 @@ def build_data(data: dict[str, Any], where: str | None) -> DataConfig:
     columns = {role: data.pop(role) for role in list(data) if role not in known}
     for role, column in columns.items():
         if not isinstance(column, str):
-            raise RecipeError(f"data.{role} must be the name of a column, not {column!r}.",
-                              where=where)
+            raise RecipeError(f"data.{role} must be the name of a column, not {column!r}.", where=where)
     return dataclasses.replace(fill(DataConfig, data, "data", where), columns=columns)
 
 

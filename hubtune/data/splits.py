@@ -30,7 +30,7 @@ from hubtune.data.formats import dotted_paths
 from hubtune.data.formats.paths import SPLITS
 from hubtune.data.row_batches import column_batches
 from hubtune.data.streaming import Stream
-from hubtune.data.validation_split import hold_out_validation
+from hubtune.data.validation_split import check_folds, hold_out_fold, hold_out_validation
 from hubtune.errors import DataError, listing
 from hubtune.recipe import DataConfig, check_encoding
 
@@ -145,6 +145,7 @@ def training_splits(
                 numbers[split] = renumbered(numbers.get(split), drawn)
                 hashes[split] = hashes[split][drawn]
     checks: dict[str, Any] = {**data.checks, "validation": "given"}
+    check_folds(part, data.name, "validation" in splits)
     if "validation" not in splits:
         labels = [c.role for c in columns if c.kind == "label" and c.role in data.columns]
         checks["validation"] = add_validation(
@@ -167,8 +168,14 @@ def add_validation(
     Args:
         label: role of the label whose shares both keep. roles: of the inputs.
     """
-    splits["train"], splits["validation"], kept, held = hold_out_validation(
-        splits["train"], part.validation, seed, label, hashes.get("train"))
+    kept: NDArray[np.int64] | None
+    held: NDArray[np.int64] | None
+    if part.folds is not None and part.fold is not None:
+        splits["train"], splits["validation"], kept, held = hold_out_fold(
+            splits["train"], part.fold, part.folds, seed, label, hashes.get("train"))
+    else:
+        splits["train"], splits["validation"], kept, held = hold_out_validation(
+            splits["train"], part.validation, seed, label, hashes.get("train"))
     if kept is not None and held is not None:
         before, every = numbers.get("train"), hashes["train"]
         numbers["train"] = renumbered(before, kept)
@@ -178,6 +185,8 @@ def add_validation(
         hashes["validation"] = hash_inputs(splits["validation"], roles)
     if isinstance(splits["train"], Stream):
         return f"the first {len(splits['validation'])} rows of train"
+    if part.fold is not None:
+        return f"held out from train (fold {part.fold} of {part.folds}, seed {seed})"
     return f"held out from train ({part.validation:g}, seed {seed})"
 
 

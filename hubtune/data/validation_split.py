@@ -1,4 +1,4 @@
-"""The validation split: held out from train, by label, with copies of a row on one side."""
+"""The validation split: a share or a fold, held out from train by label, with copies of a row on one side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from hubtune.data.checks.scan import Hashes, groups_of
 from hubtune.data.row_batches import column_values
 from hubtune.data.streaming import Stream, to_dataset
-from hubtune.errors import DataError
+from hubtune.errors import DataError, RecipeError
+from hubtune.recipe import DataConfig
 
 MOST_OF_STREAM = 5_000
 """Maximum number of rows held out from a stream, since they are kept in memory."""
@@ -118,3 +119,65 @@ def hold_out_groups(
         if not held or sizes[smallest] < 2 * (wanted - rows_held):
             held.append(smallest)
     return held
+
+
+def check_folds(part: DataConfig, name: str, is_given: bool) -> None:
+    """Refuse a number of folds that is none, and folds where train is not what validation rows come from.
+
+    name: of the data. is_given: it has a validation split.
+    """
+    folds, fold = part.folds, part.fold
+    if folds is not None and folds < 2:
+        raise RecipeError(f"data.folds must be at least 2, not {folds}.", hint="For example: --set data.folds=5")
+    if fold is not None and (folds is None or not 0 <= fold < folds):
+        known = "data.folds is not set" if folds is None else f"folds are 0 to {folds - 1}"
+        raise RecipeError(f"data.fold={fold}, and {known}.", hint="For example: --set data.folds=5 --set data.fold=0")
+    if folds is not None and part.stream:
+        raise RecipeError("data.folds reads train several times, and data.stream once.", hint="Leave one of the two out.")
+    if folds is not None and is_given:
+        raise DataError("data.folds holds out parts of train in turn, and there is a validation split.", where=name,
+                        hint="Leave data.folds out; or leave the split out, such as --set 'data.splits=[\"train\", \"test\"]'")
+
+
+def hold_out_fold(
+    rows: Any, fold: int, folds: int, seed: int, label: str | None, inputs: Hashes | None
+) -> tuple[Any, Any, NDArray[np.int64], NDArray[np.int64]]:
+    """Split rows into those of the other folds and those of one fold, which every row is in once.
+
+    Returns:
+        Train rows, validation rows, and the numbers of both.
+
+    Raises:
+        DataError: fewer rows that differ than folds.
+    """
+    of_row = assign(rows, folds, seed, label, inputs)
+    kept, held = np.flatnonzero(of_row != fold), np.flatnonzero(of_row == fold)
+    return rows.select(kept), rows.select(held), kept, held
+
+
+def assign(rows: Any, folds: int, seed: int, label: str | None, inputs: Hashes | None) -> NDArray[np.int64]:
+    """Return the fold of each row: rows with the same inputs are in one, and each label is spread over all.
+
+    Groups of copies count by the label of their first row, go in an order that the seed draws, the largest of a label first,
+    and to the fold that has the fewest rows of this label, and of all.
+    """
+    first, sizes = np.arange(len(rows)), np.ones(len(rows), np.int64)
+    if inputs is not None and len(np.unique(inputs)) < len(rows):
+        first, sizes = groups_of(inputs)
+    if (different := int((first == np.arange(len(rows))).sum())) < folds:
+        raise DataError(f"train has {different} rows that differ, too few for {folds} folds.",
+                        hint="Set fewer: --set data.folds=2, or add rows.")
+    draw = random.Random(f"folds/{seed}")
+    chosen, filled = np.zeros(len(rows), np.int64), [0] * folds
+    groups = rows_by_label(rows, label)
+    for value in sorted(groups, key=str):
+        members = [row for row in groups[value] if first[row] == row]
+        draw.shuffle(members)
+        of_label = [0] * folds
+        for row in sorted(members, key=lambda row: -sizes[row]):
+            place = min(range(folds), key=lambda fold: (of_label[fold], filled[fold], fold))
+            chosen[row] = place
+            of_label[place] += int(sizes[row])
+            filled[place] += int(sizes[row])
+    found: NDArray[np.int64] = chosen[first]
+    return found

@@ -38,7 +38,7 @@ Labels: {{ labels }}.
 {% endif %}
 ## Results
 {% for split, metrics in record.metrics.items() %}
-On {{ record.data.rows[split] }} rows of {{ split }}{% if split == "validation" %} (used to choose the weights, so scores are optimistic){% endif %}:
+On {{ record.data.rows[split] }} rows of {{ split }}{% if split == "validation" and not record.get("cross_validation") %} (used to choose the weights, so scores are optimistic){% endif %}:
 
 | metric | value | 95% interval | always the same answer |
 |---|---|---|---|
@@ -46,7 +46,9 @@ On {{ record.data.rows[split] }} rows of {{ split }}{% if split == "validation" 
 {% endfor %}{% for warning in record.get("score_warnings", {}).get(split, ()) %}
 > **{{ warning|plain }}**.
 {% endfor %}{% endfor %}
-{% for note in record.get("decisions", {}).get("notes", ()) %}Decisions: {{ note|plain }}.
+{% set folds = record.get("cross_validation") %}{% if folds %}Cross-validated on {{ folds.folds|length }} folds of train before this training: {{ folds.metric|plain }} {{ "%.4f"|format(folds.mean) }}, standard deviation {{ "%.4f"|format(folds.standard_deviation) }}.
+
+{% endif %}{% for note in record.get("decisions", {}).get("notes", ()) %}Decisions: {{ note|plain }}.
 
 {% endfor %}{% for split, found in record.get("undecided", {}).items() if found %}Without these decisions, on {{ split }}: {% for name, value in found.metrics.items() %}{{ name|plain }} {{ "%.4f"|format(value) }}{{ ", " if not loop.last }}{% endfor %}.
 

@@ -98,7 +98,7 @@ def prepare(
         check_shardable(strategy, model)
     base = replace(base, max_length=max_length(base, model, task, strategy))
     num_parameters, rows = count_parameters(model), len(splits.splits["train"])
-    settings = resolve_settings(recipe.train, task, strategy, model, rows, resumed)
+    settings = resolve_settings(recipe, task, strategy, model, rows, resumed)
     with processor_errors(origin.repo):
         data, lengths = encode_once(encodings, task, splits, base, recipe, settings, callbacks)
     num_embeddings = check_tokens(base, model, strategy, data, recipe.model_config, callbacks)
@@ -180,12 +180,13 @@ def check_tracker(name: str | None) -> None:
 
 
 def resolve_settings(
-    train: TrainConfig, task: Task[Any], strategy: Strategy[Any], model: Module, rows: int,
+    recipe: Recipe, task: Task[Any], strategy: Strategy[Any], model: Module, rows: int,
     resumed: Record | None,
 ) -> TrainConfig:
     """Fill in the defaults of the strategy and of the data's size; a resumed run keeps its own."""
     if resumed:
         return TrainConfig(**resumed["settings"])
+    train = defaults.without_choice(recipe.train) if recipe.data.folds else recipe.train
     return defaults.resolve(
         train, strategy.defaults, rows, count_parameters(model),
         still=train.batch_norm == "frozen" and loading.has_batch_norms(model),

@@ -161,7 +161,7 @@ def encode_once(
     recipe: Recipe, settings: TrainConfig, callbacks: Callbacks,
 ) -> tuple[PreparedData, dict[str, Any]]:
     """Encode all splits, unless an earlier call has encoded the same for such a model and task."""
-    key = (base.repo, base.commit, repr(recipe.task), settings.max_length, base.max_length)
+    key = (base.repo, base.commit, repr(recipe.task), recipe.data.fold, settings.max_length, base.max_length)
     if encodings is None:
         return encode_splits(task, splits, base, recipe, settings, callbacks)
     if key not in encodings:

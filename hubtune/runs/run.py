@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,9 +37,11 @@ from hubtune.runs.predictor import Model
 
 def train(
     recipe: Recipe, *, out: str | Path | None = None, overwrite: bool = False, source: Any = None,
-    callbacks: Callbacks | None = None,
+    callbacks: Callbacks | None = None, known: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train as the recipe says, verify the saved model, and publish it where the recipe says so.
+
+    known: entries of `run.json` that stood before the training, such as its `cross_validation`.
 
     Of several processes that a launcher started, the first returns the run; in the others it cannot
     be read.
@@ -69,7 +71,7 @@ def train(
         record = {
             "name": folder.resolve().name, "state": "started", "contract": CONTRACT,
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": versions(), **described, "timings": timings,
+            "versions": versions(), **described, **(known or {}), "timings": timings,
         }
         timings.mark("preparation")
         write_record(folder, record)  # from here on, the run can be resumed

@@ -184,7 +184,7 @@ class OptunaStudy:
         states, found = self.optuna.trial.TrialState, []
         for frozen in self.study.get_trials(deepcopy=False):
             if "trial" in frozen.user_attrs:
-                found.append(Trial(**json.loads(frozen.user_attrs["trial"])))
+                found.append(Trial.of_dict(json.loads(frozen.user_attrs["trial"])))
             elif frozen.state == states.RUNNING and {"model", "strategy"} <= set(frozen.params):
                 found.append(Trial(frozen.number, frozen.params["model"], frozen.params["strategy"]))
         return found

@@ -14,12 +14,25 @@ MISSES = 8
 """Proposals in a row that do not fit the rest of the budget, after which the sweep ends."""
 
 
-def seconds_of(text: str | float) -> float:
-    """Read `90s`, `30m`, `1.5h` or `1d`; a number is seconds."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", str(text))
-    if found is None or not (seconds := float(found[1]) * UNITS[found[2] or "s"]):
-        raise RecipeError(f"a budget is a time such as 90s, 30m or 2h, not '{text}'.", hint="For example: --budget 30m")
-    return seconds
+def seconds_of(text: str | float, price: float | None = None) -> float:
+    """Read `90s`, `30m`, `1.5h` or `1d`, or money such as `2usd`; a number is seconds.
+
+    price: of an hour, in the currency of the budget.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?|[a-z]{3})\s*", str(text).lower())
+    if found is None or not float(found[1]):
+        raise RecipeError(f"a budget is a time such as 90s, 30m or 2h, or money such as 2usd, not '{text}'.",
+                          hint="For example: --budget 30m, or: --budget 2usd --price 1.5")
+    amount, unit = float(found[1]), found[2] or "s"
+    if unit in UNITS:
+        if price is not None:
+            raise RecipeError(f"a price per hour needs a budget of money, not of time ('{text}').",
+                              hint=f"For example: --budget 2usd --price {price:g}")
+        return amount * UNITS[unit]
+    if price is None or not price > 0:
+        raise RecipeError(f"a budget of '{text}' needs the price of an hour of this machine, above 0.",
+                          hint=f"For example: --budget {text} --price 1.5, in {unit} per hour")
+    return amount / price * UNITS["h"]
 
 
 @dataclass
@@ -46,7 +59,7 @@ class Budget:
     def left(self, trials: Sequence[Trial], winner: Trial | None) -> float:
         """Return the seconds that are left for trials, when the winner's training is taken off."""
         spent = sum(trial.seconds for trial in trials)
-        return (self.seconds or 0.0) - spent - (winner.seconds if winner else 0.0)
+        return (self.seconds or 0.0) - spent - (winner.seconds / max(1, len(winner.folds)) if winner else 0.0)
 
     def estimate(self, trial: Trial, trials: Sequence[Trial], measure: Callable[[], tuple[float, float]]) -> float:
         """Return the seconds that a trial will take.

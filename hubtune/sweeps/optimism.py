@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import NormalDist
+from statistics import NormalDist, stdev
 
 import numpy as np
 
@@ -17,6 +17,12 @@ def expected_maximum(count: int) -> float:
     below = np.array([normal.cdf(value) for value in grid])
     density = np.array([normal.pdf(value) for value in grid])
     return float(np.trapezoid(grid * count * density * below ** (count - 1), grid))
+
+
+def of_folds(folds: Sequence[float], count: int) -> float:
+    """Return the same for the mean of folds, whose standard error is taken as that of independent scores."""
+    error: float = stdev(folds) / len(folds) ** 0.5
+    return round(error * expected_maximum(count), 4)
 
 
 def of_best(interval: Sequence[float] | None, count: int) -> float | None:

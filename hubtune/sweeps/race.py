@@ -21,7 +21,7 @@ class Race:
         self.known: dict[int, Trial] = {}
         if self.path.exists():
             listed = json.loads(self.path.read_text(encoding="utf-8"))
-            self.known = {one["number"]: Trial(**one) for one in listed}
+            self.known = {one["number"]: Trial.of_dict(one) for one in listed}
 
     def ask(self) -> Trial | None:
         for number, (model, strategy) in enumerate(self.pairs):

@@ -74,7 +74,14 @@ def choices(recipe: Recipe) -> dict[str, Any]:
             "model": field_values(recipe.model_config)}
 
 
-def of_winner(record: Mapping[str, Any], metric: str, tried: int) -> dict[str, Any]:
+def cross_validation(trial: Trial, metric: str) -> dict[str, Any]:
+    """Return the entry of a run for the folds of its trial; none without folds."""
+    if not trial.folds:
+        return {}
+    return {"cross_validation": {"metric": metric, "mean": trial.score, "standard_deviation": trial.spread, "folds": trial.folds}}
+
+
+def of_winner(record: Mapping[str, Any], metric: str, tried: int, best: Trial) -> dict[str, Any]:
     """Return the scores of the winner's run, beside what the best of so many trials gains by chance alone."""
     intervals = record.get("intervals", {})
     validation = intervals.get("validation", {}).get(metric)
@@ -82,7 +89,8 @@ def of_winner(record: Mapping[str, Any], metric: str, tried: int) -> dict[str, A
     return {
         "validation": record["metrics"]["validation"][metric], "validation_interval": validation,
         "test": test and test[metric], "test_interval": intervals.get("test", {}).get(metric),
-        "tried": tried, "gain_by_chance": optimism.of_best(validation, tried),
+        "tried": tried,
+        "gain_by_chance": optimism.of_folds(best.folds, tried) if best.folds else optimism.of_best(validation, tried),
     }
 
 
@@ -94,13 +102,16 @@ def notes(document: Mapping[str, Any]) -> list[str]:
     found = [f"trials: {counted}; {document['seconds']:.0f} s of training"]
     if best is None:
         return [*found, "no trial was completed."]
-    found.append(f"best: trial {best['number']}, {metric} {number(best['score'])} on the validation rows")
+    folds = best["folds"]
+    where = f"the mean of {len(folds)} folds (standard deviation {number(best['spread'])})" if folds else "on the validation rows"
+    found.append(f"best: trial {best['number']}, {metric} {number(best['score'])}, {where}")
     if scores:
         interval = "" if not scores["validation_interval"] else " ({:.4f} to {:.4f})".format(*scores["validation_interval"])
-        chance = scores["gain_by_chance"]
+        chance, tried = scores["gain_by_chance"], scores["tried"]
+        by_chance = f": {tried} equally good trials would reach up to {chance:.4f} too much by chance" if chance else ""
         found.append(
-            f"validation {metric} {number(scores['validation'])}{interval}, the best of {scores['tried']} trials on these rows"
-            + ("" if not chance else f": {scores['tried']} equally good trials would reach up to {chance:.4f} too much by chance"))
+            f"validation {metric} {number(best['score'])}, the best of {tried} trials on these folds{by_chance}" if folds else
+            f"validation {metric} {number(scores['validation'])}{interval}, the best of {tried} trials on these rows{by_chance}")
         if scores["test"] is not None:
             interval = "" if not scores["test_interval"] else " ({:.4f} to {:.4f})".format(*scores["test_interval"])
             found.append(f"test       {metric} {number(scores['test'])}{interval}, scored once, after the choice")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import gc
 import json
 import shlex
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,8 +18,6 @@ from hubtune.contract import registry
 from hubtune.data.files import locations
 from hubtune.devices import processes
 from hubtune.errors import (
-    DataError,
-    HubError,
     HubtuneError,
     ModelError,
     PluginError,
@@ -32,13 +27,13 @@ from hubtune.errors import (
 )
 from hubtune.evaluation import metrics
 from hubtune.recipe import PluginChoice, Recipe
-from hubtune.runs import run as runs
-from hubtune.sweeps import report, space
+from hubtune.sweeps import report, space, winner
+from hubtune.sweeps.attempts import Attempts
 from hubtune.sweeps.bayesian import OptunaStudy
 from hubtune.sweeps.budget import MISSES, Budget
 from hubtune.sweeps.race import Race
 from hubtune.sweeps.trainer import Trainer
-from hubtune.sweeps.trials import DONE, Pruned, Study, Trial, best_of, describe_error
+from hubtune.sweeps.trials import DONE, Study, Trial, best_of
 
 DEFAULT_STRATEGIES = ("full", "lora", "head")
 RECORD = "sweep.json"
@@ -109,6 +104,7 @@ class Sweep:
         self.check_same()
         self.study = self.open_study()
         self.shared["method"] = self.study.method
+        self.attempts = Attempts(self.trainer, self.study, request.budget, self.pairs, self.metric, self.higher_is_better)
 
     def first_preparation(self) -> tuple[str, bool]:
         """Read the data with the first pair that fits; return the metric, and whether higher is better.
@@ -166,87 +162,19 @@ class Sweep:
                 trial = self.study.ask()
                 if trial is None:
                     break
-                self.attempt(trial)
+                self.attempts.attempt(trial)
                 misses = misses + 1 if trial.state in ("too-long", "refused") else 0
                 self.callbacks.on_info(report.line(trial, best.score if (best := self.best()) else None))
                 self.write()
-                self.check_some_work()
+                self.attempts.check_some_work()
             if misses >= MISSES:
                 self.callbacks.on_info(f"{MISSES} proposals in a row could not be tried: the search ends.")
-            self.check_any_fits()
+            self.attempts.check_any_fits()
             return self.finish()
 
     def best(self) -> Trial | None:
         """Return the best trial so far."""
         return best_of(self.study.trials(), self.higher_is_better)
-
-    def attempt(self, trial: Trial) -> None:
-        """Train a trial, and keep what came out, also of one that failed."""
-        begun = time.monotonic()
-        try:
-            prepared, _ = self.trainer.prepare(trial)
-            if not self.fits(trial):
-                trial.state = "too-long"
-                return
-            begun = time.monotonic()
-            self.trainer.train(trial, self.study, prepared, self.metric)
-            trial.state = "complete"
-        except Pruned:
-            trial.state = "pruned"
-        except (DataError, HubError):
-            trial.state = "interrupted"
-            raise
-        except (ModelError, PluginError, RecipeError) as error:
-            trial.state, trial.reason = "refused", error.message.splitlines()[0]
-        except Exception as error:
-            trial.state, trial.reason = "failed", describe_error(error)
-            if isinstance(error, TrainingError) and error.exit_code >= 128:  # a signal
-                trial.state = "interrupted"
-                raise
-        except BaseException:
-            trial.state = "interrupted"
-            raise
-        finally:
-            trial.seconds = round(time.monotonic() - begun, 2)
-            trial.finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            self.study.tell(trial)
-            gc.collect()  # the model of a trial that failed hangs in its traceback
-
-    def fits(self, trial: Trial) -> bool:
-        """Tell whether a trial fits the rest of the budget of time."""
-        budget = self.request.budget
-        if budget.seconds is None:
-            return True
-        trials = self.study.trials()
-        expected = budget.estimate(trial, trials, lambda: self.measure(trial))
-        left = budget.left(trials, self.best())
-        if expected > left:
-            trial.reason = f"it would take about {expected:.0f} s, and {left:.0f} s are left"
-        return expected <= left
-
-    def measure(self, trial: Trial) -> tuple[float, float]:
-        """Return the seconds and the epochs of a trial's model and strategy at default settings, from some steps."""
-        from hubtune.runs import cost
-
-        plain = Trial(-1, trial.model, trial.strategy)
-        found = cost.estimate(self.trainer.prepare(plain)[0])
-        return found["seconds"], plain.planned_epochs
-
-    def check_some_work(self) -> None:
-        """End a sweep in which every pair has failed and nothing worked."""
-        trials = self.study.trials()
-        bad = [trial for trial in trials if trial.state in ("failed", "refused")]
-        if len(bad) >= len(self.pairs) and all(trial.state in ("failed", "refused", "interrupted") for trial in trials):
-            reasons = dict.fromkeys(f"{trial.strategy} on {trial.model}: {trial.reason}" for trial in bad)
-            raise TrainingError("no trial could be trained:\n" + "\n".join(list(reasons)[:8]),
-                                hint="Each is a training of its own: look at one with hubtune train --debug")
-
-    def check_any_fits(self) -> None:
-        """Refuse a budget that no trial fits."""
-        trials = self.study.trials()
-        if trials and all(trial.state == "too-long" for trial in trials):
-            raise RecipeError(f"no trial fits the budget: of trial {trials[0].number}, {trials[0].reason}.",
-                              hint="Raise --budget, set fewer epochs, or take fewer rows: --set data.limit=N. The winner is trained within it, too.")
 
     # -------------------------------------------------------------------------------- winner
 
@@ -265,21 +193,10 @@ class Sweep:
             return self.write()
 
     def train_winner(self, best: Trial) -> dict[str, Any]:
-        """Train the winner's recipe as `hubtune train` does, or take the run that is there."""
-        recipe, place, marker = self.winner(best), self.folder / "best", self.folder / "best.json"
-        wanted = json.dumps(report.command(recipe))
-        same = marker.exists() and marker.read_text(encoding="utf-8") == wanted and (place / "run.json").exists()
-        state = json.loads((place / "run.json").read_text(encoding="utf-8"))["state"] if same else ""
-        if state in ("trained", "published"):
-            run = runs.Run(place, trust_code=place)
-        elif state == "started":
-            run = runs.resume(place, source=self.source, trusted=recipe.trusted, callbacks=self.callbacks)
-        else:
-            self.callbacks.on_info(f"training the winner, trial {best.number}, into {place}")
-            files.write_atomically(marker, wanted)
-            run = runs.train(recipe, out=place, overwrite=place.exists(), source=self.source, callbacks=self.callbacks)
+        """Train the winner as a run, and return what `sweep.json` holds."""
+        run = winner.train(self.winner(best), self.folder, best, self.metric, self.source, self.callbacks)
         tried = sum(trial.state in DONE for trial in self.study.trials())
-        return self.write(report.of_winner(run.record, self.metric, tried), str(place))
+        return self.write(report.of_winner(run.record, self.metric, tried, best), str(run.folder))
 
     def winner(self, best: Trial) -> Recipe:
         """Return the recipe of a trial, with all settings in plain."""

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from hubtune import guest, temporary
@@ -27,23 +28,32 @@ OPEN_IN_PREPARATION = {name: getattr(TrainConfig(), name) for name in (
     "learning_rate", "epochs", "max_steps", "batch_size", "weight_decay", "warmup", "schedule", "max_grad_norm")}
 """Settings that change nothing in what is prepared, with their defaults."""
 MOST_PREPARED = 8
-"""Preparations that are kept; they share their encoded rows."""
+"""Preparations that are kept, of each fold; they share their encoded rows."""
 
 
 class Curve(Callbacks):
-    """Follow the validations of a trial, and stop it where the study says so."""
+    """Follow the validations of a training of a trial, and stop it where the study says so.
 
-    def __init__(self, trial: Trial, study: Study, metric: str) -> None:
+    study: none, where the trial is told about after each fold.
+    """
+
+    def __init__(self, trial: Trial, study: Study | None, metric: str) -> None:
         self.trial, self.study, self.key = trial, study, f"validation_{metric}"
-        self.best = 0.0
+        self.best, self.last, self.epochs = 0.0, 0.0, trial.epochs
 
     def on_evaluate(self, record: dict[str, Any], best: bool) -> None:
-        score = float(record[self.key])
+        self.last = float(record[self.key])
         if best:
-            self.best = score
-        self.trial.curve.append(round(score, 6))
-        self.trial.epochs = record["epoch"]
-        self.study.report(self.trial, score)
+            self.best = self.last
+        self.trial.epochs = round(self.epochs + record["epoch"], 4)
+        if self.study is not None:
+            tell(self.trial, self.study, self.last)
+
+
+def tell(trial: Trial, study: Study, score: float) -> None:
+    """Add a score to the curve of a trial. Raises Pruned where the study stops it."""
+    trial.curve.append(round(score, 6))
+    study.report(trial, score)
 
 
 @dataclass
@@ -64,6 +74,12 @@ class Trainer:
     encodings: Encodings = field(default_factory=dict)
     computes: dict[str, Compute] = field(default_factory=dict)
 
+    @property
+    def folds(self) -> int:
+        """How many trainings a trial is."""
+        data = self.recipe.data
+        return 1 if data.folds is None or data.fold is not None else data.folds
+
     def recipe_of(self, trial: Trial) -> Recipe:
         """Return the recipe of a trial; of settings within `RELATIVE` ranges once they are known."""
         values = {key: value for key, value in self.values(trial).items() if key not in self.relative}
@@ -79,15 +95,17 @@ class Trainer:
         keys = {one.name: one.key for one in self.ranges}
         return {keys[name]: value for name, value in trial.values.items()}
 
-    def prepare(self, trial: Trial) -> tuple[Prepared, dict[str, Any]]:
+    def prepare(self, trial: Trial, fold: int = 0) -> tuple[Prepared, dict[str, Any]]:
         """Prepare a trial without its test rows, and set down its settings.
 
-        Rows are read and encoded again only where model, task or strategy ask for it.
+        Rows are read and encoded again only where fold, model, task or strategy ask for it.
 
         Returns:
             What training needs, and the part of `run.json` that is known before step 0.
         """
         recipe = self.recipe_of(trial)
+        if self.folds > 1:
+            recipe = replace(recipe, data=replace(recipe.data, fold=fold))
         bare = replace(recipe, train=fill_train({**vars(recipe.train), **OPEN_IN_PREPARATION}))
         key = repr(bare)
         if key not in self.prepared:
@@ -95,7 +113,7 @@ class Trainer:
             data = replace(
                 found.data, encoded={name: found.data.encoded[name] for name in ("train", "validation")},
                 rows={"validation": found.data.rows["validation"]})
-            if len(self.prepared) >= MOST_PREPARED:
+            if len(self.prepared) >= MOST_PREPARED * self.folds:
                 del self.prepared[next(iter(self.prepared))]
             self.prepared[key] = (replace(found, data=data), record)
         prepared, record = self.prepared[key]
@@ -111,7 +129,8 @@ class Trainer:
             if value is not None:
                 trial.settings[key] = value
         rows = len(prepared.data.encoded["train"].examples)
-        trial.planned_epochs = settings.epochs or (settings.max_steps or 1) * (settings.batch_size or 1) / rows
+        epochs = settings.epochs or (settings.max_steps or 1) * (settings.batch_size or 1) / rows
+        trial.planned_epochs = epochs * self.folds
         return replace(prepared, settings=settings), record
 
     def scale(self, trial: Trial, settings: TrainConfig) -> TrainConfig:
@@ -126,18 +145,30 @@ class Trainer:
         return settings
 
     def train(self, trial: Trial, study: Study, prepared: Prepared, metric: str) -> None:
-        """Train, and set the score of the trial: of its best validation, or of its last where `train.keep=last`.
+        """Train, on each fold if there are any, and set the score of the trial.
+
+        prepared: of the first fold.
 
         Raises:
             Pruned: the study stopped it.
         """
+        if self.folds == 1:
+            trial.score = self.train_once(trial, prepared, Curve(trial, study, metric))
+            return
+        for fold in range(self.folds):
+            prepared = self.prepare(trial, fold)[0] if fold else prepared
+            trial.folds.append(self.train_once(trial, prepared, Curve(trial, None, metric)))
+            tell(trial, study, fmean(trial.folds))
+        trial.score = round(fmean(trial.folds), 6)
+
+    def train_once(self, trial: Trial, prepared: Prepared, callbacks: Curve) -> float:
+        """Train, and return the score of the best validation, or of the last where `train.keep=last`."""
         from hubtune.devices import device
         from hubtune.runs import stages
         from hubtune.training import memory_search
         from hubtune.training.loop import Loop
 
         guest.save_library_states()
-        callbacks = Curve(trial, study, metric)
         key = f"{trial.model} {trial.strategy}"
         known = self.computes.get(key)
         compute = known or stages.choose_compute(prepared, {}, resume=False)
@@ -152,7 +183,7 @@ class Trainer:
                 if not context.settings.plan:
                     memory_search.search(loop.state, loop.accumulation)
                 loop.run()
-        trial.score = trial.curve[-1] if prepared.settings.keep == "last" else round(callbacks.best, 6)
+        return round(callbacks.last if prepared.settings.keep == "last" else callbacks.best, 6)
 
     def features(self, model: str) -> Path:
         """Return the folder for features of a frozen backbone, which the trials of a model share."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import stdev
 from typing import Any, Protocol
 
 from hubtune.errors import place_of
@@ -23,7 +25,8 @@ class Trial:
     Attributes:
         values: by the name of its range; settings within `RELATIVE` ranges are multiples of the default.
         settings: the settings by key, as `--set` takes them, once they are known.
-        curve: the score at each validation.
+        curve: the score at each validation; of folds, the mean of those so far after each.
+        folds: the score of each fold, whose mean is `score`.
         handle: the study's own.
     """
 
@@ -35,6 +38,7 @@ class Trial:
     settings: dict[str, Any] = field(default_factory=dict)
     score: float | None = None
     curve: list[float] = field(default_factory=list)
+    folds: list[float] = field(default_factory=list)
     epochs: float = 0.0
     planned_epochs: float = 0.0
     seconds: float = 0.0
@@ -42,9 +46,19 @@ class Trial:
     reason: str | None = None
     handle: Any = None
 
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation of the scores of the folds."""
+        return round(stdev(self.folds), 6) if len(self.folds) > 1 else None
+
     def as_dict(self) -> dict[str, Any]:
         """Return the trial as JSON."""
-        return {name: value for name, value in vars(self).items() if name != "handle"}
+        return {**{name: value for name, value in vars(self).items() if name != "handle"}, "spread": self.spread}
+
+    @classmethod
+    def of_dict(cls, found: Mapping[str, Any]) -> Trial:
+        """Return the trial that `as_dict` has written."""
+        return cls(**{name: value for name, value in found.items() if name != "spread"})
 
 
 def describe_error(error: Exception) -> str:

@@ -14,7 +14,7 @@ from hubtune_plugins.text.text_classification import ClassificationOptions, Text
 from hubtune import Column
 from hubtune.data import columns as columns_module
 from hubtune.data import splits
-from hubtune.errors import DataError
+from hubtune.errors import DataError, RecipeError
 from hubtune.recipe import DataConfig
 
 COLUMNS = TextClassification.columns
@@ -187,6 +187,33 @@ def test_held_out_rows_depend_on_the_seed_alone() -> None:
     random.seed(2)
     assert first == train_rows(balanced(), seed=3).splits["validation"]["text"][:]
     assert first != train_rows(balanced(), seed=4).splits["validation"]["text"][:]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_folds_hold_out_each_row_once_with_its_copies_and_every_label(seed: int) -> None:
+    draw = random.Random(seed)
+    source = [{"text": f"row {index} of it", "label": draw.choice("aaab")} for index in range(40)]
+    source += [source[draw.randrange(40)] for _ in range(10)]
+    draw.shuffle(source)
+    held = [train_rows(source, seed=seed, folds=5, fold=fold) for fold in range(5)]
+    parts = [list(data.splits["validation"]["text"]) for data in held]
+    assert sorted(text for part in parts for text in part) == sorted(row["text"] for row in source)
+    for data, part in zip(held, parts, strict=True):
+        assert not set(part) & set(data.splits["train"]["text"])
+        assert abs(len(part) - 10) <= 2
+        assert abs(data.splits["validation"]["label"][:].count("b") - len([row for row in source if row["label"] == "b"]) / 5) <= 2.5
+        assert data.checks["validation"].startswith("held out from train (fold")
+    assert parts[0] == list(train_rows(source, seed=seed, folds=5, fold=0).splits["validation"]["text"])
+
+
+def test_folds_of_given_validation_rows_and_of_too_few_rows_are_refused() -> None:
+    with pytest.raises(DataError, match="there is a validation split"):
+        train_rows({"train": balanced(), "validation": balanced()}, folds=5)
+    with pytest.raises(DataError, match="too few for 50 folds"):
+        train_rows(balanced(), folds=50, fold=0)
+    for settings, message in (({"folds": 1}, "at least 2"), ({"fold": 0}, "not set"), ({"folds": 3, "fold": 3}, "folds are 0 to 2")):
+        with pytest.raises(RecipeError, match=message):
+            train_rows(balanced(), **settings)
 
 
 def test_a_given_validation_split_is_kept() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from hubtune import RecipeError
 from hubtune.sweeps.budget import Budget, seconds_of
-from hubtune.sweeps.optimism import expected_maximum, of_best
+from hubtune.sweeps.optimism import expected_maximum, of_best, of_folds
 from hubtune.sweeps.trials import Trial, best_of
 
 
@@ -17,6 +17,15 @@ def trial(number: int, state: str = "complete", score: float | None = 0.5, **val
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2", 2), (60, 60), ("1d", 86400)])
 def test_budgets_of_time(text: str | float, seconds: float) -> None:
     assert seconds_of(text) == seconds
+
+
+def test_budgets_of_money_need_the_price_of_an_hour() -> None:
+    assert seconds_of("2usd", price=4.0) == seconds_of("2 EUR", price=4.0) == 1800
+    with pytest.raises(RecipeError, match="price of an hour") as refused:
+        seconds_of("2usd")
+    assert "--budget 2usd --price 1.5" in (refused.value.hint or "")
+    with pytest.raises(RecipeError, match="budget of money"):
+        seconds_of("30m", price=4.0)
 
 
 @pytest.mark.parametrize("text", ["", "m", "-3m", "0", "3 weeks"])
@@ -31,6 +40,13 @@ def test_trials_that_ended_or_run_are_counted_but_not_those_that_never_began() -
     assert Budget(trials=4).is_used_up(trials, None)
     assert not Budget(trials=5).is_used_up(trials, None)
     assert not Budget().is_used_up(trials, None)
+
+
+def test_the_winner_of_a_trial_of_folds_costs_one_of_its_trainings() -> None:
+    folded = Trial(0, "m", "full", state="complete", score=0.5, folds=[0.4, 0.6], seconds=20.0)
+    assert Budget(60.0).left([folded], folded) == 30.0
+    assert of_folds([0.4, 0.6], 1) == 0.0
+    assert of_folds([0.4, 0.6], 2) == pytest.approx(0.1 * expected_maximum(2), abs=1e-4)
 
 
 def test_time_is_left_for_the_winner() -> None:

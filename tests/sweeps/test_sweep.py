@@ -189,6 +189,36 @@ def test_a_search_needs_the_extra(swept: Any, monkeypatch: pytest.MonkeyPatch) -
     assert "hubtune[sweep]" in (missing.value.hint or "")
 
 
+def test_a_trial_of_folds_has_the_mean_of_their_scores_and_the_winner_is_trained_once(swept: Any, tmp_path: Path) -> None:
+    settings = {**FAST, "train.epochs": 1.0, "data.folds": 3}
+    found = swept(strategies=["head"], set=settings)
+    trial = found["best"]
+    assert len(trial["folds"]) == len(trial["curve"]) == 3
+    assert trial["score"] == pytest.approx(sum(trial["folds"]) / 3, abs=1e-6)
+    assert (trial["epochs"], trial["planned_epochs"]) == (3.0, 3.0)
+    record = hubtune.Run(tmp_path / "sweep" / "best").record
+    assert record["cross_validation"] == {"metric": "accuracy", "mean": trial["score"], "standard_deviation": trial["spread"],
+                                          "folds": trial["folds"]}
+    assert (record["settings"]["keep"], record["settings"]["early_stopping_patience"]) == ("last", 0)
+    assert record["data"]["checks"]["validation"].startswith("held out from train (0.1")
+    assert "the mean of 3 folds" in found["notes"][1]
+    assert swept(strategies=["head"], set=settings)["scores"] == found["scores"]
+
+
+def test_train_cross_validates_first_as_a_sweep_scores_a_trial(swept: Any, data: Path, tiny_model: Any, tmp_path: Path) -> None:
+    settings = {**FAST, "train.epochs": 1.0, "data.folds": 2}
+    arguments = {"model": tiny_model("bert"), "data": data, "strategy": "head", "out": tmp_path / "run"}
+    run = hubtune.train("text-classification", **arguments, set=settings)
+    found = swept(strategies=["head"], set=settings)
+    assert run.record["cross_validation"]["folds"] == found["best"]["folds"]
+    assert "Cross-validated on 2 folds" in (run.folder / "model" / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(hubtune.HubtuneError, match="run"):  # before anything is trained
+        hubtune.train("text-classification", **arguments, set=settings)
+    one = hubtune.train("text-classification", **arguments, set={**settings, "data.fold": 1}, overwrite=True)
+    assert "cross_validation" not in one.record
+    assert one.record["metrics"]["validation"]["accuracy"] == pytest.approx(found["best"]["folds"][1], abs=1e-6)
+
+
 def test_standard_input_and_streams_are_refused(swept: Any) -> None:
     with pytest.raises(RecipeError, match="several times"):
         swept(data="-")

@@ -43,7 +43,8 @@ class Sweep(Command[Any]):
         search: Annotated[list[str] | None, typer.Option(
             metavar="KEY=RANGE", help="Search this setting: KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=A,B; can be repeated.")] = None,
         trials: Annotated[int | None, typer.Option(min=1, help="How many trials, in all.")] = None,
-        budget: Annotated[str | None, typer.Option(metavar="TIME", help="Time for trials and the winner's training: 90s, 30m, 2h.")] = None,
+        budget: Annotated[str | None, typer.Option(metavar="TIME|MONEY", help="For trials and the winner's training: 90s, 30m, 2h; or 2usd, with --price.")] = None,
+        price: Annotated[float | None, typer.Option(help="The price of an hour of this machine, for a budget of money.")] = None,
         set: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of all trials; can be repeated.")] = None,
         recipe: Annotated[str | None, typer.Option(help="A recipe, whose settings all trials have.")] = None,
         out: Annotated[str | None, typer.Option(metavar="FOLDER", help="The sweep's folder  [default: runs/sweep-TASK]")] = None,
@@ -56,14 +57,14 @@ class Sweep(Command[Any]):
         if sampler not in ("tpe", "random"):
             raise RecipeError(f"--sampler is tpe or random, not '{sampler}'.")
         names = [name.strip() for name in (strategies or "").split(",") if name.strip()]
-        return sweep(task, models=model or (), data=data, strategies=names, search=search or (), trials=trials, budget=budget,
+        return sweep(task, models=model or (), data=data, strategies=names, search=search or (), trials=trials, budget=budget, price=price,
                      set=set or (), out=out, storage=storage, sampler=sampler, recipe=recipe, trust_code=trust_code,
                      callbacks=Progress())
 
     def table(self, document: dict[str, Any]) -> Table:
         ordered = sorted(document["trials"], key=lambda trial: place(trial, document["higher_is_better"]))
         rows = [[trial["number"], trial["state"], trial["strategy"], short(trial["model"]),
-                 None if trial["score"] is None else f"{trial['score']:.4f}", f"{trial['epochs']:.3g}", f"{trial['seconds']:.1f}",
+                 scored(trial), f"{trial['epochs']:.3g}", f"{trial['seconds']:.1f}",
                  trial["reason"] or described(trial["settings"])] for trial in ordered]
         return Table(COLUMNS, rows, ["", *document["notes"]])
 
@@ -72,6 +73,13 @@ def place(trial: dict[str, Any], higher_is_better: bool) -> tuple[bool, float, i
     """Return the key that sorts the best trial first, and those without a score last."""
     score = trial["score"]
     return score is None, 0.0 if score is None else -score if higher_is_better else score, trial["number"]
+
+
+def scored(trial: dict[str, Any]) -> str | None:
+    """Return a score with the standard deviation over the folds, if there are any."""
+    if trial["score"] is None:
+        return None
+    return f"{trial['score']:.4f}" + ("" if trial["spread"] is None else f" ± {trial['spread']:.4f}")
 
 
 def described(settings: dict[str, Any]) -> str:

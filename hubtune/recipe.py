@@ -42,8 +42,6 @@ class DataConfig:
         "standard input, or a Hub data set org/name[:config]")
     validation: float | str = option(
         0.1, "the share of train held out when there is no validation split, or a source")
-    folds: int | None = option(None, "cross-validate: hold out each of so many parts of train once")
-    fold: int | None = option(None, "of data.folds, hold out this one (from 0), and train once")
     limit: int | None = option(None, "use at most this many rows of each split")
     columns: Mapping[str, str] = field(default_factory=dict)
     stream: bool = option(
@@ -60,6 +58,8 @@ class DataConfig:
     encoding: str | None = option(
         None, "the encoding of text files, such as cp1252; none: UTF-8, UTF-16 and UTF-32 as their "
         "byte order mark says, else a guess that is said")
+    folds: int | None = option(None, "cross-validate: hold out each of so many parts of train once")
+    fold: int | None = option(None, "of data.folds, hold out this one (from 0), and train once")
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ def contract_bodies() -> list[list[ast.stmt]]:
     """Return what stands in the modules that make the contract."""
     core = HERE.parent / "hubtune"
     return [ast.parse((core / name).read_text(encoding="utf-8")).body for name in ("options.py", "contract/types.py", "contract/plugin.py", "contract/functions.py", "contract/task.py",
-                                                                           "contract/strategy.py", "contract/data_format.py", "contract/command.py", "contract/hooks.py")]
+                                                                           "contract/strategy.py", "contract/data_format.py", "contract/exporter.py", "contract/command.py", "contract/hooks.py")]
 
 
 def definition(node: Any, level: int) -> str:
@@ -300,7 +300,7 @@ CLASSES = {
     "plugin": ("Plugin", "option"),
     "task": ("Task", "ClassificationTask", "ContrastiveTask", "SamplingTask", "ReferenceTask", "GenerativeTask"),
     "functions": ("LossFunction", "MetricFunction"), "command": ("Command", "Table"),
-    "strategy": ("Strategy", "StepStrategy", "OptimizerStrategy"), "format": ("DataFormat", "FileData"),
+    "strategy": ("Strategy", "StepStrategy", "OptimizerStrategy"), "format": ("DataFormat", "FileData"), "exporter": ("Exporter", "Graph"),
 }
 """Parts of the page on plugins, and the definitions that each shows."""
 

@@ -281,6 +281,37 @@ def write_comparison(found: Mapping[str, Any], file: str | Path) -> Path:
     return comparison_page.write(Path(file), found)
 
 
+@guest.preserve_state
+def export(
+    model: str | Path, *, format: str = "onnx", out: str | Path | None = None, int8: bool = False,
+    data: Any = None, push: bool = False, task: str | None = None, trust_code: TrustCode = None,
+    callbacks: Callbacks | None = None,
+) -> dict[str, Any]:
+    """Export a run, a folder or a model of the Hub to a format that runs elsewhere, and prove the file.
+
+    Args:
+        format: name of an exporter, such as `onnx`.
+        out: folder; none: `RUN/FORMAT`, or `NAME-FORMAT` in the working folder.
+        int8: also write a file with int8 weights, and measure what it costs of the score.
+        data: labelled rows for that; none: those that a run held out.
+        push: publish the files beside the weights on the Hub, on the very commit that was exported.
+
+    Returns:
+        What `export.json` holds, with `out` and `published`.
+
+    Raises:
+        ProofError: the file's outputs differ from the trained model's; nothing is kept.
+    """
+    from hubtune.runs.exports import export as exports
+
+    return exports.export(load(model, task=task, trust_code=trust_code), format, out, int8, data, push, or_default(callbacks))
+
+
+def publish_space(folder: str | Path, repo: str, *, public: bool = False) -> str:
+    """Publish a folder with an app as a Gradio Space of the Hub; returns its address."""
+    return hub.push_space(Path(folder), repo, public=public)
+
+
 @guest.exclusive_training
 def reproduce(
     model: str | Path, *, data: Any = None, out: str | Path | None = None,

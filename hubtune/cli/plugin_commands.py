@@ -39,6 +39,7 @@ class PluginKind(enum.StrEnum):
     METRIC = "metric"
     FORMAT = "format"
     COMMAND = "command"
+    EXPORTER = "exporter"
 
 
 class Action(enum.StrEnum):

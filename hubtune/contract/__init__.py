@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that listing plugins stays cheap. Shapes and 
 
 from hubtune.contract.command import Command, Table
 from hubtune.contract.data_format import DataFormat, FileData
+from hubtune.contract.exporter import Exporter, Graph
 from hubtune.contract.functions import LossFunction, MetricFunction
 from hubtune.contract.hooks import hookimpl, hookspec
 from hubtune.contract.plugin import CONTRACT, Plugin
@@ -58,8 +59,10 @@ __all__ = [
     "Example",
     "ExampleRNG",
     "Export",
+    "Exporter",
     "FileData",
     "GenerativeTask",
+    "Graph",
     "LabelKind",
     "LinesPanel",
     "LoadsWith",

@@ -10,6 +10,7 @@ from typing import Any
 from hubtune.contract import migration
 from hubtune.contract.command import Command
 from hubtune.contract.data_format import DataFormat
+from hubtune.contract.exporter import Exporter
 from hubtune.contract.functions import LossFunction, MetricFunction
 from hubtune.contract.plugin import CONTRACT, Plugin
 from hubtune.contract.strategy import OptimizerStrategy, StepStrategy, Strategy
@@ -27,12 +28,12 @@ from hubtune.options import NoOptions
 
 KINDS: dict[str, type[Plugin[Any]]] = {
     "tasks": Task, "strategies": Strategy, "losses": LossFunction, "metrics": MetricFunction,
-    "formats": DataFormat, "commands": Command,
+    "formats": DataFormat, "commands": Command, "exporters": Exporter,
 }
 """Kinds of plugin classes: each has a hook `hubtune_KIND`."""
 WORDS = {
     "tasks": "task", "strategies": "strategy", "losses": "loss", "metrics": "metric", "formats": "data format",
-    "commands": "command",
+    "commands": "command", "exporters": "exporter",
 }
 """Singular of each kind's name."""
 CAPABILITIES = (
@@ -49,7 +50,7 @@ CORE_COMMANDS = (
 ATTRIBUTES: dict[type[Plugin[Any]], dict[str, type]] = {
     Task: {"columns": tuple, "metric": Metric, "model": str, "pipeline_tag": str},
     LossFunction: {"kinds": tuple}, MetricFunction: {"kinds": tuple, "higher_is_better": bool},
-    DataFormat: {"suffixes": tuple},
+    DataFormat: {"suffixes": tuple}, Exporter: {"file": str, "tolerance": float, "can_quantize": bool},
 }
 """Attributes that a class of a kind has beside its name and summary."""
 

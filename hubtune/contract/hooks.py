@@ -9,6 +9,7 @@ import pluggy
 
 from hubtune.contract.command import Command
 from hubtune.contract.data_format import DataFormat
+from hubtune.contract.exporter import Exporter
 from hubtune.contract.functions import LossFunction, MetricFunction
 from hubtune.contract.strategy import Strategy
 from hubtune.contract.task import Task
@@ -45,3 +46,8 @@ def hubtune_formats() -> Iterable[type[DataFormat[Any]]]:  # type: ignore[empty-
 @hookspec
 def hubtune_commands() -> Iterable[type[Command[Any]]]:  # type: ignore[empty-body]
     """The subcommand classes of this plugin module."""
+
+
+@hookspec
+def hubtune_exporters() -> Iterable[type[Exporter[Any]]]:  # type: ignore[empty-body]
+    """The exporter classes of this plugin module."""

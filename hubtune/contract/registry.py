@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import pluggy
 
 from hubtune.contract import hooks, local_files, migration
-from hubtune.contract.class_checks import KINDS, WORDS, check_class, kind_of
+from hubtune.contract.class_checks import CORE_COMMANDS, KINDS, WORDS, check_class, kind_of
 from hubtune.contract.command import Command
 from hubtune.contract.data_format import DataFormat
+from hubtune.contract.exporter import Exporter
 from hubtune.contract.functions import LossFunction, MetricFunction
 from hubtune.contract.plugin import Plugin
 from hubtune.contract.strategy import Strategy
@@ -83,6 +84,7 @@ class Registry:
         self.metrics: dict[str, type[MetricFunction[Any]]] = {}
         self.formats: dict[str, type[DataFormat[Any]]] = {}
         self.commands: dict[str, type[Command[Any]]] = {}
+        self.exporters: dict[str, type[Exporter[Any]]] = {}
         self._origin: dict[type, Found] = {}
 
     def add(self, name: str, load: Callable[[], object], *, version: str = "", source: str = "") -> Found:
@@ -168,6 +170,12 @@ class Registry:
 
         return self._make(self.metrics, PluginChoice(name), came)
 
+    def exporter(self, name: str) -> Exporter[Any]:
+        """The exporter, likewise."""
+        from hubtune.recipe import PluginChoice
+
+        return self._make(self.exporters, PluginChoice(name), None)
+
     def _make(self, table: dict[str, type[PluginT]], chosen: PluginChoice, came: Mapping[str, str] | None) -> PluginT:
         kinds = next(kind for kind in KINDS if getattr(self, kind) is table)
         kind = WORDS[kinds]
@@ -191,7 +199,7 @@ class Registry:
         named = [found.trouble for found in self.set_apart() if found.source.endswith(".py") or not found.source]
         wrong, ways = self._gone(f"the {kind} '{name}'", came) if came and came["version"] else (
             f"no {kind} named '{name}'.{did_you_mean(name, table)} Installed: {listing(sorted(table), 30) or 'none'}.", [])
-        return UnknownPlugin(wrong, hint="\n".join([*ways, *named, f"See what each does with: hubtune {kinds}"]))
+        return UnknownPlugin(wrong, hint="\n".join([*ways, *named, f"See what each does with: hubtune {kinds if kinds in CORE_COMMANDS else 'plugins'}"]))
 
     def _gone(self, what: str, came: Mapping[str, str]) -> tuple[str, list[str]]:
         """Return what to say of a plugin that was here when a record was written, and how to get it back."""

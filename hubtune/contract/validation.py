@@ -9,8 +9,8 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from hubtune.contract.class_checks import WORDS, kind_of
+from hubtune.contract.functions import exact
 from hubtune.contract.plugin import Plugin
-from hubtune.contract.precision import exact
 from hubtune.contract.task import ClassificationTask, Task
 from hubtune.contract.types import Batch, Export, LabelKind, Loss, Metric, ModelSetup, Panel, Phase, UserCall
 from hubtune.errors import BrokenPlugin, listing

@@ -36,6 +36,8 @@ STALE = (
     "sentence_bert_config.json", "config_sentence_transformers.json",
 )
 """Files of an earlier model that would be loaded beside the new one, and are deleted."""
+EXPORT = "export.json"
+"""File in a folder of exported files, which belong to the weights beside them and go with them."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,15 @@ def delete_stale(existing: Sequence[str], names: Sequence[str]) -> list[CommitOp
     """Return the operations that delete what would be loaded beside the new files."""
     from huggingface_hub import CommitOperationDelete
 
-    return [CommitOperationDelete(name) for name in existing
-            if name not in names and any(fnmatch.fnmatch(name, pattern) for pattern in STALE)]
+    exports = exported_files(existing)
+    return [CommitOperationDelete(name) for name in existing if name not in names
+            and (name in exports or any(fnmatch.fnmatch(name, pattern) for pattern in STALE))]
+
+
+def exported_files(names: Sequence[str]) -> set[str]:
+    """Return those of some paths that lie in a folder of exported files."""
+    folders = {name.rpartition("/")[0] for name in names if name.endswith(f"/{EXPORT}")}
+    return {name for name in names if name.rpartition("/")[0] in folders}
 
 
 def create_commit(repo: str, operations: Sequence[Operation],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hubtune.testing.commands import CommandConformance
-    from hubtune.testing.data_formats import FormatConformance
+    from hubtune.testing.file_formats import ExporterConformance, FormatConformance
     from hubtune.testing.fixtures import TaskFixture
     from hubtune.testing.functions import LossConformance, MetricConformance
     from hubtune.testing.models import tiny_for, tiny_model
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from hubtune.testing.tasks import TaskConformance
 
 _LAZY = {
-    "CommandConformance": "commands", "FormatConformance": "data_formats", "LossConformance": "functions",
+    "CommandConformance": "commands", "ExporterConformance": "file_formats", "FormatConformance": "file_formats", "LossConformance": "functions",
     "MetricConformance": "functions", "StrategyConformance": "strategies", "TaskConformance": "tasks",
     "TaskFixture": "fixtures", "tiny_for": "models", "tiny_model": "models",
 }
 
 __all__ = [
-    "CommandConformance", "FormatConformance", "LossConformance", "MetricConformance", "StrategyConformance",
-    "TaskConformance", "TaskFixture", "tiny_for", "tiny_model",
+    "CommandConformance", "ExporterConformance", "FormatConformance", "LossConformance", "MetricConformance",
+    "StrategyConformance", "TaskConformance", "TaskFixture", "tiny_for", "tiny_model",
 ]
 
 

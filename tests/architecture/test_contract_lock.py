@@ -13,7 +13,7 @@ from typing import Any
 
 CORE = Path(__file__).resolve().parents[2] / "hubtune"
 SOURCES = (CORE / "options.py", *(CORE / "contract" / f"{name}.py" for name in (
-    "types", "plugin", "functions", "task", "strategy", "data_format", "command", "hooks")))
+    "types", "plugin", "functions", "task", "strategy", "data_format", "exporter", "command", "hooks")))
 RECORD = Path(__file__).with_name("contract.json")
 
 

@@ -17,7 +17,7 @@ import typer
 
 from hubtune import errors
 from hubtune.cli.commands import app
-from hubtune.contract import ClassificationTask, Command, DataFormat, Strategy, Task, registry
+from hubtune.contract import ClassificationTask, Command, DataFormat, Exporter, Strategy, Task, registry
 from hubtune.contract.class_checks import KINDS
 from hubtune.recipe import DataConfig, PublishConfig, ReportConfig, TrainConfig
 
@@ -118,7 +118,7 @@ def test_every_method_of_the_contract_is_documented(kind: type) -> None:
     page = text_of("plugins.md")
     methods = [name for name, value in vars(kind).items() if callable(value) and not name.startswith("_")]
     said = section(page, {
-        Task: "## Tasks", Strategy: "## Strategies", DataFormat: "## Data formats", Command: "## Commands",
+        Task: "## Tasks", Strategy: "## Strategies", DataFormat: "## Data formats", Exporter: "## Exporters", Command: "## Commands",
     }.get(kind, "## Losses and metrics"))
     assert [name for name in methods if f"#### {name}\n" not in said or f"def {name}(" not in said] == []
 

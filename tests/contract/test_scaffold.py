@@ -18,7 +18,7 @@ from hubtune.contract.scaffold import distribution as scaffold
 from hubtune.errors import PluginError
 
 REPO = Path(__file__).resolve().parents[2]
-KINDS = ("task", "strategy", "loss", "metric", "format", "command")
+KINDS = ("task", "strategy", "loss", "metric", "format", "exporter", "command")
 
 
 @pytest.mark.parametrize("kind", KINDS)

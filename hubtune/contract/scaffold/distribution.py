@@ -21,7 +21,7 @@ FILES = {
 
 
 def new(name: str, kind: str, out: str | Path | None = None) -> dict[str, Any]:
-    """Write a distribution with one plugin. name: the plugin's, in kebab-case. kind: task, strategy, loss, metric, format or command.
+    """Write a distribution with one plugin. name: the plugin's, in kebab-case. kind: task, strategy, loss, metric, format, exporter or command.
 
     Returns {"name", "kind", "distribution", "module", "folder", "files"}. Raises PluginError for a name that is taken or
     malformed, and for a folder with something in it.

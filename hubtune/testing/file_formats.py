@@ -1,4 +1,4 @@
-"""The conformance kit for data formats: subclass `FormatConformance`, name the format, and run pytest."""
+"""The conformance kits for data formats and exporters: subclass `FormatConformance` or `ExporterConformance`, and run pytest."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hubtune.contract import DataFormat
+from hubtune.contract import DataFormat, Exporter, Graph
 from hubtune.data import sources
 from hubtune.data.data_splits import DataSplits
 from hubtune.errors import DataError
+from hubtune.runs.exports import proof
 from hubtune.testing.bench import Failed, ensure, registered
 from hubtune.testing.checks import Conformance
 
@@ -92,3 +93,66 @@ class FormatConformance(Conformance):
             raise Failed(f"a broken file gives a {type(error).__name__}: {error}\nLook at: `read`: raise hubtune.DataError") from error
         else:
             ensure(False, "a broken file is read as rows.", "`read`: raise hubtune.DataError")
+
+
+def made_graph() -> Graph:
+    """A graph with an embedding, a mask and a linear layer: ids and mask (batch, sequence) to logits (batch, 3)."""
+    import torch
+
+    class Function(torch.nn.Module):
+        """Mean of embedded tokens, then a linear layer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embedding, self.linear = torch.nn.Embedding(50, 16), torch.nn.Linear(16, 3)
+
+        def forward(self, *given: Any) -> tuple[Any, ...]:
+            """Return the logits."""
+            ids, mask = given
+            weights = mask.unsqueeze(-1).float()
+            return (self.linear((self.embedding(ids) * weights).sum(1) / weights.sum(1)),)
+
+    axes = {0: "batch", 1: "sequence"}
+    return Graph(Function().eval(), made_inputs(2, 7), {"input_ids": axes, "attention_mask": axes}, ("logits",))
+
+
+def made_inputs(rows: int, length: int) -> dict[str, Any]:
+    """Return ids and a mask, (rows, length)."""
+    import torch
+
+    mask = torch.ones(rows, length, dtype=torch.long)
+    mask[1:, length // 2 + 1:] = 0
+    return {"input_ids": torch.arange(rows * length).view(rows, length) % 50, "attention_mask": mask}
+
+
+class ExporterConformance(Conformance):
+    """Every check that an exporter has to pass.
+
+        class TestPlans(ExporterConformance):
+            plugin = Plans
+    """
+
+    plugin: ClassVar[type[Exporter[Any]]]
+
+    def test_other_shapes_than_the_traced_ones_have_the_same_outputs(self) -> None:
+        """A written file, run by its own usage in a clean process, gives the outputs of the module, in any batch and length."""
+        exporter, graph, place = self.made(), made_graph(), Path(self._place.name)
+        path = place / "exported" / exporter.file
+        path.parent.mkdir()
+        exporter.export(graph, path)
+        ensure(path.is_file(), f"there is no file '{exporter.file}'.", "`export`: write to `path`")
+        batches = [made_inputs(*shape) for shape in ((1, 1), (1, 9), (5, 33))]
+        expected = [{"logits": graph.module(*batch.values())[0].detach().numpy()} for batch in batches]
+        inputs = [{name: value.numpy() for name, value in batch.items()} for batch in batches]
+        files = [(exporter.file, exporter.tolerance)]
+        if exporter.can_quantize:
+            exporter.quantize(path, path.with_name("int8"))
+            files.append(("int8", 0.1))
+        for number, (file, tolerance) in enumerate(files):
+            scratch = place / str(number)
+            scratch.mkdir()
+            usage = exporter.usage(file, list(graph.inputs), list(graph.outputs))
+            difference, _ = proof.compare(proof.run_clean(path.parent, usage, inputs, scratch), expected, [None] * 3)
+            ensure(difference <= tolerance, f"the outputs of '{file}' differ by {difference:.1e}.",
+                   "`export`: `graph.axes` vary; `usage`: outputs by their names")

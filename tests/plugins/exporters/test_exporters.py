@@ -1,0 +1,22 @@
+"""The exporters: other shapes than the traced ones, in a clean process."""
+
+from __future__ import annotations
+
+import pytest
+from hubtune_plugins.exporters.onnx import Onnx
+from hubtune_plugins.exporters.torch_export import TorchExport
+
+from hubtune.testing import ExporterConformance
+
+
+class TestTorchExport(ExporterConformance):
+    plugin = TorchExport
+
+
+class TestOnnx(ExporterConformance):
+    plugin = Onnx
+
+    def test_other_shapes_than_the_traced_ones_have_the_same_outputs(self) -> None:
+        for name in Onnx.requires:
+            pytest.importorskip(name, reason="they come with: pip install 'hubtune[onnx]'")
+        super().test_other_shapes_than_the_traced_ones_have_the_same_outputs()

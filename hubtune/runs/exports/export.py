@@ -80,7 +80,7 @@ def check(model: Model, exporter: Exporter[Any], folder: Path, int8: bool) -> No
     if folder.exists() and not (folder.is_dir() and ((folder / files.MANIFEST).is_file() or not any(folder.iterdir()))):
         raise RecipeError(f"'{folder}' is there, and no folder of an earlier export.", hint="Name another folder with: --out DIR")
     base = model.open_base()
-    graph.refuse(model.task, model.model_record.get("loads_with"))
+    graph.refuse(model.task)
     if reason := exporter.refuse(model.task, base.config):
         raise ModelError(f"'{exporter.name}' does not take this model: {reason}.", where=model.origin.repo)
 

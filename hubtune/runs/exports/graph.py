@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hubtune.contract import Base, Batch, ContrastiveTask, GenerativeTask, Graph, Task
-from hubtune.errors import ModelError, listing
+from hubtune.errors import DataError, ModelError, listing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ PROVEN = ((1,), (5, 2, 30), (400,), (3, 3, 3, 3, 12))
 WORDS = ["The", "parcel", "came", "a", "week", "late,", "the", "box", "was", "open,", "and", "nobody", "answered", "my", "letter", "of", "May."]
 
 
-def refuse(task: Task[Any], loads_with: str | None) -> None:
+def refuse(task: Task[Any]) -> None:
     """Refuse a task whose model is no function of tensors that users can call alone.
 
     Raises:
@@ -72,7 +72,11 @@ def made_batches(module: Module, task: Task[Any], base: Base) -> tuple[Batch, li
                          hint="Export a model of another task.")
     if isinstance(task, GenerativeTask):
         made = [[task.question(row) for row in batch] for batch in made]
-    traced, *others = [batch_of(module, task, batch, base) for batch in made]
+    try:
+        traced, *others = [batch_of(module, task, batch, base) for batch in made]
+    except DataError as error:
+        raise ModelError(f"rows for '{task.name}' cannot be made, so nothing would prove the exported file: {error.message}",
+                         hint="Export a model of another task.") from error
     return traced, others
 
 

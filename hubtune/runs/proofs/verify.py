@@ -16,7 +16,7 @@ from hubtune.evaluation import clean_process
 from hubtune.files import file_sha256
 from hubtune.hub.origin import Origin, fetch, locate, read_run_record
 from hubtune.hub.trust import TrustCode
-from hubtune.hub.upload import STALE
+from hubtune.hub.upload import STALE, exported_files
 from hubtune.record import RECORD, versions
 from hubtune.runs import predictor, publishing, seal
 from hubtune.runs.predictions.opening import choose_task
@@ -149,8 +149,9 @@ def changed(folder: Path, origin: Origin, proof: Mapping[str, Any]) -> list[str]
                if name not in origin.files and name != seal.CARD]
     other = [f"{name}: changed" for name, digest in sealed.items()
              if name in origin.files and name != seal.CARD and file_sha256(folder / name) != digest]
+    exports = exported_files(list(origin.files))
     more = [f"{name}: would be loaded, and is not of this model" for name in origin.files
-            if name not in sealed and name not in UNSEALED
+            if name not in sealed and name not in UNSEALED and name not in exports
             and any(fnmatch(name, pattern) for pattern in STALE)]
     return [seal.printable(line) for line in (*missing, *other, *more, *changed_card(origin, proof))]
 

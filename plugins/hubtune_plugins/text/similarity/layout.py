@@ -188,8 +188,8 @@ def pool(hidden: Any, mask: Any, pooling: str) -> Any:
         weights = (mask * (steps - first + 1) if pooling == "weighted-mean" else mask).unsqueeze(-1).to(hidden.dtype)
         total = weights.sum(1)
         return (hidden * weights).sum(1) / (total.sqrt() if pooling == "mean-sqrt" else total)
-    place = (mask * (steps + 1 if pooling == "last" else len(steps) - steps)).argmax(1)
-    return hidden[torch.arange(len(hidden), device=mask.device), place]
+    place = (mask * (steps + 1 if pooling == "last" else mask.shape[1] - steps)).argmax(1)
+    return hidden[torch.arange(hidden.shape[0], device=mask.device), place]
 
 
 def written(layout: Layout, width: int, length: int | None, kept: bool) -> dict[str, str | bytes]:

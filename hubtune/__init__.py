@@ -95,7 +95,6 @@ if TYPE_CHECKING:
         export,
         load,
         plan,
-        publish_space,
         reproduce,
         resume,
         search,
@@ -114,6 +113,7 @@ if TYPE_CHECKING:
         spelled_as,
     )
     from hubtune.data.row_batches import column_values, enumerate_rows
+    from hubtune.hub.folders import publish_space
     from hubtune.runs.predictor import Model
     from hubtune.runs.reports.run_list import delete_runs, list_runs
     from hubtune.runs.run import Run
@@ -121,7 +121,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Model": "hubtune.runs.predictor", "Run": "hubtune.runs.run", "check": "hubtune.api",
     "compare": "hubtune.api",
-    "data_report": "hubtune.api", "export": "hubtune.api", "publish_space": "hubtune.api", "delete_runs": "hubtune.runs.reports.run_list",
+    "data_report": "hubtune.api", "export": "hubtune.api", "publish_space": "hubtune.hub.folders", "delete_runs": "hubtune.runs.reports.run_list",
     "list_runs": "hubtune.runs.reports.run_list",
     "load": "hubtune.api", "plan": "hubtune.api", "resume": "hubtune.api", "search": "hubtune.api",
     "show": "hubtune.api", "sweep": "hubtune.api", "train": "hubtune.api", "reproduce": "hubtune.api",

@@ -307,11 +307,6 @@ def export(
     return exports.export(load(model, task=task, trust_code=trust_code), format, out, int8, data, push, or_default(callbacks))
 
 
-def publish_space(folder: str | Path, repo: str, *, public: bool = False) -> str:
-    """Publish a folder with an app as a Gradio Space of the Hub; returns its address."""
-    return hub.push_space(Path(folder), repo, public=public)
-
-
 @guest.exclusive_training
 def reproduce(
     model: str | Path, *, data: Any = None, out: str | Path | None = None,

@@ -52,8 +52,8 @@ def push_beside(folder: Path, repo: str, parent: str) -> PushResult:
     return result
 
 
-def push_space(folder: Path, repo: str, *, public: bool) -> str:
-    """Publish a folder as a Gradio Space; return its address. A new Space is private unless `public`."""
+def publish_space(folder: str | Path, repo: str, *, public: bool = False) -> str:
+    """Publish a folder with an app as a Gradio Space; returns its address. A new Space is private unless `public`."""
     repo = full_repo_id(repo)
     with translate_errors(repo, writing=True), without_progress():
         retry(lambda: client().create_repo(repo, repo_type="space", space_sdk="gradio", private=not public, exist_ok=True),

@@ -29,7 +29,7 @@ LIMITS = Limits(rows=8, body=20_000, characters=500, seconds=20, wait=0.05, batc
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model: Any, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> hubtune.Model:
+def model(tiny_model: Any, reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> hubtune.Run:
     folder = tmp_path_factory.mktemp("serving") / "run"
     return hubtune.train("text-classification", model=tiny_model("bert"), data=reviews, out=folder,
                          set={"train.max_steps": 2, "train.verify": False})
@@ -246,3 +246,22 @@ def test_a_long_sound_is_refused_by_its_header() -> None:
     with pytest.raises(Refusal, match="4 seconds") as refused:
         reader("audio-classification", seconds_of_sound=3).read(file.getvalue(), "audio/wav")
     assert refused.value.status == 413
+
+
+def test_a_space_is_written_for_a_published_model_and_published(model: hubtune.Run, logged_in: Any, tmp_path: Path) -> None:
+    from hubtune_plugins.commands.serve import written
+
+    with pytest.raises(hubtune.RecipeError, match="not published"):
+        written(model, str(tmp_path / "demo"), None)
+    model.record["published"] = {"repo": "me/topics", "commit": "a" * 40, "pr": None}
+    try:
+        found = written(model, str(tmp_path / "demo"), "me/topics-demo")
+    finally:
+        model.record["published"] = None
+    assert found["files"] == ["README.md", "app.py", "requirements.txt"]
+    assert found["url"].endswith("/spaces/me/topics-demo")
+    app = (tmp_path / "demo" / "app.py").read_text()
+    compile(app, "app.py", "exec")
+    assert f'model="me/topics", revision="{"a" * 40}"' in app
+    assert all("==" in line for line in (tmp_path / "demo" / "requirements.txt").read_text().split())
+    assert logged_in.store.get("space", "me/topics-demo").private

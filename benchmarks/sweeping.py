@@ -1,6 +1,6 @@
 """`hubtune sweep` on real rows: TPE beside random search and the defaults, killed in the middle and resumed.
 
-    python -m benchmarks.sweeping                          # both data sets; writes results/sweeping.json and its page
+    python -m benchmarks.sweeping                          # both data sets; writes results/sweeping.json
     python -m benchmarks.sweeping --data banking77 --trials 20 --budget 30m --folder /tmp/sweeps
 
 Both searches of a data set run at once, with one thread each, through the same command: the same ranges, the defaults of each
@@ -50,7 +50,7 @@ class Job:
 
 
 def main() -> int:
-    """Search each data set, and write the results and the page."""
+    """Search each data set, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeping", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", choices=list(ROWS), default=list(ROWS))
@@ -111,7 +111,7 @@ def measure(job: Job) -> dict[str, Any]:
     defaults, best = job.folder / "defaults", [job.folder / sampler / "best" for sampler in ("tpe", "random")]
     if not (defaults / "run.json").exists():
         ran(["train", "text-classification", *common(job), "--strategy", job.strategies.split(",")[0], "--out", str(defaults)])
-    compared = json.loads(ran(["compare", *map(str, [defaults, *best]), "--json"]).stdout)
+    compared = json.loads(ran(["compare", *map(str, [defaults, *best]), "--json"]))
     scores = [{key: run[key] for key in ("strategy", "metrics", "intervals", "seconds")} for run in compared["runs"]]
     pairs = [{key: pair.get(key) for key in ("verdict", "rows", "difference", "reason")} for pair in compared["pairs"]]
     return {**found, "defaults": scores[0], "winners": dict(zip(("tpe", "random"), scores[1:], strict=True)),

@@ -34,7 +34,8 @@ def hold_out_validation(
     """
     if isinstance(share, str) or not 0 < share < 1:
         raise DataError(
-            f"data.validation must be a share between 0 and 1, or a data source; got {share!r}.")
+            f"data.validation must be a share between 0 and 1, or a data source; got {share!r}.",
+            hint="Validation rows choose the weights. For example: --set data.validation=0.1; for few rows: --set data.folds=5")
     if isinstance(rows, Stream):
         wanted = max(1, min(MOST_OF_STREAM, round(share * len(rows))))
         return rows.row_range(wanted, len(rows)), to_dataset(rows, wanted), None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gc
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,5 +98,8 @@ class Attempts:
         """Refuse a budget that no trial fits."""
         trials = self.study.trials()
         if trials and all(trial.state == "too-long" for trial in trials):
-            raise RecipeError(f"no trial fits the budget: of trial {trials[0].number}, {trials[0].reason}.",
-                              hint="Raise --budget, set fewer epochs, or take fewer rows: --set data.limit=N. The winner is trained within it, too.")
+            first = min(trials, key=lambda trial: trial.number)
+            expected = self.budget.estimate(first, trials, lambda: self.measure(first))
+            raise RecipeError(f"no trial fits the budget: trial {first.number} was not begun, since {first.reason}.",
+                              hint=f"Raise it for a trial and the winner's training: --budget {math.ceil(2.5 * expected)}s; "
+                              "or set fewer epochs, or take fewer rows: --set data.limit=N.")

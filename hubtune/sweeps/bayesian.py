@@ -20,8 +20,9 @@ from hubtune.sweeps.trials import Pruned, Trial
 
 JOURNAL = "study.journal"
 """The file of the study in the sweep's folder."""
-FIRST_RUNG, REDUCTION = 2, 3
-"""Successive halving: of the trials that reach validation 2, then 6, 18, the best third goes on (Li et al., arXiv:1810.05934)."""
+FIRST_RUNG, REDUCTION = 250, 3
+"""Successive halving: of the trials that reach a quarter of their training, then three quarters, the best third goes on (Li et al.,
+arXiv:1810.05934). In thousandths of the planned epochs, since trials of other lengths are at other learning rates after as many."""
 RANDOM_TRIALS = 6
 """Trials at random, the defaults among them, before TPE has enough to go by."""
 
@@ -124,9 +125,13 @@ class OptunaStudy:
         return trial
 
     def report(self, trial: Trial, score: float) -> None:
-        """Keep the score of a validation. Trials of defaults are never pruned: others are compared with them."""
-        trial.handle.report(score, len(trial.curve))
-        if trial.handle.should_prune() and not trial.handle.user_attrs.get("is_default"):
+        """Keep the score of a validation. Trials of defaults are never pruned: others are compared with them.
+
+        Nor are trials at their end, where nothing is spared.
+        """
+        share = trial.epochs / trial.planned_epochs
+        trial.handle.report(score, round(1000 * share))
+        if share < 1 and trial.handle.should_prune() and not trial.handle.user_attrs.get("is_default"):
             raise Pruned
 
     def tell(self, trial: Trial) -> None:

@@ -219,12 +219,13 @@ class Sweep:
             yield
         except HubtuneError as error:
             if isinstance(error, TrainingError) and error.exit_code >= 128:
-                stopped = TrainingError("stopped in the middle of a trial, which will be trained again.", hint=again)
+                stopped = TrainingError("stopped: a trial in the middle begins again, and the winner's training goes on.", hint=again)
                 stopped.exit_code = error.exit_code
                 raise stopped from None
             raise
-        except KeyboardInterrupt as error:
-            error.add_note(again)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # a signal, which no other message explains
+                error.add_note(again)
             raise
         finally:
             if isinstance(self.study, OptunaStudy):

@@ -59,22 +59,28 @@ def test_it_finds_better_settings_than_the_defaults(tmp_path: Path, sampler: str
     assert study.method == sampler
 
 
-def test_a_trial_that_is_worse_at_the_same_validation_is_pruned(tmp_path: Path) -> None:
+def test_a_trial_that_is_worse_at_a_quarter_of_its_training_is_pruned_however_long_it_is(tmp_path: Path) -> None:
     study = opened(tmp_path)
     for score in (0.9, 0.4):  # defaults, which are never pruned
         trial = study.ask()
-        for _ in range(2):
-            trial.curve.append(score)
+        trial.planned_epochs = 4.0
+        for epoch in range(1, 5):
+            trial.epochs = epoch
             study.report(trial, score)
         finish(study, trial, score)
     bad = study.ask()
-    bad.curve.append(0.1)
-    study.report(bad, 0.1)  # before the first rung nothing is compared
-    bad.curve.append(0.1)
+    bad.planned_epochs = 12.0
+    for bad.epochs in (1, 2):
+        study.report(bad, 0.1)  # before the first rung nothing is compared
+    bad.epochs = 3
     with pytest.raises(Pruned):
         study.report(bad, 0.1)
     finish(study, bad, None, "pruned")
-    assert [trial.state for trial in study.trials()] == ["complete"] * 2 + ["pruned"]
+    short = study.ask()
+    short.planned_epochs = short.epochs = 1.0
+    study.report(short, 0.1)  # at its end, where nothing is spared
+    finish(study, short, 0.1)
+    assert [trial.state for trial in study.trials()] == ["complete"] * 2 + ["pruned", "complete"]
 
 
 def test_failures_and_refusals_are_kept_with_their_reason_and_the_study_goes_on(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hubtune_plugins.commands.sweep import Sweep as Command
 import hubtune
 from hubtune import Callbacks, RecipeError, TrainingError
 from hubtune.acceleration import embedding_pruning
+from hubtune.cli.terminal import Interrupted
 from hubtune.evaluation import scoring
 from hubtune.evaluation.inference import Predictor
 from hubtune.sweeps import trainer
@@ -182,6 +183,16 @@ def test_a_signal_leaves_the_study_and_says_what_goes_on(swept: Any, monkeypatch
     assert [trial["state"] for trial in found["trials"]] == ["complete", "complete"]
 
 
+def test_a_signal_of_the_command_line_says_what_goes_on(swept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise Interrupted(2)
+
+    monkeypatch.setattr(trainer.Trainer, "train", stop)
+    with pytest.raises(Interrupted) as stopped:
+        swept()
+    assert "same command goes on" in stopped.value.__notes__[0]
+
+
 def test_a_search_needs_the_extra(swept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(hubtune.MissingExtra) as missing:
@@ -253,8 +264,9 @@ def test_a_trial_that_does_not_fit_the_rest_of_the_budget_is_not_begun(swept: An
 
     monkeypatch.setattr(trainer.Trainer, "train", train)
     monkeypatch.setattr("hubtune.runs.cost.estimate", lambda prepared: {"seconds": 1e6})
-    with pytest.raises(RecipeError, match="no trial fits"):
+    with pytest.raises(RecipeError, match="no trial fits") as refused:
         swept(budget="1h", strategies=["head"])
+    assert "--budget 2500000s" in (refused.value.hint or "")
 
 
 def test_a_budget_measures_each_strategy_from_real_steps_and_then_trains_it(

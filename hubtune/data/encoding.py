@@ -23,6 +23,8 @@ from hubtune.errors import BrokenPlugin
 
 OUTLIER = 2.0
 """Without a length from the user, rows longer than this times the 99th percentile are truncated."""
+FEW_ROWS = 1000
+"""Rows that are encoded before garbage is worth a thought."""
 NAMED = 8
 """Number of truncated rows listed in a warning and in `run.json`."""
 Progress = Callable[[int], None]
@@ -107,12 +109,12 @@ def describe_truncated_rows(lengths: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def frozen_objects() -> Iterator[None]:
-    """Collect garbage without visiting all modules and models, which takes a third of encoding.
+def frozen_objects(rows: int) -> Iterator[None]:
+    """Collect garbage without visiting all modules and models, which takes a third of encoding many rows.
 
-    Objects that are frozen already stay so.
+    Objects that are frozen already stay so. Counting these takes 60 ms where torch is imported, so few rows do without.
     """
-    if gc.get_freeze_count():
+    if rows < FEW_ROWS or gc.get_freeze_count():
         yield
         return
     gc.freeze()
@@ -136,7 +138,7 @@ class Encoder:
         """Append the examples of all rows, or of some, to the store; `finish` closes it."""
         base, first = replace(self.base, max_length=max_length), len(self.store)
         tables = [self.append([], [])]
-        with frozen_objects():
+        with frozen_objects(len(self.rows)):
             for batch in row_batches(self.rows, None if numbers is None else numbers.tolist()):
                 lists = encoded_rows(self.task, batch, base)
                 examples = [example for of_row in lists for example in of_row]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 
@@ -31,6 +34,28 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
+def stoppable() -> type[uvicorn.Server]:
+    """Return a server that ends at a signal, and does not raise it again once it has stopped, as uvicorn's own does."""
+
+    class Server(uvicorn.Server):
+        """uvicorn's server, whose end by Ctrl-C is no error."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """Handle signals while it serves; the main thread alone can."""
+            if threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    return Server
+
+
 def serve(model: Model, host: str, port: int, hosts: Sequence[str], limits: Limits, say: Callable[[str], None]) -> Endpoint:
     """Serve a model until Ctrl-C or SIGTERM; requests under way are answered before this returns."""
     bound = listen(host, port)
@@ -41,9 +66,7 @@ def serve(model: Model, host: str, port: int, hosts: Sequence[str], limits: Limi
                                 timeout_graceful_shutdown=GRACE, limit_concurrency=2048, timeout_keep_alive=30, h11_max_incomplete_event_size=65536)
         shown = f"[{host}]" if ":" in host else host
         say(f"Serving {model.name} at http://{shown}:{bound.getsockname()[1]} (API: /docs). Ctrl-C stops it.")
-        uvicorn.Server(config).run([bound])
-    except KeyboardInterrupt:  # uvicorn raises the signal again once it has stopped
-        pass
+        stoppable()(config).run([bound])
     finally:
         bound.close()
     endpoint.batcher.close(GRACE)

@@ -12,6 +12,20 @@ if TYPE_CHECKING:
     pass
 
 
+LEAST = 128
+"""Tokens that may be written for a row where neither the user nor the targets ask for more."""
+
+
+def longest_text(wanted: int | None, seen: int) -> int:
+    """Return how many tokens may be written for a row. wanted: by the user. seen: of the longest target that was encoded."""
+    return wanted or max(LEAST, seen)
+
+
+def limit_of(model: Any, wanted: int | None) -> int:
+    """Return how many tokens a model may write for a row: what was set when it was tuned, unless the user wants another number."""
+    return wanted or getattr(model.generation_config, "max_new_tokens", None) or LEAST
+
+
 def padded(base: Base, lists: Any, fill: Any = None, left: Any = False) -> tuple[Any, Any]:
     """Lists of ids as (lists, longest) and their attention mask; `fill`: by default the pad token."""
     import torch

@@ -26,7 +26,7 @@ from hubtune_plugins.generation import usages
 from hubtune_plugins.generation.chat import missing
 from hubtune_plugins.generation.languages import forced_token, languages_of, start_token
 from hubtune_plugins.generation.scores import text_scores
-from hubtune_plugins.generation.sequences import ended, padded, taught
+from hubtune_plugins.generation.sequences import ended, limit_of, longest_text, padded, taught
 from hubtune_plugins.writing.likelihood import Writing, likelihood_scores
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class RewritingOptions:
     prefix: str = option("", "what stands before every text, such as T5's `summarize: `")
-    max_new_tokens: int = option(128, "the longest text that is written for a row")
+    max_new_tokens: int | None = option(None, "tokens that may be written for a row; none: as many as the longest target has, 128 at least")
     num_beams: int = option(1, "how many beginnings are kept while a text is written; 1: greedy")
     source_lang: str = option("", "for models of many languages: that of the text, as the tokenizer calls it")
     target_lang: str = option("", "for models of many languages: that of the target, as the tokenizer calls it")
@@ -55,6 +55,7 @@ class Text2TextGeneration(Writing):
     Options = RewritingOptions
     requires = ("sacrebleu", "torchmetrics")
     extra = "hubtune[generation]"
+    seen = 0  # tokens of the longest target that was encoded
     bootstrap_samples = 50  # chrF of many texts takes its time
     columns = (
         Column("text", ("text", "source", "document", "article", "dialogue", "src", "input", "inputs", "en",
@@ -82,6 +83,7 @@ class Text2TextGeneration(Writing):
             example = {"input_ids": base.processor(self.options.prefix + row["text"], **cut).input_ids}
             if row.get("target") is not None:
                 example["labels"] = ended(base, base.processor(text_target=row["target"], **cut).input_ids)
+                self.seen = max(self.seen, len(example["labels"]))
             yield [example]
 
     def num_tokens(self, example: Example) -> int:
@@ -102,8 +104,23 @@ class Text2TextGeneration(Writing):
         """Return how `generate` is called, here and on the model's card."""
         return {"num_beams": self.options.num_beams, "decoder_start_token_id": self.start(base), **self.forced(base)}
 
+    def generation_config(self, base: Base) -> dict[str, Any]:
+        """Return what a call of `generate` without arguments needs to write what is measured here, once targets were encoded.
+
+        The lengths of the base model's own task, such as a summary of 56 tokens at least, are left to the targets.
+        """
+        wanted = self.options.max_new_tokens
+        if not (wanted or self.seen):  # a tuned model, which has it
+            return {}
+        beams = {} if self.options.num_beams > 1 else {"early_stopping": None, "length_penalty": None}
+        return {**self.written(base), **beams, "max_new_tokens": self.longest(base), "max_length": None, "min_length": None}
+
+    def longest(self, base: Base) -> int:
+        """Return how many tokens may be written for a row, by the targets that were encoded."""
+        return min(longest_text(self.options.max_new_tokens, self.seen), (base.max_length or 10**6) - 1)
+
     def predict(self, model: Any, batch: Batch, base: Base) -> list[Prediction]:
-        most = min(self.options.max_new_tokens, (base.max_length or 10**6) - 1)
+        most = min(limit_of(model, self.options.max_new_tokens), (base.max_length or 10**6) - 1)
         written = model.generate(
             input_ids=batch.inputs["input_ids"], attention_mask=batch.inputs["attention_mask"], max_new_tokens=most,
             do_sample=False, pad_token_id=base.processor.pad_token_id, **self.written(base),
@@ -121,11 +138,11 @@ class Text2TextGeneration(Writing):
         return str(row["target"])
 
     def user_call(self, row: Row, base: Base) -> UserCall | None:
-        most = min(self.options.max_new_tokens, usages.PROVEN)
+        most = min(self.longest(base), usages.PROVEN)
         return UserCall("generate", self.options.prefix + row["text"], {"max_new_tokens": most, **self.written(base)})
 
     def usage(self, repo: str, base: Base) -> Any:
-        arguments = {"max_new_tokens": self.options.max_new_tokens, **self.written(base)}
+        arguments = {"max_new_tokens": self.longest(base), **self.written(base)}
         return usages.rewriting(repo, self.options.prefix, arguments)
 
 

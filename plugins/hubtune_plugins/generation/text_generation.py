@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerationOptions(ChatOptions):
-    max_new_tokens: int = option(128, "the longest text that is written for a row")
+    max_new_tokens: int | None = option(None, "tokens that may be written for a row; none: as many as the longest answer has, 128 at least")
     temperature: float = option(0.0, "0: always the likeliest token; above: drawn")
     generate: bool = option(False, "write an answer for every row that is evaluated too, which is slow")
     packing: bool = option(False, "train on examples joined into rows, where the model keeps them apart")
@@ -52,6 +52,7 @@ class TextGeneration(Writing):
     Options: ClassVar[type] = GenerationOptions
     ahead = 1
     form = None
+    seen = 0  # tokens of the longest answer that was encoded
     columns: ClassVar[tuple[Column, ...]] = (
         Column("prompt", ("prompt", "instruction", "question", "query", "input"), kind="any", needed="never"),
         Column("input", ("input", "context"), needed="never", gaps=True),
@@ -86,7 +87,10 @@ class TextGeneration(Writing):
                 ids = chat.plain(base, row["prompt"], ends=False)
                 yield [chat.cut(base, {"input_ids": ids}, len(ids))]
             else:
-                yield [chat.example_of(base, row, self.fields, number)]
+                example = chat.example_of(base, row, self.fields, number)
+                if "start" in example:
+                    self.seen = max(self.seen, len(example["input_ids"]) - example["start"])
+                yield [example]
 
     def num_tokens(self, example: Example) -> int:
         return len(example["input_ids"])
@@ -105,11 +109,19 @@ class TextGeneration(Writing):
             self.checked = packing.refuse_leaks(model, batch.inputs)
         return model(**batch.inputs)
 
+    def generation_config(self, base: Base) -> dict[str, Any]:
+        """Return the length and the end of answers, for a pipeline that is called without arguments, once answers were encoded."""
+        wanted = self.options.max_new_tokens
+        if not (wanted or self.seen):  # plain texts, or a tuned model, which has it
+            return {}
+        return {"max_new_tokens": sequences.longest_text(wanted, self.seen), "max_length": None,
+                **({"eos_token_id": ends} if (ends := chat.end_tokens(base)) else {})}
+
     def predict(self, model: Module, batch: Batch, base: Base) -> list[Prediction]:
         if batch.targets is not None and not (self.options.generate and bool((batch.targets["starts"] > 0).all())):
             return [{} for _ in range(batch.size)]
         texts = sequences.continued(model, base, sequences.prompts_of(batch), chat.end_tokens(base),
-                                    self.options.max_new_tokens, self.options.temperature)
+                                    sequences.limit_of(model, self.options.max_new_tokens), self.options.temperature)
         return [{"text": text} for text in texts]
 
     def score(self, predictions: Sequence[Prediction], rows: Rows, base: Base) -> dict[str, float]:
@@ -132,7 +144,7 @@ class TextGeneration(Writing):
             return None
         said = [{name: value for name, value in turn.items() if name != "learnt"} for turn in conversation(row)]
         asked = said if self.form == "chat" else said[-1]["content"]
-        most = min(self.options.max_new_tokens, usages.PROVEN)
+        most = min(sequences.longest_text(self.options.max_new_tokens, self.seen), usages.PROVEN)
         read = render(base, said, ask=True) if self.form == "chat" else asked
         if base.max_length is not None and len(base.processor(read).input_ids) + most > base.max_length:
             return None
@@ -140,7 +152,7 @@ class TextGeneration(Writing):
                                             "eos_token_id": chat.end_tokens(base)})
 
     def usage(self, repo: str, base: Base) -> Any:
-        return usages.continuing(repo, self.form == "chat", self.options.max_new_tokens, chat.end_tokens(base))
+        return usages.continuing(repo, self.form == "chat", sequences.longest_text(self.options.max_new_tokens, self.seen), chat.end_tokens(base))
 
 
 @hookimpl

@@ -1,10 +1,14 @@
 """Text to text: what the decoder is shown and asked for, that batches change nothing, and the scores of texts."""
 
 import dataclasses
+import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from hubtune_plugins.generation.scores import script_of, text_scores
 from hubtune_plugins.generation.text2text_generation import RewritingOptions, Text2TextGeneration
 from hubtune_plugins.writing.likelihood import IGNORED
@@ -180,3 +184,27 @@ def test_predictions_are_scored_by_likelihood_and_where_they_are_written_as_text
 
 class TestConformance(TaskConformance):
     plugin = Text2TextGeneration
+
+
+def test_the_published_model_writes_whole_texts_when_it_is_asked_without_arguments(tiny_model, tmp_path):
+    """As long as the longest target, with as many beams as were measured; not as the base's own task wanted."""
+    folder = Path(shutil.copytree(tiny_model("bart", init_std=0.5, max_position_embeddings=300), tmp_path / "base"))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 290}))
+    said = {"max_length": 20, "min_length": 12, "early_stopping": True, "length_penalty": 2.0, "num_beams": 4}
+    (folder / "generation_config.json").write_text(json.dumps(said))
+    long = " ".join(["the kind waiter"] * 50)
+    rows = [*ROWS, {"text": "Everything.", "target": long}, *({"text": f"A kettle {n}.", "target": "It broke."} for n in range(8))]
+    run = hubtune.train("text2text-generation", model=folder, data=rows, out=tmp_path / "run",
+                        set={"train.max_steps": 1, "train.max_length": 400, "data.validation": 0.2, "train.precision": "fp32"})
+    found = json.loads((tmp_path / "run" / "model" / "generation_config.json").read_text())
+    assert found["max_new_tokens"] > 128
+    assert found["num_beams"] == 1
+    assert not {"max_length", "min_length", "early_stopping", "length_penalty"} & found.keys()
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "run" / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    inputs = tokenizer(ROWS[0]["text"], return_tensors="pt")
+    written = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+    answer = tokenizer.decode(written[0], skip_special_tokens=True).strip()
+    assert answer == run.predict([ROWS[0]["text"]])[0]["text"] == hubtune.load(tmp_path / "run" / "model").predict([ROWS[0]["text"]])[0]["text"]
+    assert f"max_new_tokens={found['max_new_tokens']}" in (tmp_path / "run" / "model" / "README.md").read_text()

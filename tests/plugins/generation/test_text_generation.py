@@ -1,6 +1,7 @@
 """Text generation: what is learnt of a row, that it is rendered alike everywhere, and that batches change nothing."""
 
 import dataclasses
+import json
 import math
 import shutil
 
@@ -10,7 +11,7 @@ from hubtune_plugins.generation import sequences
 from hubtune_plugins.generation.text_generation import GenerationOptions, TextGeneration
 from hubtune_plugins.writing.likelihood import IGNORED
 from tiny import counts, gold_answer, sample
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 import hubtune
 from hubtune import DataError
@@ -335,3 +336,16 @@ def test_an_encoder_is_made_to_look_back_only(tiny_model, tmp_path):
 
 class TestConformance(TaskConformance):
     plugin = TextGeneration
+
+
+def test_a_pipeline_without_arguments_ends_answers_where_they_end(tiny_model, tmp_path):
+    rows = [{"prompt": f"Is it {n}?", "completion": "It is a kind waiter."} for n in range(12)]
+    rows += [{"prompt": "All?", "completion": " ".join(["the kind waiter"] * 60)}]
+    hubtune.train("text-generation", model=tiny_model("gpt2"), data=rows, out=tmp_path / "run",
+                  set={"train.max_steps": 1, "train.verify": False, "train.precision": "fp32"})
+    found = json.loads((tmp_path / "run" / "model" / "generation_config.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    assert model.generation_config.max_new_tokens == found["max_new_tokens"]
+    assert found["max_new_tokens"] >= sequences.LEAST
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    assert tokenizer.eos_token_id in found["eos_token_id"]

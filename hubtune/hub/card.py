@@ -65,7 +65,8 @@ It loads {{ loader }}. {{ verification_line }}
 ## Training
 
 {{ record.steps }} steps of {{ record.settings.batch_size }} rows ({{ "%.1f"|format(record.epochs) }} epochs), {{ record.parameters.trainable }} of {{ record.parameters.total }} parameters trained, in {{ record.compute.precision }}, in {{ "%.0f"|format(record.seconds) }} seconds.
-{{ lengths_line }}
+{{ lengths_line }}{% if record.get("published_dtype", "float32") != "float32" %}
+The weights were rounded to {{ record.published_dtype }} after training; the results and the comparison above are of the rounded weights, computed in float32.{% endif %}
 
 To run it again, save this as `recipe.toml`, name your copy of the data, and run `hubtune train recipe.toml`:
 
@@ -225,6 +226,8 @@ def portable_tables(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if isinstance(tables["data"].get("validation"), str):
         tables["data"]["validation"] = "YOUR-VALIDATION-DATA"
     tables["train"] = {**record["settings"], "plan": None}
+    if record.get("published_dtype", "float32") != "float32":
+        tables["publish"] = {"dtype": record["recipe"]["publish"]["dtype"]}
     return without_none(tables)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hubtune.contract import Base, Export
+from hubtune.errors import ModelError
+from hubtune.hub.headers import read_headers
 from hubtune.hub.origin import Origin
 
 LOCAL_KEYS = ("name_or_path", "is_local", "local_files_only")
@@ -15,18 +20,22 @@ LOCAL_KEYS = ("name_or_path", "is_local", "local_files_only")
 
 
 def save(
-    export: Export, base: Base, folder: Path, origin: Origin, task_files: Mapping[str, str | bytes]
+    export: Export, base: Base, folder: Path, origin: Origin, task_files: Mapping[str, str | bytes],
+    dtype: str | None = None,
 ) -> None:
     """Write model, processor, adapter and further files, without values of this machine.
 
     Args:
         origin: the base model, which an adapter's configuration names with its commit.
         task_files: contents of the task's own files, by path.
+        dtype: the number format of the weights, which hold numbers of it (`round_weights`); None: their own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     export.root.config.name_or_path = ""
     sharding = {} if export.loads_with == "peft" else {"max_shard_size": "5GB"}
-    export.root.save_pretrained(folder, **sharding)
+    export.root.save_pretrained(folder, **sharding, **({"state_dict": cast(export.root, dtype)} if dtype else {}))
+    if dtype:
+        export = dataclasses.replace(export, config={**export.config, "dtype": dtype})
     reset_tokenizer(base.processor)
     base.processor.save_pretrained(folder)
     for name, part in export.beside.items():
@@ -42,6 +51,51 @@ def save(
         rewrite_json(path, lambda config: without_local_values(config, origin))
     for path in folder.rglob("*config.json"):
         rewrite_json(path, lambda config: without_absent_code(config, folder))
+
+
+def dtype_of(wanted: str, origin: Origin) -> str | None:
+    """Return the number format in which a model is published, as torch calls it; None for that of training, fp32.
+
+    Args:
+        wanted: `publish.dtype`.
+        origin: the base model, whose format is that of most of its numbers.
+    """
+    if wanted != "base":
+        return None if wanted == "float32" else wanted
+    sizes: Counter[str] = Counter()
+    for header in read_headers(origin).values():
+        sizes[header.dtype] += math.prod(header.shape)
+    return {"BF16": "bfloat16", "F16": "float16"}.get(max(sizes, key=sizes.__getitem__, default=""))
+
+
+def round_weights(model: Any, dtype: str) -> None:
+    """Round a model's weights to a number format, in which they are saved; they stay in the format of training.
+
+    Raises:
+        ModelError: a weight is larger than the format's largest number.
+    """
+    import torch
+
+    with torch.no_grad():
+        for name, tensor in floats(model).items():
+            rounded = tensor.to(getattr(torch, dtype)).to(tensor.dtype)
+            if not rounded.isfinite().all():
+                raise ModelError(f"the weights {name} do not fit {dtype}.", hint="Publish them as they are: --set publish.dtype=float32")
+            tensor.copy_(rounded)
+
+
+def floats(model: Any) -> dict[str, Any]:
+    """Return the tensors of a model's checkpoint that hold floating point numbers, tied ones by each of their names."""
+    return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+
+
+def cast(model: Any, dtype: str) -> dict[str, Any]:
+    """Return a model's checkpoint in a number format; tied tensors stay one tensor."""
+    import torch
+
+    made: dict[int, Any] = {}
+    return {name: made.setdefault(tensor.data_ptr(), tensor.to(getattr(torch, dtype))) if name in floats(model) else tensor
+            for name, tensor in model.state_dict().items()}
 
 
 def reset_tokenizer(processor: Any) -> None:

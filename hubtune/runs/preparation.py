@@ -21,7 +21,7 @@ from hubtune.hub import adapters, card, trust
 from hubtune.hub.forms import check_form, require_loadable
 from hubtune.hub.headers import read_headers
 from hubtune.hub.origin import Origin, fetch, locate
-from hubtune.models import bases, bounds, completeness, configuration, loading, vocabulary
+from hubtune.models import bases, bounds, completeness, configuration, loading, saving, vocabulary
 from hubtune.models.foreign import processor_errors
 from hubtune.models.heads import choice
 from hubtune.recipe import ModelConfig, Recipe, TrainConfig
@@ -39,7 +39,7 @@ class Prepared:
     """Everything that training needs, but the weights.
 
     origin: the model's files. shard: each process holds a part of the weights. num_embeddings: rows
-    to which the embedding of tokens is enlarged.
+    to which the embedding of tokens is enlarged. dtype: of the published weights; None: fp32.
     """
 
     task: Task[Any]
@@ -51,6 +51,7 @@ class Prepared:
     num_parameters: int
     shard: bool = False
     num_embeddings: int | None = None
+    dtype: str | None = None
 
 
 def prepare(
@@ -96,6 +97,7 @@ def prepare(
     check_weights(origin, model, strategy, callbacks)
     if shard:
         check_shardable(strategy, model)
+    dtype = published_dtype(recipe, strategy, origin, shard)
     base = replace(base, max_length=max_length(base, model, task, strategy))
     num_parameters, rows = count_parameters(model), len(splits.splits["train"])
     settings = resolve_settings(recipe, task, strategy, model, rows, resumed)
@@ -104,8 +106,8 @@ def prepare(
     num_embeddings = check_tokens(base, model, strategy, data, recipe.model_config, callbacks)
     steps_per_epoch, steps = count_steps(settings, rows)
     return Prepared(
-        task, strategy, base, origin, data, settings, num_parameters, shard, num_embeddings), {
-        "recipe": recipe.as_dict(), **describe_plugins(plugins, task, strategy, base),
+        task, strategy, base, origin, data, settings, num_parameters, shard, num_embeddings, dtype), {
+        "recipe": recipe.as_dict(), "published_dtype": dtype or "float32", **describe_plugins(plugins, task, strategy, base),
         "loss": loss, "base": origin.as_record(), "data": splits.as_record(),
         "facts": dataset_info, "config": config, "head": head,
         "usage": strategy.usage(task, card.PLACE, base), "settings": dict(vars(settings)),
@@ -299,6 +301,20 @@ def check_shardable(strategy: Strategy[Any], model: Module) -> None:
     if reason := sharding.strategy_refusal(strategy) or sharding.model_refusal(model, modules):
         raise RecipeError(f"the weights cannot be sharded: {reason}.",
                           hint="Train with whole weights in each process: --set train.fsdp=off")
+
+
+def published_dtype(recipe: Recipe, strategy: Strategy[Any], origin: Origin, shard: bool) -> str | None:
+    """Return the number format of the published weights; None for fp32.
+
+    Raises:
+        RecipeError: they cannot be rounded before they are scored.
+    """
+    dtype = saving.dtype_of(recipe.publish.dtype, origin)
+    if dtype and (shard or strategy.loads_with == "peft"):
+        reason = "the weights are sharded (train.fsdp)" if shard else f"'{strategy.name}' is published as an adapter, in float32"
+        raise RecipeError(f"publish.dtype={recipe.publish.dtype} is for whole models in one piece, and {reason}.",
+                          hint="Leave it out: --set publish.dtype=float32")
+    return dtype
 
 
 def count_parameters(model: Module) -> int:

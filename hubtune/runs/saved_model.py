@@ -16,6 +16,7 @@ from hubtune.contract import CONTRACT, Base, Export, Task
 from hubtune.contract.validation import checked
 from hubtune.devices.clean_python import CleanPython
 from hubtune.devices.device import Compute
+from hubtune.errors import RecipeError
 from hubtune.evaluation import user_calls, verification
 from hubtune.hub import card
 from hubtune.hub.origin import fetch
@@ -32,18 +33,19 @@ if TYPE_CHECKING:
 
 def save_and_verify(
     folder: Path, prepared: Prepared, compute: Compute, model: Module, record: Mapping[str, Any],
-    callbacks: Callbacks, clean: CleanPython,
+    callbacks: Callbacks, clean: CleanPython, export: Export | None = None,
 ) -> dict[str, Any]:
     """Save the model for the Hub, and verify in a clean process that it is the trained one.
 
     clean: asks the saved model while this process asks the trained one.
+    export: of `rounded`, with the model.
     """
     task, base, data = prepared.task, prepared.base, prepared.data
     recorded, calls = folder / "proof.safetensors", folder / "proof"
     callbacks.on_info("Saving the model")
     verification.record_outputs(
         model, task, base, data.encoded["validation"], recorded, compute.uniform)
-    export = save_model(folder / "model", prepared, model, record)
+    export = save_model(folder / "model", prepared, export or exported(prepared, model), record)
     processor, is_asked = processor_class(task, base), user_calls.is_asked(export.root)
     asked = user_calls.record_calls(
         task, base, data.rows["validation"], data.encoded["validation"], calls) if is_asked else 0
@@ -84,12 +86,32 @@ def processor_class(task: Task[Any], base: Base) -> str:
     return "AutoProcessor" if hasattr(base.processor, "tokenizer") else task.processor
 
 
+def exported(prepared: Prepared, model: Module) -> Export:
+    """Return the trained model as its strategy publishes it."""
+    export: Export = checked(prepared.strategy, "export", prepared.strategy.export(model))
+    return export
+
+
+def rounded(prepared: Prepared, model: Module) -> Export | None:
+    """Return the export of a trained model with its weights rounded to the published format; None where that is of training.
+
+    What is scored and proven is the export then.
+    """
+    if prepared.dtype is None:
+        return None
+    export = exported(prepared, model)
+    if export.loads_with == "peft":
+        raise RecipeError(f"'{prepared.strategy.name}' is published as an adapter of this model, whose weights are few and stay in float32.",
+                          hint="Leave out publish.dtype, or choose another strategy: --strategy lora")
+    saving.round_weights(export.root, prepared.dtype)
+    return export
+
+
 def save_model(
-    folder: Path, prepared: Prepared, model: Module, record: Mapping[str, Any]
+    folder: Path, prepared: Prepared, export: Export, record: Mapping[str, Any]
 ) -> Export:
     """Save the exported model and its processor."""
-    task, strategy, base = prepared.task, prepared.strategy, prepared.base
-    export: Export = checked(strategy, "export", strategy.export(model))
+    task, base = prepared.task, prepared.base
     export = added_modules.with_code(export, task.model, base.config)
     if choice.is_head(base.config):
         export = publishing.with_code(export, task.model)
@@ -98,7 +120,7 @@ def save_model(
     shutil.rmtree(folder, ignore_errors=True)
     if record["decisions"] and export.loads_with != "peft":  # a PEFT folder has no configuration of a model
         export = dataclasses.replace(export, config={**export.config, "hubtune": record["decisions"]})
-    saving.save(export, base, folder, prepared.origin, task.files(base))
+    saving.save(export, base, folder, prepared.origin, task.files(base), prepared.dtype)
     return export
 
 

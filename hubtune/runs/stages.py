@@ -65,17 +65,19 @@ def run_stages(
             record["timings"].mark("training")
             if prepared.settings.verify and processes.is_first():
                 clean.start(verification.modules_of(prepared.base, prepared.strategy.loads_with))
+            export = saved_model.rounded(prepared, outcome.model)
+            trained = export.root if export else outcome.model
             predictor = Predictor(
-                outcome.model, prepared.task, prepared.base, context.compute.uniform,
+                trained, prepared.task, prepared.base, context.compute.uniform,
                 context.compute.evaluation, processes.partial_state(), callbacks.on_progress)
             record |= scoring.evaluate(predictor, prepared.data.rows, prepared.data.encoded, callbacks,
                                        observer(folder, prepared, record, callbacks))
             record["timings"].mark("evaluation")
-            model = gather_weights(prepared, context, outcome) if prepared.shard else outcome.model
+            model = gather_weights(prepared, context, outcome) if prepared.shard else trained
             if not processes.is_first():
                 return
             record |= saved_model.save_and_verify(
-                folder, prepared, context.compute, model, record, callbacks, clean)
+                folder, prepared, context.compute, model, record, callbacks, clean, export)
     finally:
         processes.destroy_group()
     record |= {"peak_memory_bytes": memory.peak(compute.device), "state": "trained"}

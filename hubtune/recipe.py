@@ -89,9 +89,8 @@ class TrainConfig:
     learning_rate: float | None = option(
         None, "the peak learning rate; none: from the strategy and the model's size", search=(0.2, 5.0, "log"))
     weight_decay: float | None = option(None, "AdamW's decay of matrices; none: the strategy's, else 0.01")
-    optimizer: str = option(
-        "adamw", "adamw: the strategy's own; adamw-8bit: its state in 8 bits, on NVIDIA GPUs",
-        choices=("adamw", "adamw-8bit"))
+    optimizer: str = option("adamw", "adamw: the strategy's own; adamw-8bit: its state in 8 bits, on NVIDIA GPUs",
+                            choices=("adamw", "adamw-8bit"))
     warmup: float = option(0.1, "the share of steps (below 1) or the steps until the peak rate")
     schedule: str = option("linear", "decay of the learning rate after the warmup",
                            choices=("linear", "cosine", "constant"))
@@ -111,9 +110,8 @@ class TrainConfig:
         "is a sum over rows", choices=("random", "length-bucketed"))
     max_length: int | None = option(
         None, "tokens that longer training texts are truncated to; none: from the data and the model")
-    batch_norm: str = option(
-        "frozen", "the running statistics of pretrained batch norms stay, or follow the data",
-        choices=("frozen", "train"))
+    batch_norm: str = option("frozen", "the running statistics of pretrained batch norms stay, or follow the data",
+                             choices=("frozen", "train"))
     metrics: list[str] = option([], "further metrics, by name, for classification tasks (list: hubtune metrics)")
     metric_for_best_model: str | None = option(
         None, "the metric that decides which weights are best, one of train.metrics; none: the task's")
@@ -150,9 +148,8 @@ class PublishConfig:
     public: bool = option(False, "make the repository public")
     pr: bool = option(False, "propose it as a pull request")
     replace: bool = option(False, "replace the model on main without comparing with it")
-    dtype: str = option(
-        "float32", "the number format of the published weights; base: the base model's. Weights are rounded before they are "
-        "scored, so that scores are of what is published", choices=("float32", "bfloat16", "base"))
+    dtype: str = option("float32", "the number format of the published weights, which are rounded before they are scored; base: "
+                        "the base model's", choices=("float32", "bfloat16", "base"))
     license: str | None = option(None, "the licence of the tuned model; none: the base model's")
     language: list[str] = option([], "languages of the data (ISO 639 codes); empty: the base model's")
 

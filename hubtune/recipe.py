@@ -148,10 +148,10 @@ class PublishConfig:
     public: bool = option(False, "make the repository public")
     pr: bool = option(False, "propose it as a pull request")
     replace: bool = option(False, "replace the model on main without comparing with it")
-    dtype: str = option("float32", "the number format of the published weights, which are rounded before they are scored; base: "
-                        "the base model's", choices=("float32", "bfloat16", "base"))
     license: str | None = option(None, "the licence of the tuned model; none: the base model's")
     language: list[str] = option([], "languages of the data (ISO 639 codes); empty: the base model's")
+    dtype: str = option("float32", "the number format of the published weights, which are rounded before they are scored; base: "
+                        "the base model's", choices=("float32", "bfloat16", "base"))
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,7 @@ class Prepared:
 
 def prepare(
     recipe: Recipe, callbacks: Callbacks, source: Any = None, resumed: Record | None = None,
-    examined: Examined | None = None, data_loaded: Callable[[], None] = lambda: None,
-    encodings: Encodings | None = None,
+    examined: Examined | None = None, data_loaded: Callable[[], None] = lambda: None, encodings: Encodings | None = None,
 ) -> tuple[Prepared, dict[str, Any]]:
     """Check recipe, data, model and permissions, and encode the rows.
 

@@ -36,6 +36,7 @@ class Reranking(SeveralTexts):
     pipeline_tag = "text-ranking"
     fixture = "hubtune_plugins.text.fixtures:Ranking"
     metric = Metric("ndcg@10")
+    base_files = (crossencoder.SETTINGS, crossencoder.MODULES)
     Options = RerankingOptions
     columns = (
         Column("query", ("query", "question", "anchor", "sentence1", "text1", "q")),
@@ -59,7 +60,7 @@ class Reranking(SeveralTexts):
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
         self.info = dataset_info
         self.ranks: dict[int, Any] = {}
-        self.activation = crossencoder.activation_for(dataset_info.get("loss"), base.config)
+        self.activation = crossencoder.activation_for(dataset_info.get("loss"), base)
         config = crossencoder.config_for(self.activation, base.config)
         return pad_token(base) | ModelSetup({**label_config(["LABEL_0"], base.config), **config})
 

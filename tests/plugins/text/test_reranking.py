@@ -252,3 +252,44 @@ def test_a_cross_encoder_of_others_keeps_its_function(tiny_model, tmp_path):
     for row, answer in zip(ROWS, found, strict=True):
         expected = made.predict([(row["query"], one["passage"]) for one in answer["ranking"]])
         assert [one["score"] for one in answer["ranking"]] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.fixture
+def cross_encoder(tiny_model, tmp_path):
+    """A repository as CrossEncoder of sentence-transformers 6.2 writes it, with raw logits as scores; its loaded model."""
+    library = pytest.importorskip("sentence_transformers", reason="pip install sentence-transformers")
+    torch.manual_seed(0)
+    made = library.CrossEncoder(str(tiny_model("bert")), num_labels=1, device="cpu", max_length=64, activation_fn=torch.nn.Identity())
+    made.save_pretrained(str(tmp_path / "cross"))
+    return tmp_path / "cross", made
+
+
+def gap(made, found):
+    """The largest difference between the scores of rankings and those of a CrossEncoder."""
+    return max(abs(float(theirs) - one["score"]) for row, answer in zip(ROWS, found, strict=True) for one, theirs in zip(
+        answer["ranking"], made.predict([(row["query"], one["passage"]) for one in answer["ranking"]]), strict=True))
+
+
+@pytest.mark.parametrize("loss", ["binary", "listwise"])
+def test_a_cross_encoder_is_read_and_tuned_and_loaded_again_as_one(loss, cross_encoder, tmp_path):
+    """Its function is in a file of its own; what CrossEncoder computes of the published model is what was proven."""
+    folder, made = cross_encoder
+    asked = [{key: row[key] for key in ("query", "passages")} for row in ROWS]
+    assert gap(made, hubtune.load(folder, task="reranking").predict(asked)) < 1e-6
+    run = hubtune.train("reranking", model=folder, data=[dict(row, query=f"{row['query']} {n}") for n in range(4) for row in ROWS],
+                        out=tmp_path / "run", set={"train.max_steps": 2, "task.loss": loss, "train.precision": "fp32"})
+    again = type(made)(str(run.folder / "model"), device="cpu", local_files_only=True)
+    assert again.max_seq_length == made.max_seq_length == 64
+    assert gap(again, run.predict(asked)) < 1e-6
+
+
+def test_a_cross_encoder_that_is_more_than_a_classifier_is_refused(cross_encoder):
+    folder, _ = cross_encoder
+    path = folder / "config_sentence_transformers.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps({**said, "activation_fn": "torch.nn.modules.activation.Tanh"}))
+    with pytest.raises(hubtune.ModelError, match=r"makes scores by 'torch\.nn\.modules\.activation\.Tanh'"):
+        hubtune.load(folder, task="reranking").predict([{"query": "a", "passages": ["b"]}])
+    path.write_text(json.dumps({**said, "default_prompt_name": "query", "prompts": {"query": "q: "}}))
+    with pytest.raises(hubtune.ModelError, match="has a prompt beside a classifier"):
+        hubtune.check("reranking", model=folder, data=[*ROWS, *ROWS])

@@ -21,8 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.coverage import extractors, listing, page, trial
-from benchmarks.coverage.rows import TASKS
+from benchmarks.coverage import extractors, image_processors, listing, page, trial
+from benchmarks.coverage.rows import MAPPINGS, TASKS
 
 REPO = Path(__file__).resolve().parents[2]
 STRATEGIES = ("full", "lora")
@@ -30,6 +30,8 @@ CHUNK = 12
 """Trials whose models are reloaded together, in one process without hubtune."""
 LIMIT = 150
 """Seconds of a trial."""
+FITTED = {"audio-classification": extractors.fitted, "image-classification": image_processors.fitted}
+"""Corrections of what zoo.py writes beside a model, by the task."""
 
 
 def main() -> int:
@@ -85,8 +87,7 @@ def try_all(task: str, given: argparse.Namespace, scratch: Path) -> None:
     """Try a task on the architectures that were not tried before."""
     import zoo
 
-    kinds = TASKS[task][0]
-    names = [name for name in zoo.ALL_TYPES if zoo.modality(name) in kinds]
+    names = architectures(task, zoo)
     if given.sample:
         names = random.Random(0).sample(names, given.sample)
     names = [name for name in given.only or names if name in zoo.ALL_TYPES]
@@ -103,6 +104,14 @@ def try_all(task: str, given: argparse.Namespace, scratch: Path) -> None:
         for name, strategy, _ in chunk:
             shutil.rmtree(scratch / f"{name}-{strategy}", ignore_errors=True)
             shutil.rmtree(scratch / name, ignore_errors=True)
+
+
+def architectures(task: str, zoo: Any) -> list[str]:
+    """Return the architectures that a task is tried on."""
+    from transformers.models.auto import modeling_auto
+
+    known = getattr(modeling_auto, MAPPINGS[task]) if task in MAPPINGS else zoo.ALL_TYPES
+    return [name for name in zoo.ALL_TYPES if name in known and zoo.modality(name) in TASKS[task][0]]
 
 
 def alone(task: str, name: str, strategy: str, made: Path | None, scratch: Path) -> dict[str, Any]:
@@ -136,7 +145,8 @@ def child(sender: Any, task: str, name: str, strategy: str, made: Path | None, s
                 reason = f"zoo.py cannot make it: {built['stage']}: {built['error'][:150]}"
                 sender.send({"state": "not built", "reason": " ".join(reason.split())})
                 return
-        folder = extractors.fitted(folder, scratch) if task == "audio-classification" else folder
+        if task in FITTED:
+            folder = FITTED[task](folder, scratch)
         sender.send(trial.run(task, strategy, folder, scratch / f"{name}-{strategy}"))
 
 

@@ -8,6 +8,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 STATES = ("passed", "refused", "failed", "not built")
+ASKED = {"text-classification": 330, "token-classification": 310, "image-classification": 105, "audio-classification": 45,
+         "text-generation": 180}
+"""Architectures that are to pass with `full`."""
+WORDS = (
+    (r".*requires the (\w+) library but it was not found.*", r"needs the package \1, which is not installed here"),
+    (r".*Missing optional dependencies: torchvision.*", "its image processor needs the package torchvision, which is not installed here"),
+    (r".*size: ValueError: too big: (\d+) parameters.*", r"its smallest model that could be made has \1 parameters, too many for this run"),
+    (r".*(?:StrictDataclass\w*Error|config: ValueError).*", "the configuration of a tiny model breaks one of its own rules"),
+    (r".*init: (\w+Error: .*)", r"a tiny model of it cannot be made: \1"),
+    (r".*not enough values to unpack \(expected 5, got 4\).*", "it reads videos; an image repeated as frames is no video"),
+    (r".*one of the variables needed for gradient computation has been modified.*", "its code changes a value that the gradient needs"),
+    (r".*its weights lack (\d+) of (\d+) tensors.*are missing: ([\w.]+).*", r"its weights lack \1 of \2 tensors, such as \3"),
+)
+"""Reasons of libraries, and what they mean."""
 HEAD = """\
 # Coverage
 
@@ -19,6 +33,10 @@ and loaded by plain transformers in a process without hubtune. **What is shown i
 - *refused*: hubtune says why before training; the reasons are below.
 - *failed*: an error of another library, a loss that does not fall, or other outputs after loading.
 - *not built*: no tiny model could be made of it, so nothing is known.
+
+Where a part of a model is tried that has no processor of its own, such as a vision tower, it gets that of the whole model. Convolutional models with
+batch norms that vanish at their first weights (EfficientNet, MobileViT, HGNet-V2 and others), and SAM, whose configuration says weights of 1e-10, begin with
+He's weights and with statistics that fit them, as every pretrained model has.
 
 Architectures are those with a base model (`AutoModel`) that read this kind of data, alone or with others{drawn}.
 """
@@ -45,7 +63,14 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
     for (task, strategy), found in by_place.items():
         numbers = [found.total(), found["passed"], heads[task, strategy], *(found[state] for state in STATES[1:])]
         text.append(f"| {task} | {strategy} | {' | '.join(map(str, numbers))} |")
-    return "\n".join(text) + "\n"
+    return "\n".join([*text, "", *(reached(task, count) for (task, strategy), count in by_place.items() if strategy == "full")]) + "\n"
+
+
+def reached(task: str, count: Counter[str]) -> str:
+    """Return how many passes are asked for, and how many there could be at most."""
+    most = count.total() - count["not built"]
+    return (f"- {task}: {count['passed']} pass with `full`; {ASKED[task]} are asked for. At most {most} of {count.total()} could: of "
+            f"{count['not built']} no tiny model could be made.")
 
 
 def of_task(task: str, lines: Sequence[Mapping[str, Any]]) -> str:
@@ -75,5 +100,9 @@ def paragraph(title: str, names: Sequence[str]) -> str:
 
 
 def plain(reason: str) -> str:
-    """Return a reason for a cell, without paths and line breaks."""
+    """Return a reason for a cell, in words where it is a library's, without paths and line breaks."""
+    for pattern, words in WORDS:
+        if re.fullmatch(pattern, " ".join(reason.split())):
+            reason = re.sub(pattern, words, " ".join(reason.split()))
+            break
     return re.sub(r"\s+", " ", reason).replace("|", "\\|").strip()[:220]

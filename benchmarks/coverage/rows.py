@@ -55,10 +55,20 @@ def sounds() -> list[dict[str, Any]]:
     return rows
 
 
+def prompts() -> list[dict[str, Any]]:
+    """Prompts with an answer of one word or two."""
+    answers = {"good": GOOD, "not good": BAD}
+    return [{"prompt": text, "completion": answer} for pair in zip(GOOD, BAD, strict=True)
+            for answer, text in zip(answers, pair, strict=True)]
+
+
 TASKS = {
     "text-classification": (("text", "text+"), texts),
     "token-classification": (("text", "text+"), tokens),
     "image-classification": (("image",), images),
     "audio-classification": (("audio",), sounds),
+    "text-generation": (("text", "text+"), prompts),
 }
 """Kinds of architectures that a task is tried on, as the makers of tiny models name them; and its rows."""
+MAPPINGS = {"text-generation": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"}
+"""Tasks for which an architecture needs a class of transformers, and the list of these in `modeling_auto`."""

@@ -70,13 +70,15 @@ def gradients(done: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     import torch
 
     from hubtune.data import encoding
+    from hubtune.models import compat
 
     model, base = done.load_weights()
     encoded = encoding.encode(done.task, rows, base, base.max_length)
     batch = done.task.collate([encoded.examples[0], encoded.examples[1]], base, None)
     model.requires_grad_(True)
-    found = done.task.loss(done.task.forward(model, batch), batch)
-    (found[0] if isinstance(found, list) else found).total.backward()
+    with compat.without_cache(model):
+        found = done.task.loss(done.task.forward(model, batch), batch)
+        (found[0] if isinstance(found, list) else found).total.backward()
 
     def reached(module: Any) -> bool:
         return any(weight.grad is not None and bool(weight.grad.abs().sum() > 0) for weight in module.parameters())

@@ -57,9 +57,13 @@ def mismatched_prefix(model: Any, report: Mapping[str, Any]) -> tuple[str, str] 
     """Return the backbone's prefix in the checkpoint and the model, if only this differs.
 
     Some classes of transformers name the same backbone differently, so that it would be newly
-    initialized: Llama's for question answering has `transformer` where all others have `model`.
+    initialized: Llama's for question answering has `transformer` where all others have `model`. Decoders of BART and its kin look
+    for their embedding under a name of its own, which a checkpoint with the encoder has as `shared`.
     """
     prefix = f"{model.base_model_prefix}."
+    own, shared = f"{prefix}decoder.embed_tokens.", f"{prefix}shared."
+    if f"{own}weight" in report["missing_keys"] and f"{shared}weight" in report["unexpected_keys"]:
+        return shared, own
     missing = [str(name).removeprefix(prefix) for name in report["missing_keys"]
                if str(name).startswith(prefix)]
     prefixes = Counter(key.removesuffix(name) for key in map(str, report["unexpected_keys"])

@@ -20,7 +20,7 @@ from hubtune.errors import ModelError, listing
 from hubtune.files import read_json
 from hubtune.hub.origin import Origin, fetch, fetch_outer
 from hubtune.hub.trust import HEAD_TYPE, is_built_here, trust_hint
-from hubtune.models import bounds, compat, vocabulary
+from hubtune.models import bounds, compat, image_processors, vocabulary
 from hubtune.models.foreign import model_errors
 from hubtune.models.heads import choice
 
@@ -54,25 +54,36 @@ def open_base(origin: Origin, task: Task[Any], base_origin: Origin | None = None
     Raises:
         ModelError: the configuration or the processor cannot be read.
     """
-    import transformers
-
     silence_transformers()
     adapter = origin.adapter
     own = adapter if adapter is not None and "tokenizer_config.json" in adapter.files else origin
     folder = fetch(origin, origin.small)
     config_folder = folder if base_origin is None else fetch(base_origin, base_origin.small)
     config = choice.with_head(task.model, open_config(config_folder, base_origin or origin))
-    kind = getattr(transformers, task.processor)
     with model_errors(
             f"its {task.processor.removeprefix('Auto').lower()} cannot be loaded", origin.repo,
             f"The task '{task.name}' needs a model that has one. See: hubtune show {origin.repo}"):
-        processor = kind.from_pretrained(
-            fetch(own, own.small), local_files_only=True, trust_remote_code=origin.runs_code)
+        processor = load_processor(task, fetch(own, own.small), origin.runs_code)
     if choice.is_head(config) and hasattr(processor, "padding_side"):
         processor.padding_side = "right"  # a state space model reads padding before a text
     base = Base(origin.repo, origin.commit, config, processor, folder=task_files(origin, task))
     vocabulary.check_words(base)
     return base
+
+
+def load_processor(task: Task[Any], folder: Path, runs_code: bool) -> Any:
+    """Load the processor of a model; one of images that transformers has for torchvision alone also without this package.
+
+    This makes pixels and no more, so that tasks whose answers are places in an image need the original.
+    """
+    import transformers
+
+    if task.processor == "AutoImageProcessor" and choice.HEADS.get(task.model, ("", ""))[1] == "image":
+        plain = image_processors.without_torchvision(folder)
+        if plain is not None:
+            return plain
+    kind = getattr(transformers, task.processor)
+    return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=runs_code)
 
 
 def task_for_model(origin: Origin, task: Task[Any], base_origin: Origin | None = None) -> Task[Any]:

@@ -187,7 +187,7 @@ def test_only_these_talk_to_the_hub_s_client() -> None:
 def test_only_these_touch_transformers() -> None:
     assert importers("transformers", core_files()) <= {
         "hubtune/models/compat.py", "hubtune/models/configuration.py", "hubtune/models/loading.py",
-        "hubtune/models/heads/modeling.py", "hubtune/models/peft_adapters.py",
+        "hubtune/models/heads/modeling.py", "hubtune/models/image_processors.py", "hubtune/models/peft_adapters.py",
         "hubtune/evaluation/clean_process.py"}
     loaders = {(path.name, name) for path in plugin_files() for module, name in imported(path)
                if module.partition(".")[0] == "transformers" and name.startswith("AutoModel")}

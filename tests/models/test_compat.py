@@ -86,3 +86,13 @@ def test_families_that_overflow_in_fp16_are_marked_by_a_private_attribute():
     model = transformers.T5PreTrainedModel
     assert getattr(model, "_keep_in_fp32_modules", None), (
         f"{release(transformers)} does not mark T5 in _keep_in_fp32_modules: change compat.fp16_overflow_reason")
+
+
+def test_decoders_of_bart_find_the_embedding_that_a_whole_checkpoint_shares(tmp_path):
+    from transformers import AutoModelForCausalLM, BartConfig, BartForConditionalGeneration
+
+    config = BartConfig(vocab_size=16, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+                        encoder_ffn_dim=8, decoder_ffn_dim=8, max_position_embeddings=16)
+    BartForConditionalGeneration(config).save_pretrained(tmp_path)
+    model, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert compat.mismatched_prefix(model, report) == ("model.shared.", "model.decoder.embed_tokens.")

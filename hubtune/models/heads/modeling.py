@@ -20,6 +20,9 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 
+SAME = {"image_grid_thw": "grid_thw", "image_position_ids": "pixel_position_ids", "image_merge_sizes": "merge_sizes"}
+"""What image processors call some inputs, and what the part that reads images alone calls them."""
+
 
 class HubtuneHeadConfig(PreTrainedConfig):
     """Configuration of a linear head, and of the pretrained model below it.
@@ -85,6 +88,29 @@ def pool(states: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
     return states[torch.arange(len(states), device=states.device), place]
 
 
+def unpack(states: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the states of images that stand one behind the other, (all, width), as (images, length, width), with their mask.
+
+    Each image has the share of the states that it has of the patches; a class token before each is kept.
+    """
+    states = states.flatten(0, -2)
+    if (grids := inputs.get("image_grid_thw")) is not None:
+        counts = grids.prod(-1)
+    elif (places := inputs.get("image_position_ids")) is not None:
+        counts = (places >= 0).all(-1).sum(-1)
+    else:
+        counts = torch.ones(len(inputs["pixel_values"]), dtype=torch.long)
+    total, rows, every = len(states), len(counts), int(counts.sum())
+    extra = 1 if total > every and (total - rows) % every == 0 else 0
+    lengths = (counts * (total - extra * rows)) // every + extra
+    if int(lengths.sum()) != total:
+        raise ValueError(f"{total} states cannot be told apart by {counts.tolist()} patches of each image: give one image at a time.")
+    parts: list[Tensor] = list(torch.split(states, lengths.tolist()))
+    padded = nn.utils.rnn.pad_sequence(parts, batch_first=True)
+    steps = torch.arange(padded.shape[1], device=padded.device)
+    return padded, (steps < lengths.to(padded.device).unsqueeze(1)).long()
+
+
 class HubtuneHead(PreTrainedModel):
     """A pretrained model with dropout and a linear layer on its states."""
 
@@ -107,6 +133,14 @@ class HubtuneHead(PreTrainedModel):
         self.supports_gradient_checkpointing = any(
             hasattr(module, "gradient_checkpointing") for module in self.pretrained.modules())
         self.post_init()
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Say no: weights are initialized by transformers' functions, which know those that were loaded.
+
+        Else it would leave out parts that have no weights of their own, whose buffers of FalconH1 would hold random memory.
+        """
+        return False
 
     @staticmethod
     def num_outputs(config: HubtuneHeadConfig) -> int:
@@ -135,12 +169,17 @@ class HubtuneHead(PreTrainedModel):
         takes = inspect.signature(self.pretrained.forward).parameters
         given = {name: value for name, value in inputs.items()
                  if name in takes and value is not None}
+        given |= {own: inputs[name] for name, own in SAME.items()
+                  if own in takes and name not in takes and inputs.get(name) is not None}
         if "use_cache" in takes:
             given["use_cache"] = False
         if "return_dict" in takes:
             given["return_dict"] = True
         outputs = self.pretrained(**given)
         states = getattr(outputs, self.config.states)
+        if inputs.get("pixel_values") is not None and self.config.pooling != "none" and (
+                states.ndim == 2 or (states.ndim == 3 and len(states) == 1)):
+            return unpack(states, inputs)
         if states.ndim == 4 and not self.config.channels_last:
             states = states.flatten(2).transpose(1, 2)
         elif states.ndim > 3:
@@ -151,7 +190,7 @@ class HubtuneHead(PreTrainedModel):
 
     def mask_of(self, states: Tensor, inputs: dict[str, Any], outputs: Any) -> Tensor | None:
         """Return the mask of the states, (rows, length): that of the inputs, down-sampled for sound."""
-        mask = inputs.get("attention_mask")
+        mask = inputs.get("attention_mask", inputs.get("pixel_attention_mask"))
         if mask is None or mask.ndim != 2:
             return None
         length = states.shape[1]
@@ -267,7 +306,7 @@ class HubtuneForImageClassification(HubtuneHead):
     def forward(
         self, pixel_values: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        """Compute logits (images, labels). pixel_values: (images, channels, height, width)."""
+        """Compute logits (images, labels). pixel_values: (images, channels, height, width), or patches, with their grid."""
         return self.classify({"pixel_values": pixel_values, **kwargs}, labels)
 
 

@@ -29,6 +29,8 @@ NAMES = {
 """Words in the names of parts for a kind of data."""
 ASIDE = ("decoder", "predictor", "postnet", "qformer", "embeddings", "embed")
 """Words in the names of parts that read such inputs, and are no encoder of them."""
+PATCHES = ("grid_thw", "image_grid_thw", "spatial_shapes", "pixel_position_ids")
+"""Inputs of modules that read images as patches, of which an image may have any number."""
 STATES = ("last_hidden_state", "encoder_last_hidden_state")
 """Fields with a state per token, patch or frame."""
 POOLED = ("pooler_output", "text_embeds", "image_embeds", "audio_embeds", "embeddings")
@@ -157,7 +159,7 @@ def needs_no_more(module: Module, kind: str) -> bool:
     """Tell whether a module can be run with the inputs of a kind of data alone."""
     needed = {name for name, one in inspect.signature(module.forward).parameters.items()
               if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD}
-    return len(needed - {"attention_mask", *INPUTS[kind]}) == 0
+    return len(needed - {"attention_mask", "pixel_attention_mask", "merge_sizes", *PATCHES, *INPUTS[kind]}) == 0
 
 
 def is_encoder_decoder(module: Module, config: Any) -> bool:
@@ -174,6 +176,8 @@ def read(part: Module, name: str, config: Any, kind: str) -> Structure:
     """
     import torch
 
+    if kind == "image" and not names_of(part).isdisjoint(PATCHES):
+        return of_patches(part, name, config)
     problem: Exception | None = None
     for inputs in sample_inputs(part, config, kind):
         if "use_cache" in names_of(part):
@@ -197,11 +201,23 @@ def read(part: Module, name: str, config: Any, kind: str) -> Structure:
     raise NoStructure("its output has no state per token, patch or frame")
 
 
+def of_patches(part: Module, name: str, config: Any) -> Structure:
+    """Describe the states of a part that reads patches; it needs their numbers, which the meta device has not.
+
+    Raises:
+        NoStructure: its configuration does not say how wide a state is.
+    """
+    width = getattr(getattr(part, "config", config), "hidden_size", None)
+    if not isinstance(width, int):
+        raise NoStructure("it reads patches, and its configuration does not say how wide their states are")
+    return Structure(name, STATES[0], width, False, pooling_of(part, config, "image"), 0)
+
+
 def of_states(
     part: Module, name: str, config: Any, kind: str, field: str, states: Tensor
 ) -> Structure:
     """Describe the states in a field of a part's output."""
-    if states.ndim == 2:
+    if states.ndim == 2 and (kind != "image" or len(states) == 1):
         return Structure(name, field, states.shape[-1], False, "none", 0)
     sizes = widths(part)
     last = states.ndim > 3 and states.shape[1] not in sizes and states.shape[-1] in sizes

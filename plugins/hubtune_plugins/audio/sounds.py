@@ -188,10 +188,12 @@ def extracted(extractor: Any, waves: Any) -> dict[Any, Any]:
     from inspect import signature
 
     names = extractor.model_input_names
-    padding = signature(extractor.__call__).parameters.get("padding")
-    more = {"padding": True} if padding is not None and padding.default is False else {}
-    made = extractor(waves, sampling_rate=extractor.sampling_rate, return_tensors="pt",
-                     return_attention_mask="attention_mask" in names, **more)
+    takes = signature(extractor.__call__).parameters
+    padding = takes.get("padding")
+    more: dict[str, Any] = {"padding": True} if padding is not None and padding.default is False else {}
+    if "return_attention_mask" in takes or any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+        more["return_attention_mask"] = "attention_mask" in names  # DAC's extractor takes none
+    made = extractor(waves, sampling_rate=extractor.sampling_rate, return_tensors="pt", **more)
     return {name: made[name] for name in names if name in made}
 
 

@@ -92,8 +92,9 @@ def linear_layers(model: Any, head: Head, endings: Collection[str] = ()) -> dict
     """Find the layers to adapt by full name: linear ones outside the head, the output embedding,
     routers and towers.
 
-    A model that has none, as some convolutional nets: its ungrouped convolutions. endings: keep
-    only names that end so.
+    A model that has none, as some convolutional nets: its ungrouped convolutions, but none that
+    computes with other weights than its own, as BiT's, which standardize them: an update could not
+    be merged. endings: keep only names that end so.
     """
     from torch.nn import Conv2d, Linear
     from transformers.pytorch_utils import Conv1D
@@ -117,7 +118,8 @@ def linear_layers(model: Any, head: Head, endings: Collection[str] = ()) -> dict
         }
 
     layers = found((Linear, Conv1D)) or {
-        name: part for name, part in found(Conv2d).items() if part.groups == 1
+        name: part for name, part in found(Conv2d).items()
+        if part.groups == 1 and type(part).forward is Conv2d.forward
     }
     chosen = {
         name: layer

@@ -23,7 +23,7 @@ from hubtune import (
 )
 from hubtune_plugins.classification.labelled import Labelled, LabelOptions
 from hubtune_plugins.vision.base import IMAGE, ImageOptions, ImageTask
-from hubtune_plugins.vision.images import decoded, fitted, load_rgb, patches, pixels, sizes_of
+from hubtune_plugins.vision.images import decoded, fitted, load_rgb, num_patches, patches, pixels, sizes_of
 from hubtune_plugins.vision.panels import thumbnail
 
 
@@ -51,14 +51,17 @@ class ImageClassification(Labelled, ImageTask):
         return super().validate_data(splits)
 
     def model_config(self, dataset_info: Mapping[str, Any], base: Base) -> ModelSetup:
-        processor, self.grid = fitted(base.processor)
-        if self.grid is None:
+        processor, self.grid = base.processor, None
+        self.patches = num_patches(processor)
+        if not self.patches:
+            processor, self.grid = fitted(processor)
+        if not self.patches and self.grid is None:
             raise ModelError("its image processor keeps the sizes of images, so that those of a batch would differ.",
                              where=base.repo, hint="Set do_resize and a size in its preprocessor_config.json, or take another model.")
         return super().model_config(dataset_info, base) | ModelSetup(processor=processor)
 
     def encode(self, rows: Rows, base: Base) -> Iterable[Sequence[Example]]:
-        cost = patches(base.processor, self.grid, self.grid)
+        cost = self.patches or patches(base.processor, self.grid, self.grid)
         for index, row in enumerate_rows(rows):
             yield [self.with_target({"image": row["image"], "row": index, "patches": cost}, row, base)]
 

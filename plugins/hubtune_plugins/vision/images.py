@@ -18,6 +18,8 @@ from hubtune import (
 
 SIDE = 16
 """Pixels of a side of a patch, which images are measured in."""
+PATCHES = ("image_grid_thw", "spatial_shapes", "image_position_ids")
+"""What processors that flatten images into patches say of these."""
 TURNED = (5, 6, 7, 8)
 """EXIF orientations of an image that lies on its side."""
 
@@ -132,17 +134,27 @@ def sizes_of(splits: Mapping[str, Rows], column: Any = "image") -> Any:
     return sizes
 
 
-def grid(processor: Any) -> Any:
-    """Height and width of what the processor makes of any image; None where they follow the image's own."""
+def blank(processor: Any, size: Any) -> Any:
+    """What the processor makes of a black image. size: its width and height."""
     from PIL import Image
 
     try:
-        shapes = {tuple(processor(images=[Image.new("RGB", size)], return_tensors="pt")["pixel_values"].shape[-2:])
-                  for size in ((96, 64), (64, 96))}
+        return processor(images=[Image.new("RGB", size)], return_tensors="pt")
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         raise ModelError(f"its image processor makes no pixels of a plain image: {type(error).__name__}: {reason}.",
                          hint="Something is missing from its preprocessor_config.json, or it makes what no model for images takes.") from error
+
+
+def num_patches(processor: Any) -> int:
+    """How many patches the processor makes of an image; 0 where it makes an image of each."""
+    made = blank(processor, (96, 64))
+    return 0 if not any(name in made for name in PATCHES) else made["pixel_values"].shape[-2 if made["pixel_values"].ndim < 4 else 0]
+
+
+def grid(processor: Any) -> Any:
+    """Height and width of what the processor makes of any image; None where they follow the image's own."""
+    shapes = {tuple(blank(processor, size)["pixel_values"].shape[-2:]) for size in ((96, 64), (64, 96))}
     return shapes.pop() if len(shapes) == 1 else None
 
 

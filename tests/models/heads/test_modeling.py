@@ -160,3 +160,43 @@ def test_sound_is_pooled_by_the_down_sampled_mask(tmp_path: Path) -> None:
     assert states.shape[1] == 16
     assert found.sum(1).tolist() == [8, 16]
     assert torch.allclose(padded[:1], alone, atol=1e-3)  # its convolutions see where padding begins
+
+
+@pytest.mark.parametrize(("merged", "extra"), [(4, 0), (1, 0), (1, 1)])
+def test_images_that_stand_behind_each_other_are_told_apart_by_their_grids(merged: int, extra: int) -> None:
+    """Of 2 x 2 and 2 x 4 patches: one or four to a state, with a class token before each image or without."""
+    lengths = [4 // merged + extra, 8 // merged + extra]
+    states = torch.arange(float(sum(lengths)))[:, None]
+    found, mask = modeling.unpack(states, {"image_grid_thw": torch.tensor([[1, 2, 2], [1, 2, 4]])})
+    assert mask.sum(1).tolist() == lengths
+    assert found[0, : lengths[0], 0].tolist() == states[: lengths[0], 0].tolist()
+    assert found[1, :, 0].tolist() == states[lengths[0]:, 0].tolist()
+
+
+def test_an_image_as_patches_answers_alike_alone_and_beside_a_larger_one() -> None:
+    from transformers import PixtralVisionConfig
+
+    inner = PixtralVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=8,
+                                image_size=32, patch_size=8)
+    torch.manual_seed(0)
+    model = modeling.HubtuneForImageClassification(modeling.HubtuneHeadConfig(backbone_config=inner, width=16)).eval()
+    pixels = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        both, alone = model(pixel_values=pixels).logits, [model(pixel_values=one[None]).logits[0] for one in pixels]
+    torch.testing.assert_close(both, torch.stack(alone), atol=1e-5, rtol=0)
+
+
+def test_buffers_that_are_not_saved_are_made_anew(tmp_path: Path) -> None:
+    """FalconH1's multipliers stood in memory that nobody had written."""
+    from transformers import FalconH1Config
+
+    inner = FalconH1Config(vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                           num_key_value_heads=1, mamba_d_ssm=16, mamba_n_heads=2, mamba_d_head=8, mamba_d_state=8, mamba_n_groups=1,
+                           ssm_multipliers=[0.5, 0.25, 2.0, 3.0, 4.0])
+    model = modeling.HubtuneForSequenceClassification(modeling.HubtuneHeadConfig(backbone_config=inner, width=16))
+    model.save_pretrained(tmp_path)
+    again = modeling.HubtuneForSequenceClassification.from_pretrained(tmp_path)
+    kept = dict(model.named_buffers())
+    assert "pretrained.layers.0.mamba.mup_vector" in kept
+    for name, value in again.named_buffers():
+        torch.testing.assert_close(value, kept[name])

@@ -408,3 +408,13 @@ def test_transformers_has_a_public_table_of_each_form(auto):
     with torch.device("meta"):
         assert type(getattr(transformers, auto).from_config(config)) is model
         assert type(transformers.AutoModel.from_config(config)) is body
+
+
+def test_convolutions_that_standardize_their_weights_are_not_adapted() -> None:
+    """An update would be merged into weights that BiT then standardizes: outputs after reload differed by 2.08."""
+    from transformers import BitConfig, BitForImageClassification
+
+    config = BitConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_groups=2, layer_type="preactivation")
+    model = BitForImageClassification(config)
+    with pytest.raises(ModelError, match="no plain linear layers"):
+        linear_layers(model, Head(model, frozenset({"classifier.1.weight", "classifier.1.bias"})))

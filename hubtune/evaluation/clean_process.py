@@ -177,7 +177,8 @@ def pipeline(model: Any, processor: Any, tag: str) -> Any:
 def as_answer(found: Any) -> Any:
     """Return a pipeline's answer as JSON; scores of labels as one dict."""
     if isinstance(found, Mapping):
-        return {str(key): as_answer(value) for key, value in found.items()}
+        # `input_text` repeats what was asked, images too, which are no JSON.
+        return {str(key): as_answer(value) for key, value in found.items() if key != "input_text"}
     if isinstance(found, list | tuple):
         if len(found) == 1 and isinstance(found[0], list):
             found = found[0]

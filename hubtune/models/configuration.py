@@ -253,13 +253,25 @@ def length_limit(base: Base, model: Module) -> int | None:
         getattr(base.processor, "model_max_length", None),
         getattr(base.config.get_text_config(), "max_position_embeddings", None),
     ]
+    beside = towers_beside_text(base.config, model)
     for name, module in model.named_modules():
+        if name.startswith(beside):  # positions in an image
+            continue
         if isinstance(module, torch.nn.Embedding) and "position" in name.rsplit(".", 1)[-1]:
             # RoBERTa counts positions from the padding index + 1.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - first)
     known = [int(limit) for limit in limits if isinstance(limit, int) and 1 < limit < 10**6]
     return min(known) if known else None
+
+
+def towers_beside_text(config: Any, model: Module) -> tuple[str, ...]:
+    """Return the beginnings of the names inside the parts of a model that have another sub-configuration than its text."""
+    text = config.get_text_config()
+    others = {type(part) for name in getattr(config, "sub_configs", None) or ()
+              if (part := getattr(config, name, None)) is not None and part is not text} - {type(text)}
+    return tuple(f"{name}." for name, module in model.named_modules()
+                 if text is not config and name and type(getattr(module, "config", None)) in others)
 
 
 def set_length_limit(base: Base, limit: int | None) -> None:

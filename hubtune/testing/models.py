@@ -115,7 +115,7 @@ PREFERRED = {
     "AutoModelForCausalLM": "llama", "AutoModelForSeq2SeqLM": "bart", "AutoModelForImageClassification": "vit",
     "AutoModelForObjectDetection": "yolos", "AutoModelForSemanticSegmentation": "segformer",
     "AutoModelForAudioClassification": "hubert", "AutoModelForCTC": "hubert",
-    "AutoModelForSpeechSeq2Seq": "whisper",
+    "AutoModelForSpeechSeq2Seq": "whisper", "AutoModelForImageTextToText": "idefics3",
 }
 """The type that a task is tested on first, by the class of its model; else the first that transformers has."""
 
@@ -155,7 +155,8 @@ def tiny_model(
 def makers() -> dict[str, Callable[..., Any]]:
     """Return what makes tiny models that see or hear, by their type."""
     found: dict[str, Callable[..., Any]] = {}
-    for module, function in (("vision", "tiny_vision"), ("sound", "tiny_sound")):
+    for module, function in (("vision", "tiny_vision"), ("sound", "tiny_sound"),
+                             ("vision_language", "tiny_vision_language")):
         if importlib.util.find_spec(f"hubtune.testing.{module}"):
             made = importlib.import_module(f"hubtune.testing.{module}")
             found |= dict.fromkeys([*made.MODEL_TYPES, *getattr(made, "WRITING_TYPES", ())], getattr(made, function))

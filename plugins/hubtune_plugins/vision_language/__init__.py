@@ -1,0 +1,1 @@
+"""Tasks on images and texts together: answers about images by vision-language models."""

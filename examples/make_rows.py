@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import random
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -52,6 +54,31 @@ def many() -> list[tuple[str, str]]:
     return rows
 
 
+def png(colour: tuple[int, int, int], width: int, height: int) -> bytes:
+    """Return the file of an image of one colour."""
+    lines = (b"\0" + bytes(colour) * width) * height
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def pictures(folder: Path) -> None:
+    """Write images of one colour, with a question about each and its answer."""
+    folder.mkdir(exist_ok=True)
+    colours = {"red": (220, 40, 30), "green": (40, 180, 60), "blue": (30, 60, 220)}
+    rows: list[tuple[str, ...]] = []
+    for number in range(36):
+        name = list(colours)[number % 3]
+        colour = tuple(min(255, value + number) for value in colours[name])
+        (folder / f"{number}.png").write_bytes(png((colour[0], colour[1], colour[2]), 48 + number % 5, 40 + number % 7))
+        rows.append((f"{number}.png", "Which colour is it?", name))
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("file_name", "question", "answer"), *rows])
+
+
 def rare() -> list[tuple[str, str]]:
     """Messages of which one in twenty is urgent."""
     draw = random.Random(0)
@@ -76,6 +103,7 @@ def main(folder: str) -> None:
     chosen, rest = few()
     for name, rows in (("messy", messy()), ("few", chosen), ("rest", rest), ("many", many()), ("rare", rare()), ("letters", letters())):
         write(place / f"{name}.csv", rows)
+    pictures(place / "pictures")
 
 
 if __name__ == "__main__":

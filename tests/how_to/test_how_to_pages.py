@@ -1,4 +1,4 @@
-"""Every command of the how-tos runs, in the order of its page, with a tiny model in place of MiniLM and two steps."""
+"""Every command of the how-tos runs, in the order of its page, with a tiny model in place of each and two steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from hubtune.cli import commands
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = sorted((REPO / "docs" / "how-to").glob("*.md"))
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+STAND_INS = {"sentence-transformers/all-MiniLM-L6-v2": "bert", "llava-hf/llava-interleave-qwen-0.5b-hf": "llava"}
+"""Models of the pages, and the types of the tiny ones in their place."""
 QUICK = ["--set", "train.max_steps=2", "--set", "train.verify=false"]
 """Added to trainings, for the suite's time."""
 
@@ -105,7 +106,7 @@ def test_every_command_of_a_page_runs(
         if command == "serve" and "--space" not in arguments:
             served.start(arguments)
             continue
-        arguments = [str(tiny_model("bert")) if argument == MINILM else argument for argument in arguments]
+        arguments = [str(tiny_model(STAND_INS[argument])) if argument in STAND_INS else argument for argument in arguments]
         status = commands.main([command, *arguments, *(QUICK if command == "train" else [])])
         captured = capsys.readouterr()
         is_refused = any(line.startswith("error") for line in shown)

@@ -130,7 +130,10 @@ class LayerMethod(Strategy[Any]):
 
     def layers(self, model: Module) -> dict[str, Module]:
         """Find the layers to adapt, by full name."""
-        return FINDERS.get(self.method, linear_layers)(model, self.head, self.options.targets)
+        if self.method in FINDERS:
+            return FINDERS[self.method](model, self.head, self.options.targets)
+        towers = getattr(self.options, "towers", "language")
+        return linear_layers(model, self.head, self.options.targets, towers)
 
     def find_targets(
         self, model: Module, plan: Plan, layers: dict[str, Module]

@@ -32,6 +32,10 @@ class LoraOptions:
     targets: list[str] = option(
         [], "only layers whose name ends in one of these; empty: all linear ones"
     )
+    towers: str = option(
+        "language", "of a model that sees and writes: which part is adapted",
+        choices=("language", "vision", "all"),
+    )
 
 
 class Lora(LayerMethod):

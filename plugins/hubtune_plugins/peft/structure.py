@@ -4,7 +4,7 @@ names."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from hubtune import ModelError
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-ASIDE = {"router", "gate", "vision_tower", "vision_model", "audio_tower"}
-"""Parts of a model that keep their weights: routers of a mixture of experts, and towers for what is
-no text."""
+ROUTERS = {"router", "gate"}
+"""Parts of a mixture of experts that keep their weights."""
+TOWERS = {"vision_tower", "vision_model", "visual", "audio_tower"}
+"""Names of parts that read what is no text, of models whose parts share a configuration."""
 KEYS_VALUES = {"k", "v", "key", "value", "k_proj", "v_proj", "key_proj", "value_proj", "k_lin"}
 KEYS_VALUES |= {"v_lin", "keys", "values", "kv", "kv_proj", "key_value"}
 FUSED = {"c_attn", "qkv", "qkv_proj", "query_key_value", "Wqkv", "in_proj", "attn_qkv"}
@@ -88,9 +89,25 @@ class Head:
         ) or any(bare.rpartition(".")[0] == name for bare in self.bare)
 
 
-def linear_layers(model: Any, head: Head, endings: Collection[str] = ()) -> dict[str, Module]:
-    """Find the layers to adapt by full name: linear ones outside the head, the output embedding,
-    routers and towers.
+def in_towers(model: Any) -> Callable[[str], bool]:
+    """Return what tells whether a module is in a tower for what is no text, beside one for text."""
+    from transformers import PreTrainedModel
+
+    config = getattr(model, "config", None)
+    text = getattr(config, "get_text_config", lambda: config)()
+    kinds = type(config), type(text)
+    towers = () if kinds[0] is kinds[1] else tuple(
+        f"{name}." for name, part in model.named_modules()
+        if isinstance(part, PreTrainedModel) and not isinstance(part.config, kinds))
+    return lambda name: name.startswith(towers) or bool(TOWERS & set(name.split(".")))
+
+
+def linear_layers(
+    model: Any, head: Head, endings: Collection[str] = (), towers: str = "language"
+) -> dict[str, Module]:
+    """Find the layers to adapt by full name: linear ones outside the head, the output embedding and
+    routers; of a model with towers for text and for other things, those of `towers`: language,
+    vision or all.
 
     A model that has none, as some convolutional nets: its ungrouped convolutions, but none that
     computes with other weights than its own, as BiT's, which standardize them: an update could not
@@ -112,7 +129,7 @@ def linear_layers(model: Any, head: Head, endings: Collection[str] = ()) -> dict
             if isinstance(part, kinds)
             and part is not out
             and not head.contains(name)
-            and not ASIDE & set(name.split("."))
+            and not ROUTERS & set(name.split("."))
             # An update of one tied weight would be merged into the other, too.
             and uses[id(part.weight)] == 1
         }
@@ -121,6 +138,12 @@ def linear_layers(model: Any, head: Head, endings: Collection[str] = ()) -> dict
         name: part for name, part in found(Conv2d).items()
         if part.groups == 1 and type(part).forward is Conv2d.forward
     }
+    is_aside = in_towers(model)
+    if towers != "all":
+        in_tower = {name: layer for name, layer in layers.items() if is_aside(name)}
+        rest = {name: layer for name, layer in layers.items() if name not in in_tower}
+        # A model that has nothing but its tower is what is asked for, as for images alone.
+        layers = (in_tower if towers == "vision" else rest) or layers
     chosen = {
         name: layer
         for name, layer in layers.items()

@@ -418,3 +418,14 @@ def test_convolutions_that_standardize_their_weights_are_not_adapted() -> None:
     model = BitForImageClassification(config)
     with pytest.raises(ModelError, match="no plain linear layers"):
         linear_layers(model, Head(model, frozenset({"classifier.1.weight", "classifier.1.bias"})))
+
+
+@pytest.mark.parametrize("towers", ["language", "vision", "all"])
+def test_lora_adapts_the_towers_that_are_asked_for(towers, tmp_path):
+    pytest.importorskip("PIL")
+    from hubtune.testing import tiny_model
+
+    model = transformers.AutoModelForImageTextToText.from_pretrained(tiny_model("llava", tmp_path / "llava"))
+    found = linear_layers(model, Head(model, frozenset()), towers=towers)
+    kinds = {"vision" if "vision_tower" in name.split(".") else "language" for name in found}
+    assert kinds == {"language": {"language"}, "vision": {"vision"}, "all": {"language", "vision"}}[towers]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hubtune.callbacks import Callbacks
-from hubtune.contract import Prediction, Rows
+from hubtune.contract import GenerativeTask, Prediction, Rows
 from hubtune.data.dataset import EncodedDataset
 from hubtune.data.row_batches import BatchedRows
 from hubtune.evaluation import decisions, metrics
@@ -32,7 +32,7 @@ def ignore(split: str, predictions: Sequence[Prediction], rows: Sequence[Any]) -
 
 def evaluate(
     predictor: Predictor, rows: Mapping[str, Rows], encoded: Mapping[str, EncodedDataset],
-    callbacks: Callbacks, observe: Observe = ignore,
+    callbacks: Callbacks, observe: Observe = ignore, validated: Sequence[Prediction] | None = None,
 ) -> dict[str, Any]:
     """Compute metrics and what they have to be read with, on every split but train.
 
@@ -41,6 +41,8 @@ def evaluate(
     Args:
         rows: by split, and `encoded` the same rows.
         observe: sees the predictions of every split.
+        validated: predictions of the validation rows, if the model's weights were validated before;
+            not used for a task that generates.
 
     Returns:
         A part of `run.json`.
@@ -50,9 +52,12 @@ def evaluate(
     task, base = predictor.task, predictor.base
     for split in sorted(rows, key=lambda name: name != "validation"):
         listed = list(BatchedRows(rows[split]))
-        callbacks.on_progress_start(f"evaluating {split}", len(encoded[split].examples))
-        predictions = predictor.predict(listed, encoded[split])
-        callbacks.on_progress_end()
+        if split == "validation" and validated is not None and not isinstance(task, GenerativeTask):
+            predictions = list(validated)
+        else:
+            callbacks.on_progress_start(f"evaluating {split}", len(encoded[split].examples))
+            predictions = predictor.predict(listed, encoded[split])
+            callbacks.on_progress_end()
         if split == "validation":
             fitted = decisions.fit(task, predictions, listed, base)
             for note in fitted.get("notes", ()):

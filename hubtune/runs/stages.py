@@ -71,7 +71,8 @@ def run_stages(
                 trained, prepared.task, prepared.base, context.compute.uniform,
                 context.compute.evaluation, processes.partial_state(), callbacks.on_progress)
             record |= scoring.evaluate(predictor, prepared.data.rows, prepared.data.encoded, callbacks,
-                                       observer(folder, prepared, record, callbacks))
+                                       observer(folder, prepared, record, callbacks),
+                                       outcome.predictions)
             record["timings"].mark("evaluation")
             model = gather_weights(prepared, context, outcome) if prepared.shard else trained
             if not processes.is_first():

@@ -18,6 +18,7 @@ from typing import Any
 from hubtune.acceleration import composition
 from hubtune.acceleration.interface import BatchRows
 from hubtune.callbacks import Callbacks
+from hubtune.contract import Prediction
 from hubtune.data.labels import row_numbers
 from hubtune.data.row_batches import BatchedRows
 from hubtune.devices import processes, sharding
@@ -69,6 +70,7 @@ class Loop:
         epochs = self.steps / self.epoch_steps
         self.state = TrainingState(context, self.accelerator, self.steps, epochs)
         self.progress = Progress()
+        self.validated: tuple[int, list[Prediction]] = (-1, [])  # a step, and predictions after it
         self.checkpoints = context.folder / "checkpoints"
         self.saver = Saver(self.checkpoints, context.folder / "log.jsonl")
         self.log: Any = io.StringIO()
@@ -154,6 +156,7 @@ class Loop:
                 context.compute.evaluation, self.accelerator, batch_context=lambda items, batch:
                 self.accelerators.batch(BatchRows("validation", items, batch)),
             ).validate(context.validation_rows, context.validation)
+        self.validated = progress.step, found.predictions
         rows = list(BatchedRows(context.validation_rows))
         scores = metrics.score(context.task, found.predictions, rows, context.base)
         metric = metrics.deciding(context.task, context.base)
@@ -272,13 +275,14 @@ class Loop:
         self.saver.wait()
         self.state.end_phase()
         self.accelerators.release()
-        if keeps_best and self.progress.best_step != step:
-            self.state.load_weights(checkpoint.find_best(self.checkpoints, self.progress.best_step))
-        return Outcome(self.state.module, step, step / self.epoch_steps,
-                       self.progress.best_step if keeps_best else step,
+        kept = self.progress.best_step if keeps_best else step
+        if kept != step:
+            self.state.load_weights(checkpoint.find_best(self.checkpoints, kept))
+        return Outcome(self.state.module, step, step / self.epoch_steps, kept,
                        self.progress.seconds + time.monotonic() - self.begun,
                        self.state.num_trainable, self.state.trainable, self.state.plan,
-                       self.progress.stopped, report, self.progress.throughput(self.epoch_steps))
+                       self.progress.stopped, report, self.progress.throughput(self.epoch_steps),
+                       self.validated[1] if self.validated[0] == kept == step else None)
 
     def close(self) -> None:
         """Close files and trackers in any case; finishes a checkpoint that is being written."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hubtune.contract import Plan
+from hubtune.contract import Plan, Prediction
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -45,7 +45,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The trained module, prepared by the strategy, and how it was trained."""
+    """The trained module, prepared by the strategy, and how it was trained.
+
+    predictions: of the validation rows by forward passes, if the module's weights are those that
+    were validated last.
+    """
 
     model: Module
     steps: int
@@ -58,3 +62,4 @@ class Outcome:
     stopped_early: bool
     acceleration: dict[str, dict[str, Any]]
     throughput: dict[str, Any]
+    predictions: list[Prediction] | None = None

@@ -74,7 +74,7 @@ def choose(precision: str, kernels: str = "auto", allowed: Sequence[str] = HALVE
     found = number_formats.choose(precision, device, kernels, allowed)
     # By the kind of device, since the division of a step must not depend on timings; figures in
     # docs/decisions.md.
-    overhead, limit = (64, 8192) if device == "cpu" else (4096, 16384)
+    overhead, limit = (256, 8192) if device == "cpu" else (4096, 16384)
     threads = processor.threads() if device == "cpu" else 0
     return Compute(
         device, found.precision, threads, overhead, limit, onednn=found.onednn, why=found.why,

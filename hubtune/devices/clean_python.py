@@ -50,7 +50,8 @@ class CleanPython:
         """Start the process where a core is idle while this process imports, and memory is plenty."""
         free = min(memory.free_bytes(Path("/proc"), Path("/sys/fs/cgroup")), default=0)
         if processor.cores() > 1 and free >= ROOM:
-            self.start(modules)
+            with contextlib.suppress(OSError):  # no process can be made now: `send` tries again
+                self.start(modules)
 
     def send(self, jobs: Path) -> None:
         """Let the process begin its jobs, those of a file. It is started if it does not run."""

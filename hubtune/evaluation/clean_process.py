@@ -10,7 +10,6 @@ no memory is held during a long training.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import gc
 import hashlib
@@ -294,7 +293,6 @@ def run(job: Job) -> None:
 
 def main(modules: list[str]) -> None:
     """Import modules, then run every job; one that fails writes its error and does not stop the others."""
-    atexit.register(gc.freeze)  # otherwise Python visits every object before it ends: a second
     gc.disable()  # visiting the modules' objects while they are imported takes a quarter of the time
     for name in modules:
         with contextlib.suppress(Exception):  # a job that needs it fails with the same error, and reports it

@@ -23,6 +23,8 @@ JOURNAL = "study.journal"
 FIRST_RUNG, REDUCTION = 250, 3
 """Successive halving: of the trials that reach a quarter of their training, then three quarters, the best third goes on (Li et al.,
 arXiv:1810.05934). In thousandths of the planned epochs, since trials of other lengths are at other learning rates after as many."""
+AT_END = 0.999
+"""Share of its planned training from which a trial is at its end: epochs are rounded to four digits."""
 RANDOM_TRIALS = 6
 """Trials at random, the defaults among them, before TPE has enough to go by."""
 
@@ -131,7 +133,7 @@ class OptunaStudy:
         """
         share = trial.epochs / trial.planned_epochs
         trial.handle.report(score, round(1000 * share))
-        if share < 1 and trial.handle.should_prune() and not trial.handle.user_attrs.get("is_default"):
+        if share < AT_END and trial.handle.should_prune() and not trial.handle.user_attrs.get("is_default"):
             raise Pruned
 
     def tell(self, trial: Trial) -> None:

@@ -20,6 +20,7 @@ from hubtune.runs.preparation import Prepared
 from hubtune.runs.prepared_data import Encodings
 from hubtune.sweeps.space import Range
 from hubtune.sweeps.trials import Study, Trial
+from hubtune.training.schedule import count_steps
 
 if TYPE_CHECKING:
     from hubtune.devices.device import Compute
@@ -128,9 +129,8 @@ class Trainer:
             value = getattr(settings, key.partition(".")[2])
             if value is not None:
                 trial.settings[key] = value
-        rows = len(prepared.data.encoded["train"].examples)
-        epochs = settings.epochs or (settings.max_steps or 1) * (settings.batch_size or 1) / rows
-        trial.planned_epochs = epochs * self.folds
+        epoch_steps, steps = count_steps(settings, prepared.data.encoded["train"].rows)
+        trial.planned_epochs = steps / epoch_steps * self.folds
         return replace(prepared, settings=settings), record
 
     def scale(self, trial: Trial, settings: TrainConfig) -> TrainConfig:
@@ -158,7 +158,10 @@ class Trainer:
         for fold in range(self.folds):
             prepared = self.prepare(trial, fold)[0] if fold else prepared
             trial.folds.append(self.train_once(trial, prepared, Curve(trial, None, metric)))
-            tell(trial, study, fmean(trial.folds))
+            if fold < self.folds - 1:
+                tell(trial, study, fmean(trial.folds))
+            else:  # at its end, nothing is spared
+                trial.curve.append(round(fmean(trial.folds), 6))
         trial.score = round(fmean(trial.folds), 6)
 
     def train_once(self, trial: Trial, prepared: Prepared, callbacks: Curve) -> float:

@@ -172,6 +172,8 @@ def to_resume(folder: Path, steps: int) -> Checkpoint | None:
     None where the run stopped before its first one.
     """
     found = processes.broadcast(newest(folder) if processes.is_first() else None)
+    if processes.is_first():
+        delete_later_best(folder, found.state["progress"]["step"] if found else 0)
     if found is not None and found.state["steps"] != steps:
         raise processes.collective_error(ResumeError(
             f"the checkpoint belongs to a run of {found.state['steps']} steps, not {steps}.",
@@ -182,6 +184,16 @@ def to_resume(folder: Path, steps: int) -> Checkpoint | None:
         tensors = {**found.tensors, "accelerators": ids}
         found = Checkpoint(tensors, migrate_checkpoint(found.state))
     return found
+
+
+def delete_later_best(folder: Path, step: int) -> None:
+    """Delete best weights of steps that a resumed run has yet to make.
+
+    They may turn out otherwise, such as on a GPU, and older best weights may then stay the best.
+    """
+    for place in folder.glob("best-*"):
+        if place.name > best_name(step):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def best_name(step: int) -> str:

@@ -143,6 +143,19 @@ def test_best_weights_stay_as_long_as_a_checkpoint_knows_of_them(tmp_path: Path)
         "best-000000008", "best-000000099", "best-000000130", "step-000000011", "step-000000100"]
 
 
+@pytest.mark.parametrize(("steps", "kept"), [([100], ["best-000000060"]), ([], [])])
+def test_a_resumed_run_forgets_best_weights_of_later_steps(steps: list[int], kept: list[str], tmp_path: Path) -> None:
+    """Else the newest would be kept in place of those that the resumed run finds to be the best."""
+    for step in steps:
+        state = {"progress": {"step": step}, "steps": 200}
+        checkpoint.write(tmp_path, f"step-{step:09d}", Checkpoint(some(step).tensors, state))
+    for step in (60, 130):
+        checkpoint.write(tmp_path, checkpoint.best_name(step), some(step))
+    found = checkpoint.to_resume(tmp_path, 200)
+    assert (found is None) is (steps == [])
+    assert sorted(path.name for path in tmp_path.glob("best-*")) == kept
+
+
 def test_only_the_newest_stay_and_the_best_is_left_alone(tmp_path: Path) -> None:
     for step in (9, 10, 11, 100):
         checkpoint.write(tmp_path, f"step-{step:09d}", some(step))

@@ -64,9 +64,11 @@ def started(*arguments: str, before: tuple[str, ...] = (), **more: str) -> subpr
 
 
 def test_these_are_the_commands() -> None:
-    assert COMMANDS == ["check", "compare", "evaluate", "losses", "metrics", "models", "plan", "plugin", "plugins", "predict", "publish", "recipe", "report", "reproduce", "runs", "search", "show",
-                        "strategies", "sweep",
-                        "tasks", "train", "verify"]
+    assert COMMANDS == [
+        "check", "compare", "evaluate", "export", "losses", "metrics", "models", "plan", "plugin",
+        "plugins", "predict", "publish", "recipe", "report", "reproduce", "runs", "search",
+        "serve", "show", "strategies", "sweep", "tasks", "train", "verify",
+    ]
 
 
 def test_no_plugin_may_take_the_name_of_a_command() -> None:

@@ -224,7 +224,7 @@ def test_an_adapter_whose_base_is_not_there_is_a_reason(
     assert re.search("was a local folder" if base != "gone" else "has no model 'tiny/gone'", done["comparison"]["reason"]), done["comparison"]["reason"]
 
 
-@pytest.mark.parametrize("kind", ["adapter of PEFT", "code", "code without trust"])
+@pytest.mark.parametrize("kind", ["adapter of PEFT", "code without trust"])
 def test_a_model_of_others_or_with_code_is_compared_or_a_reason(
     kind: str, strong: Path, tiny_model: Any, tmp_path: Path, logged_in: Any
 ) -> None:
@@ -239,10 +239,6 @@ def test_a_model_of_others_or_with_code_is_compared_or_a_reason(
         peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", r=2)).save_pretrained(tmp_path / "theirs")
         logged_in.add_model(repo, tmp_path / "theirs")
         reason = "adapter"
-    elif kind == "code":
-        hubtune.train("text-classification", model="tiny/bert", data=rows(60), out=tmp_path / "run", strategy="adapters",
-                      set={"train.max_steps": 1, "train.verify": False}).publish(repo)
-        reason = "code"
     else:
         logged_in.add_model(repo, own_code.make(tmp_path / "pond", tiny_model("bert"), mark=tmp_path / "ran"))
         reason = "code|no hubtune.json|task"
@@ -253,6 +249,14 @@ def test_a_model_of_others_or_with_code_is_compared_or_a_reason(
     assert done["comparison"]["verdict"] == "not compared"
     assert re.search(reason, done["comparison"]["reason"]), done["comparison"]["reason"]
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_with_adapters_of_ours_is_compared(strong: Path, tmp_path: Path, logged_in: Any) -> None:
+    """No code of its repository is needed, so it is asked like any other."""
+    hubtune.train("text-classification", model="tiny/bert", data=rows(60), out=tmp_path / "run", strategy="adapters",
+                  set={"train.max_steps": 1, "train.verify": False}).publish("me/adapted")
+    done = hubtune.Run(strong).publish("me/adapted", dry_run=True)
+    assert done["comparison"]["verdict"] != "not compared"
 
 
 def test_rows_that_changed_or_came_from_memory_are_a_reason(

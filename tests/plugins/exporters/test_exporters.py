@@ -13,10 +13,12 @@ class TestTorchExport(ExporterConformance):
     plugin = TorchExport
 
 
+@pytest.fixture
+def onnx() -> None:
+    for name in Onnx.requires:
+        pytest.importorskip(name, reason="they come with: pip install 'hubtune[onnx]'")
+
+
+@pytest.mark.usefixtures("onnx")
 class TestOnnx(ExporterConformance):
     plugin = Onnx
-
-    def test_other_shapes_than_the_traced_ones_have_the_same_outputs(self) -> None:
-        for name in Onnx.requires:
-            pytest.importorskip(name, reason="they come with: pip install 'hubtune[onnx]'")
-        super().test_other_shapes_than_the_traced_ones_have_the_same_outputs()

@@ -91,7 +91,8 @@ def test_torchrun_trains_one_model_and_says_so_once(tiny_model: Any, tmp_path: P
 def test_a_signal_to_the_launcher_saves_once_and_says_so_once(number: int, tiny_model: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [*TORCHRUN, str(port()), "-m", "hubtune", "train", "text-classification", "--model", str(tiny_model("bert")), "--data",
-               rows_file(tmp_path), "--out", str(out), "--set", "train.epochs=2000", "--set", "train.early_stopping_patience=0", "--set", "train.precision=fp32"]
+               rows_file(tmp_path), "--out", str(out), "--set", "train.epochs=2000", "--set", "train.early_stopping_patience=0", "--set", "train.precision=fp32",
+               "--set", "train.save_minutes=0.01"]
     with (tmp_path / "said.txt").open("w") as said:
         running = subprocess.Popen(command, stderr=said, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
     try:

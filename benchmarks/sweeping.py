@@ -40,7 +40,7 @@ ENDED = ("complete", "pruned", "failed", "refused", "too-long")
 
 @dataclass(frozen=True)
 class Job:
-    """What is searched. data: the folder with train.csv and test.csv."""
+    """A search to measure. data: the folder with train.csv and test.csv."""
 
     data: Path
     folder: Path
@@ -158,7 +158,7 @@ def killed_in_the_middle(words: Sequence[str], out: Path) -> dict[str, Any]:
 
 
 def after_kill(killed: dict[str, Any], trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What became of the trials that were known before the kill, and of the one that it ended."""
+    """Describe the trials that had ended before the kill, and the one that it ended."""
     now = {one["number"]: one for one in trials}
     ended = [one for one in killed["trials"] if one["state"] in ENDED]
     return {"ended_before": len(ended), "kept": sum(all(now[one["number"]][key] == one[key] for key in one) for one in ended)}
@@ -185,7 +185,7 @@ def started(words: Sequence[str], output: int) -> subprocess.Popen[str]:
 
 
 def ran(words: Sequence[str]) -> str:
-    """What a command of hubtune prints that ended well."""
+    """Return the output of a command of hubtune that ended well."""
     process = started(words, subprocess.PIPE)
     printed, _ = process.communicate()
     if process.returncode:

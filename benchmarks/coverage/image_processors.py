@@ -13,7 +13,7 @@ from hubtune.models.heads import structure
 PATCHES = ("patch_size", "temporal_patch_size")
 WHOLE = {"yolos": {"size": {"shortest_edge": 64, "longest_edge": 96}},
          "rf_detr": {"size": {"shortest_edge": 64, "longest_edge": 96}}}
-"""What a processor needs to say, and zoo.py leaves out, by the model type."""
+"""Settings of processors that zoo.py leaves out, by the model type."""
 
 
 def fitted(folder: Path, scratch: Path) -> Path:

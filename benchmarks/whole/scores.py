@@ -1,4 +1,4 @@
-"""What both sides learn: held-out rows scored by the same code, over seeds: `python -m benchmarks.whole.scores`.
+"""Scores of both sides on held-out rows, by the same code, over seeds: `python -m benchmarks.whole.scores`.
 
 The rows of the table are trained by hubtune and by the peer, as `benchmarks.whole` measures them; the saved
 models are then loaded by plain transformers or sentence-transformers, and asked about the data's own test rows.

@@ -42,7 +42,7 @@ class Exporter(Plugin[OptionsT]):
     tolerance: ClassVar[float] = 1e-4
     """Largest difference of an output, relative to the largest output above 1."""
     can_quantize: ClassVar[bool] = False
-    """Whether `quantize` is there."""
+    """True where `quantize` is implemented."""
 
     def refuse(self, task: Task[Any], config: Any) -> str | None:
         """Return why a model of this configuration cannot be exported, before its weights are loaded. Default: None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from hubtune import environment
@@ -10,6 +11,9 @@ from hubtune.errors import HubtuneError, ModelError
 
 PANIC = "PanicException"
 """Raised by libraries written in Rust, such as tokenizers; no subclass of Exception."""
+
+LACKING = re.compile(r"requires the (\w+) library")
+"""How transformers says that a class needs a package that is not installed."""
 
 LIBRARIES = ("transformers", "tokenizers", "sentencepiece", "tiktoken")
 """Libraries whose code reads the files of tokenizers and processors."""
@@ -37,6 +41,8 @@ def model_errors(message: str, where: str, hint: str | None = None) -> Iterator[
             raise
         if problem := environment.explain(error):
             raise problem from error
+        if package := LACKING.search(str(error)):
+            hint = f"Install it in the build that belongs to your torch: pip install {package[1].lower()}"
         raise ModelError(f"{message}: {first_line(error)}", where=where, hint=hint) from error
 
 

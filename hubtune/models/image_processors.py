@@ -24,7 +24,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Sapiens2ImageProcessor": {**STEPS, **IMAGENET, "size": {"height": 1024, "width": 768},
                                "crop_size": {"height": 224, "width": 224}},
 }
-"""What a configuration that leaves a field out means, by the name of the class (transformers 5.24)."""
+"""Defaults of fields that a configuration leaves out, by the name of the class (transformers 5.24)."""
 RESCALED_FIRST = {"DINOv3ViTImageProcessor": True, "RfDetrImageProcessor": False}
 """Classes that resize numbers in [0, 1], and whether they smooth (antialias) as they do."""
 

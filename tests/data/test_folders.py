@@ -121,6 +121,14 @@ def test_a_table_called_metadata_stays_a_table_and_tables_may_name_images(tmp_pa
     assert found(tmp_path / "z") == {"train": [{"label": "cat", "image": "pictures/a.png"}]}
 
 
+def test_lists_of_images_are_relative_to_the_table_too(tmp_path: Path) -> None:
+    put(tmp_path, "pictures/a.png")
+    write(tmp_path, "rows.jsonl", '{"images": ["pictures/a.png", "pictures/a.png"], "n": [1]}\n{"images": [], "n": [2]}\n')
+    rows = sources.load(tmp_path / "rows.jsonl").splits["train"]
+    assert rows[:]["images"] == [[str(tmp_path / "pictures/a.png")] * 2, []]
+    assert rows[:]["n"] == [[1], [2]]
+
+
 # ------------------------------------------------------------------------------------------------ images and masks
 
 

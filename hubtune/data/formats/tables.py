@@ -51,14 +51,27 @@ def has_tabs(path: Path) -> bool:
 
 
 def with_media_paths(rows: Any, paths: Sequence[Path]) -> Any:
-    """Replace columns with names of images or sounds, relative to the table, by their paths."""
+    """Replace columns with names of images or sounds, or lists of them, relative to the table, by their paths."""
     folder = original(paths[0]).parent
     for column in rows.column_names:
-        first = rows[0][column]
-        if isinstance(first, str) and media_column(first) and (folder / first).is_file():
-            values = [str(folder / value) if value else value for value in rows[column]]
+        if names_media(rows[0][column], folder):
+            values = [placed(value, folder) for value in rows[column]]
             rows = rows.remove_columns(column).add_column(column, values)
     return rows
+
+
+def names_media(value: Any, folder: Path) -> bool:
+    """Tell whether a value names an image or a sound in a folder, or is a list that begins with one."""
+    if isinstance(value, list) and value:
+        return names_media(value[0], folder)
+    return isinstance(value, str) and media_column(value) is not None and (folder / value).is_file()
+
+
+def placed(value: Any, folder: Path) -> Any:
+    """Return the path of a file's name in a folder; of a list, those of all its names."""
+    if isinstance(value, list):
+        return [placed(one, folder) for one in value]
+    return str(folder / value) if value else value
 
 
 def read_split(paths: Sequence[Path]) -> Any:

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import (
 )
 
 SAME = {"image_grid_thw": "grid_thw", "image_position_ids": "pixel_position_ids", "image_merge_sizes": "merge_sizes"}
-"""What image processors call some inputs, and what the part that reads images alone calls them."""
+"""Names of inputs: those of image processors, and those of the part that reads images alone."""
 
 
 class HubtuneHeadConfig(PreTrainedConfig):

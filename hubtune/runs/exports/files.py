@@ -1,4 +1,4 @@
-"""What lies beside an exported file: how to use it, and what it was proven with."""
+"""Files beside an exported one: how to use it, and its proof."""
 
 from __future__ import annotations
 

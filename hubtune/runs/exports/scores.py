@@ -1,4 +1,4 @@
-"""What int8 costs: the task's score of the trained model and of the file, on the same rows."""
+"""The cost of int8: the task's score of the trained model and of the file, on the same rows."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ KINDS = {"page.html": "text/html; charset=utf-8", "page.css": "text/css; charset
 
 
 class Endpoint:
-    """What is served of a model. The model is asked by the thread of `batcher` alone."""
+    """A served model. It is asked by the thread of `batcher` alone."""
 
     def __init__(self, model: Model, limits: Limits) -> None:
         self.model, self.limits = model, limits
@@ -43,7 +43,7 @@ class Endpoint:
 
     @property
     def weighs(self) -> bool:
-        """Whether words can be weighed: texts are classified into labels."""
+        """True where words can be weighed: texts are classified into labels."""
         texts = [column for column in self.reader.columns.values() if column.needed == "always"]
         return self.model.task.pipeline_tag == "text-classification" and len(texts) == 1 and texts[0].kind == "text"
 

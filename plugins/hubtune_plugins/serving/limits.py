@@ -1,4 +1,4 @@
-"""What one request may ask for, and how a request is refused."""
+"""Limits of a request, and its refusal."""
 
 from __future__ import annotations
 

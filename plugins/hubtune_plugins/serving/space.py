@@ -15,7 +15,7 @@ LABELS = "gr.Label(num_top_classes=10)"
 
 @dataclass(frozen=True)
 class Form:
-    """What an app asks for and shows. body: of `predict(given)`, which calls `pipe`. needs: packages beyond transformers and torch."""
+    """Inputs and outputs of an app. body: of `predict(given)`, which calls `pipe`. needs: packages beyond transformers and torch."""
 
     body: str
     given: str

@@ -19,7 +19,7 @@ from hubtune import (
 SIDE = 16
 """Pixels of a side of a patch, which images are measured in."""
 PATCHES = ("image_grid_thw", "spatial_shapes", "image_position_ids")
-"""What processors that flatten images into patches say of these."""
+"""Outputs of processors that flatten images into patches."""
 TURNED = (5, 6, 7, 8)
 """EXIF orientations of an image that lies on its side."""
 
@@ -135,7 +135,7 @@ def sizes_of(splits: Mapping[str, Rows], column: Any = "image") -> Any:
 
 
 def blank(processor: Any, size: Any) -> Any:
-    """What the processor makes of a black image. size: its width and height."""
+    """Return the processor's output for a black image. size: its width and height."""
     from PIL import Image
 
     try:

@@ -1,4 +1,4 @@
-"""Answers about images by vision-language models, such as SmolVLM, LLaVA and Gemma 3; only the answers are learnt."""
+"""Answers about images by vision-language models, such as Idefics3, LLaVA and Gemma 3; only the answers are learnt."""
 
 from __future__ import annotations
 

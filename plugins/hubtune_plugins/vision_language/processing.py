@@ -17,7 +17,7 @@ from hubtune_plugins.vision.images import load_rgb
 from hubtune_plugins.writing.likelihood import IGNORED
 
 FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError)
-"""What a processor raises for images or texts that it does not take."""
+"""Errors of processors for images or texts that they do not take."""
 
 
 def text_base(base: Base) -> Base:
@@ -37,7 +37,7 @@ def opened(base: Base) -> Any:
     for part, what in (("image_processor", "image processor"), ("tokenizer", "tokenizer")):
         if getattr(processor, part, None) is None:
             raise ModelError(f"its processor has no {what}, so that it does not read images and texts together.", where=base.repo,
-                             hint="Take a vision-language model, such as a SmolVLM, LLaVA or Gemma 3; for texts alone: "
+                             hint="Take a vision-language model, such as an Idefics3, LLaVA or Gemma 3; for texts alone: "
                              "hubtune train text-generation")
     words = text_base(base)
     if not words.processor.chat_template:

@@ -1,5 +1,6 @@
 """Answers about images: SmolVLM (Idefics3), LLaVA and Gemma 3 kinds, learnt, proven and asked by a plain pipeline."""
 
+import importlib.util
 import io
 import json
 
@@ -123,3 +124,11 @@ def test_a_missing_image_and_a_row_that_is_too_long_are_refused_by_their_row(tin
 def test_a_model_for_texts_alone_is_refused(tmp_path):
     with pytest.raises(ModelError, match="image-text-to-text"):
         hubtune.train("image-text-to-text", model=tiny_model("llama", tmp_path / "tiny"), data={"train": asked(8)}, out=tmp_path / "run")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="with torchvision, it can be opened")
+def test_a_processor_that_needs_torchvision_says_what_to_install(tmp_path):
+    with pytest.raises(ModelError) as refused:
+        hubtune.train("image-text-to-text", model=tiny_model("qwen2_5_vl", tmp_path / "tiny"), data={"train": asked(8)}, out=tmp_path / "run")
+    assert "requires the Torchvision library" in str(refused.value)
+    assert "pip install torchvision" in refused.value.hint

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hubtune.errors import RecipeError
 from hubtune.sweeps.trials import DONE, Trial
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "sec": 1, "min": 60}
 MISSES = 8
 """Proposals in a row that do not fit the rest of the budget, after which the sweep ends."""
 

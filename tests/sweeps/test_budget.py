@@ -14,7 +14,7 @@ def trial(number: int, state: str = "complete", score: float | None = 0.5, **val
     return Trial(number, "m", "full", state=state, score=score, **values)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2", 2), (60, 60), ("1d", 86400)])
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("30min", 1800), ("1.5h", 5400), ("2", 2), (60, 60), ("1d", 86400)])
 def test_budgets_of_time(text: str | float, seconds: float) -> None:
     assert seconds_of(text) == seconds
 
